@@ -1,0 +1,65 @@
+"""Train quantised networks, turn them into spiking ones, and say exactly how well the two agree.
+
+>>> import jax, numpy as np, jaxsnn
+>>> arch = jaxsnn.parse("8C3-P2-16", pool="conv", input_shape=(8, 8, 1))
+>>> net = jaxsnn.Net(arch, jaxsnn.hidden(jaxsnn.neurons.quantised_relu(k=1, bound=2)))
+>>> variables = jaxsnn.init_variables(net, jax.random.key(0))
+>>> snn = jaxsnn.convert(variables, arch, method="scatter", k=1, bound=2)
+>>> images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1), dtype=np.uint8)
+>>> jaxsnn.simulate(snn, images, steps=1).readout.shape
+(1, 4, 10)
+>>> jaxsnn.certify(snn, variables, images).equality
+'exact'
+"""
+
+from jaxsnn import neurons, zoo
+from jaxsnn.arch import Arch, format, parse, plan, totals
+from jaxsnn.certify import Certificate, certify
+from jaxsnn.convert import Spiking, convert
+from jaxsnn.encode import Encoding
+from jaxsnn.net import Net, SiteMap, forward, hidden, init_variables, initial_state
+from jaxsnn.neurons import Neuron
+from jaxsnn.simulate import Trace, settled, simulate, unpack, with_leaf, with_unit_dropout
+from jaxsnn.store import load, load_params, save
+from jaxsnn.sweep import Evaluation, Sweep, evaluate, sweep
+from jaxsnn.train import Options, Task, train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Arch",
+    "Certificate",
+    "Encoding",
+    "Evaluation",
+    "Net",
+    "Neuron",
+    "Options",
+    "SiteMap",
+    "Spiking",
+    "Sweep",
+    "Task",
+    "Trace",
+    "certify",
+    "convert",
+    "evaluate",
+    "format",
+    "forward",
+    "hidden",
+    "init_variables",
+    "initial_state",
+    "load",
+    "load_params",
+    "neurons",
+    "parse",
+    "plan",
+    "save",
+    "settled",
+    "simulate",
+    "sweep",
+    "totals",
+    "train",
+    "unpack",
+    "with_leaf",
+    "with_unit_dropout",
+    "zoo",
+]

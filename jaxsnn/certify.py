@@ -1,0 +1,337 @@
+"""Does the spiking network equal its quantised ANN: which layer, which neuron, from which step.
+
+Two references, always. The *integer ANN* runs over the folded tree with another implementation of
+the level; a difference there is a fault of the simulation. It cannot reveal a wrong fold, because
+the fold is common to both: the *float ANN*, batch norm and all, over the same snapped weights, can.
+Each layer is compared end to end, and again fed with the float ANN's own activations, which tells
+the layer where a difference starts (an origin) from those that inherit it (a cascade). Every origin
+must be a tie: an activation so close to a level's boundary that float32 cannot place it.
+"""
+
+import functools
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxsnn import net as net_module
+from jaxsnn import neurons, quant, simulate, sweep
+from jaxsnn.arch import Site
+from jaxsnn.convert import Spiking, Variables, affine, float_ends, snapped
+from jaxsnn.metrics import spiking_sites
+from jaxsnn.net import Net, SiteMap, hidden
+
+EPSILON = 2.0**-24  # half a unit in the last place of float32, relative
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One neuron that differs.
+
+    Attributes:
+        site: layer.
+        image: number of the image in the data set.
+        position: index of the neuron, (row, column, channel) or (unit,).
+        spiking: its final net spike count, and
+        reference: the level of the reference.
+    """
+
+    site: str
+    image: int
+    position: tuple[int, ...]
+    spiking: int
+    reference: int
+
+
+@dataclass(frozen=True)
+class LayerProof:
+    """Comparison of one layer over all images; counts are of neurons times images.
+
+    Attributes:
+        site: its name.
+        compared: neurons times images.
+        integer: net counts that differ from the integer ANN.
+        end_to_end: net counts that differ from the float ANN.
+        origins: levels that differ from the float ANN's when fed with its activations.
+        ties: origins that lie within float32's rounding error of a boundary.
+        furthest: largest distance of an origin from its boundary, in quantisation steps.
+        silent: share of neurons that never spike on any image.
+        saturated: share of neurons times images at the highest count.
+        last_spike_step: last step (from 1) with a spike here, 0 if silent.
+    """
+
+    site: str
+    compared: int = 0
+    integer: int = 0
+    end_to_end: int = 0
+    origins: int = 0
+    ties: int = 0
+    furthest: float = 0.0
+    silent: float = 0.0
+    saturated: float = 0.0
+    last_spike_step: int = 0
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The verdict.
+
+    Attributes:
+        equality: "exact" (every net count equals the integer ANN's after one step), "exact after
+            settling" (after ``settled_step``), or "approximate".
+        settled_step: last step in which any neuron spiked, over all images.
+        images: number of images compared.
+        steps: steps simulated.
+        mismatches: differing neurons against the integer ANN, and
+        predictions: differing predictions against it.
+        float_mismatches: differing neurons against the float ANN, and
+        float_predictions: differing predictions against it.
+        origins_are_ties: every origin against the float ANN is a tie.
+        first_difference: the first differing neuron in layer order against the integer ANN, else
+            against the float ANN where an origin is no tie, else None.
+        layers: one proof per layer.
+    """
+
+    equality: str
+    settled_step: int
+    images: int
+    steps: int
+    mismatches: int
+    predictions: int
+    float_mismatches: int
+    float_predictions: int
+    origins_are_ties: bool
+    first_difference: Difference | None
+    layers: tuple[LayerProof, ...]
+
+
+class _Batch(NamedTuple):
+    """Arrays of one batch: final counts and levels per site ``[B, ...]``, predictions ``[B]``."""
+
+    counts: dict[str, Array]
+    integer: dict[str, Array]
+    end_to_end: dict[str, Array]
+    fed: dict[str, Array]
+    drive: dict[str, Array]
+    last_step: dict[str, Array]
+    predictions: tuple[Array, Array, Array]
+
+
+def certify(
+    snn: Spiking,
+    variables: Variables,
+    images: Array | np.ndarray,
+    *,
+    weights: SiteMap[quant.WeightQuantiser] | None = None,
+    steps: int = 1,
+    batch_size: int = 200,
+    progress: str = "",
+) -> Certificate:
+    """Compare a spiking network with its quantised ANN, neuron by neuron, over a data set.
+
+    Args:
+        snn: the converted network.
+        variables: the trained variables that it was converted from.
+        images: ``[N, H, W, C]`` integers.
+        weights: the weight quantisers of the training network; default: ternary, float ends.
+        steps: steps to simulate.
+        batch_size: images per compiled call.
+        progress: name of the progress bar, empty for none.
+
+    Raises:
+        ValueError: no images, or variables that do not belong to the architecture.
+    """
+    images = np.asarray(images)
+    if len(images) == 0:
+        raise ValueError("there are no images to certify on")
+    weights = weights or float_ends(quant.ternary())
+    floats = snapped(variables, snn)
+    tally = _Tally(snn, variables)
+    for rows, real in sweep.batches(len(images), batch_size, progress):
+        batch = simulate.check_input(snn, images[rows])
+        found = _compare(snn, floats, batch, weights, steps)
+        tally.add(jax.tree.map(lambda a, n=real: np.asarray(a)[:n], found), int(rows[0]))
+    return tally.certificate(steps)
+
+
+def integer_ann(snn: Spiking) -> Net:
+    """The integer ANN over the folded tree: every neuron replaced by its settled level."""
+    levels = [(s.name, _settled(snn, s)) for s in spiking_sites(snn.arch)]
+    return snn.net.clone(neurons=SiteMap(neurons.identity(), by_name=tuple(levels)))
+
+
+def _settled(snn: Spiking, site: Site) -> neurons.Neuron:
+    neuron = snn.neurons.at(site)
+    if neuron.settled is None:
+        raise ValueError(
+            f"{site.name}: neuron {neuron.name!r} has no integer ANN to be compared with"
+            " (noise and delays are switched off for a certificate)"
+        )
+    return neuron.settled
+
+
+@functools.partial(jax.jit, static_argnames=("weights", "steps"))
+def _compare(
+    snn: Spiking,
+    floats: Variables,
+    images: Array,
+    weights: SiteMap[quant.WeightQuantiser],
+    steps: int,
+) -> _Batch:
+    trace = simulate.run(snn, images, None, steps=steps, block=1, counts=True)
+    integer = integer_ann(snn)
+    whole = net_module.forward(integer, snn.variables, images)
+    quantised = Net(snn.arch, hidden(neurons.quantised_relu(snn.k, snn.bound)), weights)
+    reference = net_module.forward(quantised, floats, snn.encoding.decode(images))
+    names = [site.name for site in spiking_sites(snn.arch)]
+    end_to_end = {
+        name: jnp.round(reference.outs[name][0] / snn.unit(name)).astype(jnp.int32)
+        for name in names
+    }
+    forced = {name: level[None] for name, level in end_to_end.items()}
+    fed = net_module.forward(integer, snn.variables, images, forced=forced)
+    drives = snn.net.clone(neurons=SiteMap(neurons.identity()))
+    drive = net_module.forward(drives, snn.variables, images, forced=forced)
+    step = jnp.arange(1, steps + 1)[:, None]
+    return _Batch(
+        counts=trace.counts,
+        integer={name: whole.outs[name][0] for name in names},
+        end_to_end=end_to_end,
+        fed={name: fed.outs[name][0] for name in names},
+        drive={name: drive.outs[name][0] for name in names},
+        last_step={
+            name: jnp.max(jnp.where(trace.counters.spikes[name] > 0, step, 0), axis=0)
+            for name in names
+        },
+        predictions=(
+            trace.predictions[-1],
+            jnp.argmax(whole.readouts[-1][0], -1),
+            jnp.argmax(reference.readouts[-1][0], -1),
+        ),
+    )
+
+
+class _Tally:
+    """Adds up batches on the host, in Python integers."""
+
+    def __init__(self, snn: Spiking, variables: Variables) -> None:
+        self.snn, self.variables = snn, variables
+        self.sites = spiking_sites(snn.arch)
+        self.layers = {site.name: LayerProof(site.name) for site in self.sites}
+        self.active = {site.name: np.zeros(site.out_shape, bool) for site in self.sites}
+        self.images = self.predictions = self.float_predictions = 0
+        self.first: dict[str, Difference] = {}
+
+    def add(self, batch: _Batch, first_image: int) -> None:
+        self.images += len(batch.predictions[0])
+        self.predictions += int(np.sum(batch.predictions[0] != batch.predictions[1]))
+        self.float_predictions += int(np.sum(batch.predictions[0] != batch.predictions[2]))
+        for site in self.sites:
+            self._add_layer(site, batch, first_image)
+
+    def _add_layer(self, site: Site, batch: _Batch, first_image: int) -> None:
+        name = site.name
+        counts, level, end = batch.counts[name], batch.integer[name], batch.end_to_end[name]
+        origin = batch.fed[name] != end
+        distance, allowed = self._distance(site, batch.drive[name], end, batch.fed[name])
+        tie = origin & (distance <= allowed)
+        highest = (self.snn.neurons.at(site).spikes or (0, 1))[1]
+        old = self.layers[name]
+        self.active[name] |= (counts != 0).any(axis=0)
+        self.layers[name] = replace(
+            old,
+            compared=old.compared + counts.size,
+            integer=old.integer + int(np.sum(counts != level)),
+            end_to_end=old.end_to_end + int(np.sum(counts != end)),
+            origins=old.origins + int(np.sum(origin)),
+            ties=old.ties + int(np.sum(tie)),
+            furthest=max(old.furthest, float(np.max(distance[origin], initial=0.0))),
+            saturated=old.saturated + int(np.sum(counts >= highest)),
+            last_spike_step=max(old.last_spike_step, int(batch.last_step[name].max(initial=0))),
+        )
+        self._remember("integer", name, counts, level, counts != level, first_image)
+        self._remember("float", name, batch.fed[name], end, origin & ~tie, first_image)
+
+    def _distance(
+        self, site: Site, drive: np.ndarray, reference: np.ndarray, fed: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """How far each activation is from the boundary in dispute, and float32's error, in steps.
+
+        The float ANN's sums are exact (snapped weights, whole inputs under 2^24); what rounds is
+        the norm: subtract, multiply twice, add, of numbers no larger than the sum of magnitudes.
+        """
+        slope, offset = affine(self.variables, site)
+        step = 2.0**-self.snn.k
+        unit = self._unit_in(site)
+        z = np.abs(drive * unit)
+        sign = np.where(slope < 0, -1, 1)
+        value = slope * sign * drive * unit + offset
+        boundary = (np.maximum(reference, fed) - 0.5) * step
+        mean = np.abs(offset) + 2 * np.abs(slope) * z + self._norm_size(site)
+        return np.abs(value - boundary) / step, 8 * EPSILON * mean / step
+
+    def _unit_in(self, site: Site) -> float:
+        record = next(r for r in self.snn.report if r.site == site.name)
+        return self.snn.unit(site.source) * 2.0**-record.exponent
+
+    def _norm_size(self, site: Site) -> np.ndarray | float:
+        if not site.norm:
+            return 0.0
+        norm = self.variables["params"][site.name]["norm"]
+        mean = np.asarray(self.variables["batch_stats"][site.name]["norm"]["mean"], np.float64)
+        slope = affine(self.variables, site)[0]
+        return 2 * np.abs(slope * mean) + np.abs(np.asarray(norm["bias"], np.float64))
+
+    def _remember(
+        self,
+        kind: str,
+        name: str,
+        spiking: np.ndarray,
+        reference: np.ndarray,
+        differs: np.ndarray,
+        first_image: int,
+    ) -> None:
+        if kind in self.first or not differs.any():
+            return
+        where = tuple(int(i) for i in np.argwhere(differs)[0])
+        found = Difference(
+            name, first_image + where[0], where[1:], int(spiking[where]), int(reference[where])
+        )
+        self.first[kind] = found
+
+    def certificate(self, steps: int) -> Certificate:
+        layers = tuple(self._finished(layer) for layer in self.layers.values())
+        mismatches = sum(layer.integer for layer in layers)
+        ties = all(layer.origins == layer.ties for layer in layers)
+        settled = max((layer.last_spike_step for layer in layers), default=0)
+        return Certificate(
+            equality=self._verdict(mismatches == 0 and ties, settled, steps),
+            settled_step=settled,
+            images=self.images,
+            steps=steps,
+            mismatches=mismatches,
+            predictions=self.predictions,
+            float_mismatches=sum(layer.end_to_end for layer in layers),
+            float_predictions=self.float_predictions,
+            origins_are_ties=ties,
+            first_difference=self.first.get("integer", self.first.get("float")),
+            layers=layers,
+        )
+
+    def _finished(self, layer: LayerProof) -> LayerProof:
+        active = self.active[layer.site]
+        silent = 1 - float(active.mean())
+        return replace(layer, silent=silent, saturated=layer.saturated / max(layer.compared, 1))
+
+    def _verdict(self, equal: bool, settled: int, steps: int) -> str:
+        if not equal:
+            return "approximate"
+        stateless = all(
+            self.snn.neurons.at(site).init is neurons.no_state for site in self.sites
+        )
+        if stateless and steps == 1:
+            return "exact"
+        return "exact after settling" if settled < steps else "approximate"

@@ -1,0 +1,73 @@
+"""Networks as training tasks: cross entropy on the readout of one pass, and their optimiser."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import optax
+from jax import Array
+
+from jaxsnn import net as net_module
+from jaxsnn.encode import Encoding
+from jaxsnn.net import Net
+from jaxsnn.train import Task
+
+
+@functools.cache
+def classification(net: Net, encoding: Encoding) -> Task:
+    """Mean softmax cross entropy of the readout's logits; equal arguments give the same task.
+
+    Args:
+        net: the unfolded network (batch norm, float masters).
+        encoding: what one unit of the uint8 images is worth.
+    """
+
+    def loss(
+        params: Any,
+        rest: Any,
+        images: Array,
+        labels: Array,
+        key: Array,
+        train: bool,
+        /,
+        *,
+        axis_name: str | None,
+    ) -> tuple[Array, tuple[Array, Any]]:
+        del key
+        body = net.clone(axis_name=axis_name)
+        x = encoding.decode(images)[None]
+        state = net_module.initial_state(body, {"params": params, **rest}, images.shape[0])
+        variables = {"params": params, **rest}
+        if train:
+            out, updated = body.apply(variables, x, state, train=True, mutable=["batch_stats"])
+            rest = {**rest, **updated}
+        else:
+            out = body.apply(variables, x, state)
+        logits = out.readouts[-1][-1]
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return losses, (logits, rest)
+
+    return Task(functools.partial(net_module.init_variables, net), loss)
+
+
+def adam(
+    learning_rate: float, schedule: str, steps: int
+) -> tuple[optax.GradientTransformation, Callable[[int], Any]]:
+    """Adam (0.9, 0.999, 1e-8) without weight decay, and its schedule of the global step.
+
+    Args:
+        learning_rate: its highest value.
+        schedule: "constant" or "cosine" (to zero over ``steps``).
+        steps: number of updates.
+
+    Raises:
+        ValueError: an unknown schedule.
+    """
+    if schedule not in ("constant", "cosine"):
+        raise ValueError(f"schedule {schedule!r} is unknown; choose 'constant' or 'cosine'")
+    rates = {
+        "constant": optax.constant_schedule(learning_rate),
+        "cosine": optax.cosine_decay_schedule(learning_rate, max(steps, 1)),
+    }
+    return optax.adam(rates[schedule]), rates[schedule]
+

@@ -1,0 +1,103 @@
+"""config.json: a dataclass of settings as strict JSON, and what differs between two (no jax)."""
+
+import dataclasses
+import json
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Config = TypeVar("Config", bound="DataclassInstance")
+
+
+def to_json(config: "DataclassInstance", phases: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Text of config.json: every field, and the phases of training that the pipeline records."""
+    record = dataclasses.asdict(config) | {"phases": [dict(phase) for phase in phases]}
+    return json.dumps(record, indent=2, allow_nan=False) + "\n"
+
+
+def from_json(
+    config_class: type[Config], text: str, place: str = "config.json"
+) -> tuple[Config, list[dict[str, Any]]]:
+    """Read config.json strictly.
+
+    Args:
+        config_class: The settings that the text must hold, no field more or less.
+        text: Content of the file.
+        place: Its path, for error messages.
+
+    Returns:
+        The settings and the recorded phases of training.
+
+    Raises:
+        ValueError: For text that is no JSON, a missing or unknown field, or a value of another
+            type or out of range.
+
+    >>> from jaxsnn.config import LeNetScatter
+    >>> config, phases = from_json(LeNetScatter, to_json(LeNetScatter(k=0), [{"epochs": 15}]))
+    >>> config == LeNetScatter(k=0), phases
+    (True, [{'epochs': 15}])
+    """
+    try:
+        record = json.loads(text)
+        if not isinstance(record, dict):
+            raise ValueError("not a JSON object")
+        record = dict[str, Any](record)
+        phases = _read(list[dict[str, Any]], record.pop("phases", None), "phases")
+        return _read(config_class, record, ""), phases
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}; delete the run's folder or choose another") from None
+
+
+def _read(hint: Any, value: Any, name: str) -> Any:
+    """Check a JSON value against a field's type and return it as that type."""
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, dict):
+        return _read_fields(hint, dict[str, Any](value), name)
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        matching = [one for one in arguments if one is type(value)]
+        return value if matching else _refuse(hint, value, name)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_read(arguments[0], item, name) for item in list[Any](value))
+    if origin is Literal and value in arguments:
+        return value
+    if hint is float and type(value) is int:
+        return float(value)
+    return value if type(value) is (origin or hint) else _refuse(hint, value, name)
+
+
+def _read_fields(config_class: type, record: dict[str, Any], section: str) -> Any:
+    hints = get_type_hints(config_class)
+    names = [field.name for field in dataclasses.fields(config_class)]
+    for problem, wrong in (
+        ("missing", [name for name in names if name not in record]),
+        ("unknown", [name for name in record if name not in names]),
+    ):
+        if wrong:
+            raise ValueError(f"{problem} in {section or config_class.__name__}: {', '.join(wrong)}")
+    return config_class(**{name: _read(hints[name], record[name], name) for name in names})
+
+
+def _refuse(hint: Any, value: Any, name: str) -> Any:
+    raise ValueError(f"{name} is {value!r}, expected {getattr(hint, '__name__', hint)}")
+
+
+def differences(
+    saved: "DataclassInstance", current: "DataclassInstance", keys: Iterable[str], place: object
+) -> list[str]:
+    """Fields in which a saved run and the settings asked for disagree.
+
+    Args:
+        saved: Settings read from a run's folder.
+        current: Settings of this command.
+        keys: Fields to compare.
+        place: Path of the saved settings, to be named.
+
+    >>> from jaxsnn.config import LeNetScatter
+    >>> differences(LeNetScatter(k=1), LeNetScatter(k=0), ("k", "B"), "runs/k1B2/config.json")
+    ['k: 1 in runs/k1B2/config.json, 0 asked']
+    """
+    pairs = ((key, getattr(saved, key), getattr(current, key)) for key in keys)
+    return [f"{key}: {old} in {place}, {new} asked" for key, old, new in pairs if old != new]

@@ -1,0 +1,153 @@
+"""A data set of the reader's own: one npz file of plain arrays."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jaxsnn.data.base import (
+    Dataset,
+    Images,
+    Labels,
+    check_images,
+    check_labels,
+    check_lengths,
+    stratified_split,
+)
+
+KEYS = ("images", "labels", "test_images", "test_labels", "classes")
+
+
+def load_npz(path: str | Path) -> Dataset:
+    """Read `images` and `labels`, and if they are there `test_images` and `test_labels`.
+
+    Images are `[N, H, W]` or `[N, H, W, C]` of any integer dtype with values 0..255, labels `[N]`
+    of any integer dtype counted from 0. The number of classes is the scalar `classes`, or else
+    one more than the largest training label. A file without test arrays gives a fifth of its
+    images to the test set, drawn once with a fixed seed, every class in proportion; `source` says
+    so.
+
+    Args:
+        path: the file, as written by `numpy.savez` or `numpy.savez_compressed`.
+
+    Returns:
+        The data set; its name is the file's name without the ending.
+
+    Raises:
+        ValueError: the file is missing or damaged, an array is missing or unknown, or an array
+            breaks the rules above. The message names the file and the array.
+    """
+    path = Path(path)
+    arrays = _read(path)
+    images, labels = _pair(arrays, "", path)
+    if not len(labels):
+        msg = f"{path}: labels is empty; a data set needs at least one image"
+        raise ValueError(msg)
+    classes = _classes(arrays, labels, path)
+    given = "test_images" in arrays
+    test_images, test_labels = _pair(arrays, "test_", path) if given else (images[:0], labels[:0])
+    check_labels(labels, classes, f"{path}: labels")
+    check_labels(test_labels, classes, f"{path}: test_labels")
+    whole = Dataset(images, labels, test_images, test_labels, classes, path.stem, str(path))
+    return whole if given else _hold_out(whole)
+
+
+def _hold_out(whole: Dataset) -> Dataset:
+    """Give a fifth of the training images to the test set."""
+    images, labels = whole.train_images, whole.train_labels
+    train, test = stratified_split(labels, len(labels) // 5)
+    return replace(
+        whole,
+        train_images=images[train],
+        train_labels=labels[train],
+        test_images=images[test],
+        test_labels=labels[test],
+        source=f"{whole.source} (a fifth held out as the test set)",
+    )
+
+
+def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """All arrays of the file, after a check of their names."""
+    if not path.is_file():
+        msg = f"{path}: no such file; give the path of an npz file with 'images' and 'labels'"
+        raise ValueError(msg)
+    try:
+        arrays = _arrays(path)
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        msg = f"{path}: not a readable npz file of plain arrays ({error}); write it again"
+        raise ValueError(msg) from error
+    wanted = {"images", "labels"} | ({"test_images", "test_labels"} & arrays.keys())
+    if len(wanted) == 3:
+        wanted = set(KEYS) - {"classes"}
+    missing, unknown = sorted(wanted - arrays.keys()), sorted(arrays.keys() - set(KEYS))
+    if missing or unknown:
+        found = f"missing arrays {missing}, unknown arrays {unknown}"
+        msg = f"{path}: {found}; an npz data set holds {', '.join(KEYS)} (the last three optional)"
+        raise ValueError(msg)
+    return arrays
+
+
+def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    # NumPy leaves a file that it opened itself open when the file is damaged.
+    with path.open("rb") as file:
+        loaded = np.load(file, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise ValueError("it holds one array, as numpy.save writes it")
+        return {name: loaded[name] for name in loaded.files}
+
+
+def _pair(arrays: dict[str, npt.NDArray[Any]], prefix: str, path: Path) -> tuple[Images, Labels]:
+    """The images and labels whose names begin with `prefix`, of equal length."""
+    names = f"{path}: {prefix}images", f"{path}: {prefix}labels"
+    images = _images(arrays[f"{prefix}images"], names[0])
+    labels = _labels(arrays[f"{prefix}labels"], names[1])
+    check_lengths(images, labels, *names)
+    return images, labels
+
+
+def _integers(array: npt.NDArray[Any], place: str) -> None:
+    if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+        msg = f"{place} holds NaN or infinity, and is {array.dtype}; integers are wanted"
+        raise ValueError(msg)
+    if not np.issubdtype(array.dtype, np.integer):
+        msg = f"{place} has dtype {array.dtype}; integers are wanted (images: uint8, 0..255)"
+        raise ValueError(msg)
+
+
+def _images(array: npt.NDArray[Any], place: str) -> Images:
+    _integers(array, place)
+    if array.size and (array.min() < 0 or array.max() > 255):
+        msg = f"{place} has values {array.min()}..{array.max()}; pixels are 0..255"
+        raise ValueError(msg)
+    images = array.astype(np.uint8)
+    images = images[..., None] if images.ndim == 3 else images
+    check_images(images, place)
+    return images
+
+
+def _labels(array: npt.NDArray[Any], place: str) -> Labels:
+    _integers(array, place)
+    limit = np.iinfo(np.int32).max
+    if array.size and (array.min() < 0 or array.max() >= limit):
+        msg = f"{place} has values {array.min()}..{array.max()}; labels count from 0"
+        raise ValueError(msg)
+    labels = array.astype(np.int32)
+    check_labels(labels, limit, place)
+    return labels
+
+
+def _classes(arrays: dict[str, npt.NDArray[Any]], labels: Labels, path: Path) -> int:
+    if "classes" not in arrays:
+        return int(labels.max()) + 1
+    given = arrays["classes"]
+    _integers(given, f"{path}: classes")
+    if given.shape != ():
+        msg = f"{path}: classes has shape {given.shape}; one number is wanted"
+        raise ValueError(msg)
+    return int(given)

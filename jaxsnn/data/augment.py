@@ -1,0 +1,139 @@
+"""Augmentation of image batches as pure functions of the images and a key.
+
+All take float images `[B, H, W, C]`, can be jitted, and draw anew for every image. System A's
+recipe for CIFAR-10 is `random_crop(size=24)`, `random_flip`, `brightness(delta=63)`,
+`contrast(lower=0.2, upper=1.8)`, `per_image_standardise` on pixels 0..255 in training, and
+`central_crop(24)`, `per_image_standardise` in testing.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def random_crop(
+    images: jax.Array, key: jax.Array, padding: int = 0, size: int | None = None
+) -> jax.Array:
+    """Surround every image with zeros, then cut a window from a uniformly drawn place.
+
+    Args:
+        images: `[B, H, W, C]`.
+        key: PRNG key.
+        padding: zeros added on each of the four sides.
+        size: height and width of the window; by default those of the image.
+
+    Returns:
+        `[B, size, size, C]`, or `[B, H, W, C]` without `size`; dtype of `images`.
+
+    Raises:
+        ValueError: negative padding, or a window that is empty or larger than the padded image.
+    """
+    batch, height, width, channels = _shape(images)
+    rows, columns = (height, width) if size is None else (size, size)
+    if padding < 0 or min(rows, columns) < 1:
+        msg = f"random_crop: padding {padding} must be at least 0 and size {size} at least 1"
+        raise ValueError(msg)
+    spare_rows, spare_columns = height + 2 * padding - rows, width + 2 * padding - columns
+    if min(spare_rows, spare_columns) < 0:
+        msg = f"random_crop: a {rows}x{columns} window does not fit images of {height}x{width} "
+        raise ValueError(f"{msg}with padding {padding}; lower size or raise padding")
+    padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    spare = jnp.array([spare_rows + 1, spare_columns + 1])
+    corners = jax.random.randint(key, (batch, 2), 0, spare)
+
+    def cut(image: jax.Array, corner: jax.Array) -> jax.Array:
+        return lax.dynamic_slice(image, (corner[0], corner[1], 0), (rows, columns, channels))
+
+    return jax.vmap(cut)(padded, corners)
+
+
+def central_crop(images: jax.Array, size: int) -> jax.Array:
+    """The middle `size` x `size` window, rounded up and left where the spare pixels are odd.
+
+    Raises:
+        ValueError: `size` is below 1 or larger than the image.
+
+    Example:
+        >>> central_crop(jnp.arange(16.0).reshape(1, 4, 4, 1), 2)[0, :, :, 0].tolist()
+        [[5.0, 6.0], [9.0, 10.0]]
+    """
+    _, height, width, _ = _shape(images)
+    if not 1 <= size <= min(height, width):
+        msg = f"central_crop: size {size} must lie between 1 and {min(height, width)}"
+        raise ValueError(msg)
+    top, left = (height - size) // 2, (width - size) // 2
+    return images[:, top : top + size, left : left + size]
+
+
+def random_flip(images: jax.Array, key: jax.Array) -> jax.Array:
+    """Mirror every image left to right with probability one half."""
+    batch, *_ = _shape(images)
+    flip = jax.random.bernoulli(key, 0.5, (batch, 1, 1, 1))
+    return jnp.where(flip, images[:, :, ::-1], images)
+
+
+def brightness(images: jax.Array, key: jax.Array, delta: float = 63.0) -> jax.Array:
+    """Add one number per image, uniform in `[-delta, delta)`, to all its pixels.
+
+    `delta` is in units of the pixels (63 for pixels 0..255); nothing is clipped.
+
+    Raises:
+        ValueError: images are not floats, or `delta` is negative.
+    """
+    batch, *_ = _shape(images, floating=True)
+    if delta < 0:
+        msg = f"brightness: delta {delta} must not be negative"
+        raise ValueError(msg)
+    return images + jax.random.uniform(key, (batch, 1, 1, 1), images.dtype, -delta, delta)
+
+
+def contrast(
+    images: jax.Array, key: jax.Array, lower: float = 0.2, upper: float = 1.8
+) -> jax.Array:
+    """Stretch every image about the mean of each of its channels: `mean + f * (x - mean)`.
+
+    One factor `f` per image, uniform in `[lower, upper)`; nothing is clipped.
+
+    Raises:
+        ValueError: images are not floats, or not `0 <= lower <= upper`.
+    """
+    batch, *_ = _shape(images, floating=True)
+    if not 0 <= lower <= upper:
+        msg = f"contrast: factors {lower}..{upper} must satisfy 0 <= lower <= upper"
+        raise ValueError(msg)
+    factor = jax.random.uniform(key, (batch, 1, 1, 1), images.dtype, lower, upper)
+    mean = images.mean((1, 2), keepdims=True)
+    return mean + factor * (images - mean)
+
+
+def per_image_standardise(images: jax.Array) -> jax.Array:
+    """`(x - mean) / max(std, 1 / sqrt(N))` per image, with N = H * W * C.
+
+    The floor keeps an image of one colour finite: it becomes zeros.
+
+    Raises:
+        ValueError: images are not floats.
+
+    Example:
+        >>> per_image_standardise(jnp.array([0.0, 2.0]).reshape(1, 1, 2, 1)).ravel().tolist()
+        [-1.0, 1.0]
+    """
+    _, height, width, channels = _shape(images, floating=True)
+    mean = images.mean((1, 2, 3), keepdims=True)
+    deviation = images.std((1, 2, 3), keepdims=True)
+    floor = (height * width * channels) ** -0.5
+    return (images - mean) / jnp.maximum(deviation, floor)
+
+
+def _shape(images: jax.Array, floating: bool = False) -> tuple[int, int, int, int]:
+    """The four axis lengths, after a check of rank and dtype."""
+    if images.ndim != 4:
+        msg = f"augmentation takes images [B, H, W, C], not shape {images.shape}"
+        raise ValueError(msg)
+    if floating and not jnp.issubdtype(images.dtype, jnp.floating):
+        msg = f"augmentation takes float images, not {images.dtype}; use images.astype('float32')"
+        raise ValueError(msg)
+    batch, height, width, channels = images.shape
+    return batch, height, width, channels

@@ -1,0 +1,159 @@
+"""The registry of data sets, and where their files are looked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxsnn.data import idx, prepared
+from jaxsnn.data.base import Dataset
+from jaxsnn.data.digits import load_digits
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One named data set. A new one is a new entry of `SOURCES`.
+
+    Attributes:
+        name: as on the command line, and in tensorflow-datasets.
+        classes: number of classes.
+        input_shape: `(H, W, C)` of an image.
+        loader: takes this record and the reader's data folder and finds the data.
+        files: what the authors call their files; empty if none are needed.
+        folders: usual names of the folder that holds them (ours, torchvision's).
+        read_folder: takes a folder, name, classes and shape; None if the folder has no such files.
+    """
+
+    name: str
+    classes: int
+    input_shape: Shape
+    loader: Callable[[Source, Path | None], Dataset]
+    files: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+    read_folder: Callable[[Path, str, int, Shape], Dataset | None] | None = None
+
+
+def search(source: Source, data_dir: Path | None) -> Dataset:
+    """Take a data set from the first place that has it, downloading it if none does.
+
+    Raises:
+        ValueError: files are there but damaged (the search does not go on, lest other data are
+            used unnoticed), or nothing was found; then the message lists places and remedies.
+    """
+    notes: list[str] = []
+    for folder, is_prepared in _candidates(source, data_dir):
+        read = _read_prepared if is_prepared else _read_originals
+        dataset = read(source, folder, notes)
+        if dataset is not None:
+            return dataset
+    if prepared.tensorflow_installed():
+        try:
+            folder = prepared.download(source.name, _tfds_home())
+        except RuntimeError as error:
+            notes.append(str(error))
+        else:
+            return prepared.read(folder, source.name, source.classes, source.input_shape)
+    raise ValueError(_not_found(source, data_dir, notes))
+
+
+def folders_of(source: Source, data_dir: Path | None) -> list[Path]:
+    """All folders that `search` looks at, in order, each once."""
+    return list(dict.fromkeys(folder for folder, _ in _candidates(source, data_dir)))
+
+
+def _read_originals(source: Source, folder: Path, notes: list[str]) -> Dataset | None:
+    del notes  # the authors' files are either there, absent or damaged: nothing to add
+    if source.read_folder is None:
+        return None
+    return source.read_folder(folder, source.name, source.classes, source.input_shape)
+
+
+def _read_prepared(source: Source, folder: Path, notes: list[str]) -> Dataset | None:
+    version = prepared.find(folder)
+    if version is None:
+        return None
+    reason = prepared.unreadable(version)
+    if reason is not None:
+        notes.append(reason)
+        return None
+    return prepared.read(version, source.name, source.classes, source.input_shape)
+
+
+def _candidates(source: Source, data_dir: Path | None) -> Iterator[tuple[Path, bool]]:
+    """Folders to look at, in order; True marks one of tensorflow-datasets."""
+    if not source.folders:
+        return
+    if data_dir is not None:
+        given = data_dir.expanduser()
+        if not _belongs_to_another(given, source):
+            yield given, False
+        yield from ((given / folder, False) for folder in source.folders)
+        # A folder that the reader names outranks every usual place, prepared or not.
+        yield from ((folder / source.name, True) for folder in (given, given / "tfds"))
+    usual = _usual_places()
+    yield from ((place / folder, False) for place in usual for folder in source.folders)
+    yield from ((place / "tfds" / source.name, True) for place in usual)
+    yield _tfds_home() / source.name, True
+
+
+def _usual_places() -> list[Path]:
+    variable = os.environ.get("JAXSNN_DATA")
+    places = [Path(variable).expanduser()] if variable else []
+    return [*places, Path("data"), Path.home() / ".cache" / "jaxsnn" / "data"]
+
+
+def _tfds_home() -> Path:
+    variable = os.environ.get("TFDS_DATA_DIR")
+    return Path(variable).expanduser() if variable else Path.home() / "tensorflow_datasets"
+
+
+def _belongs_to_another(folder: Path, source: Source) -> bool:
+    """Whether the folder's name is that of another data set, whose files may be named alike."""
+    path = folder.resolve().as_posix().lower()
+    others = (other for other in SOURCES.values() if other is not source)
+    return any(path.endswith(f"/{name.lower()}") for other in others for name in other.folders)
+
+
+def _not_found(source: Source, data_dir: Path | None, notes: list[str]) -> str:
+    lines = [f"{source.name} was not found. Looked in:"]
+    lines += [f"  {folder}" for folder in folders_of(source, data_dir)]
+    lines += [f"Files wanted (plain or .gz): {', '.join(source.files)}", *notes]
+    if not prepared.tensorflow_installed():
+        lines.append("tensorflow-datasets downloads it after: pip install '.[tfds]'")
+    lines.append("Pass --data-dir FOLDER, or --dataset digits, which needs nothing.")
+    return "\n".join(lines)
+
+
+def _embedded(source: Source, data_dir: Path | None) -> Dataset:
+    del source, data_dir  # digits come with scikit-learn
+    return load_digits()
+
+
+SOURCES = {
+    source.name: source
+    for source in (
+        Source("digits", 10, (28, 28, 1), _embedded),
+        Source(
+            name="mnist",
+            classes=10,
+            input_shape=(28, 28, 1),
+            loader=search,
+            files=idx.FILES,
+            folders=("mnist", "MNIST/raw", "MNIST"),
+            read_folder=idx.load_folder,
+        ),
+        Source(
+            name="fashion_mnist",
+            classes=10,
+            input_shape=(28, 28, 1),
+            loader=search,
+            files=idx.FILES,
+            folders=("fashion_mnist", "fashion-mnist", "FashionMNIST/raw", "FashionMNIST"),
+            read_folder=idx.load_folder,
+        ),
+    )
+}

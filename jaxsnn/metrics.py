@@ -1,0 +1,70 @@
+"""Exact counters: spikes and synaptic events per step and image, totals in 64 bits on the host.
+
+On the device every counter is an int32 per step and image. Synaptic operations are counted as
+*synaptic events*: spikes times the number of windows that cover their position; a consumer with C
+output channels spends ``C`` operations on each, which the host multiplies in int64.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxsnn.arch import Arch, Site, fan_out_windows, plan
+
+CONSUMERS = ("activation", "shortcut", "exit", "readout")
+
+
+class Counters(NamedTuple):
+    """Spike counters, each a dict of int32 ``[K, B]``.
+
+    Attributes:
+        spikes: site -> number of spikes, negative ones included.
+        negative: site -> number of negative spikes.
+        events: consumer -> spikes that reach it times the windows that cover their position.
+    """
+
+    spikes: dict[str, Array]
+    negative: dict[str, Array]
+    events: dict[str, Array]
+
+
+def spiking_sites(arch: Arch) -> tuple[Site, ...]:
+    """Sites whose neurons spike: the hidden synapses, encoder included, heads excluded."""
+    return tuple(site for site in plan(arch) if site.role == "activation")
+
+
+def consumers(arch: Arch) -> tuple[Site, ...]:
+    """Synapses that are driven by spikes: all but the encoder (its input is analogue)."""
+    return tuple(s for s in plan(arch) if s.role in CONSUMERS and s.source != "input")
+
+
+def count(outs: Mapping[str, Array], arch: Arch) -> Counters:
+    """Count one block: ``outs`` maps sites to signed spike counts ``[K, B, ...]``."""
+    spikes, negative, events = {}, {}, {}
+    for site in spiking_sites(arch):
+        out = outs[site.name].astype(jnp.int32)
+        axes = tuple(range(2, out.ndim))
+        spikes[site.name] = jnp.sum(jnp.abs(out), axes)
+        negative[site.name] = jnp.sum(jnp.maximum(-out, 0), axes)
+    for site in consumers(arch):
+        magnitude = jnp.abs(outs[site.source].astype(jnp.int32))
+        windows = jnp.asarray(fan_out_windows(site), jnp.int32)
+        per_position = jnp.sum(magnitude, axis=-1)
+        axes = tuple(range(2, per_position.ndim))
+        events[site.name] = jnp.sum(per_position * windows, axes)
+    return Counters(spikes, negative, events)
+
+
+def synaptic_operations(events: Mapping[str, np.ndarray], arch: Arch) -> dict[str, np.ndarray]:
+    """Synaptic operations of every consumer, int64, from its synaptic events (any shape)."""
+    channels = {site.name: site.drive_shape[-1] for site in plan(arch)}
+    return {name: np.asarray(e, np.int64) * channels[name] for name, e in events.items()}
+
+
+def total(parts: Mapping[str, np.ndarray], without: Sequence[str] = ()) -> np.ndarray:
+    """Sum over sites in int64, leaving out the sites named in ``without``."""
+    kept = [np.asarray(part, np.int64) for name, part in parts.items() if name not in without]
+    return np.sum(kept, axis=0, dtype=np.int64)

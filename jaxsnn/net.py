@@ -1,0 +1,334 @@
+"""The one network body for ANN and SNN, over one parameter tree.
+
+``Net`` is the only Flax module of the library. It takes a block of time ``[K, B, ...]``: synapses
+run on the merged ``K * B`` axis, neurons scan over ``K``. ``K = 1`` is the ANN and the step-by-step
+simulator, ``K = T`` is layer by layer; all give the same spikes.
+
+Paths: ``params/<site>/kernel``, ``params/<site>/bias``, ``params/<site>/norm/{scale,bias}``,
+``batch_stats/<site>/norm/{mean,var}``, learnable neuron leaves in ``params/<site>/<leaf>`` and fixed
+ones (thresholds) in ``fixed/<site>/<leaf>``. The folded tree has no norm.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxsnn import arch as arch_module
+from jaxsnn import lowering, neurons, quant
+from jaxsnn.arch import Arch, Site
+from jaxsnn.lowering import Accumulator
+from jaxsnn.neurons import Leaves, Neuron, State
+
+T = TypeVar("T")
+Variables = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class SiteMap(Generic[T]):
+    """One value per site: by name, else ``first`` for the first synapse, by role, else default.
+
+    ``by_role`` and ``by_name`` are tuples of pairs, so that a map is hashable.
+    """
+
+    default: T
+    by_role: tuple[tuple[str, T], ...] = ()
+    by_name: tuple[tuple[str, T], ...] = ()
+    first: T | None = None
+
+    def at(self, site: Site) -> T:
+        """The value for ``site``."""
+        named = dict(self.by_name)
+        if site.name in named:
+            return named[site.name]
+        if self.first is not None and site.source == "input":
+            return self.first
+        return dict(self.by_role).get(site.role, self.default)
+
+
+NORM_EPSILON = 1e-5
+SILENT_ROLES = ("pool", "shortcut", "exit", "readout")
+
+
+def hidden(neuron: Neuron) -> SiteMap[Neuron]:
+    """``neuron`` behind every hidden synapse, none (identity) on pools, shortcuts and heads."""
+    return SiteMap(neuron, tuple((role, neurons.identity()) for role in SILENT_ROLES))
+
+
+class Initialiser(NamedTuple):
+    """Standard deviations of the truncated normals (cut at two, not rescaled) that weights start from.
+
+    Source: the reference code of Zou et al.; ``readout`` also serves the heads of side exits.
+    """
+
+    hidden: float = 0.02
+    readout: float = 0.1
+    norm_scale: float = 0.002
+
+    def kernel(self, site: Site) -> nn.initializers.Initializer:
+        """Initialiser of a kernel."""
+        deviation = self.readout if site.role in ("readout", "exit") else self.hidden
+        return _truncated_normal(deviation)
+
+    def scale(self) -> nn.initializers.Initializer:
+        """Initialiser of a norm scale: normal around 1."""
+        normal = nn.initializers.normal(self.norm_scale)
+        return lambda key, shape, dtype=jnp.float32: 1 + normal(key, shape, dtype)
+
+
+def _truncated_normal(deviation: float) -> nn.initializers.Initializer:
+    def init(key: Array, shape: Any, dtype: Any = jnp.float32) -> Array:
+        return deviation * jax.random.truncated_normal(key, -2, 2, shape, dtype)
+
+    return init
+
+
+class Out(NamedTuple):
+    """What one block returns.
+
+    Attributes:
+        state: site -> neuron state after the block.
+        readouts: one ``[K, B, classes]`` per head, side exits first, the readout last.
+        outs: site -> ``[K, B, ...]`` spike counts or activations.
+    """
+
+    state: dict[str, State]
+    readouts: tuple[Array, ...]
+    outs: dict[str, Array]
+
+
+class Net(nn.Module):
+    """``Net(arch, neurons)(x, state) -> Out``; see the module's docstring.
+
+    Attributes:
+        arch: the architecture.
+        neurons: site -> neuron.
+        weights: site -> weight quantiser, applied to float kernels only.
+        folded: the tree has no batch norm (converted).
+        accumulators: site -> what holds the integer sums of a folded tree.
+        axis_name: mapped axis over which batch statistics are averaged (data parallel training).
+        initialiser: where weights start.
+    """
+
+    arch: Arch
+    neurons: SiteMap[Neuron]
+    weights: SiteMap[quant.WeightQuantiser] = SiteMap(quant.full_precision())
+    folded: bool = False
+    accumulators: SiteMap[Accumulator] = SiteMap("float32")
+    axis_name: str | None = None
+    initialiser: Initialiser = Initialiser()
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Array,
+        state: Mapping[str, State],
+        *,
+        train: bool = False,
+        gate: Array | None = None,
+        stem: Array | None = None,
+        forced: Mapping[str, Array] | None = None,
+    ) -> Out:
+        """Run one block of time.
+
+        Args:
+            x: images ``[K, B, H, W, C]``; ignored where ``stem`` is given.
+            state: neuron states, from :func:`initial_state`.
+            train: use and update batch statistics.
+            gate: ``[K]``, multiplies every bias (a bias is drive); None is all ones.
+            stem: ``[K, B, ...]``, the first synapse's current if it is known already.
+            forced: site -> ``[K, B, ...]`` values that later sites see instead of that site's own
+                output, which is still returned in ``outs`` (layer-wise comparison and fine-tuning).
+
+        Raises:
+            ValueError: ``x`` does not have the architecture's input shape.
+        """
+        check_images(x, self.arch)
+        values: dict[str, Array] = {"input": x}
+        after, outs, readouts = dict(state), {}, []
+        for site in arch_module.plan(self.arch):
+            current = stem if site.source == "input" else None
+            after[site.name], out = self._site(site)(values, current, state[site.name], train, gate)
+            outs[site.name] = out
+            values[site.name] = (forced or {}).get(site.name, out)
+            if site.role in ("exit", "readout"):
+                readouts.append(out)
+        return Out(after, tuple(readouts), outs)
+
+    def _site(self, site: Site) -> "_SiteModule":
+        return _SiteModule(
+            site,
+            self.neurons.at(site),
+            self.weights.at(site),
+            self.accumulators.at(site),
+            self.folded,
+            self.axis_name,
+            self.initialiser,
+            name=site.name,
+        )
+
+
+class _SiteModule(nn.Module):
+    """One site: synapse, norm, gated bias, shortcut, max pooling on the current, neuron."""
+
+    site: Site
+    neuron: Neuron
+    quantiser: quant.WeightQuantiser
+    accumulator: Accumulator
+    folded: bool
+    axis_name: str | None
+    initialiser: Initialiser
+
+    @nn.compact
+    def __call__(
+        self,
+        values: Mapping[str, Array],
+        current: Array | None,
+        state: State,
+        train: bool,
+        gate: Array | None,
+    ) -> tuple[State, Array]:
+        site, x = self.site, values[self.site.source]
+        steps = x.shape[0] if current is None else current.shape[0]
+        drive = self._current(x) if current is None else _merge(current)
+        if site.norm and not self.folded:
+            drive = self._norm(drive, train)
+        if self._has_bias():
+            drive = drive + self._bias(drive, steps, gate)
+        if site.shortcut:
+            drive = drive + self._shortcut(values[site.shortcut], drive.dtype)
+        pool = getattr(site.spec, "max_pool", 0)
+        if pool:
+            drive = nn.max_pool(drive, (pool, pool), (pool, pool))
+        return self._fire(state, drive.reshape(steps, -1, *site.out_shape))
+
+    def _current(self, x: Array) -> Array:
+        kernel = None
+        if self.site.kernel_shape:
+            init = self.initialiser.kernel(self.site)
+            kernel = _quantised(self.param("kernel", init, self.site.kernel_shape), self.quantiser)
+        return lowering.synapse(_merge(x), kernel, self.site, self.accumulator)
+
+    def _norm(self, drive: Array, train: bool) -> Array:
+        return nn.BatchNorm(
+            use_running_average=not train,
+            momentum=0.9,
+            epsilon=NORM_EPSILON,
+            axis_name=self.axis_name if train else None,
+            scale_init=self.initialiser.scale(),
+            name="norm",
+        )(drive)
+
+    def _has_bias(self) -> bool:
+        """A folded tree may carry a bias (what a norm left behind) where training has none."""
+        return self.site.bias or (self.folded and self.has_variable("params", "bias"))
+
+    def _bias(self, drive: Array, steps: int, gate: Array | None) -> Array:
+        bias = self.param("bias", nn.initializers.zeros, drive.shape[-1:])
+        if gate is None:
+            return bias
+        per_image = jnp.repeat(gate.astype(bias.dtype), drive.shape[0] // steps)
+        return bias * per_image.reshape(-1, *(1,) * (drive.ndim - 1))
+
+    def _shortcut(self, value: Array, dtype: Any) -> Array:
+        """The shortcut's drive; an identity shortcut carries a gain after folding."""
+        value = _merge(value).astype(dtype)
+        if self.folded and self.has_variable("params", "shortcut_gain"):
+            value = value * self.get_variable("params", "shortcut_gain")
+        return value
+
+    def _fire(self, state: State, drive: Array) -> tuple[State, Array]:
+        """Run the neuron over the block: drive ``[K, B, ...]``."""
+        neuron, leaves = self.neuron, self._leaves()
+        if not jax.tree.leaves(state):
+            return neuron.step(leaves, state, drive)
+        if drive.shape[0] == 1:
+            state, out = neuron.step(leaves, state, drive[0])
+            return state, out[None]
+        return jax.lax.scan(lambda carry, x: neuron.step(leaves, carry, x), state, drive)
+
+    def _leaves(self) -> Leaves:
+        channels = self.site.drive_shape[-1]
+        learned = self.neuron.learned(channels).items()
+        fixed = self.neuron.fixed(channels).items()
+        leaves = {name: self.param(name, lambda key, leaf=leaf: leaf) for name, leaf in learned}
+        return leaves | {
+            name: self.variable("fixed", name, lambda leaf=leaf: leaf).value for name, leaf in fixed
+        }
+
+
+def _merge(x: Array) -> Array:
+    return x.reshape(-1, *x.shape[2:])
+
+
+def _quantised(kernel: Array, quantiser: quant.WeightQuantiser) -> Array:
+    return kernel if jnp.issubdtype(kernel.dtype, jnp.integer) else quantiser.quantise(kernel)
+
+
+def check_images(x: Array, arch: Arch) -> None:
+    """Refuse a batch whose images do not have the architecture's input shape.
+
+    Raises:
+        ValueError: naming both shapes.
+    """
+    if tuple(x.shape[-3:]) != arch.input_shape or x.ndim < 4:
+        raise ValueError(
+            f"images have shape {tuple(x.shape)}; the network takes [batch, "
+            f"{', '.join(map(str, arch.input_shape))}]: resize them, or parse() with input_shape="
+        )
+
+
+def stem(net: Net, variables: Variables, images: Array) -> Array:
+    """The first synapse's current ``[B, *drive_shape]`` of images ``[B, H, W, C]``, without bias.
+
+    Computed once for an image that is presented for many steps.
+    """
+    check_images(images, net.arch)
+    site = arch_module.plan(net.arch)[0]
+    kernel = _quantised(variables["params"][site.name]["kernel"], net.weights.at(site))
+    return lowering.synapse(images, kernel, site, net.accumulators.at(site))
+
+
+def initial_state(
+    net: Net, variables: Variables, batch: int, keys: Array | None = None
+) -> dict[str, State]:
+    """Neuron states before the first step, for ``batch`` images.
+
+    Args:
+        net: the network.
+        variables: its tree; missing leaves take the neuron's defaults.
+        batch: number of images B.
+        keys: one PRNG key per image ``[B]``, for networks with random neurons.
+    """
+    state = {}
+    for number, site in enumerate(arch_module.plan(net.arch)):
+        neuron, channels = net.neurons.at(site), site.drive_shape[-1]
+        leaves = neuron.learned(channels) | neuron.fixed(channels)
+        for collection in ("params", "fixed"):
+            tree = variables.get(collection, {}).get(site.name, {})
+            leaves |= {name: leaf for name, leaf in tree.items() if name in leaves}
+        own = None if keys is None else jax.vmap(lambda key, n=number: jax.random.fold_in(key, n))(keys)
+        state[site.name] = neuron.init(leaves, (batch, *site.out_shape), own)
+    return state
+
+
+def init_variables(net: Net, key: Array) -> dict[str, Any]:
+    """Fresh variables: ``params``, ``batch_stats`` (if there is a norm), ``fixed`` (if any)."""
+    x = jnp.zeros((1, 1, *net.arch.input_shape))
+    state = initial_state(net, {}, 1, jax.random.split(key, 1))
+    return dict(net.init(key, x, state))
+
+
+def template(net: Net) -> dict[str, Any]:
+    """The tree of :func:`init_variables` as shapes and dtypes, without computing it."""
+    return jax.eval_shape(lambda: init_variables(net, jax.random.key(0)))
+
+
+def forward(net: Net, variables: Variables, images: Array, **options: Any) -> Out:
+    """One pass over images ``[B, H, W, C]``: the ANN, or one step of the SNN (K = 1)."""
+    state = initial_state(net, variables, images.shape[0])
+    return net.apply(variables, images[None], state, **options)

@@ -1,0 +1,268 @@
+"""Layer specs of single synapses, and what follows from them: shapes, counts, fan-out (no jax)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Shape = tuple[int, ...]
+Padding = Literal["same", "valid"] | int
+Role = Literal["activation", "pool", "shortcut", "exit", "readout"]
+
+
+def require(value: object, least: int, what: str) -> None:
+    """Raise a ValueError unless `value` is an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{what} must be an integer of at least {least}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A convolution with a square kernel, then norm or bias, then max pooling, then the neuron.
+
+    `max_pool` pools the currents before the neuron (0: none). `learned_pool` marks a pooling layer
+    whose weights are learned: a convolution with stride = kernel that keeps the channel count.
+
+    Raises:
+        ValueError: a size is not positive, or a learned pool whose windows overlap or are padded.
+    """
+
+    channels: int
+    kernel: int
+    stride: int = 1
+    padding: Padding = "valid"
+    norm: bool = True
+    bias: bool = False
+    max_pool: int = 0
+    learned_pool: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse impossible sizes."""
+        require(self.channels, 1, "the number of channels")
+        require(self.kernel, 1, "the kernel size")
+        require(self.stride, 1, "the stride")
+        require(self.max_pool, 0, "the max pooling size")
+        if self.padding not in ("same", "valid"):
+            require(self.padding, 0, "a padding other than 'same' and 'valid'")
+        if self.learned_pool and (self.stride, self.padding) != (self.kernel, "valid"):
+            raise ValueError(
+                f"a learned pool needs stride = kernel and padding 'valid', got stride "
+                f"{self.stride}, kernel {self.kernel}, padding {self.padding!r}"
+            )
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A dense layer, which flattens its input in (height, width, channel) order.
+
+    Raises:
+        ValueError: `units` is not positive.
+    """
+
+    units: int
+    norm: bool = True
+    bias: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse impossible sizes."""
+        require(self.units, 1, "the number of units")
+
+
+@dataclass(frozen=True)
+class AvgPool:
+    """Average pooling over size x size windows without overlap; size 0 takes the whole map.
+
+    Raises:
+        ValueError: `size` is negative.
+    """
+
+    size: int
+
+    def __post_init__(self) -> None:
+        """Refuse impossible sizes."""
+        require(self.size, 0, "the average pooling size")
+
+
+Spec = Conv | Dense | AvgPool
+
+
+@dataclass(frozen=True)
+class Site:
+    """One synapse or average pool of a network, with the neuron behind it (if it has one).
+
+    `source` names the site whose output comes in ("input" for the image). `drive_shape` is the
+    shape of the drive after the synapse, `out_shape` the one after max pooling: (H, W, C) for maps,
+    (units,) for dense layers. `shortcut` stands on the last convolution of a residual block and
+    names what is added to its drive: the site "blockN.shortcut" (its drive) if the shortcut is a
+    convolution, otherwise the site whose output is the block's input.
+    """
+
+    name: str
+    role: Role
+    spec: Spec
+    source: str
+    in_shape: Shape
+    drive_shape: Shape
+    out_shape: Shape
+    shortcut: str = ""
+
+    @property
+    def kind(self) -> Literal["conv", "dense", "avgpool"]:
+        """What the synapse computes."""
+        if isinstance(self.spec, Conv):
+            return "conv"
+        return "dense" if isinstance(self.spec, Dense) else "avgpool"
+
+    @property
+    def norm(self) -> bool:
+        """Whether a batch norm follows the synapse."""
+        return not isinstance(self.spec, AvgPool) and self.spec.norm
+
+    @property
+    def bias(self) -> bool:
+        """Whether the synapse has a bias of its own."""
+        return not isinstance(self.spec, AvgPool) and self.spec.bias
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Height and width of the window; (1, 1) for a dense layer."""
+        if isinstance(self.spec, Conv):
+            return self.spec.kernel, self.spec.kernel
+        if isinstance(self.spec, Dense):
+            return 1, 1
+        size = self.spec.size
+        return (size, size) if size else (self.in_shape[0], self.in_shape[1])
+
+    @property
+    def strides(self) -> tuple[int, int]:
+        """Vertical and horizontal stride."""
+        if isinstance(self.spec, Conv):
+            return self.spec.stride, self.spec.stride
+        return self.window
+
+    @property
+    def padding(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Explicit zero padding ((top, bottom), (left, right))."""
+        if not isinstance(self.spec, Conv):
+            return (0, 0), (0, 0)
+        height, width = self.in_shape[:2]
+        return explicit_padding(self.spec, height), explicit_padding(self.spec, width)
+
+    @property
+    def kernel_shape(self) -> Shape:
+        """(height, width, in, out) of a convolution, (in, out) of a dense layer, () of a pool."""
+        if isinstance(self.spec, Conv):
+            return (*self.window, self.in_shape[-1], self.spec.channels)
+        return (math.prod(self.in_shape), self.spec.units) if isinstance(self.spec, Dense) else ()
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights and biases, without those of the norm."""
+        weights = math.prod(self.kernel_shape) if self.kernel_shape else 0
+        return weights + (self.drive_shape[-1] if self.bias else 0)
+
+    @property
+    def norm_parameters(self) -> int:
+        """Four values per channel: scale, offset, running mean, running variance."""
+        return 4 * self.drive_shape[-1] if self.norm else 0
+
+    @property
+    def neurons(self) -> int:
+        """Number of activation neurons; pools, shortcuts, exits and the readout count none."""
+        return math.prod(self.out_shape) if self.role == "activation" else 0
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates per image, products with padding included; 0 for a pool."""
+        if isinstance(self.spec, Conv):
+            return math.prod(self.drive_shape[:2]) * math.prod(self.kernel_shape)
+        return math.prod(self.kernel_shape) if isinstance(self.spec, Dense) else 0
+
+    @property
+    def max_fan_out(self) -> int:
+        """Largest number of synapses that one incoming spike drives."""
+        channels = 1 if isinstance(self.spec, AvgPool) else self.drive_shape[-1]
+        return int(fan_out_windows(self).max()) * channels
+
+
+def explicit_padding(spec: Conv, size: int) -> tuple[int, int]:
+    """Zeros before and after one axis of length `size`; "same" is TensorFlow's rule.
+
+    >>> explicit_padding(Conv(8, 3, stride=2, padding="same"), 28)
+    (0, 1)
+    """
+    if isinstance(spec.padding, int):
+        return spec.padding, spec.padding
+    if spec.padding == "valid":
+        return 0, 0
+    total = max((math.ceil(size / spec.stride) - 1) * spec.stride + spec.kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+def fan_out_windows(site: Site) -> npt.NDArray[np.int64]:
+    """Count the output positions whose window covers each input position.
+
+    One spike at (row, column) costs `windows[row, column] * output channels` synaptic operations,
+    so spikes at a border cost less (spec of the negative-spike conversion, section 2.6).
+
+    Returns:
+        int64 array of shape `site.in_shape[:-1]`: [H, W] for maps, [] behind a dense layer. Dense
+        layers have one window: all ones.
+
+    >>> from jaxsnn.arch import parse, plan
+    >>> fan_out_windows(plan(parse("4C3same", input_shape=(3, 4, 1)))[0]).tolist()
+    [[4, 6, 6, 4], [6, 9, 9, 6], [4, 6, 6, 4]]
+    """
+    if isinstance(site.spec, Dense):
+        return np.ones(site.in_shape[:-1], np.int64)
+    return np.multiply.outer(_covering(site, 0), _covering(site, 1))
+
+
+def _covering(site: Site, axis: int) -> npt.NDArray[np.int64]:
+    """Per input position of one axis: the number of windows that cover it."""
+    starts = np.arange(site.drive_shape[axis]) * site.strides[axis] - site.padding[axis][0]
+    position = np.arange(site.in_shape[axis])[:, None]
+    covered = (starts <= position) & (position < starts + site.window[axis])
+    return covered.sum(axis=1, dtype=np.int64)
+
+
+def connect(
+    name: str, role: Role, spec: Spec, source: str, in_shape: Shape, place: str, shortcut: str = ""
+) -> Site:
+    """Build the site of `spec` behind `source`; `place` names the layer in errors.
+
+    Raises:
+        ValueError: the layer needs a map but none comes in, or its window does not fit the map.
+    """
+    if isinstance(spec, Dense):
+        drive = out = (spec.units,)
+        return Site(name, role, spec, source, in_shape, drive, out, shortcut)
+    if len(in_shape) != 3:
+        raise ValueError(
+            f"{place}: needs a map (height, width, channels), but {in_shape} comes in; "
+            "put it before the dense layers"
+        )
+    site = Site(name, role, spec, source, in_shape, (), (), shortcut)
+    height, width = (_outputs(site, axis) for axis in (0, 1))
+    if min(height, width) < 1:
+        raise ValueError(
+            f"{place}: its {site.window[0]}x{site.window[1]} window does not fit the incoming map "
+            f"{in_shape}; pad it, take a smaller window, or a larger input_shape"
+        )
+    drive = (height, width, spec.channels if isinstance(spec, Conv) else in_shape[2])
+    pool = spec.max_pool if isinstance(spec, Conv) and spec.max_pool else 1
+    out = (height // pool, width // pool, drive[2])
+    if min(out) < 1:
+        raise ValueError(
+            f"{place}: max pooling by {pool} empties the map {drive}; take a smaller pool"
+        )
+    return Site(name, role, spec, source, in_shape, drive, out, shortcut)
+
+
+def _outputs(site: Site, axis: int) -> int:
+    padded = site.in_shape[axis] + sum(site.padding[axis])
+    return (padded - site.window[axis]) // site.strides[axis] + 1

@@ -1,0 +1,329 @@
+"""The scan engine: blocks of time, exact counters, sweeps, settled mode, several devices.
+
+Everything is a pure function of ``(snn, images, keys)``, jitted at the edge. The readout is summed
+over time, so one run gives the prediction after every step; no activation lives longer than a block.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, PartitionSpec
+
+from jaxsnn import encode, metrics, neurons
+from jaxsnn import net as net_module
+from jaxsnn.arch import plan
+from jaxsnn.convert import Spiking
+from jaxsnn.metrics import Counters
+from jaxsnn.net import SiteMap
+
+
+class Trace(NamedTuple):
+    """What a simulation of B images for T steps returns.
+
+    Attributes:
+        readouts: one ``[T, B, classes]`` per head (side exits first), summed over steps 1..t.
+        counters: spikes, negative spikes and synaptic events, each site -> int32 ``[T, B]``.
+        counts: site -> net spike count after the last step, int32 ``[B, ...]``; empty unless asked.
+        records: site -> bit-packed spikes ``[T, planes, B, ..., ceil(C / 8)]`` uint8 (see
+            :func:`unpack`).
+    """
+
+    readouts: tuple[Array, ...]
+    counters: Counters
+    counts: dict[str, Array]
+    records: dict[str, Array]
+
+    @property
+    def readout(self) -> Array:
+        """The last head's ``[T, B, classes]``."""
+        return self.readouts[-1]
+
+    @property
+    def predictions(self) -> Array:
+        """Predicted class after every step, int32 ``[T, B]``; ties go to the lowest class."""
+        return jnp.argmax(self.readout, axis=-1)
+
+
+def simulate(
+    snn: Spiking,
+    images: Array | np.ndarray,
+    *,
+    steps: int,
+    block: int = 1,
+    key: Array | None = None,
+    record: Sequence[str] = (),
+    counts: bool = False,
+    first_image: int = 0,
+    devices: int = 1,
+) -> Trace:
+    """Simulate a converted network, every step computed.
+
+    Args:
+        snn: from :func:`jaxsnn.convert`.
+        images: ``[B, H, W, C]`` integers as the encoding says; ``[T, B, H, W, C]`` for frames.
+        steps: number of time steps T.
+        block: steps that are computed layer by layer at once, a knob for speed and memory.
+        key: PRNG key, needed where a neuron is random. Image ``i`` of the batch draws from
+            ``fold_in(key, first_image + i)``, whatever the batch or device count.
+        record: names of sites whose spikes are returned, bit-packed.
+        counts: return every site's net spike count.
+        first_image: number of the first image, for batches of one data set.
+        devices: local devices to share the batch between (it must divide B).
+
+    Raises:
+        ValueError: images of another shape or dtype, an unknown site in ``record``, steps or block
+            below 1, devices that do not divide the batch.
+    """
+    images = check_input(snn, images)
+    _check_run(snn, images, steps, block, record, devices)
+    keys = image_keys(key, first_image, images.shape[-4])
+    options = {"steps": steps, "block": block, "record": tuple(record), "counts": counts}
+    if devices == 1:
+        return _simulate(snn, images, keys, **options)
+    return _sharded(devices, tuple(options.items()), encode_axis(snn))(snn, images, keys)
+
+
+def image_keys(key: Array | None, first: int, batch: int) -> Array | None:
+    """One key per image, ``[B]``, from one key and the images' numbers."""
+    if key is None:
+        return None
+    return jax.vmap(lambda number: jax.random.fold_in(key, number))(first + jnp.arange(batch))
+
+
+def encode_axis(snn: Spiking) -> int:
+    """The batch axis of the input: 1 behind the time axis of frames, else 0."""
+    return 1 if snn.encoding.presentation == "frames" else 0
+
+
+def check_input(snn: Spiking, images: Array | np.ndarray) -> Array:
+    """Refuse images that the folded tree cannot take as they are.
+
+    Raises:
+        ValueError: naming shape or dtype and what is expected.
+    """
+    net_module.check_images(images, snn.arch)
+    rank = 4 + encode_axis(snn)
+    if images.ndim != rank:
+        raise ValueError(
+            f"images have {images.ndim} axes, {snn.encoding.presentation!r} input has {rank}"
+        )
+    kernel = snn.variables["params"][plan(snn.arch)[0].name]["kernel"]
+    whole = jnp.issubdtype(images.dtype, jnp.integer)
+    if jnp.issubdtype(kernel.dtype, jnp.integer) and not whole:
+        raise ValueError(
+            f"images are {images.dtype}, but the network takes integers worth "
+            f"{snn.encoding.scale} each (uint8 pixels); pass the images before scaling"
+        )
+    return jnp.asarray(images)
+
+
+def _check_run(
+    snn: Spiking, images: Array, steps: int, block: int, record: Sequence[str], devices: int
+) -> None:
+    if steps < 1 or block < 1:
+        raise ValueError(f"steps={steps}, block={block}: both must be at least 1")
+    if encode_axis(snn) and images.shape[0] < steps:
+        raise ValueError(f"{images.shape[0]} frames cannot be streamed for {steps} steps")
+    names = [site.name for site in metrics.spiking_sites(snn.arch)]
+    for name in record:
+        if name not in names:
+            raise ValueError(f"record={name!r} is no spiking site; known: {', '.join(names)}")
+    if devices > jax.local_device_count() or images.shape[encode_axis(snn)] % devices:
+        raise ValueError(
+            f"devices={devices}: there are {jax.local_device_count()}, and the batch of "
+            f"{images.shape[encode_axis(snn)]} must be a multiple"
+        )
+
+
+class _Carry(NamedTuple):
+    state: Any
+    total: tuple[Array, ...]
+    counts: dict[str, Array]
+
+
+def run(
+    snn: Spiking,
+    images: Array,
+    keys: Array | None,
+    *,
+    steps: int,
+    block: int,
+    record: tuple[str, ...] = (),
+    counts: bool = False,
+    horizon: Array | None = None,
+) -> Trace:
+    """The engine itself, pure and not jitted; see :func:`simulate` for the arguments.
+
+    ``horizon`` (a traced integer) ends the input and freezes every sum after that step, so that a
+    sweep over horizons is one program.
+    """
+    net, sites = snn.net, metrics.spiking_sites(snn.arch)
+    streamed = snn.encoding.presentation == "frames"
+    batch = images.shape[encode_axis(snn)]
+    frames = images if streamed else images[None]
+    current = None if streamed else net_module.stem(net, snn.variables, images)[None]
+
+    def advance(carry: _Carry, number: Array) -> tuple[_Carry, Any]:
+        first = number * block
+        alive = jnp.ones(block, jnp.int32)
+        if horizon is not None:
+            alive = (first + jnp.arange(block) < horizon).astype(jnp.int32)
+        gate = alive * encode.gates(snn.encoding.presentation, first, block)
+        if streamed:
+            x = jax.lax.dynamic_slice_in_dim(frames, first, block)
+            out = net.apply(snn.variables, x, carry.state, gate=alive)
+        else:
+            held = current * gate.reshape(-1, *(1,) * (current.ndim - 1)).astype(current.dtype)
+            out = net.apply(snn.variables, frames, carry.state, gate=alive, stem=held)
+        outs = {name: _masked(value, alive) for name, value in out.outs.items()}
+        sums = [
+            total + jnp.cumsum(_masked(readout, alive), axis=0, dtype=total.dtype)
+            for total, readout in zip(carry.total, out.readouts, strict=True)
+        ]
+        net_counts = {
+            name: value + jnp.sum(outs[name], axis=0, dtype=jnp.int32)
+            for name, value in carry.counts.items()
+        }
+        packed = {name: pack(outs[name], snn.neurons.at(_site(snn, name)).spikes) for name in record}
+        after = _Carry(out.state, tuple(total[-1] for total in sums), net_counts)
+        return after, (tuple(sums), metrics.count(outs, snn.arch), packed)
+
+    start = _Carry(
+        net_module.initial_state(net, snn.variables, batch, keys),
+        _zero_readouts(snn, batch),
+        {s.name: jnp.zeros((batch, *s.out_shape), jnp.int32) for s in sites if counts},
+    )
+    blocks = -(-steps // block)
+    if blocks == 1:
+        end, stacked = advance(start, jnp.zeros((), jnp.int32))
+    else:
+        end, stacked = jax.lax.scan(advance, start, jnp.arange(blocks))
+        stacked = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), stacked)
+    readouts, counters, packed = jax.tree.map(lambda a: a[:steps], stacked)
+    return Trace(readouts, counters, end.counts, packed)
+
+
+def _site(snn: Spiking, name: str) -> Any:
+    return next(site for site in plan(snn.arch) if site.name == name)
+
+
+def _masked(value: Array, alive: Array) -> Array:
+    """``value [K, B, ...]`` with the steps that are not alive set to zero."""
+    return value * alive.reshape(-1, *(1,) * (value.ndim - 1)).astype(value.dtype)
+
+
+def _zero_readouts(snn: Spiking, batch: int) -> tuple[Array, ...]:
+    """Zeros ``[B, classes]`` per head in the dtype of its readout."""
+    frames = jnp.zeros((1, 1, *snn.arch.input_shape), jnp.int32)
+    out = jax.eval_shape(
+        lambda: snn.net.apply(
+            snn.variables, frames, net_module.initial_state(snn.net, snn.variables, 1, _no_keys())
+        ).readouts
+    )
+    return tuple(jnp.zeros((batch, readout.shape[-1]), _sum_dtype(readout.dtype)) for readout in out)
+
+
+def _sum_dtype(dtype: Any) -> Any:
+    return jnp.int32 if jnp.issubdtype(dtype, jnp.integer) else dtype
+
+
+def _no_keys() -> Array:
+    return jax.random.split(jax.random.key(0), 1)
+
+
+def pack(out: Array, spikes: tuple[int, int] | None) -> Array:
+    """Signed counts ``[K, B, ..., C]`` as bit planes ``[K, planes, B, ..., ceil(C / 8)]`` uint8.
+
+    One plane per possible spike of a step: ``out >= 1 .. highest``, then ``out <= -1 .. lowest``.
+    """
+    lowest, highest = spikes or (0, 1)
+    planes = [out >= j for j in range(1, highest + 1)] + [out <= -j for j in range(1, 1 - lowest)]
+    return jnp.packbits(jnp.stack(planes, axis=1), axis=-1)
+
+
+def unpack(record: Array, snn: Spiking, site: str) -> Array:
+    """The signed spike counts ``[T, B, ..., C]`` int8 that ``record=(site,)`` packed."""
+    where = _site(snn, site)
+    highest = (snn.neurons.at(where).spikes or (0, 1))[1]
+    planes = jnp.unpackbits(record, axis=-1, count=where.out_shape[-1]).astype(jnp.int8)
+    return planes[:, :highest].sum(1, jnp.int8) - planes[:, highest:].sum(1, jnp.int8)
+
+
+STATIC = ("steps", "block", "record", "counts")
+_simulate = jax.jit(run, static_argnames=STATIC)
+
+
+@functools.lru_cache(maxsize=16)
+def _sharded(devices: int, options: tuple[tuple[str, Any], ...], axis: int) -> Any:
+    """The engine with the batch shared between local devices; each stops on its own."""
+    mesh = Mesh(np.array(jax.local_devices()[:devices]), ("batch",))
+    along = PartitionSpec(None, "batch")
+    images = along if axis else PartitionSpec("batch")
+    out = Trace(along, along, PartitionSpec("batch"), PartitionSpec(None, None, "batch"))
+    body = functools.partial(run, **dict(options))
+    specs = (PartitionSpec(), images, PartitionSpec("batch"))
+    return jax.jit(
+        jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False)
+    )
+
+
+def settled(snn: Spiking) -> Spiking:
+    """The network whose one step gives the final net counts: settled mode.
+
+    Neurons without a state are their own settled form; others name one (:class:`Neuron`). The
+    transient is not simulated: spikes per step mean nothing, counts at rest are those of the SNN.
+
+    Raises:
+        ValueError: a neuron for which no theory gives the final count.
+    """
+    names = []
+    for site in plan(snn.arch):
+        neuron = snn.neurons.at(site)
+        stateless = neuron.init is neurons.no_state
+        if not stateless and neuron.settled is None:
+            raise ValueError(f"{site.name}: no closed form for the final count of {neuron.name!r}")
+        names.append((site.name, neuron if stateless else neuron.settled))
+    return snn.replace(neurons=SiteMap(neurons.identity(), by_name=tuple(names)))
+
+
+def with_leaf(snn: Spiking, site: str, leaf: str, value: Array) -> Spiking:
+    """The network with one fixed leaf (a threshold, a noise ratio) replaced.
+
+    Raises:
+        ValueError: no such leaf, naming those there are.
+    """
+    fixed = snn.variables["fixed"]
+    if leaf not in fixed.get(site, {}):
+        known = [f"{name}/{one}" for name, tree in fixed.items() for one in tree]
+        raise ValueError(f"{site}/{leaf} is no fixed leaf; known: {', '.join(known)}")
+    tree = {**fixed, site: {**fixed[site], leaf: jnp.asarray(value)}}
+    return snn.replace(variables={**snn.variables, "fixed": tree})
+
+
+def with_unit_dropout(snn: Spiking, site: str, ratio: float = 0.0) -> Spiking:
+    """The network whose units at ``site`` lose each spike with probability ``ratio``.
+
+    Raises:
+        ValueError: ``ratio`` outside [0, 1], or no such spiking site.
+    """
+    if not 0 <= ratio <= 1:
+        raise ValueError(f"noise ratio {ratio} is no probability; choose one in [0, 1]")
+    names = [one.name for one in metrics.spiking_sites(snn.arch)]
+    if site not in names:
+        raise ValueError(f"{site!r} is no spiking site; known: {', '.join(names)}")
+    noisy = neurons.unit_dropout(snn.neurons.at(_site(snn, site)))
+    mapped = SiteMap(
+        snn.neurons.default,
+        snn.neurons.by_role,
+        (*((name, n) for name, n in snn.neurons.by_name if name != site), (site, noisy)),
+        snn.neurons.first,
+    )
+    fixed = snn.variables["fixed"]
+    leaves = {**fixed.get(site, {}), "drop_ratio": jnp.float32(ratio)}
+    variables = {**snn.variables, "fixed": {**fixed, site: leaves}}
+    return snn.replace(neurons=mapped, variables=variables)

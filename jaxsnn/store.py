@@ -1,0 +1,148 @@
+"""Networks in and out of files: trained weights, and converted networks, without pickle."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsnn import arch as arch_module
+from jaxsnn import checkpoint, neurons
+from jaxsnn import net as net_module
+from jaxsnn.arch import Arch
+from jaxsnn.convert import Folded, Spiking
+from jaxsnn.encode import Encoding
+from jaxsnn.net import Net, SiteMap, hidden
+from jaxsnn.neurons import Neuron
+
+FORMAT = 1  # of the files written by `save`; raised when an old file can no longer be read
+
+
+def load_params(source: str | Path | Mapping[str, Any], arch: Arch) -> dict[str, Any]:
+    """Trained weights of any architecture, strictly by name, shape and kind.
+
+    The names, as npz keys or as nested dictionaries: ``params/<site>/kernel`` (convolutions height,
+    width, in, out; dense layers in, out), ``params/<site>/bias`` where the layer has one,
+    ``params/<site>/norm/scale`` and ``.../bias`` (the offset), ``batch_stats/<site>/norm/mean`` and
+    ``.../var``. ``python -m jaxsnn describe`` lists the sites of an architecture.
+
+    Args:
+        source: path of an npz file, or a nested or flat mapping of arrays.
+        arch: the architecture that they must fit.
+
+    Returns:
+        ``{"params": ..., "batch_stats": ...}`` of float32 arrays.
+
+    Raises:
+        ValueError: naming every missing, extra or misshaped array.
+    """
+    expected = net_module.template(Net(arch, hidden(neurons.identity())))
+    loaded = checkpoint.load_params(source, expected)
+    return jax.tree.map(jnp.asarray, {"batch_stats": {}, **loaded})
+
+
+def save(snn: Spiking, path: str | Path) -> None:
+    """Write a converted network as one npz: integer arrays by name, and JSON for the rest."""
+    meta = {
+        "format": FORMAT,
+        "arch": {"notation": arch_module.format(snn.arch), **snn.arch.options},
+        "neurons": _map_to_json(snn.neurons, _neuron_to_json),
+        "accumulators": _map_to_json(snn.accumulators, str),
+        "encoding": dataclasses.asdict(snn.encoding),
+        "units": dict(snn.units),
+        "k": snn.k,
+        "bound": snn.bound,
+        "report": [dataclasses.asdict(record) for record in snn.report],
+    }
+    arrays = {name: np.asarray(a) for name, a in checkpoint.flatten(snn.variables).items()}
+    checkpoint.save_arrays(path, arrays, meta)
+
+
+def load(path: str | Path) -> Spiking:
+    """Read what :func:`save` wrote; nothing in the file is executed.
+
+    Raises:
+        ValueError: a file of another kind or format, an unknown neuron, or arrays that do not fit
+            the architecture, each named.
+    """
+    arrays, meta = checkpoint.load_arrays(path)
+    try:
+        if meta["format"] != FORMAT:
+            raise ValueError(f"format {meta['format']}, this version reads {FORMAT}")
+        snn = _rebuild(meta, checkpoint.unflatten(arrays))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} holds no converted network that this version can read: {error!r}; "
+            "convert again and save()"
+        ) from error
+    _check_arrays(snn, arrays, str(path))
+    return snn
+
+
+def _rebuild(meta: Mapping[str, Any], variables: Mapping[str, Any]) -> Spiking:
+    options = dict(meta["arch"])
+    options["input_shape"] = tuple(options["input_shape"])
+    return Spiking(
+        variables=jax.tree.map(jnp.asarray, {"params": {}, "fixed": {}, **variables}),
+        arch=arch_module.parse(options.pop("notation"), **options),
+        neurons=_map_from_json(meta["neurons"], _neuron_from_json),
+        accumulators=_map_from_json(meta["accumulators"], lambda word: word),
+        encoding=Encoding(**meta["encoding"]),
+        units=tuple(meta["units"].items()),
+        k=meta["k"],
+        bound=meta["bound"],
+        report=tuple(Folded(**record) for record in meta["report"]),
+    )
+
+
+def _check_arrays(snn: Spiking, arrays: Mapping[str, np.ndarray], place: str) -> None:
+    """Names and shapes of the folded tree, strictly; every array is of integers or of floats."""
+    expected = checkpoint.flatten(net_module.template(snn.net))
+    problems = [f"missing {name}" for name in expected if name not in arrays]
+    for name, array in arrays.items():
+        if name not in expected:
+            problems.append(f"unexpected {name}")
+        elif array.shape != tuple(expected[name].shape):
+            wanted = tuple(expected[name].shape)
+            problems.append(f"{name} has shape {array.shape}, expected {wanted}")
+    if problems:
+        raise ValueError(f"{place}: {'; '.join(problems)}")
+
+
+def _neuron_to_json(neuron: Neuron) -> dict[str, Any]:
+    options = {
+        name: _neuron_to_json(value) if isinstance(value, Neuron) else value
+        for name, value in neuron.options
+    }
+    return {"name": neuron.name, "options": options}
+
+
+def _neuron_from_json(record: Mapping[str, Any]) -> Neuron:
+    if record["name"] not in neurons.FACTORIES:
+        raise ValueError(f"unknown neuron {record['name']!r}; known: {sorted(neurons.FACTORIES)}")
+    options = {
+        name: _neuron_from_json(value) if isinstance(value, Mapping) else value
+        for name, value in record["options"].items()
+    }
+    return neurons.FACTORIES[record["name"]](**options)
+
+
+def _map_to_json(sites: SiteMap[Any], convert: Any) -> dict[str, Any]:
+    return {
+        "default": convert(sites.default),
+        "by_role": [[role, convert(value)] for role, value in sites.by_role],
+        "by_name": [[name, convert(value)] for name, value in sites.by_name],
+        "first": None if sites.first is None else convert(sites.first),
+    }
+
+
+def _map_from_json(record: Mapping[str, Any], convert: Any) -> SiteMap[Any]:
+    return SiteMap(
+        default=convert(record["default"]),
+        by_role=tuple((role, convert(value)) for role, value in record["by_role"]),
+        by_name=tuple((name, convert(value)) for name, value in record["by_name"]),
+        first=None if record["first"] is None else convert(record["first"]),
+    )

@@ -1,0 +1,94 @@
+"""Settings of JAX for every test, and the fixtures that several test modules share."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# JAX reads these when it is imported, so they stand before everything that imports it.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--require-data",
+        action="store_true",
+        help="fail, instead of skipping, where $JAXSNN_DATA does not hold the real data",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Real-data checks take minutes: they run only when the marker is asked for."""
+    if "realdata" in config.getoption("markexpr"):
+        return
+    for item in items:
+        if item.get_closest_marker("realdata"):
+            item.add_marker(pytest.mark.skip(reason="real-data check; select it by -m realdata"))
+
+
+@pytest.fixture
+def data_root(request):
+    """Folder of the real data, from $JAXSNN_DATA."""
+    named = os.environ.get("JAXSNN_DATA", "")
+    if named and Path(named).is_dir():
+        return Path(named)
+    reason = f"$JAXSNN_DATA is {named!r}, not a folder" if named else "$JAXSNN_DATA is not set"
+    if request.config.getoption("--require-data"):
+        pytest.fail(f"{reason}, and --require-data was given", pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def _real_data_present(request):
+    """A test marked realdata needs the folder, whether it asks for the fixture or not."""
+    if request.node.get_closest_marker("realdata"):
+        request.getfixturevalue("data_root")
+
+
+@pytest.fixture
+def key():
+    """A PRNG key."""
+    import jax
+
+    return jax.random.key(0)
+
+
+@pytest.fixture(scope="session")
+def run_python(tmp_path_factory):
+    """Run code in a fresh interpreter, with several virtual devices if asked for.
+
+    ``run_python(code, devices=8)`` returns what the code printed and fails with its messages when
+    it fails. Several devices in this process would slow every other test. Compiled programs are
+    kept for the session, so that a second start of the same program is quick.
+    """
+    cache = tmp_path_factory.mktemp("compiled")
+
+    def run(code, *arguments, devices=1, timeout=300, environment=()):
+        settings = {
+            **os.environ,
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "JAX_COMPILATION_CACHE_DIR": str(cache),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+            "PYTHONPATH": str(ROOT),
+            **dict(environment),
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            env=settings,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if done.returncode:
+            pytest.fail(f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done.stdout
+
+    return run
