@@ -15,11 +15,12 @@
 from jaxsnn import neurons, zoo
 from jaxsnn.arch import Arch, format, parse, plan, totals
 from jaxsnn.certify import Certificate, certify
-from jaxsnn.convert import Spiking, convert
+from jaxsnn.convert import convert
 from jaxsnn.encode import Encoding
 from jaxsnn.net import Net, SiteMap, forward, hidden, init_variables, initial_state
 from jaxsnn.neurons import Neuron
-from jaxsnn.simulate import Trace, settled, simulate, unpack, with_leaf, with_unit_dropout
+from jaxsnn.simulate import Trace, simulate, unpack
+from jaxsnn.spiking import Spiking, settled, with_leaf, with_unit_dropout
 from jaxsnn.store import load, load_params, save
 from jaxsnn.sweep import Evaluation, Sweep, evaluate, sweep
 from jaxsnn.train import Options, Task, train

@@ -10,7 +10,7 @@ must be a tie: an activation so close to a level's boundary that float32 cannot 
 
 import functools
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +18,14 @@ import numpy as np
 from jax import Array
 
 from jaxsnn import net as net_module
-from jaxsnn import neurons, quant, simulate, sweep
+from jaxsnn import neurons
 from jaxsnn.arch import Site
-from jaxsnn.convert import Spiking, Variables, affine, float_ends, snapped
+from jaxsnn.convert import Variables, affine, snapped
 from jaxsnn.metrics import spiking_sites
-from jaxsnn.net import Net, SiteMap, hidden
+from jaxsnn.net import Net, SiteMap
+from jaxsnn.simulate import check_input, run
+from jaxsnn.spiking import Spiking
+from jaxsnn.sweep import batches
 
 EPSILON = 2.0**-24  # half a unit in the last place of float32, relative
 
@@ -111,13 +114,13 @@ class Certificate:
 class _Batch(NamedTuple):
     """Arrays of one batch: final counts and levels per site ``[B, ...]``, predictions ``[B]``."""
 
-    counts: dict[str, Array]
-    integer: dict[str, Array]
-    end_to_end: dict[str, Array]
-    fed: dict[str, Array]
-    drive: dict[str, Array]
-    last_step: dict[str, Array]
-    predictions: tuple[Array, Array, Array]
+    counts: dict[str, Any]
+    integer: dict[str, Any]
+    end_to_end: dict[str, Any]
+    fed: dict[str, Any]
+    drive: dict[str, Any]
+    last_step: dict[str, Any]
+    predictions: tuple[Any, Any, Any]
 
 
 def certify(
@@ -125,7 +128,6 @@ def certify(
     variables: Variables,
     images: Array | np.ndarray,
     *,
-    weights: SiteMap[quant.WeightQuantiser] | None = None,
     steps: int = 1,
     batch_size: int = 200,
     progress: str = "",
@@ -136,7 +138,6 @@ def certify(
         snn: the converted network.
         variables: the trained variables that it was converted from.
         images: ``[N, H, W, C]`` integers.
-        weights: the weight quantisers of the training network; default: ternary, float ends.
         steps: steps to simulate.
         batch_size: images per compiled call.
         progress: name of the progress bar, empty for none.
@@ -147,12 +148,11 @@ def certify(
     images = np.asarray(images)
     if len(images) == 0:
         raise ValueError("there are no images to certify on")
-    weights = weights or float_ends(quant.ternary())
     floats = snapped(variables, snn)
     tally = _Tally(snn, variables)
-    for rows, real in sweep.batches(len(images), batch_size, progress):
-        batch = simulate.check_input(snn, images[rows])
-        found = _compare(snn, floats, batch, weights, steps)
+    for rows, real in batches(len(images), batch_size, progress):
+        batch = check_input(snn, images[rows])
+        found = _compare(snn, floats, batch, steps)
         tally.add(jax.tree.map(lambda a, n=real: np.asarray(a)[:n], found), int(rows[0]))
     return tally.certificate(steps)
 
@@ -173,19 +173,12 @@ def _settled(snn: Spiking, site: Site) -> neurons.Neuron:
     return neuron.settled
 
 
-@functools.partial(jax.jit, static_argnames=("weights", "steps"))
-def _compare(
-    snn: Spiking,
-    floats: Variables,
-    images: Array,
-    weights: SiteMap[quant.WeightQuantiser],
-    steps: int,
-) -> _Batch:
-    trace = simulate.run(snn, images, None, steps=steps, block=1, counts=True)
+@functools.partial(jax.jit, static_argnames=("steps",))
+def _compare(snn: Spiking, floats: Variables, images: Array, steps: int) -> _Batch:
+    trace = run(snn, images, None, steps=steps, block=1, counts=True)
     integer = integer_ann(snn)
     whole = net_module.forward(integer, snn.variables, images)
-    quantised = Net(snn.arch, hidden(neurons.quantised_relu(snn.k, snn.bound)), weights)
-    reference = net_module.forward(quantised, floats, snn.encoding.decode(images))
+    reference = net_module.forward(snn.quantised_ann, floats, snn.encoding.decode(images))
     names = [site.name for site in spiking_sites(snn.arch)]
     end_to_end = {
         name: jnp.round(reference.outs[name][0] / snn.unit(name)).astype(jnp.int32)
@@ -264,7 +257,7 @@ class _Tally:
         the norm: subtract, multiply twice, add, of numbers no larger than the sum of magnitudes.
         """
         slope, offset = affine(self.variables, site)
-        step = 2.0**-self.snn.k
+        step = self.snn.unit(site.name)
         unit = self._unit_in(site)
         z = np.abs(drive * unit)
         sign = np.where(slope < 0, -1, 1)
@@ -329,9 +322,7 @@ class _Tally:
     def _verdict(self, equal: bool, settled: int, steps: int) -> str:
         if not equal:
             return "approximate"
-        stateless = all(
-            self.snn.neurons.at(site).init is neurons.no_state for site in self.sites
-        )
+        stateless = all(self.snn.neurons.at(site).init is neurons.no_state for site in self.sites)
         if stateless and steps == 1:
             return "exact"
         return "exact after settling" if settled < steps else "approximate"

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import optax
 from jax import Array
@@ -13,7 +13,6 @@ from jaxsnn.net import Net
 from jaxsnn.train import Task
 
 
-@functools.cache
 def classification(net: Net, encoding: Encoding) -> Task:
     """Mean softmax cross entropy of the readout's logits; equal arguments give the same task.
 
@@ -21,6 +20,11 @@ def classification(net: Net, encoding: Encoding) -> Task:
         net: the unfolded network (batch norm, float masters).
         encoding: what one unit of the uint8 images is worth.
     """
+    return _classification(cast("Any", net), encoding)
+
+
+@functools.cache
+def _classification(net: Net, encoding: Encoding) -> Task:
 
     def loss(
         params: Any,
@@ -39,10 +43,10 @@ def classification(net: Net, encoding: Encoding) -> Task:
         state = net_module.initial_state(body, {"params": params, **rest}, images.shape[0])
         variables = {"params": params, **rest}
         if train:
-            out, updated = body.apply(variables, x, state, train=True, mutable=["batch_stats"])
+            out, updated = net_module.apply_training(body, variables, x, state)
             rest = {**rest, **updated}
         else:
-            out = body.apply(variables, x, state)
+            out = net_module.apply(body, variables, x, state)
         logits = out.readouts[-1][-1]
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return losses, (logits, rest)
@@ -52,7 +56,7 @@ def classification(net: Net, encoding: Encoding) -> Task:
 
 def adam(
     learning_rate: float, schedule: str, steps: int
-) -> tuple[optax.GradientTransformation, Callable[[int], Any]]:
+) -> tuple[optax.GradientTransformation, Callable[[Any], Any]]:
     """Adam (0.9, 0.999, 1e-8) without weight decay, and its schedule of the global step.
 
     Args:
@@ -70,4 +74,3 @@ def adam(
         "cosine": optax.cosine_decay_schedule(learning_rate, max(steps, 1)),
     }
     return optax.adam(rates[schedule]), rates[schedule]
-

@@ -7,6 +7,7 @@ run. How a command line is read stands in :mod:`jaxsnn.command`, how config.json
 
 import math
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Literal
 
 from jaxsnn.command import STAGES, parse_command
@@ -38,7 +39,7 @@ class Common:
     """Folder of the data files, or the one above it; None: $JAXSNN_DATA, ./data and further."""
     out: str = "runs"
     """Folder for results; each setting gets a folder of its own in it."""
-    epochs: int = 15
+    epochs: int | None = 15
     """Passes over the training images (of this phase, when a resumed run changes settings)."""
     batch_size: int = 128
     """Images per training step."""
@@ -84,16 +85,17 @@ class LeNetScatter(Common):
 
     dataset: str = "mnist"
     """Data set: mnist (the paper's), fashion_mnist, or digits (embedded: no files needed)."""
-    out: str = "runs/mnist_lenet"
-    """Folder for results; each setting gets a folder of its own in it (k1B2, fp32)."""
+    out: str = ""
+    """Folder for results; each setting gets a folder of its own in it (k1B2, fp32). Empty:
+    runs/mnist_lenet, or runs/mnist_lenet_DATASET for another data set than MNIST."""
     k: int = 1
     """Fractional bits of an activation: a step of the quantiser is 2^-k."""
     B: int = 2
     """Largest activation: the quantiser has 2^k*B + 1 levels."""
     precision: Literal["quantised", "fp32"] = "quantised"
     """quantised: ternary weights and k, B activations; fp32: the full-precision network."""
-    epochs: int = 15
-    """Passes over the training images of this phase (the paper: 200)."""
+    epochs: int | None = None
+    """Passes over the training images of this phase (the paper: 200). None: 15, digits 30."""
     learning_rate: float = 1e-3
     """Adam's step size, the highest of the schedule (the paper: 1e-4, constant)."""
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -113,7 +115,13 @@ class LeNetScatter(Common):
     """Time steps computed together, a knob for speed and memory alone; None: all."""
 
     def __post_init__(self) -> None:
-        """Refuse values out of range; drop noise ratios of 0, which ask for no noise."""
+        """Fill in defaults, refuse values out of range, drop noise ratios of 0 (no noise)."""
+        name = PurePath(self.dataset).stem
+        if not self.out:
+            folder = "runs/mnist_lenet" + ("" if name == "mnist" else f"_{name}")
+            object.__setattr__(self, "out", folder)
+        if self.epochs is None:
+            object.__setattr__(self, "epochs", 30 if name == "digits" else 15)
         super().__post_init__()
         _require(self.k >= 0, "k", self.k, "0 or more")
         _require(self.B >= 1, "B", self.B, "1 or more")

@@ -14,10 +14,8 @@ so thresholds are int32 and no float is compared anywhere.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,74 +24,12 @@ from jaxsnn import neurons, quant
 from jaxsnn.arch import Arch, Site, plan
 from jaxsnn.encode import Encoding
 from jaxsnn.lowering import Accumulator
-from jaxsnn.net import NORM_EPSILON, Net, SiteMap, hidden
-from jaxsnn.neurons import Neuron
+from jaxsnn.net import NORM_EPSILON, SiteMap, hidden
+from jaxsnn.spiking import Folded, Spiking
 
 Variables = Mapping[str, Any]
+PIXELS = Encoding("onset", 1 / 256)  # uint8 images of a network trained on pixels / 256
 NEVER, ALWAYS = 2**31 - 1, -(2**31)  # thresholds that no drive, every drive, reaches
-
-
-@dataclass(frozen=True)
-class Folded:
-    """What happened to one site.
-
-    Attributes:
-        site: its name.
-        kernel: name of the integer form: "ternary", "grid" (power of two) or "none" (a pool).
-        exponent: for "grid", kernels are whole multiples of ``2**-exponent``.
-        norm: what became of batch norm and bias.
-        flipped: channels whose sign was flipped (negative norm scale).
-        constant: channels with a constant level (zero norm scale).
-        bound: largest possible ``|sum|`` of the integer drive, and
-        accumulator: what holds it.
-        weight_error: largest change of a weight by the grid, in the units of the weights.
-    """
-
-    site: str
-    kernel: str
-    exponent: int = 0
-    norm: str = "none"
-    flipped: int = 0
-    constant: int = 0
-    bound: int = 0
-    accumulator: Accumulator = "float32"
-    weight_error: float = 0.0
-
-
-@flax.struct.dataclass
-class Spiking:
-    """A converted network: arrays in ``variables``, everything else static.
-
-    Attributes:
-        variables: the folded tree: integer kernels in ``params``, thresholds in ``fixed``.
-        arch: the architecture.
-        neurons: site -> spiking neuron.
-        encoding: how images come in.
-        accumulators: site -> what holds its integer sums.
-        units: pairs (site, value of one count); the readout's count times its unit is the logit.
-        k: fractional bits of the activations, and
-        bound: their upper bound ``B``: what the ANN was trained with.
-        report: what was folded, site by site.
-    """
-
-    variables: dict[str, Any]
-    arch: Arch = flax.struct.field(pytree_node=False)
-    neurons: SiteMap[Neuron] = flax.struct.field(pytree_node=False)
-    encoding: Encoding = flax.struct.field(pytree_node=False)
-    accumulators: SiteMap[Accumulator] = flax.struct.field(pytree_node=False)
-    units: tuple[tuple[str, float], ...] = flax.struct.field(pytree_node=False)
-    k: int = flax.struct.field(pytree_node=False)
-    bound: int = flax.struct.field(pytree_node=False)
-    report: tuple[Folded, ...] = flax.struct.field(pytree_node=False, default=())
-
-    @property
-    def net(self) -> Net:
-        """The network body over the folded tree."""
-        return Net(self.arch, self.neurons, folded=True, accumulators=self.accumulators)
-
-    def unit(self, site: str) -> float:
-        """Value of one count at ``site``, in the units of the ANN."""
-        return dict(self.units)[site]
 
 
 def float_ends(hidden_weights: quant.WeightQuantiser) -> SiteMap[quant.WeightQuantiser]:
@@ -110,7 +46,7 @@ def convert(
     k: int,
     bound: int,
     weights: SiteMap[quant.WeightQuantiser] | None = None,
-    encoding: Encoding = Encoding("onset", 1 / 256),
+    encoding: Encoding = PIXELS,
     input_max: int = 255,
 ) -> Spiking:
     """Fold a trained network into integer kernels and thresholds.
@@ -135,7 +71,8 @@ def convert(
         raise ValueError(f"k={k}, bound={bound}: k must be >= 0 and bound a whole number >= 1")
     refuse(variables, arch)
     levels = 2**k * int(bound)
-    fold = _Fold(variables, k, levels, weights or float_ends(quant.ternary()))
+    weights = weights or float_ends(quant.ternary())
+    fold = _Fold(variables, k, levels, weights)
     fold.units["input"], fold.highest["input"] = encoding.scale, input_max
     for site in plan(arch):
         fold.add(site)
@@ -143,11 +80,11 @@ def convert(
         variables=jax.tree.map(jnp.asarray, {"params": fold.params, "fixed": fold.fixed}),
         arch=arch,
         neurons=hidden(neurons.threshold_count(levels)),
+        ann=hidden(neurons.quantised_relu(k, int(bound))),
+        weights=weights,
         encoding=encoding,
         accumulators=SiteMap("float32", by_name=tuple(fold.accumulators.items())),
         units=tuple(fold.units.items()),
-        k=k,
-        bound=int(bound),
         report=tuple(fold.report),
     )
 
@@ -270,7 +207,7 @@ class _Fold:
 
 
 def affine(variables: Variables, site: Site) -> tuple[np.ndarray, np.ndarray]:
-    """Slope and offset ``[C]``, float64, of norm and bias: the activation is of ``slope*z + offset``.
+    """Slope and offset ``[C]``, float64, of norm and bias: ``slope * z + offset`` is activated.
 
     ``z`` is the synapse's output in the units of the ANN, before bias and norm.
     """
@@ -290,7 +227,7 @@ def affine(variables: Variables, site: Site) -> tuple[np.ndarray, np.ndarray]:
 def grid_exponent(kernel: np.ndarray, highest: int, limit: int = 2**24) -> int:
     """Finest ``g`` for which no sum over a kernel on the grid ``2**-g`` can reach ``limit``.
 
-    Coarser if the kernel lies exactly on a coarser grid. Inputs are integers of at most ``highest``.
+    Coarser if the kernel lies exactly on a coarser grid. Inputs are integers up to ``highest``.
 
     >>> grid_exponent(np.array([[0.5], [-0.25]]), highest=255)
     2

@@ -22,6 +22,7 @@ DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 WIDE_CHANNELS = 64  # from here on int8 convolutions beat float32 ones on a CPU (measured)
 NARROW_CHANNELS = 64  # below, a CPU's kernel gradient is faster as matrix products (measured)
 CHUNK = 16  # images whose patches stay in a CPU core's cache
+FEW_INPUTS, FEW_OUTPUTS = 4, 16  # up to here a CPU's direct convolution is slow (measured: 5 times)
 
 
 def synapse(x: Array, kernel: Array | None, site: Site, accumulator: Accumulator) -> Array:
@@ -86,14 +87,45 @@ def _direct(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _convolution(x: Array, kernel: Array, strides: tuple[int, int], padding: Padding) -> Array:
-    """Float32 convolution whose kernel gradient takes the fast path on a CPU."""
+    """Float32 convolution that takes fast paths on a CPU, in both directions."""
+    inputs, outputs = kernel.shape[-2:]
+    columns = (x.shape[2] + sum(padding[1]) - kernel.shape[1]) // strides[1] + 1
+    if inputs <= FEW_INPUTS and outputs <= FEW_OUTPUTS:
+        width = block_width(columns, FEW_OUTPUTS // outputs + 1)
+        return _widened(x, kernel, strides, padding, width)
     return _direct(x, kernel, strides, padding, x.dtype)
+
+
+def _widened(
+    x: Array, kernel: Array, strides: tuple[int, int], padding: Padding, width: int
+) -> Array:
+    """``width`` neighbouring output columns as channels of one position, then put side by side.
+
+    The kernel is laid out once per column and padded with zeros, which change no sum.
+    """
+    added = (width - 1) * strides[1]
+    copies = [
+        jnp.pad(kernel, ((0, 0), (shift, added - shift), (0, 0), (0, 0)))
+        for shift in range(0, added + 1, strides[1])
+    ]
+    wide = jnp.concatenate(copies, axis=-1)
+    out = _direct(x, wide, (strides[0], strides[1] * width), padding, x.dtype)
+    return out.reshape(*out.shape[:2], -1, kernel.shape[-1])
+
+
+def block_width(columns: int, least: int) -> int:
+    """Smallest divisor of ``columns`` that is at least ``least``; 1 if none is below 9.
+
+    >>> block_width(24, 2), block_width(25, 2), block_width(23, 2)
+    (2, 5, 1)
+    """
+    return next((width for width in range(least, 9) if columns % width == 0), 1)
 
 
 def _forward(
     x: Array, kernel: Array, strides: tuple[int, int], padding: Padding
 ) -> tuple[Array, tuple[Array, Array]]:
-    return _direct(x, kernel, strides, padding, x.dtype), (x, kernel)
+    return _convolution(x, kernel, strides, padding), (x, kernel)
 
 
 def _backward(
@@ -119,7 +151,7 @@ def kernel_gradient(
     Takes ``width`` neighbouring output columns at once: the input columns they see times their
     gradients is one product with a block-Toeplitz result, whose diagonals add up to the kernel's
     gradient. That is ``(width + k - 1) / k`` times the necessary multiplications, in matrices wide
-    enough to run near the peak; chunks of images keep the operands in the cache.
+    enough to run well; chunks of images keep the operands in the cache.
 
     Args:
         x: ``[N, H, W, C_in]`` float32.
@@ -130,20 +162,18 @@ def kernel_gradient(
     """
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     images, rows, columns, channels_out = gradient.shape
-    width = _block_width(columns)
-    seen = (width - 1) * strides[1] + shape[1]
+    width = block_width(columns, 2)
+    seen, reach = (width - 1) * strides[1] + shape[1], (rows - 1) * strides[0] + 1
     chunk = CHUNK if images % CHUNK == 0 else images
 
-    def row_offset(x: Array, gradient: Array, offset: int) -> Array:
-        x = x[:, offset : offset + (rows - 1) * strides[0] + 1 : strides[0]]
+    def add_chunk(total: Array, operands: tuple[Array, Array]) -> tuple[Array, None]:
+        x, gradient = operands
         starts = range(0, columns * strides[1], width * strides[1])
         blocks = jnp.stack([x[:, :, start : start + seen] for start in starts], axis=2)
-        blocks = blocks.reshape(-1, seen * shape[2])
-        return blocks.T @ gradient.reshape(-1, width * channels_out)
-
-    def add_chunk(total: Array, operands: tuple[Array, Array]) -> tuple[Array, None]:
-        offsets = [row_offset(*operands, offset) for offset in range(shape[0])]
-        return total + jnp.stack(offsets), None
+        shifted = [blocks[:, row : row + reach : strides[0]] for row in range(shape[0])]
+        gradient = gradient.reshape(-1, width * channels_out)
+        products = [part.reshape(-1, seen * shape[2]).T @ gradient for part in shifted]
+        return total + jnp.stack(products), None
 
     chunks = (
         x.reshape(-1, chunk, *x.shape[1:]),
@@ -155,11 +185,6 @@ def kernel_gradient(
     starts = [column * strides[1] for column in range(width)]
     diagonals = [total[:, start : start + shape[1], :, i] for i, start in enumerate(starts)]
     return functools.reduce(jnp.add, diagonals)
-
-
-def _block_width(columns: int) -> int:
-    """Largest divisor of ``columns`` up to 8."""
-    return max(width for width in range(1, 9) if columns % width == 0)
 
 
 def _average_pool(x: Array, site: Site) -> Array:

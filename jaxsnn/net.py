@@ -5,17 +5,18 @@ run on the merged ``K * B`` axis, neurons scan over ``K``. ``K = 1`` is the ANN 
 simulator, ``K = T`` is layer by layer; all give the same spikes.
 
 Paths: ``params/<site>/kernel``, ``params/<site>/bias``, ``params/<site>/norm/{scale,bias}``,
-``batch_stats/<site>/norm/{mean,var}``, learnable neuron leaves in ``params/<site>/<leaf>`` and fixed
-ones (thresholds) in ``fixed/<site>/<leaf>``. The folded tree has no norm.
+``batch_stats/<site>/norm/{mean,var}``, learnable neuron leaves in ``params/<site>/<leaf>`` and
+fixed ones (thresholds) in ``fixed/<site>/<leaf>``. The folded tree has no norm.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxsnn import arch as arch_module
@@ -60,7 +61,7 @@ def hidden(neuron: Neuron) -> SiteMap[Neuron]:
 
 
 class Initialiser(NamedTuple):
-    """Standard deviations of the truncated normals (cut at two, not rescaled) that weights start from.
+    """Standard deviations of the normals, cut at two and not rescaled, that weights start from.
 
     Source: the reference code of Zou et al.; ``readout`` also serves the heads of side exits.
     """
@@ -269,7 +270,7 @@ def _quantised(kernel: Array, quantiser: quant.WeightQuantiser) -> Array:
     return kernel if jnp.issubdtype(kernel.dtype, jnp.integer) else quantiser.quantise(kernel)
 
 
-def check_images(x: Array, arch: Arch) -> None:
+def check_images(x: Array | np.ndarray, arch: Arch) -> None:
     """Refuse a batch whose images do not have the architecture's input shape.
 
     Raises:
@@ -311,9 +312,14 @@ def initial_state(
         for collection in ("params", "fixed"):
             tree = variables.get(collection, {}).get(site.name, {})
             leaves |= {name: leaf for name, leaf in tree.items() if name in leaves}
-        own = None if keys is None else jax.vmap(lambda key, n=number: jax.random.fold_in(key, n))(keys)
+        own = None if keys is None else fold_in(keys, number)
         state[site.name] = neuron.init(leaves, (batch, *site.out_shape), own)
     return state
+
+
+def fold_in(keys: Array, number: int) -> Array:
+    """``jax.random.fold_in`` for every one of ``keys [B]``."""
+    return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
 
 
 def init_variables(net: Net, key: Array) -> dict[str, Any]:
@@ -331,4 +337,19 @@ def template(net: Net) -> dict[str, Any]:
 def forward(net: Net, variables: Variables, images: Array, **options: Any) -> Out:
     """One pass over images ``[B, H, W, C]``: the ANN, or one step of the SNN (K = 1)."""
     state = initial_state(net, variables, images.shape[0])
-    return net.apply(variables, images[None], state, **options)
+    return apply(net, variables, images[None], state, **options)
+
+
+def apply(
+    net: Net, variables: Variables, x: Array, state: Mapping[str, State], **options: Any
+) -> Out:
+    """One block of time over fixed variables; arguments of :meth:`Net.__call__`."""
+    return cast("Out", net.apply(cast("Any", variables), x, state, **options))
+
+
+def apply_training(
+    net: Net, variables: Variables, x: Array, state: Mapping[str, State]
+) -> tuple[Out, dict[str, Any]]:
+    """One block with batch statistics, and the updated ``{"batch_stats": ...}``."""
+    found = net.apply(cast("Any", variables), x, state, train=True, mutable=["batch_stats"])
+    return cast("tuple[Out, dict[str, Any]]", found)

@@ -69,7 +69,7 @@ FACTORIES: dict[str, Callable[..., Neuron]] = {}
 def neuron(factory: Callable[..., Neuron]) -> Callable[..., Neuron]:
     """Register a factory; equal options give the same object, so jit compiles once."""
 
-    @functools.lru_cache(maxsize=None)
+    @functools.cache
     def build(options: tuple[tuple[str, Any], ...]) -> Neuron:
         return factory(**dict(options))._replace(name=factory.__name__, options=options)
 
@@ -192,7 +192,7 @@ def integrate_and_fire(signed: bool = False) -> Neuron:
         if not signed:
             return (potential,), up.astype(jnp.int8)
         net = state[1] + up
-        down = (potential <= leaves["negative_threshold"]) & (net > 0)
+        down = ~up & (potential <= leaves["negative_threshold"]) & (net > 0)
         potential = potential + jnp.where(down, threshold, 0)
         return (potential, net - down), up.astype(jnp.int8) - down.astype(jnp.int8)
 
@@ -206,7 +206,9 @@ def delayed(inner: Neuron, steps: int = 1) -> Neuron:
     State: the inner state and a queue of ``steps`` outputs ``[B, ..., C]``, oldest first.
     """
     if steps < 1:
-        raise ValueError(f"delayed: steps is {steps}; a delay takes at least 1 step (or no wrapper)")
+        raise ValueError(
+            f"delayed: steps is {steps}; a delay takes at least 1 step (or no wrapper)"
+        )
 
     def init(leaves: Leaves, shape: Shape, keys: Array | None) -> State:
         state = inner.init(leaves, shape, keys)

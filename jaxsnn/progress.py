@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def bar(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """Yield ``items`` under a progress bar named ``what``, on a terminal; without a name, silently."""
+    """Yield ``items`` under a progress bar named ``what``; no bar without a name or a terminal."""
     console = Console(stderr=True)
     shown = bool(what) and console.is_terminal
     return iter(track(items, what, total=total, console=console, disable=not shown, transient=True))

@@ -1,8 +1,8 @@
 """Activation and weight quantisers with straight-through gradients.
 
-The activation quantiser is the median quantiser of Zou et al. (ISCAS 2020): with step ``2**-k`` the
-level of ``x`` is the number of boundaries ``(j - 1/2) * 2**-k``, ``j >= 1``, that ``x`` has reached.
-A value on a boundary belongs to the upper level (half up); no tolerance is added anywhere, so a
+The activation quantiser is the median quantiser of Zou et al. (ISCAS 2020): with step ``2**-k``
+the level of ``x`` is the number of boundaries ``(j - 1/2) * 2**-k``, ``j >= 1``, that it reached. A
+value on a boundary belongs to the upper level (half up); no tolerance is added anywhere, so a
 spiking neuron that compares with the same boundaries decides every tie in the same way.
 """
 
@@ -44,9 +44,10 @@ def median_level(x: Array, k: int, levels: int | None = None) -> Array:
 
 
 def median_quantise(x: Array, k: int, bound: float | None = None) -> Array:
-    """Quantise ``x`` to ``2**-k * median_level(x)``; the gradient is 1 on ``0 < x <= bound``, else 0.
+    """Quantise ``x`` to ``2**-k * median_level(x)``, the ReLU included.
 
-    Includes the ReLU. Source: Zou et al. (ISCAS 2020); straight-through gradient of the rounding.
+    The gradient is 1 on ``0 < x <= bound`` and 0 elsewhere (straight through the rounding). Source:
+    Zou et al. (ISCAS 2020).
 
     Args:
         x: any shape, floating point.
@@ -87,13 +88,22 @@ class WeightQuantiser(NamedTuple):
     codes: Callable[[Array], tuple[Array, float]] | None
 
 
-@functools.cache
+WEIGHTS: dict[str, Callable[[], WeightQuantiser]] = {}
+
+
+def _named(factory: Callable[[], WeightQuantiser]) -> Callable[[], WeightQuantiser]:
+    """Register a factory; it gives the same object every time, so jit compiles once."""
+    WEIGHTS[factory.__name__] = functools.cache(factory)
+    return WEIGHTS[factory.__name__]
+
+
+@_named
 def full_precision() -> WeightQuantiser:
     """Use the master kernel as it is."""
     return WeightQuantiser("full_precision", lambda kernel: kernel, None)
 
 
-@functools.cache
+@_named
 def ternary() -> WeightQuantiser:
     """Weights -1, 0, +1 without a scale (batch norm absorbs it); identity gradient."""
     return WeightQuantiser(

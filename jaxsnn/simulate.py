@@ -1,7 +1,7 @@
 """The scan engine: blocks of time, exact counters, sweeps, settled mode, several devices.
 
 Everything is a pure function of ``(snn, images, keys)``, jitted at the edge. The readout is summed
-over time, so one run gives the prediction after every step; no activation lives longer than a block.
+over time, so one run gives the prediction after every step; no activation outlives its block.
 """
 
 import functools
@@ -14,12 +14,11 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxsnn import encode, metrics, neurons
+from jaxsnn import encode, metrics
 from jaxsnn import net as net_module
-from jaxsnn.arch import plan
-from jaxsnn.convert import Spiking
+from jaxsnn.arch import plan, site_named
 from jaxsnn.metrics import Counters
-from jaxsnn.net import SiteMap
+from jaxsnn.spiking import Spiking
 
 
 class Trace(NamedTuple):
@@ -85,7 +84,7 @@ def simulate(
     options = {"steps": steps, "block": block, "record": tuple(record), "counts": counts}
     if devices == 1:
         return _simulate(snn, images, keys, **options)
-    return _sharded(devices, tuple(options.items()), encode_axis(snn))(snn, images, keys)
+    return Trace(*_sharded(devices, tuple(options.items()), encode_axis(snn))(snn, images, keys))
 
 
 def image_keys(key: Array | None, first: int, batch: int) -> Array | None:
@@ -162,43 +161,16 @@ def run(
     ``horizon`` (a traced integer) ends the input and freezes every sum after that step, so that a
     sweep over horizons is one program.
     """
-    net, sites = snn.net, metrics.spiking_sites(snn.arch)
-    streamed = snn.encoding.presentation == "frames"
-    batch = images.shape[encode_axis(snn)]
-    frames = images if streamed else images[None]
-    current = None if streamed else net_module.stem(net, snn.variables, images)[None]
-
-    def advance(carry: _Carry, number: Array) -> tuple[_Carry, Any]:
-        first = number * block
-        alive = jnp.ones(block, jnp.int32)
-        if horizon is not None:
-            alive = (first + jnp.arange(block) < horizon).astype(jnp.int32)
-        gate = alive * encode.gates(snn.encoding.presentation, first, block)
-        if streamed:
-            x = jax.lax.dynamic_slice_in_dim(frames, first, block)
-            out = net.apply(snn.variables, x, carry.state, gate=alive)
-        else:
-            held = current * gate.reshape(-1, *(1,) * (current.ndim - 1)).astype(current.dtype)
-            out = net.apply(snn.variables, frames, carry.state, gate=alive, stem=held)
-        outs = {name: _masked(value, alive) for name, value in out.outs.items()}
-        sums = [
-            total + jnp.cumsum(_masked(readout, alive), axis=0, dtype=total.dtype)
-            for total, readout in zip(carry.total, out.readouts, strict=True)
-        ]
-        net_counts = {
-            name: value + jnp.sum(outs[name], axis=0, dtype=jnp.int32)
-            for name, value in carry.counts.items()
-        }
-        packed = {name: pack(outs[name], snn.neurons.at(_site(snn, name)).spikes) for name in record}
-        after = _Carry(out.state, tuple(total[-1] for total in sums), net_counts)
-        return after, (tuple(sums), metrics.count(outs, snn.arch), packed)
-
+    sites, batch = metrics.spiking_sites(snn.arch), images.shape[encode_axis(snn)]
+    blocks = -(-steps // block)
+    limit = horizon if horizon is not None else (steps if steps % block else None)
+    shown = _shown(snn, images, blocks * block)
     start = _Carry(
-        net_module.initial_state(net, snn.variables, batch, keys),
+        net_module.initial_state(snn.net, snn.variables, batch, keys),
         _zero_readouts(snn, batch),
         {s.name: jnp.zeros((batch, *s.out_shape), jnp.int32) for s in sites if counts},
     )
-    blocks = -(-steps // block)
+    advance = functools.partial(_advance, snn, shown, block, limit, record)
     if blocks == 1:
         end, stacked = advance(start, jnp.zeros((), jnp.int32))
     else:
@@ -208,32 +180,90 @@ def run(
     return Trace(readouts, counters, end.counts, packed)
 
 
-def _site(snn: Spiking, name: str) -> Any:
-    return next(site for site in plan(snn.arch) if site.name == name)
+class _Shown(NamedTuple):
+    """The input: frames ``[T or 1, B, H, W, C]``, and an image's current ``[1, B, ...]``."""
+
+    frames: Array
+    current: Array | None
+
+
+def _shown(snn: Spiking, images: Array, steps: int) -> _Shown:
+    """Frames padded with zeros to whole blocks; an image's current computed once."""
+    if encode_axis(snn):
+        missing = max(steps - images.shape[0], 0)
+        return _Shown(jnp.pad(images, ((0, missing), *((0, 0),) * (images.ndim - 1))), None)
+    return _Shown(images[None], net_module.stem(snn.net, snn.variables, images)[None])
+
+
+def _advance(
+    snn: Spiking,
+    shown: _Shown,
+    block: int,
+    limit: Array | int | None,
+    record: tuple[str, ...],
+    carry: _Carry,
+    number: Array,
+) -> tuple[_Carry, Any]:
+    """One block of time: the carry, and what is stacked over blocks."""
+    first = number * block
+    alive = jnp.ones(block, jnp.int32)
+    if limit is not None:
+        alive = (first + jnp.arange(block) < limit).astype(jnp.int32)
+    gate = alive * encode.gates(snn.encoding.presentation, first, block)
+    out = _block(snn, shown, carry.state, first, gate)
+    outs = {name: _masked(value, alive) for name, value in out.outs.items()}
+    sums = tuple(
+        total + jnp.cumsum(_masked(readout, alive), axis=0, dtype=total.dtype)
+        for total, readout in zip(carry.total, out.readouts, strict=True)
+    )
+    counts = {
+        name: value + jnp.sum(outs[name], axis=0, dtype=jnp.int32)
+        for name, value in carry.counts.items()
+    }
+    packed = {name: pack(outs[name], _spikes(snn, name)) for name in record}
+    after = _Carry(out.state, tuple(total[-1] for total in sums), counts)
+    return after, (sums, metrics.count(outs, snn.arch), packed)
+
+
+def _block(snn: Spiking, shown: _Shown, state: Any, first: Array, gate: Array) -> net_module.Out:
+    """Present what ``gate [K]`` lets through: frames from ``first`` on, or the image's current."""
+    if shown.current is None:
+        x = jax.lax.dynamic_slice_in_dim(shown.frames, first, gate.shape[0])
+        x = x * _along(gate, x).astype(x.dtype)
+        return net_module.apply(snn.net, snn.variables, x, state, gate=gate)
+    held = shown.current * _along(gate, shown.current).astype(shown.current.dtype)
+    return net_module.apply(snn.net, snn.variables, shown.frames, state, gate=gate, stem=held)
+
+
+def _along(steps: Array, value: Array) -> Array:
+    """``steps [K]`` shaped to multiply ``value [K or 1, B, ...]``."""
+    return steps.reshape(-1, *(1,) * (value.ndim - 1))
+
+
+def _spikes(snn: Spiking, name: str) -> tuple[int, int] | None:
+    return snn.neurons.at(site_named(snn.arch, name)).spikes
 
 
 def _masked(value: Array, alive: Array) -> Array:
     """``value [K, B, ...]`` with the steps that are not alive set to zero."""
-    return value * alive.reshape(-1, *(1,) * (value.ndim - 1)).astype(value.dtype)
+    return value * _along(alive, value).astype(value.dtype)
 
 
 def _zero_readouts(snn: Spiking, batch: int) -> tuple[Array, ...]:
     """Zeros ``[B, classes]`` per head in the dtype of its readout."""
     frames = jnp.zeros((1, 1, *snn.arch.input_shape), jnp.int32)
-    out = jax.eval_shape(
-        lambda: snn.net.apply(
-            snn.variables, frames, net_module.initial_state(snn.net, snn.variables, 1, _no_keys())
-        ).readouts
-    )
-    return tuple(jnp.zeros((batch, readout.shape[-1]), _sum_dtype(readout.dtype)) for readout in out)
+
+    def readouts() -> tuple[Array, ...]:
+        keys = jax.random.split(jax.random.key(0), 1)
+        state = net_module.initial_state(snn.net, snn.variables, 1, keys)
+        return net_module.apply(snn.net, snn.variables, frames, state).readouts
+
+    shapes = jax.eval_shape(readouts)
+    return tuple(jnp.zeros((batch, one.shape[-1]), _sum_dtype(one.dtype)) for one in shapes)
 
 
 def _sum_dtype(dtype: Any) -> Any:
     return jnp.int32 if jnp.issubdtype(dtype, jnp.integer) else dtype
-
-
-def _no_keys() -> Array:
-    return jax.random.split(jax.random.key(0), 1)
 
 
 def pack(out: Array, spikes: tuple[int, int] | None) -> Array:
@@ -248,9 +278,9 @@ def pack(out: Array, spikes: tuple[int, int] | None) -> Array:
 
 def unpack(record: Array, snn: Spiking, site: str) -> Array:
     """The signed spike counts ``[T, B, ..., C]`` int8 that ``record=(site,)`` packed."""
-    where = _site(snn, site)
-    highest = (snn.neurons.at(where).spikes or (0, 1))[1]
-    planes = jnp.unpackbits(record, axis=-1, count=where.out_shape[-1]).astype(jnp.int8)
+    highest = (_spikes(snn, site) or (0, 1))[1]
+    channels = site_named(snn.arch, site).out_shape[-1]
+    planes = jnp.unpackbits(record, axis=-1, count=channels).astype(jnp.int8)
     return planes[:, :highest].sum(1, jnp.int8) - planes[:, highest:].sum(1, jnp.int8)
 
 
@@ -264,66 +294,10 @@ def _sharded(devices: int, options: tuple[tuple[str, Any], ...], axis: int) -> A
     mesh = Mesh(np.array(jax.local_devices()[:devices]), ("batch",))
     along = PartitionSpec(None, "batch")
     images = along if axis else PartitionSpec("batch")
-    out = Trace(along, along, PartitionSpec("batch"), PartitionSpec(None, None, "batch"))
-    body = functools.partial(run, **dict(options))
+    out: Any = (along, along, PartitionSpec("batch"), PartitionSpec(None, None, "batch"))
+
+    def body(snn: Spiking, images: Array, keys: Array | None) -> tuple[Any, ...]:
+        return tuple(run(snn, images, keys, **dict(options)))
+
     specs = (PartitionSpec(), images, PartitionSpec("batch"))
-    return jax.jit(
-        jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False)
-    )
-
-
-def settled(snn: Spiking) -> Spiking:
-    """The network whose one step gives the final net counts: settled mode.
-
-    Neurons without a state are their own settled form; others name one (:class:`Neuron`). The
-    transient is not simulated: spikes per step mean nothing, counts at rest are those of the SNN.
-
-    Raises:
-        ValueError: a neuron for which no theory gives the final count.
-    """
-    names = []
-    for site in plan(snn.arch):
-        neuron = snn.neurons.at(site)
-        stateless = neuron.init is neurons.no_state
-        if not stateless and neuron.settled is None:
-            raise ValueError(f"{site.name}: no closed form for the final count of {neuron.name!r}")
-        names.append((site.name, neuron if stateless else neuron.settled))
-    return snn.replace(neurons=SiteMap(neurons.identity(), by_name=tuple(names)))
-
-
-def with_leaf(snn: Spiking, site: str, leaf: str, value: Array) -> Spiking:
-    """The network with one fixed leaf (a threshold, a noise ratio) replaced.
-
-    Raises:
-        ValueError: no such leaf, naming those there are.
-    """
-    fixed = snn.variables["fixed"]
-    if leaf not in fixed.get(site, {}):
-        known = [f"{name}/{one}" for name, tree in fixed.items() for one in tree]
-        raise ValueError(f"{site}/{leaf} is no fixed leaf; known: {', '.join(known)}")
-    tree = {**fixed, site: {**fixed[site], leaf: jnp.asarray(value)}}
-    return snn.replace(variables={**snn.variables, "fixed": tree})
-
-
-def with_unit_dropout(snn: Spiking, site: str, ratio: float = 0.0) -> Spiking:
-    """The network whose units at ``site`` lose each spike with probability ``ratio``.
-
-    Raises:
-        ValueError: ``ratio`` outside [0, 1], or no such spiking site.
-    """
-    if not 0 <= ratio <= 1:
-        raise ValueError(f"noise ratio {ratio} is no probability; choose one in [0, 1]")
-    names = [one.name for one in metrics.spiking_sites(snn.arch)]
-    if site not in names:
-        raise ValueError(f"{site!r} is no spiking site; known: {', '.join(names)}")
-    noisy = neurons.unit_dropout(snn.neurons.at(_site(snn, site)))
-    mapped = SiteMap(
-        snn.neurons.default,
-        snn.neurons.by_role,
-        (*((name, n) for name, n in snn.neurons.by_name if name != site), (site, noisy)),
-        snn.neurons.first,
-    )
-    fixed = snn.variables["fixed"]
-    leaves = {**fixed.get(site, {}), "drop_ratio": jnp.float32(ratio)}
-    variables = {**snn.variables, "fixed": {**fixed, site: leaves}}
-    return snn.replace(neurons=mapped, variables=variables)
+    return jax.jit(jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False))

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn import arch as arch_module
-from jaxsnn import checkpoint, neurons
+from jaxsnn import checkpoint, neurons, quant
 from jaxsnn import net as net_module
 from jaxsnn.arch import Arch
-from jaxsnn.convert import Folded, Spiking
 from jaxsnn.encode import Encoding
 from jaxsnn.net import Net, SiteMap, hidden
 from jaxsnn.neurons import Neuron
+from jaxsnn.spiking import Folded, Spiking
 
 FORMAT = 1  # of the files written by `save`; raised when an old file can no longer be read
 
@@ -50,11 +50,11 @@ def save(snn: Spiking, path: str | Path) -> None:
         "format": FORMAT,
         "arch": {"notation": arch_module.format(snn.arch), **snn.arch.options},
         "neurons": _map_to_json(snn.neurons, _neuron_to_json),
+        "ann": _map_to_json(snn.ann, _neuron_to_json),
+        "weights": _map_to_json(snn.weights, lambda quantiser: quantiser.name),
         "accumulators": _map_to_json(snn.accumulators, str),
         "encoding": dataclasses.asdict(snn.encoding),
         "units": dict(snn.units),
-        "k": snn.k,
-        "bound": snn.bound,
         "report": [dataclasses.asdict(record) for record in snn.report],
     }
     arrays = {name: np.asarray(a) for name, a in checkpoint.flatten(snn.variables).items()}
@@ -89,11 +89,11 @@ def _rebuild(meta: Mapping[str, Any], variables: Mapping[str, Any]) -> Spiking:
         variables=jax.tree.map(jnp.asarray, {"params": {}, "fixed": {}, **variables}),
         arch=arch_module.parse(options.pop("notation"), **options),
         neurons=_map_from_json(meta["neurons"], _neuron_from_json),
+        ann=_map_from_json(meta["ann"], _neuron_from_json),
+        weights=_map_from_json(meta["weights"], lambda name: quant.WEIGHTS[name]()),
         accumulators=_map_from_json(meta["accumulators"], lambda word: word),
         encoding=Encoding(**meta["encoding"]),
         units=tuple(meta["units"].items()),
-        k=meta["k"],
-        bound=meta["bound"],
         report=tuple(Folded(**record) for record in meta["report"]),
     )
 

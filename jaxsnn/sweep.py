@@ -10,9 +10,10 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
-from jaxsnn import metrics, simulate
-from jaxsnn.convert import Spiking
+from jaxsnn import metrics
 from jaxsnn.progress import bar
+from jaxsnn.simulate import Trace, check_input, run, simulate
+from jaxsnn.spiking import Spiking, with_leaf, with_unit_dropout
 
 Integers = NDArray[np.integer[Any]]
 
@@ -94,7 +95,7 @@ def evaluate(
     _check_labels(images, labels)
     traces = []
     for rows, real in batches(len(images), batch_size, progress):
-        trace = simulate.simulate(
+        trace = simulate(
             snn,
             images[rows],
             steps=steps,
@@ -106,9 +107,9 @@ def evaluate(
         traces.append(jax.tree.map(lambda a, n=real: np.asarray(a)[:, :n], _kept(trace)))
     predictions, counters = jax.tree.map(lambda *a: np.concatenate(a, axis=1), *traces)
     operations = metrics.synaptic_operations(counters.events, snn.arch)
-    correct = None
+    correct: Integers | None = None
     if labels is not None:
-        correct = np.sum(predictions == np.asarray(labels), axis=1, dtype=np.int64)
+        correct = np.asarray((predictions == np.asarray(labels)).sum(axis=1), np.int64)
     return Evaluation(
         predictions=predictions,
         correct=correct,
@@ -121,7 +122,7 @@ def evaluate(
     )
 
 
-def _kept(trace: simulate.Trace) -> tuple[Array, metrics.Counters]:
+def _kept(trace: Trace) -> tuple[Array, metrics.Counters]:
     return trace.predictions, trace.counters
 
 
@@ -190,10 +191,10 @@ def sweep(
     grid = _grid(horizons, noise, keys, leaves)
     if noise is not None:
         for ratio in noise:
-            simulate.with_unit_dropout(snn, site, ratio)  # refuses what is no probability
-        snn = simulate.with_unit_dropout(snn, site)
+            with_unit_dropout(snn, site, ratio)  # refuses what is no probability
+        snn = with_unit_dropout(snn, site)
     if leaves is not None:
-        simulate.with_leaf(snn, leaves[0], leaves[1], leaves[2][0])
+        with_leaf(snn, leaves[0], leaves[1], leaves[2][0])
     values = (
         None if noise is None else jnp.asarray(noise, jnp.float32),
         keys,
@@ -203,7 +204,7 @@ def sweep(
     where = (site, None if leaves is None else leaves[:2])
     parts = []
     for rows, real in batches(len(images), batch_size, progress):
-        batch = simulate.check_input(snn, images[rows])
+        batch = check_input(snn, images[rows])
         numbers = jnp.asarray(rows)
         found = _swept(snn, batch, numbers, values, where, max(horizons), block)
         parts.append(jax.tree.map(lambda a, n=real: np.asarray(a)[..., :n], found))
@@ -264,11 +265,11 @@ def _swept(
     ) -> tuple[Array, dict[str, Array], dict[str, Array]]:
         changed = snn
         if ratio is not None:
-            changed = simulate.with_leaf(changed, noisy, "drop_ratio", ratio)
+            changed = with_leaf(changed, noisy, "drop_ratio", ratio)
         if value is not None and leaf is not None:
-            changed = simulate.with_leaf(changed, *leaf, value)
+            changed = with_leaf(changed, *leaf, value)
         own = None if key is None else jax.vmap(lambda n: jax.random.fold_in(key, n))(numbers)
-        trace = simulate.run(changed, images, own, steps=steps, block=block, horizon=horizon)
+        trace = run(changed, images, own, steps=steps, block=block, horizon=horizon)
         return trace.predictions[-1], trace.counters.spikes, trace.counters.events
 
     mapped: Any = one

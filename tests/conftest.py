@@ -5,11 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # JAX reads these when it is imported, so they stand before everything that imports it.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+# No test is timed: a busy machine is slow, not wrong.
+hypothesis.settings.register_profile("jaxsnn", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("jaxsnn")
 
 ROOT = Path(__file__).resolve().parent.parent
 

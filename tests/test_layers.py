@@ -12,12 +12,13 @@ PACKAGE = ROOT / "jaxsnn"
 # inside a package (data, pipelines) siblings may import each other.
 ROWS = (
     ("L0", "command", "configfile", "shapes"),
-    ("L0", "arch", "config"),
+    ("L0", "notation", "config"),
+    ("L0", "arch"),
     ("L0", "zoo"),
     ("L1", "prices"),
     ("L1", "surrogate", "quant", "encode", "metrics", "energy", "fusion"),
     ("L2", "neurons", "lowering"),
-    ("IO", "files", "environment"),
+    ("IO", "files", "environment", "progress"),
     ("IO", "results", "checkpoint", "data"),
     ("IO", "report"),
     ("IO", "plots", "selection"),
@@ -28,12 +29,12 @@ ROWS = (
     ("L4", "simulate"),
     ("L4", "sweep"),
     ("L5", "certify", "finetune", "train"),
-    ("L5", "classify"),
+    ("L5", "classify", "store"),
     ("L6", "pipelines"),
     ("top", "__init__", "__main__"),
 )
 ROW = {module: number for number, row in enumerate(ROWS) for module in row[1:]}
-WITHOUT_JAX = ("command", "configfile", "shapes", "arch", "config", "zoo")
+WITHOUT_JAX = ("command", "configfile", "shapes", "notation", "arch", "config", "zoo")
 HEAVY = {"tensorflow", "tensorflow_datasets", "torch", "tonic", "snntorch", "spikingjelly"}
 MAY_DRAW = {"plots", "curves", "figures"}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -17,7 +17,6 @@ import optax
 import pytest
 from sklearn.datasets import load_digits
 
-import jaxsnn.train
 from jaxsnn.checkpoint import Checkpoints, load_arrays, load_params
 from jaxsnn.train import Options, Task, evaluate, train
 
@@ -363,7 +362,7 @@ def long_run(directory: str | None, resume: bool = False, checkpoint_seconds: fl
 
 def child(code: str, cache: Path) -> subprocess.Popen[bytes]:
     """A Python process that has imported this file as `tests` and runs `code`."""
-    folders = [str(Path(__file__).parent), str(Path(jaxsnn.train.__file__).parents[1])]
+    folders = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
     setup = f"import sys; sys.path[:0] = {folders}; import test_train as tests\n"
     environment = {
         **os.environ,
@@ -397,6 +396,7 @@ def stopped_while_writing(folder: Path, process: subprocess.Popen[bytes]) -> boo
     return False
 
 
+@pytest.mark.slow
 def test_three_kills_lose_nothing(tmp_path):
     """Two kills at random moments and one within the writing of a checkpoint, then the rest."""
     folder = tmp_path / "run" / "checkpoints"

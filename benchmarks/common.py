@@ -1,0 +1,177 @@
+"""What every benchmark shares: timing, real images, trained weights, records and goals.
+
+Records go to stdout, one JSON object a line, each with device, versions and commit; a table of the
+same numbers, with every goal as met or not met, goes to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+from jaxsnn import data, neurons, quant, store, zoo
+from jaxsnn.arch import Arch
+from jaxsnn.classify import adam, classification
+from jaxsnn.convert import float_ends
+from jaxsnn.encode import Encoding
+from jaxsnn.environment import environment
+from jaxsnn.net import Net, hidden
+from jaxsnn.train import Options, Task, train
+
+PIXELS = Encoding("onset", 1 / 256)
+BATCH = 128  # images of a training step
+
+
+def arguments(description: str | None, argv: list[str] | None, weights: bool = False) -> Any:
+    """Read the command line: --quick, --dataset, --data-dir, and --weights where asked for."""
+    parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a few repeats on few images")
+    parser.add_argument("--dataset", default="digits", help="digits, mnist, fashion_mnist, x.npz")
+    parser.add_argument("--data-dir", default=None, help="folder of the data files")
+    if weights:
+        parser.add_argument("--weights", default="", help="model.npz of a run with k=1, B=2")
+    return parser.parse_args(argv)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of repeated calls, in order; `first` is the warm-up (with compilation)."""
+
+    first: float
+    seconds: tuple[float, ...]
+
+    @property
+    def best(self) -> float:
+        """The fastest call."""
+        return min(self.seconds)
+
+    @property
+    def median(self) -> float:
+        """The middle call."""
+        return statistics.median(self.seconds)
+
+    def over(self, other: Timing) -> float:
+        """How many times as long as `other`: median over the rounds in which both ran in turn."""
+        pairs = zip(self.seconds, other.seconds, strict=True)
+        return statistics.median(mine / its for mine, its in pairs)
+
+    def record(self, images: int) -> dict[str, float | int]:
+        """Fields of a record, for calls that take so many images."""
+        return {
+            "images": images,
+            "repeats": len(self.seconds),
+            "first_call_s": round(self.first, 4),
+            "best_ms": round(1e3 * self.best, 4),
+            "median_ms": round(1e3 * self.median, 4),
+            "images_per_s": round(images / self.median, 1),
+            "best_images_per_s": round(images / self.best, 1),
+        }
+
+
+def in_turn(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, Timing]:
+    """Time several functions one after the other, round by round, after a warm-up of each.
+
+    A machine that gets slower or faster meanwhile does so for all, so that ratios stay meaningful.
+    A function that returns a float has timed itself.
+    """
+    first = {name: once(run) for name, run in runs.items()}
+    rounds = [{name: once(run) for name, run in runs.items()} for _ in range(repeats)]
+    return {name: Timing(first[name], tuple(row[name] for row in rounds)) for name in runs}
+
+
+def once(run: Callable[[], Any]) -> float:
+    """Seconds of one call, until its result is there."""
+    began = time.perf_counter()
+    result = jax.block_until_ready(run())
+    return result if isinstance(result, float) else time.perf_counter() - began
+
+
+class Report:
+    """Collects records and goals of one benchmark."""
+
+    def __init__(self, benchmark: str, **about: Any) -> None:
+        """`about` goes into every record, beside where it was measured."""
+        self.about = {"benchmark": benchmark, **about}
+        self.where = environment()
+        self.table = Table("what", "result", "goal", "", title=benchmark)
+
+    def record(self, name: str, shown: str, **fields: Any) -> None:
+        """Print a JSON line; `shown` is its text in the table."""
+        self._line(name, fields)
+        self.table.add_row(name, shown)
+
+    def goal(
+        self, name: str, value: float, limit: float, *, at_least: bool, unit: str = ""
+    ) -> bool:
+        """Record a number beside its goal; returns whether it is met."""
+        met = value >= limit if at_least else value <= limit
+        sign = ">=" if at_least else "<="
+        self._line(name, {"value": round(value, 4), "goal": f"{sign} {limit:g}", "met": met})
+        word = "[green]met[/]" if met else "[red]not met[/]"
+        self.table.add_row(name, f"{value:.3g}{unit}", f"{sign} {limit:g}{unit}", word)
+        return met
+
+    def show(self) -> None:
+        """Print the table."""
+        console = Console(stderr=True)
+        console.print(self.table)
+        console.print(f"{self.where['device']}; commit {self.where['commit']}", highlight=False)
+
+    def _line(self, name: str, fields: Mapping[str, Any]) -> None:
+        print(json.dumps({**self.about, "name": name, **fields, **self.where}), flush=True)
+
+
+def images_of(options: Any, limit: int) -> data.Dataset:
+    """The data set with at most `limit` training and test images."""
+    whole = data.load(options.dataset, options.data_dir)
+    return dataclasses.replace(
+        whole,
+        train_images=whole.train_images[:limit],
+        train_labels=whole.train_labels[:limit],
+        test_images=whole.test_images[:limit],
+        test_labels=whole.test_labels[:limit],
+    )
+
+
+def lenet(dataset: data.Dataset, quantised: bool = True) -> Net:
+    """The scatter-and-gather LeNet with k = 1, B = 2 and ternary weights, or in full precision."""
+    arch = dataclasses.replace(
+        zoo.lenet_scatter, input_shape=dataset.input_shape, classes=dataset.classes
+    )
+    if not quantised:
+        return Net(arch, hidden(neurons.relu()))
+    return Net(arch, hidden(neurons.quantised_relu(1, 2)), float_ends(quant.ternary()))
+
+
+def task_of(net: Net) -> Task:
+    """The training task of a benchmark's network."""
+    return classification(net, PIXELS)
+
+
+def trained(net: Net, dataset: data.Dataset, epochs: int, weights: str = "") -> dict[str, Any]:
+    """Variables from a file, or after a short training, so that spikes are as sparse as they are.
+
+    Raises:
+        ValueError: weights that do not fit the network.
+    """
+    if weights:
+        return _loaded(weights, net.arch)
+    images, labels = dataset.train_images, dataset.train_labels
+    optimiser, _ = adam(1e-3, "constant", 1)
+    options = Options(epochs=epochs, batch_size=min(BATCH, len(images)))
+    state, _ = train(task_of(net), optimiser, (images, labels, None, None), options, progress=False)
+    return state.variables
+
+
+def _loaded(weights: str, arch: Arch) -> dict[str, Any]:
+    return store.load_params(weights, arch)

@@ -1,0 +1,1 @@
+"""One module per system: train, convert, simulate, report; and what they share."""

@@ -1,0 +1,161 @@
+"""The folder of one run: its config.json, its phases, its trained weights; shared by all systems.
+
+A run is resumed with the same settings (bit-identical continuation) or with another learning rate,
+schedule or number of epochs (a new phase from the saved parameters and optimiser state). Anything
+else that differs is refused, both values named.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optax
+
+from jaxsnn import checkpoint
+from jaxsnn.classify import adam
+from jaxsnn.config import Common, differences, from_json, to_json
+from jaxsnn.data import Dataset, load, split_validation
+from jaxsnn.report import write_bytes
+from jaxsnn.train import Data, Options, Task, TrainState
+from jaxsnn.train import train as train_task
+
+PHASE = ("epochs", "learning_rate", "schedule")
+Schedule = Callable[[Any], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One setting's folder and configuration.
+
+    Attributes:
+        folder: ``<out>/<setting>``.
+        config: the settings asked for.
+        identity: names of the settings that the weights depend on.
+    """
+
+    folder: Path
+    config: Any
+    identity: tuple[str, ...]
+
+    @property
+    def _config_path(self) -> Path:
+        return self.folder / "config.json"
+
+    def saved(self) -> tuple[Any, list[dict[str, Any]]]:
+        """Settings and phases of the run that lies in the folder.
+
+        Raises:
+            ValueError: there is no run, or it was trained with other settings.
+        """
+        if not self._config_path.is_file():
+            raise ValueError(
+                f"{self.folder} holds no trained network; train it first (stage train), or name "
+                "the folder of an earlier run with --out"
+            )
+        text = self._config_path.read_text()
+        saved, phases = from_json(type(self.config), text, str(self._config_path))
+        found = differences(saved, self.config, self.identity, str(self._config_path))
+        if found:
+            raise ValueError("this run was trained differently: " + "; ".join(found))
+        return saved, phases
+
+    def record(self, phases: Sequence[Mapping[str, Any]]) -> None:
+        """Write config.json."""
+        write_bytes(self._config_path, to_json(self.config, phases).encode())
+
+    def weights(self) -> Path:
+        """The weights to evaluate: the best epoch where images were held out, else the last.
+
+        Raises:
+            ValueError: nothing has been trained here, or with other settings.
+        """
+        self.saved()
+        best, last = self.folder / "best.npz", self.folder / "model.npz"
+        path = best if best.is_file() else last
+        if not path.is_file():
+            raise ValueError(f"{path} is missing; train the network first (stage train)")
+        return path
+
+    def variables(self, expected: Mapping[str, Any]) -> dict[str, Any]:
+        """Trained variables, strictly as ``expected``."""
+        return checkpoint.load_params(self.weights(), expected)
+
+    def phases(self, steps_per_epoch: int) -> list[dict[str, Any]]:
+        """Phases of training, the one to be run now last.
+
+        Raises:
+            ValueError: resume without a run, or with other settings than it was trained with.
+        """
+        now = {name: getattr(self.config, name) for name in PHASE}
+        if not self.config.resume:
+            return [{**now, "first_step": 0, "steps_per_epoch": steps_per_epoch}]
+        _, phases = self.saved()
+        if all(phases[-1][name] == now[name] for name in PHASE):
+            return phases
+        done = checkpoint.Checkpoints(self.folder / "checkpoints").steps()
+        if not done:
+            raise ValueError(f"{self.folder / 'checkpoints'} holds no checkpoint to resume from")
+        first = -(-done[-1] // steps_per_epoch) * steps_per_epoch
+        return [*phases, {**now, "first_step": first, "steps_per_epoch": steps_per_epoch}]
+
+
+def read_data(config: Common) -> Dataset:
+    """The data set, shortened as ``--limit-train`` and ``--limit-test`` say."""
+    data = load(config.dataset, config.data_dir)
+    return dataclasses.replace(
+        data,
+        train_images=data.train_images[: config.limit_train],
+        train_labels=data.train_labels[: config.limit_train],
+        test_images=data.test_images[: config.limit_test],
+        test_labels=data.test_labels[: config.limit_test],
+    )
+
+
+def held_out(data: Dataset, validation: int | None) -> int:
+    """Number of validation images: as asked, else 10,000 of MNIST's 60,000, 20 % of fewer."""
+    if validation is not None:
+        return validation
+    available = len(data.train_images)
+    return 10_000 if available >= 60_000 else available // 5
+
+
+def schedules(phases: Sequence[Mapping[str, Any]]) -> tuple[optax.GradientTransformation, Schedule]:
+    """Adam, and the learning rate of every global step, over all phases."""
+    rates = [
+        adam(one["learning_rate"], one["schedule"], one["epochs"] * one["steps_per_epoch"])[1]
+        for one in phases
+    ]
+    joined = optax.join_schedules(rates, [one["first_step"] for one in phases[1:]])
+    return optax.adam(joined), joined
+
+
+def train_run(run: Run, task: Task, data: Dataset, validation: int) -> TrainState:
+    """Train (or resume) the network of a run folder; writes all its files but results.json."""
+    config = run.config
+    parts: Data = split_validation(data, validation)
+    steps_per_epoch = len(parts[0]) // config.batch_size
+    phases = run.phases(max(steps_per_epoch, 1))
+    optimiser, rate = schedules(phases)
+    last = phases[-1]
+    options = Options(
+        epochs=last["first_step"] // max(steps_per_epoch, 1) + last["epochs"],
+        batch_size=config.batch_size,
+        seed=config.seed,
+        directory=run.folder,
+        resume=config.resume,
+        devices=config.devices or 1,
+    )
+    if not config.resume and (run.folder / "checkpoints").is_dir():
+        raise ValueError(
+            f"{run.folder} holds an earlier run; continue it with --resume, or give another --out"
+        )
+    run.folder.mkdir(parents=True, exist_ok=True)
+    run.record(phases)
+    return train_task(task, optimiser, parts, options, schedule=rate)[0]
+
+
+def seconds_of(streams: Sequence[Mapping[str, Any]]) -> float:
+    """Training time in seconds, from the records of metrics.jsonl."""
+    return float(np.sum([record["seconds"] for record in streams]))

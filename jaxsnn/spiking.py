@@ -1,0 +1,140 @@
+"""A converted network as one frozen pytree, and the ways to change one."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import flax.struct
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxsnn import metrics, neurons, quant
+from jaxsnn.arch import Arch, plan
+from jaxsnn.encode import Encoding
+from jaxsnn.lowering import Accumulator
+from jaxsnn.net import Net, SiteMap
+from jaxsnn.neurons import Neuron
+
+
+@dataclass(frozen=True)
+class Folded:
+    """What happened to one site.
+
+    Attributes:
+        site: its name.
+        kernel: name of the integer form: "ternary", "grid" (power of two) or "none" (a pool).
+        exponent: for "grid", kernels are whole multiples of ``2**-exponent``.
+        norm: what became of batch norm and bias.
+        flipped: channels whose sign was flipped (negative norm scale).
+        constant: channels with a constant level (zero norm scale).
+        bound: largest possible ``|sum|`` of the integer drive, and
+        accumulator: what holds it.
+        weight_error: largest change of a weight by the grid, in the units of the weights.
+    """
+
+    site: str
+    kernel: str
+    exponent: int = 0
+    norm: str = "none"
+    flipped: int = 0
+    constant: int = 0
+    bound: int = 0
+    accumulator: Accumulator = "float32"
+    weight_error: float = 0.0
+
+
+@flax.struct.dataclass
+class Spiking:
+    """A converted network: arrays in ``variables``, everything else static.
+
+    Attributes:
+        variables: the folded tree: integer kernels in ``params``, thresholds in ``fixed``.
+        arch: the architecture.
+        neurons: site -> spiking neuron.
+        ann: site -> activation of the quantised ANN that it was converted from, and
+        weights: site -> that network's weight quantiser (the certificate's reference).
+        encoding: how images come in.
+        accumulators: site -> what holds its integer sums.
+        units: pairs (site, value of one count); the readout's count times its unit is the logit.
+        report: what was folded, site by site.
+    """
+
+    variables: dict[str, Any]
+    arch: Arch = flax.struct.field(pytree_node=False)
+    neurons: SiteMap[Neuron] = flax.struct.field(pytree_node=False)
+    ann: SiteMap[Neuron] = flax.struct.field(pytree_node=False)
+    weights: SiteMap[quant.WeightQuantiser] = flax.struct.field(pytree_node=False)
+    encoding: Encoding = flax.struct.field(pytree_node=False)
+    accumulators: SiteMap[Accumulator] = flax.struct.field(pytree_node=False)
+    units: tuple[tuple[str, float], ...] = flax.struct.field(pytree_node=False)
+    report: tuple[Folded, ...] = flax.struct.field(pytree_node=False, default=())
+
+    @property
+    def net(self) -> Net:
+        """The network body over the folded tree."""
+        return Net(self.arch, self.neurons, folded=True, accumulators=self.accumulators)
+
+    @property
+    def quantised_ann(self) -> Net:
+        """The network that it was converted from: batch norm, float masters."""
+        return Net(self.arch, self.ann, self.weights)
+
+    def unit(self, site: str) -> float:
+        """Value of one count at ``site``, in the units of the ANN."""
+        return dict(self.units)[site]
+
+
+def settled(snn: Spiking) -> Spiking:
+    """The network whose one step gives the final net counts: settled mode.
+
+    Neurons without a state are their own settled form; others name one (:class:`Neuron`). The
+    transient is not simulated: spikes per step mean nothing, counts at rest are those of the SNN.
+
+    Raises:
+        ValueError: a neuron for which no theory gives the final count.
+    """
+    names = []
+    for site in plan(snn.arch):
+        neuron = snn.neurons.at(site)
+        stateless = neuron.init is neurons.no_state
+        if not stateless and neuron.settled is None:
+            raise ValueError(f"{site.name}: no closed form for the final count of {neuron.name!r}")
+        names.append((site.name, neuron if stateless else neuron.settled))
+    return replace(snn, neurons=SiteMap(neurons.identity(), by_name=tuple(names)))
+
+
+def with_leaf(snn: Spiking, site: str, leaf: str, value: ArrayLike) -> Spiking:
+    """The network with one fixed leaf (a threshold, a noise ratio) replaced.
+
+    Raises:
+        ValueError: no such leaf, naming those there are.
+    """
+    fixed = snn.variables["fixed"]
+    if leaf not in fixed.get(site, {}):
+        known = [f"{name}/{one}" for name, tree in fixed.items() for one in tree]
+        raise ValueError(f"{site}/{leaf} is no fixed leaf; known: {', '.join(known)}")
+    tree = {**fixed, site: {**fixed[site], leaf: jnp.asarray(value)}}
+    return replace(snn, variables={**snn.variables, "fixed": tree})
+
+
+def with_unit_dropout(snn: Spiking, site: str, ratio: float = 0.0) -> Spiking:
+    """The network whose units at ``site`` lose each spike with probability ``ratio``.
+
+    Raises:
+        ValueError: ``ratio`` outside [0, 1], or no such spiking site.
+    """
+    if not 0 <= ratio <= 1:
+        raise ValueError(f"noise ratio {ratio} is no probability; choose one in [0, 1]")
+    sites = {one.name: one for one in metrics.spiking_sites(snn.arch)}
+    if site not in sites:
+        raise ValueError(f"{site!r} is no spiking site; known: {', '.join(sites)}")
+    noisy = neurons.unit_dropout(snn.neurons.at(sites[site]))
+    mapped = SiteMap(
+        snn.neurons.default,
+        snn.neurons.by_role,
+        (*((name, n) for name, n in snn.neurons.by_name if name != site), (site, noisy)),
+        snn.neurons.first,
+    )
+    fixed = snn.variables["fixed"]
+    leaves = {**fixed.get(site, {}), "drop_ratio": jnp.float32(ratio)}
+    variables = {**snn.variables, "fixed": {**fixed, site: leaves}}
+    return replace(snn, neurons=mapped, variables=variables)
