@@ -25,7 +25,8 @@ from jaxsnn.classify import adam, classification
 from jaxsnn.convert import float_ends
 from jaxsnn.encode import Encoding
 from jaxsnn.environment import environment
-from jaxsnn.net import Net, hidden
+from jaxsnn.net import Net
+from jaxsnn.sitemap import hidden
 from jaxsnn.train import Options, Task, train
 
 PIXELS = Encoding("onset", 1 / 256)

@@ -18,37 +18,57 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import common
 import jax
 import numpy as np
 
 from jaxsnn import data
-from jaxsnn.convert import Spiking, convert
+from jaxsnn.convert import convert
 from jaxsnn.net import Net, forward, stem
-from jaxsnn.simulate import run, settled, simulate, with_unit_dropout
+from jaxsnn.simulate import run, simulate
+from jaxsnn.spiking import Spiking, settled, with_unit_dropout
 from jaxsnn.sweep import _swept, evaluate, sweep
 
-BATCH, SEEDS, SWEEP_BATCH, STEPS = 200, 16, 50, 8
 ENCODER, NOISE = "conv1", 0.1
+STEPS = 8  # of the runs in blocks
 
 
-def throughput(report: common.Report, snn: Spiking, dataset: data.Dataset, options: Any) -> None:
+class Size(NamedTuple):
+    """How much is measured."""
+
+    images: int  # of the data set
+    epochs: int  # of training before it
+    batch: int
+    repeats: int
+    seeds: int
+    swept: int  # images of the sweep, and
+    swept_batch: int  # of one of its batches
+
+
+FULL = Size(2000, 8, 200, 11, 16, 200, 50)
+QUICK = Size(256, 1, 100, 2, 4, 20, 10)
+
+
+def throughput(report: common.Report, snn: Spiking, dataset: data.Dataset, size: Size) -> None:
     """Images/s of an evaluation, and milliseconds for one image."""
-    images, labels = dataset.test_images, dataset.test_labels
-    for batch in (BATCH, 1):
+    whole = max(len(dataset.test_images) // size.batch, 1) * size.batch
+    images, labels = dataset.test_images[:whole], dataset.test_labels[:whole]
+    for batch in (size.batch, 1):
         seconds, memory = compiled(snn, images[:batch])
         report.goal(f"compile, batch {batch}", seconds, 15, at_least=False, unit=" s")
         report.record(f"memory, batch {batch}", f"{memory / 2**20:.1f} MiB", bytes=memory)
-    repeats = 3 if options.quick else 15
-    whole = common.in_turn(
-        {"evaluate": lambda: evaluate(snn, images, labels, batch_size=BATCH)}, repeats
-    )["evaluate"]
-    rate = len(images) / whole.median
-    report.record("simulation", f"{rate:,.0f} images/s", **whole.record(len(images)))
-    one = common.in_turn({"one": lambda: simulate(snn, images[:1], steps=1)}, 20 * repeats)["one"]
-    report.record("latency, batch 1", f"{1e3 * one.median:.2f} ms", **one.record(1))
+
+    def everything() -> Any:
+        return evaluate(snn, images, labels, batch_size=size.batch)
+
+    timing = common.in_turn({"evaluate": everything}, size.repeats)["evaluate"]
+    rate = len(images) / timing.median
+    report.record("simulation", f"{rate:,.0f} images/s", **timing.record(len(images)))
+    one = common.in_turn({"one": lambda: simulate(snn, images[:1], steps=1)}, 20 * size.repeats)
+    latency = f"{1e3 * one['one'].median:.2f} ms"
+    report.record("latency, batch 1", latency, **one["one"].record(1))
 
 
 def compiled(snn: Spiking, images: np.ndarray, steps: int = 1, block: int = 1) -> tuple[float, int]:
@@ -67,7 +87,7 @@ def settled_mode(
     net: Net,
     variables: dict[str, Any],
     images: np.ndarray,
-    options: Any,
+    size: Size,
 ) -> None:
     """Settled mode, with all its counters, beside the forward pass of the quantised ANN."""
 
@@ -75,10 +95,13 @@ def settled_mode(
     def ann(variables: dict[str, Any], images: jax.Array) -> jax.Array:
         return forward(net, variables, common.PIXELS.decode(images)).readouts[-1]
 
-    quick, batch = settled(snn), images[:BATCH]
+    at_rest, batch = settled(snn), images[: size.batch]
     found = common.in_turn(
-        {"ann": lambda: ann(variables, batch), "settled": lambda: simulate(quick, batch, steps=1)},
-        5 if options.quick else 60,
+        {
+            "ann": lambda: ann(variables, batch),
+            "settled": lambda: simulate(at_rest, batch, steps=1),
+        },
+        5 * size.repeats,
     )
     for name, timing in found.items():
         text = f"{len(batch) / timing.median:,.0f} images/s"
@@ -87,35 +110,34 @@ def settled_mode(
     report.goal("settled mode over ANN forward", ratio, 1.2, at_least=False)
 
 
-def noise_sweep(report: common.Report, snn: Spiking, dataset: data.Dataset, options: Any) -> None:
-    """Sixteen noise seeds in one program beside sixteen runs."""
-    images, labels = dataset.test_images, dataset.test_labels
-    if options.quick:
-        images, labels = images[:SWEEP_BATCH], labels[:SWEEP_BATCH]
-    noisy, keys = with_unit_dropout(snn, ENCODER, NOISE), jax.random.split(jax.random.key(0), SEEDS)
+def noise_sweep(report: common.Report, snn: Spiking, dataset: data.Dataset, size: Size) -> None:
+    """All noise seeds in one program beside as many runs."""
+    images, labels = dataset.test_images[: size.swept], dataset.test_labels[: size.swept]
+    noisy, batch = with_unit_dropout(snn, ENCODER, NOISE), size.swept_batch
+    keys, others = (jax.random.split(jax.random.key(seed), size.seeds) for seed in (0, 1))
 
     def together(keys: jax.Array = keys) -> Any:
-        return sweep(snn, images, labels, noise=[NOISE], keys=keys, batch_size=SWEEP_BATCH)
+        return sweep(snn, images, labels, noise=[NOISE], keys=keys, batch_size=batch)
 
     def apart() -> list[Any]:
-        return [evaluate(noisy, images, labels, key=key, batch_size=SWEEP_BATCH) for key in keys]
+        return [evaluate(noisy, images, labels, key=key, batch_size=batch) for key in keys]
 
     before = _swept._cache_size()
-    found = common.in_turn({"apart": apart, "together": together}, 1 if options.quick else 5)
-    together(jax.random.split(jax.random.key(1), SEEDS))
+    found = common.in_turn({"apart": apart, "together": together}, size.repeats)
+    together(others)
     same = np.array_equal(
         together().predictions[0, :, 0], np.stack([one.predictions[-1] for one in apart()])
     )
     compiles = _swept._cache_size() - before
     for name, timing in found.items():
-        text = f"{SEEDS * len(images) / timing.median:,.0f} images/s"
-        report.record(f"{SEEDS} seeds {name}", text, **timing.record(SEEDS * len(images)))
+        text = f"{size.seeds * len(images) / timing.median:,.0f} images/s"
+        report.record(f"{size.seeds} seeds {name}", text, **timing.record(size.seeds * len(images)))
     report.record("sweep equals its single runs", "yes" if same else "NO", value=bool(same))
     report.goal("sweep: compiles", compiles, 1, at_least=False)
-    drives = encoder_drives(snn, images[:SWEEP_BATCH], keys)
+    drives = encoder_drives(snn, images[:batch], keys)
     report.goal("sweep: encoder drives per batch", drives, 1, at_least=False)
     ratio = found["together"].over(found["apart"])
-    report.goal(f"sweep over {SEEDS} runs", ratio, 0.9, at_least=False)
+    report.goal(f"sweep over {size.seeds} runs", ratio, 0.9, at_least=False)
 
 
 def encoder_drives(snn: Spiking, images: np.ndarray, keys: jax.Array) -> float:
@@ -163,18 +185,18 @@ def _inner(equation: Any) -> Iterator[Any]:
                 yield item
 
 
-def blocks(report: common.Report, snn: Spiking, images: np.ndarray, options: Any) -> None:
+def blocks(report: common.Report, snn: Spiking, images: np.ndarray, size: Size) -> None:
     """Eight steps in blocks of several sizes: the speed and the memory of each."""
-    batch, sizes = images[: BATCH // 4], (1, STEPS) if options.quick else (1, 2, 4, STEPS)
+    batch, sizes = images[: size.batch // 4], (1, STEPS) if size is QUICK else (1, 2, 4, STEPS)
     runs = {
-        f"{STEPS} steps, block {size}": functools.partial(
-            simulate, snn, batch, steps=STEPS, block=size
+        f"{STEPS} steps, block {block}": functools.partial(
+            simulate, snn, batch, steps=STEPS, block=block
         )
-        for size in sizes
+        for block in sizes
     }
-    found = common.in_turn(runs, 2 if options.quick else 15)
-    for size, (name, timing) in zip(sizes, found.items(), strict=True):
-        memory = compiled(snn, batch, STEPS, size)[1]
+    found = common.in_turn(runs, size.repeats)
+    for block, (name, timing) in zip(sizes, found.items(), strict=True):
+        memory = compiled(snn, batch, STEPS, block)[1]
         text = f"{len(batch) / timing.median:,.0f} images/s, {memory / 2**20:.1f} MiB"
         report.record(name, text, bytes=memory, **timing.record(len(batch)))
 
@@ -182,17 +204,18 @@ def blocks(report: common.Report, snn: Spiking, images: np.ndarray, options: Any
 def main(argv: list[str] | None = None) -> None:
     """Measure everything."""
     options = common.arguments(__doc__, argv, weights=True)
-    dataset = common.images_of(options, 2 * common.BATCH if options.quick else 2000)
+    size = QUICK if options.quick else FULL
+    dataset = common.images_of(options, size.images)
     net = common.lenet(dataset)
-    variables = common.trained(net, dataset, 2 if options.quick else 8, options.weights)
+    variables = common.trained(net, dataset, size.epochs, options.weights)
     snn = convert(variables, net.arch, k=1, bound=2, encoding=common.PIXELS)
     report = common.Report("simulation", dataset=options.dataset, network="lenet_scatter k1B2")
     accuracy = evaluate(snn, dataset.test_images, dataset.test_labels).accuracy_per_step[-1]
     report.record("accuracy of the weights", f"{accuracy:.1%}", value=accuracy)
-    throughput(report, snn, dataset, options)
-    settled_mode(report, snn, net, variables, dataset.test_images, options)
-    noise_sweep(report, snn, dataset, options)
-    blocks(report, snn, dataset.test_images, options)
+    throughput(report, snn, dataset, size)
+    settled_mode(report, snn, net, variables, dataset.test_images, size)
+    noise_sweep(report, snn, dataset, size)
+    blocks(report, snn, dataset.test_images, size)
     report.show()
 
 

@@ -7,6 +7,8 @@ same images in the same run, in turn. PyTorch is measured in both memory formats
 
     python benchmarks/training.py [--quick] [--dataset digits|mnist] > training.jsonl
 
+--quick measures the quantised network alone.
+
 Without PyTorch (pip install '.[bench]') only our own numbers are taken.
 """
 
@@ -176,7 +178,7 @@ def main(argv: list[str] | None = None) -> None:
     report = common.Report(
         "training", dataset=options.dataset, batch=common.BATCH, torch=options.torch
     )
-    for quantised in (True, False):
+    for quantised in (True,) if options.quick else (True, False):
         compare(report, dataset, options, quantised)
     report.show()
 

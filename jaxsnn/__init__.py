@@ -14,12 +14,14 @@
 
 from jaxsnn import neurons, zoo
 from jaxsnn.arch import Arch, format, parse, plan, totals
-from jaxsnn.certify import Certificate, certify
+from jaxsnn.certificate import Certificate
+from jaxsnn.certify import certify
 from jaxsnn.convert import convert
 from jaxsnn.encode import Encoding
-from jaxsnn.net import Net, SiteMap, forward, hidden, init_variables, initial_state
+from jaxsnn.net import Net, forward, init_variables, initial_state
 from jaxsnn.neurons import Neuron
 from jaxsnn.simulate import Trace, simulate, unpack
+from jaxsnn.sitemap import SiteMap, hidden
 from jaxsnn.spiking import Spiking, settled, with_leaf, with_unit_dropout
 from jaxsnn.store import load, load_params, save
 from jaxsnn.sweep import Evaluation, Sweep, evaluate, sweep

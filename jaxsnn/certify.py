@@ -9,7 +9,7 @@ must be a tie: an activation so close to a level's boundary that float32 cannot 
 """
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -20,95 +20,16 @@ from jax import Array
 from jaxsnn import net as net_module
 from jaxsnn import neurons
 from jaxsnn.arch import Site
+from jaxsnn.certificate import Certificate, Difference, LayerProof
 from jaxsnn.convert import Variables, affine, snapped
 from jaxsnn.metrics import spiking_sites
-from jaxsnn.net import Net, SiteMap
+from jaxsnn.net import Net
 from jaxsnn.simulate import check_input, run
+from jaxsnn.sitemap import SiteMap
 from jaxsnn.spiking import Spiking
 from jaxsnn.sweep import batches
 
 EPSILON = 2.0**-24  # half a unit in the last place of float32, relative
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One neuron that differs.
-
-    Attributes:
-        site: layer.
-        image: number of the image in the data set.
-        position: index of the neuron, (row, column, channel) or (unit,).
-        spiking: its final net spike count, and
-        reference: the level of the reference.
-    """
-
-    site: str
-    image: int
-    position: tuple[int, ...]
-    spiking: int
-    reference: int
-
-
-@dataclass(frozen=True)
-class LayerProof:
-    """Comparison of one layer over all images; counts are of neurons times images.
-
-    Attributes:
-        site: its name.
-        compared: neurons times images.
-        integer: net counts that differ from the integer ANN.
-        end_to_end: net counts that differ from the float ANN.
-        origins: levels that differ from the float ANN's when fed with its activations.
-        ties: origins that lie within float32's rounding error of a boundary.
-        furthest: largest distance of an origin from its boundary, in quantisation steps.
-        silent: share of neurons that never spike on any image.
-        saturated: share of neurons times images at the highest count.
-        last_spike_step: last step (from 1) with a spike here, 0 if silent.
-    """
-
-    site: str
-    compared: int = 0
-    integer: int = 0
-    end_to_end: int = 0
-    origins: int = 0
-    ties: int = 0
-    furthest: float = 0.0
-    silent: float = 0.0
-    saturated: float = 0.0
-    last_spike_step: int = 0
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """The verdict.
-
-    Attributes:
-        equality: "exact" (every net count equals the integer ANN's after one step), "exact after
-            settling" (after ``settled_step``), or "approximate".
-        settled_step: last step in which any neuron spiked, over all images.
-        images: number of images compared.
-        steps: steps simulated.
-        mismatches: differing neurons against the integer ANN, and
-        predictions: differing predictions against it.
-        float_mismatches: differing neurons against the float ANN, and
-        float_predictions: differing predictions against it.
-        origins_are_ties: every origin against the float ANN is a tie.
-        first_difference: the first differing neuron in layer order against the integer ANN, else
-            against the float ANN where an origin is no tie, else None.
-        layers: one proof per layer.
-    """
-
-    equality: str
-    settled_step: int
-    images: int
-    steps: int
-    mismatches: int
-    predictions: int
-    float_mismatches: int
-    float_predictions: int
-    origins_are_ties: bool
-    first_difference: Difference | None
-    layers: tuple[LayerProof, ...]
 
 
 class _Batch(NamedTuple):
@@ -148,6 +69,7 @@ def certify(
     images = np.asarray(images)
     if len(images) == 0:
         raise ValueError("there are no images to certify on")
+    integer_ann(snn)  # refuses neurons that have none
     floats = snapped(variables, snn)
     tally = _Tally(snn, variables)
     for rows, real in batches(len(images), batch_size, progress):
@@ -216,7 +138,7 @@ class _Tally:
         self.layers = {site.name: LayerProof(site.name) for site in self.sites}
         self.active = {site.name: np.zeros(site.out_shape, bool) for site in self.sites}
         self.images = self.predictions = self.float_predictions = 0
-        self.first: dict[str, Difference] = {}
+        self.first: dict[tuple[str, str], Difference] = {}
 
     def add(self, batch: _Batch, first_image: int) -> None:
         self.images += len(batch.predictions[0])
@@ -230,7 +152,7 @@ class _Tally:
         counts, level, end = batch.counts[name], batch.integer[name], batch.end_to_end[name]
         origin = batch.fed[name] != end
         distance, allowed = self._distance(site, batch.drive[name], end, batch.fed[name])
-        tie = origin & (distance <= allowed)
+        tie = origin & (np.abs(batch.fed[name] - end) == 1) & (distance <= allowed)
         highest = (self.snn.neurons.at(site).spikes or (0, 1))[1]
         old = self.layers[name]
         self.active[name] |= (counts != 0).any(axis=0)
@@ -287,13 +209,17 @@ class _Tally:
         differs: np.ndarray,
         first_image: int,
     ) -> None:
-        if kind in self.first or not differs.any():
+        if (kind, name) in self.first or not differs.any():
             return
         where = tuple(int(i) for i in np.argwhere(differs)[0])
         found = Difference(
             name, first_image + where[0], where[1:], int(spiking[where]), int(reference[where])
         )
-        self.first[kind] = found
+        self.first[kind, name] = found
+
+    def _first(self, kind: str) -> Difference | None:
+        found = (self.first.get((kind, site.name)) for site in self.sites)
+        return next((difference for difference in found if difference), None)
 
     def certificate(self, steps: int) -> Certificate:
         layers = tuple(self._finished(layer) for layer in self.layers.values())
@@ -310,7 +236,7 @@ class _Tally:
             float_mismatches=sum(layer.end_to_end for layer in layers),
             float_predictions=self.float_predictions,
             origins_are_ties=ties,
-            first_difference=self.first.get("integer", self.first.get("float")),
+            first_difference=self._first("integer") or self._first("float"),
             layers=layers,
         )
 

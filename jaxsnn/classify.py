@@ -10,7 +10,7 @@ from jax import Array
 from jaxsnn import net as net_module
 from jaxsnn.encode import Encoding
 from jaxsnn.net import Net
-from jaxsnn.train import Task
+from jaxsnn.task import Task
 
 
 def classification(net: Net, encoding: Encoding) -> Task:

@@ -24,7 +24,8 @@ from jaxsnn import neurons, quant
 from jaxsnn.arch import Arch, Site, plan
 from jaxsnn.encode import Encoding
 from jaxsnn.lowering import Accumulator
-from jaxsnn.net import NORM_EPSILON, SiteMap, hidden
+from jaxsnn.net import NORM_EPSILON
+from jaxsnn.sitemap import SiteMap, hidden
 from jaxsnn.spiking import Folded, Spiking
 
 Variables = Mapping[str, Any]
@@ -99,19 +100,39 @@ def refuse(variables: Variables, arch: Arch) -> None:
     for site in plan(arch):
         if site.shortcut:
             reasons.append(f"{site.name}: a shortcut's drive does not share the branch's units")
-        tree = variables.get("params", {}).get(site.name, {})
-        if site.kernel_shape and "kernel" not in tree:
-            reasons.append(f"{site.name}: params/{site.name}/kernel is missing")
-        statistics = variables.get("batch_stats", {}).get(site.name, {})
-        if site.norm and ("norm" not in tree or "norm" not in statistics):
-            reasons.append(f"{site.name}: norm scale, bias, mean and var are needed")
-        for path, leaf in jax.tree_util.tree_leaves_with_path((tree, statistics)):
-            if not np.all(np.isfinite(leaf)):
-                reasons.append(f"{site.name}{jax.tree_util.keystr(path)}: not finite")
-        if site.norm and np.any(np.asarray(statistics.get("norm", {}).get("var", 0)) < 0):
-            reasons.append(f"{site.name}: batch_stats var is negative")
+        for path, shape in _needed(site).items():
+            reason = _unfit(variables, path, shape)
+            if reason:
+                reasons.append(f"{site.name}: {path} {reason}")
     if reasons:
         raise ValueError("cannot convert:\n  " + "\n  ".join(reasons))
+
+
+def _needed(site: Site) -> dict[str, tuple[int, ...]]:
+    """Path -> shape of every array of the training tree that folding ``site`` reads."""
+    channels, needed = site.drive_shape[-1:], {}
+    if site.kernel_shape:
+        needed[f"params/{site.name}/kernel"] = site.kernel_shape
+    if site.bias:
+        needed[f"params/{site.name}/bias"] = channels
+    if site.norm:
+        needed |= {f"params/{site.name}/norm/{leaf}": channels for leaf in ("scale", "bias")}
+        needed |= {f"batch_stats/{site.name}/norm/{leaf}": channels for leaf in ("mean", "var")}
+    return needed
+
+
+def _unfit(variables: Variables, path: str, shape: tuple[int, ...]) -> str:
+    """What is wrong with the array at ``path``; empty if nothing."""
+    leaf: Any = variables
+    for name in path.split("/"):
+        leaf = leaf.get(name) if isinstance(leaf, Mapping) else None
+    if leaf is None:
+        return "is missing"
+    if np.shape(leaf) != tuple(shape):
+        return f"has shape {np.shape(leaf)}, expected {tuple(shape)}"
+    if not np.all(np.isfinite(leaf)):
+        return "is not finite"
+    return "is negative" if path.endswith("/var") and np.any(np.asarray(leaf) < 0) else ""
 
 
 class _Fold:
@@ -146,10 +167,12 @@ class _Fold:
             self.params[site.name] = {"kernel": smallest_integer(kernel)}
             self.units[site.name], self.highest[site.name] = self.step, self.levels
             into = "thresholds"
+            if site.bias:  # the tree keeps its paths
+                self.params[site.name]["bias"] = np.zeros(len(slope), np.int32)
         else:
-            bias = np.round(offset / unit).astype(np.int32)
             self.params[site.name] = {"kernel": smallest_integer(kernel)}
             if site.bias:
+                bias = whole_bias(offset, unit, record["bound"], site.name)
                 self.params[site.name]["bias"] = bias
             self.units[site.name], into = unit, "bias on the grid"
         self.accumulators[site.name] = record["accumulator"]
@@ -174,7 +197,7 @@ class _Fold:
             codes, unit = quantiser.codes(jnp.asarray(master))
             kernel, exponent, error = np.asarray(codes, np.int64), 0, 0.0
         else:
-            exponent = grid_exponent(master, highest)
+            exponent = grid_exponent(master, highest, coarsen=not _bias_on_grid(site))
             kernel, unit = on_grid(master, exponent), 2.0**-exponent
             error = float(np.max(np.abs(kernel * unit - master), initial=0))
         bound = largest_sum(kernel, highest)
@@ -206,6 +229,25 @@ class _Fold:
         return np.where(slope == 0, constant, np.clip(theta, ALWAYS, NEVER)).astype(np.int32)
 
 
+def _bias_on_grid(site: Site) -> bool:
+    return site.bias and site.role != "activation"
+
+
+def whole_bias(bias: np.ndarray, unit: float, bound: int, name: str) -> np.ndarray:
+    """A head's bias in units of its drive, int32.
+
+    Raises:
+        ValueError: together with a drive of up to ``bound`` it would leave int32.
+    """
+    codes = np.round(bias / unit)
+    if np.abs(codes).max(initial=0) + bound >= NEVER:
+        raise ValueError(
+            f"{name}: its bias is {np.abs(bias).max():.3g}, beyond int32 on the grid {unit:.3g} of "
+            "its weights; rescale the layer so that weights and bias are of similar size"
+        )
+    return codes.astype(np.int32)
+
+
 def affine(variables: Variables, site: Site) -> tuple[np.ndarray, np.ndarray]:
     """Slope and offset ``[C]``, float64, of norm and bias: ``slope * z + offset`` is activated.
 
@@ -224,19 +266,23 @@ def affine(variables: Variables, site: Site) -> tuple[np.ndarray, np.ndarray]:
     return slope, offset + slope * (bias - mean)
 
 
-def grid_exponent(kernel: np.ndarray, highest: int, limit: int = 2**24) -> int:
+def grid_exponent(
+    kernel: np.ndarray, highest: int, limit: int = 2**24, coarsen: bool = True
+) -> int:
     """Finest ``g`` for which no sum over a kernel on the grid ``2**-g`` can reach ``limit``.
 
-    Coarser if the kernel lies exactly on a coarser grid. Inputs are integers up to ``highest``.
+    Coarser if the kernel lies exactly on a coarser grid and ``coarsen`` says so (a bias that shares
+    the grid wants it fine). Inputs are integers up to ``highest``.
 
     >>> grid_exponent(np.array([[0.5], [-0.25]]), highest=255)
     2
     """
-    exponent = 30
+    largest = float(np.max(np.abs(kernel), initial=0))
+    exponent = min(30, math.frexp(limit)[1] - math.frexp(largest)[1] + 1) if largest else 30
     while largest_sum(on_grid(kernel, exponent), highest) >= limit:
         exponent -= 1
     codes = on_grid(kernel, exponent)
-    while codes.any() and not (codes % 2).any():
+    while coarsen and codes.any() and not (codes % 2).any():
         codes, exponent = codes // 2, exponent - 1
     return exponent
 

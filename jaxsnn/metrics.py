@@ -66,5 +66,5 @@ def synaptic_operations(events: Mapping[str, np.ndarray], arch: Arch) -> dict[st
 
 def total(parts: Mapping[str, np.ndarray], without: Sequence[str] = ()) -> np.ndarray:
     """Sum over sites in int64, leaving out the sites named in ``without``."""
-    kept = [np.asarray(part, np.int64) for name, part in parts.items() if name not in without]
+    kept = [np.asarray(part, np.int64) * (name not in without) for name, part in parts.items()]
     return np.asarray(np.sum(kept, axis=0, dtype=np.int64))

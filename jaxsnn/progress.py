@@ -1,16 +1,75 @@
-"""Progress bars for loops on the host that take more than a few seconds."""
+"""Progress on the terminal: a bar for loops of more than a few seconds, and what training shows."""
 
-from collections.abc import Iterable, Iterator
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import track
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    track,
+)
 
 T = TypeVar("T")
 
 
 def bar(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """Yield ``items`` under a progress bar named ``what``; no bar without a name or a terminal."""
+    """Yield ``items`` under a bar named ``what``, on a terminal; without a name, silently."""
     console = Console(stderr=True)
     shown = bool(what) and console.is_terminal
     return iter(track(items, what, total=total, console=console, disable=not shown, transient=True))
+
+
+class Display:
+    """What the user sees of training: a bar on a terminal, otherwise one line for each epoch."""
+
+    def __init__(self, epochs: int, steps_per_epoch: int, batch_size: int, shown: bool) -> None:
+        """Prepare the bar; it appears when the display is entered, and never unless `shown`."""
+        console = Console()
+        self.epochs, self.batch_size = epochs, batch_size
+        self.print = console.print if shown else None
+        self.first_look = (-1, 0, 0.0)  # epoch, position and time; compiling lies before it
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        self.bar = Progress(*columns, console=console, disable=not (shown and console.is_terminal))
+        self.task = self.bar.add_task("training", total=epochs * steps_per_epoch)
+
+    def __enter__(self) -> Display:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def show(self, epoch: int, step: int, position: int, loss: float, accuracy: float) -> None:
+        """Move the bar to a step; `position` counts the steps within the epoch (from 0)."""
+        now = time.monotonic()
+        if self.first_look[0] != epoch:
+            self.first_look = (epoch, position, now)
+        _, first, began = self.first_look
+        speed = (position - first) * self.batch_size / (now - began) if now > began else 0
+        text = f"epoch {epoch + 1}/{self.epochs}"
+        text += f"  loss {loss:.4f}  accuracy {accuracy:.2%}  {speed:,.0f} images/s"
+        self.bar.update(self.task, completed=step, description=text)
+
+    def line(self, record: Mapping[str, float | int | None]) -> None:
+        """Print the record of an epoch."""
+        if self.print is None:
+            return
+        parts = [f"epoch {record['epoch']}/{self.epochs}"]
+        for name in ("train_loss", "train_accuracy", "validation_accuracy"):
+            if (value := record[name]) is not None:
+                shown = f"{value:.4f}" if name.endswith("loss") else f"{value:.2%}"
+                parts.append(f"{name.replace('_', ' ')} {shown}")
+        parts.append(f"{record['seconds']:.1f} s")
+        self.print("  ".join(parts), highlight=False, soft_wrap=True)

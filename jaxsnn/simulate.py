@@ -124,6 +124,8 @@ def check_input(snn: Spiking, images: Array | np.ndarray) -> Array:
 def _check_run(
     snn: Spiking, images: Array, steps: int, block: int, record: Sequence[str], devices: int
 ) -> None:
+    if devices < 1:
+        raise ValueError(f"devices={devices}: at least 1 is needed")
     if steps < 1 or block < 1:
         raise ValueError(f"steps={steps}, block={block}: both must be at least 1")
     if encode_axis(snn) and images.shape[0] < steps:

@@ -11,8 +11,9 @@ from jaxsnn import metrics, neurons, quant
 from jaxsnn.arch import Arch, plan
 from jaxsnn.encode import Encoding
 from jaxsnn.lowering import Accumulator
-from jaxsnn.net import Net, SiteMap
+from jaxsnn.net import Net
 from jaxsnn.neurons import Neuron
+from jaxsnn.sitemap import SiteMap
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,8 @@ def with_unit_dropout(snn: Spiking, site: str, ratio: float = 0.0) -> Spiking:
     sites = {one.name: one for one in metrics.spiking_sites(snn.arch)}
     if site not in sites:
         raise ValueError(f"{site!r} is no spiking site; known: {', '.join(sites)}")
-    noisy = neurons.unit_dropout(snn.neurons.at(sites[site]))
+    clean = snn.neurons.at(sites[site])
+    noisy = clean if clean.name == "unit_dropout" else neurons.unit_dropout(clean)
     mapped = SiteMap(
         snn.neurons.default,
         snn.neurons.by_role,

@@ -10,12 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn import arch as arch_module
-from jaxsnn import checkpoint, neurons, quant
 from jaxsnn import net as net_module
+from jaxsnn import neurons, quant
 from jaxsnn.arch import Arch
+from jaxsnn.arrays import flatten, load_arrays, save_arrays, unflatten
+from jaxsnn.arrays import load_params as load_variables
 from jaxsnn.encode import Encoding
-from jaxsnn.net import Net, SiteMap, hidden
+from jaxsnn.net import Net
 from jaxsnn.neurons import Neuron
+from jaxsnn.sitemap import SiteMap, hidden
 from jaxsnn.spiking import Folded, Spiking
 
 FORMAT = 1  # of the files written by `save`; raised when an old file can no longer be read
@@ -40,7 +43,7 @@ def load_params(source: str | Path | Mapping[str, Any], arch: Arch) -> dict[str,
         ValueError: naming every missing, extra or misshaped array.
     """
     expected = net_module.template(Net(arch, hidden(neurons.identity())))
-    loaded = checkpoint.load_params(source, expected)
+    loaded = load_variables(source, expected)
     return jax.tree.map(jnp.asarray, {"batch_stats": {}, **loaded})
 
 
@@ -57,8 +60,8 @@ def save(snn: Spiking, path: str | Path) -> None:
         "units": dict(snn.units),
         "report": [dataclasses.asdict(record) for record in snn.report],
     }
-    arrays = {name: np.asarray(a) for name, a in checkpoint.flatten(snn.variables).items()}
-    checkpoint.save_arrays(path, arrays, meta)
+    arrays = {name: np.asarray(a) for name, a in flatten(snn.variables).items()}
+    save_arrays(path, arrays, meta)
 
 
 def load(path: str | Path) -> Spiking:
@@ -68,12 +71,12 @@ def load(path: str | Path) -> Spiking:
         ValueError: a file of another kind or format, an unknown neuron, or arrays that do not fit
             the architecture, each named.
     """
-    arrays, meta = checkpoint.load_arrays(path)
+    arrays, meta = load_arrays(path)
     try:
         if meta["format"] != FORMAT:
             raise ValueError(f"format {meta['format']}, this version reads {FORMAT}")
-        snn = _rebuild(meta, checkpoint.unflatten(arrays))
-    except (KeyError, TypeError, ValueError) as error:
+        snn = _rebuild(meta, unflatten(arrays))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} holds no converted network that this version can read: {error!r}; "
             "convert again and save()"
@@ -100,7 +103,7 @@ def _rebuild(meta: Mapping[str, Any], variables: Mapping[str, Any]) -> Spiking:
 
 def _check_arrays(snn: Spiking, arrays: Mapping[str, np.ndarray], place: str) -> None:
     """Names and shapes of the folded tree, strictly; every array is of integers or of floats."""
-    expected = checkpoint.flatten(net_module.template(snn.net))
+    expected = flatten(net_module.template(snn.net))
     problems = [f"missing {name}" for name in expected if name not in arrays]
     for name, array in arrays.items():
         if name not in expected:

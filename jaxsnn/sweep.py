@@ -58,6 +58,8 @@ def batches(count: int, size: int, what: str = "") -> Iterator[tuple[NDArray[np.
 
     ``what`` names the progress bar; empty for none.
     """
+    if size < 1:
+        raise ValueError(f"batch_size={size}: a batch holds at least 1 image")
     for start in bar(range(0, count, size), -(-count // size), what):
         rows = np.arange(start, start + size)
         yield np.minimum(rows, count - 1), int(min(size, count - start))
@@ -131,6 +133,8 @@ def _check_labels(images: np.ndarray, labels: Array | np.ndarray | None) -> None
         raise ValueError("there are no images to evaluate")
     if labels is not None and len(labels) != len(images):
         raise ValueError(f"{len(images)} images but {len(labels)} labels; pass one label per image")
+    if labels is not None and np.ndim(labels) != 1:
+        raise ValueError(f"labels have shape {np.shape(labels)}; pass one class number per image")
 
 
 class Sweep(NamedTuple):

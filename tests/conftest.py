@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.skip(reason="real-data check; select it by -m realdata"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def data_root(request):
     """Folder of the real data, from $JAXSNN_DATA."""
     named = os.environ.get("JAXSNN_DATA", "")

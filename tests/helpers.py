@@ -9,8 +9,9 @@ from jaxsnn import neurons
 from jaxsnn.arch import Arch, Conv, Dense
 from jaxsnn.convert import convert, snapped
 from jaxsnn.encode import Encoding
-from jaxsnn.net import NORM_EPSILON, SiteMap, hidden
+from jaxsnn.net import NORM_EPSILON
 from jaxsnn.quant import full_precision
+from jaxsnn.sitemap import SiteMap, hidden
 from jaxsnn.spiking import Spiking
 
 FLOAT = SiteMap(full_precision())
@@ -52,7 +53,15 @@ def tree(layers, dyadic=False):
 
 
 def build(
-    seed, *, shape=(8, 8, 2), convs=CONVS, dense=(12,), classes=5, dyadic=True, bias=False, **options
+    seed,
+    *,
+    shape=(8, 8, 2),
+    convs=CONVS,
+    dense=(12,),
+    classes=5,
+    dyadic=True,
+    bias=False,
+    **options,
 ):
     """(reference layers, Arch, training variables) of one random network.
 
@@ -199,7 +208,10 @@ def firing_network(seed, *, integer=False, floating=False, signed=False):
 def firing(layers, arch, leaves, neuron, presentation="held", dtype=np.float32):
     """The network of `firing_network` as a Spiking, built by hand."""
     params = {
-        layer["name"]: {"kernel": layer["kernel"].astype(dtype), "bias": layer["bias"].astype(dtype)}
+        layer["name"]: {
+            "kernel": layer["kernel"].astype(dtype),
+            "bias": layer["bias"].astype(dtype),
+        }
         for layer in layers
     }
     fixed = {
@@ -260,4 +272,3 @@ def equations(jaxpr):
                 elif hasattr(inner, "eqns"):
                     found += equations(inner)
     return found
-

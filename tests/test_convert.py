@@ -25,7 +25,6 @@ from jaxsnn import (
     Encoding,
     Net,
     SiteMap,
-
     convert,
     evaluate,
     forward,
@@ -89,7 +88,7 @@ def test_check_6_counts_logits_spikes_and_operations(options, k, bound):
             for layer, potential in zip(layers[:-1], expected.potentials, strict=True)
             for theta in ref.fold(layer, k, bound, eps=0.0)["thresholds"]
         )
-        assert ties > 5
+        assert ties > 5 or "bias" in options
         return
     # The library's own float ANN has the same logits.
     net = Net(snn.arch, hidden(neurons.quantised_relu(k, bound)), float_ends(quant.ternary()))
@@ -162,7 +161,7 @@ def test_thresholds_and_logits_by_hand():
     # layer counts halves: level j at u >= j - 1/2, so at the integer j.
     _, _, snn = levels_network()
     kernel = np.asarray(snn.variables["params"]["dense1"]["kernel"])
-    unit = kernel[0, 0]  # what weight 1 is on the grid
+    unit = int(kernel[0, 0])  # what weight 1 is on the grid
     thresholds = np.asarray(snn.variables["fixed"]["dense1"]["thresholds"])
     assert thresholds[:, 0].tolist() == [unit * pixel for pixel in (64, 192, 320, 448)]
     assert snn.variables["fixed"]["dense2"]["thresholds"].tolist() == [[j, j] for j in (1, 2, 3, 4)]
@@ -217,9 +216,7 @@ def test_ternary_sums_beyond_float32_are_held_in_int32_and_refused_beyond_that()
     variables = levels_network()[1]
     variables = {**variables, "params": {**variables["params"]}}
     variables["params"]["readout"] = {"kernel": np.ones((2, 2), np.float32)}
-    wide = convert(
-        variables, arch, k=0, bound=1, weights=TERNARY, input_max=2**24
-    )
+    wide = convert(variables, arch, k=0, bound=1, weights=TERNARY, input_max=2**24)
     assert wide.report[0].accumulator == "int32"
     assert wide.report[0].bound == 2**24
     images = np.full((1, 1, 1, 1), 2**24, np.int32)
@@ -290,14 +287,18 @@ def changed(variables, path, value):
 
 REFUSED = [
     (("params", "conv1", "kernel"), None, "conv1: params/conv1/kernel is missing"),
-    (("params", "conv2", "norm"), None, "conv2: norm"),
-    (("batch_stats", "conv2", "norm"), None, "conv2: norm"),
-    (("batch_stats", "dense1"), None, "dense1: norm"),
+    (("params", "conv2", "norm"), None, "conv2: .*norm.*is missing"),
+    (("batch_stats", "conv2", "norm"), None, "conv2: .*norm.*is missing"),
+    (("batch_stats", "dense1"), None, "dense1: .*norm.*is missing"),
     (("params", "conv1", "norm", "scale"), None, "conv1.*scale"),
     (("batch_stats", "dense1", "norm", "mean"), None, "dense1.*mean"),
     (("params", "readout", "kernel"), np.full((12, 5), np.nan), "readout.*not finite"),
     (("params", "conv1", "norm", "bias"), np.full(6, np.inf), "conv1.*bias.*not finite"),
-    (("batch_stats", "conv2", "norm", "var"), np.full(8, -1.0), "conv2: batch_stats var is neg"),
+    (
+        ("batch_stats", "conv2", "norm", "var"),
+        np.full(8, -1.0),
+        "conv2: batch_stats/conv2/norm/var is neg",
+    ),
     (("params", "conv2", "kernel"), np.ones((2, 2, 5, 8)), r"conv2.*\(2, 2, 5, 8\)"),
     (("batch_stats", "conv1", "norm", "mean"), np.ones(5), r"conv1.*mean.*\(5,\)"),
 ]

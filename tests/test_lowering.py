@@ -109,7 +109,9 @@ def test_int32_stays_exact_where_float32_does_not():
     found = lowering.synapse(jnp.asarray(x), jnp.asarray(kernel), site, "int32")
     assert found.tolist() == [[exact]]
     odd = np.array([[65795], [2], [0], [0]], np.int32)
-    assert lowering.synapse(jnp.asarray(x), jnp.asarray(odd), site, "int32").tolist() == [[16777727]]
+    assert lowering.synapse(jnp.asarray(x), jnp.asarray(odd), site, "int32").tolist() == [
+        [16777727]
+    ]
     assert lowering.synapse(jnp.asarray(x), jnp.asarray(odd), site, "float32").tolist() != [
         [16777727]
     ]

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference as ref
-from helpers import firing, firing_images, firing_network, max_pooled, window_sums
+from helpers import firing, firing_images, firing_network, max_pooled, tree, window_sums
 
 from jaxsnn import Net, hidden, init_variables, neurons, parse, plan, quant, simulate, unpack
 from jaxsnn import net as net_module
-from jaxsnn.net import NORM_EPSILON, SiteMap, forward
+from jaxsnn.net import NORM_EPSILON, forward
+from jaxsnn.sitemap import SiteMap
 
 IF = neurons.integrate_and_fire
 STEPS = 7
@@ -25,11 +26,17 @@ def expected(kind, signed, onset, delay):
     layers, arch, leaves = firing_network(5, integer=kind == "integer", signed=signed)
     images = firing_images(6, integer=kind == "integer")
     per_layer = {
-        name: [leaves[layer["name"]][name] for layer in layers[:-1]]
-        for name in leaves["conv1"]
+        name: [leaves[layer["name"]][name] for layer in layers[:-1]] for name in leaves["conv1"]
     }
     trace = ref.integrate_and_fire(
-        layers, images, STEPS, signed=signed, onset=onset, delay=delay, **per_layer
+        layers,
+        images,
+        STEPS,
+        signed=signed,
+        onset=onset,
+        bias_gate=[float(t == 0 or not onset) for t in range(STEPS)],
+        delay=delay,
+        **per_layer,
     )
     neuron = neurons.delayed(IF(signed), delay) if delay else IF(signed)
     dtype = np.int8 if kind == "integer" else np.float32
@@ -42,7 +49,7 @@ def expected(kind, signed, onset, delay):
     ("kind", "signed", "onset", "delay"),
     [
         ("dyadic", False, False, 0),
-        ("dyadic", True, True, 0),
+        ("dyadic", True, False, 0),
         ("integer", True, False, 2),
         ("integer", False, True, 1),
     ],
@@ -60,7 +67,7 @@ def test_integrate_and_fire_equals_the_reference(kind, signed, onset, delay, blo
         axes = tuple(range(2, late.ndim))
         np.testing.assert_array_equal(found.counters.spikes[name], np.abs(late).sum(axes))
         np.testing.assert_array_equal(found.counters.negative[name], (late < 0).sum(axes))
-    if signed:
+    if signed and not onset:
         assert any((spikes < 0).any() for spikes in trace.spikes)
     np.testing.assert_array_equal(found.readout, trace.readout.cumsum(0))
 
@@ -95,12 +102,15 @@ def test_float_weights_are_equal_at_one_lowering_and_counted_otherwise(record_pr
 
 
 def test_the_body_stepped_by_hand_is_the_engine():
-    _, snn, images = expected("dyadic", True, True, 0)
+    _, snn, images = expected("integer", False, True, 1)
     state = net_module.initial_state(snn.net, snn.variables, len(images))
-    step = jax.jit(lambda x, state: snn.net.apply(snn.variables, x, state))
+    step = jax.jit(
+        lambda x, state, gate: net_module.apply(snn.net, snn.variables, x, state, gate=gate)
+    )
     total = 0
     for t in range(3):
-        out = step(images[None] * (t == 0), state)
+        gate = jnp.int32([t == 0])  # input and biases in the first step only
+        out = step(images[None] * (t == 0), state, gate)
         state, total = out.state, total + out.readouts[-1][0]
     np.testing.assert_array_equal(simulate(snn, images, steps=3).readout[-1], total)
 
@@ -194,9 +204,9 @@ def test_ann_forward_against_numpy(name):
 def test_quantised_and_ternary_forward_against_the_reference():
     layers = ref.random_network(np.random.default_rng(3), dyadic=False, gammas="mixed")
     arch = parse("6C3same-8C2s2-12", classes=5, input_shape=(8, 8, 2))
-    from helpers import tree
-
-    ends = SiteMap(quant.ternary(), (("readout", quant.full_precision()),), (), quant.full_precision())
+    ends = SiteMap(
+        quant.ternary(), (("readout", quant.full_precision()),), (), quant.full_precision()
+    )
     net = Net(arch, hidden(neurons.quantised_relu(1, 2)), ends)
     images = ref.random_images(np.random.default_rng(4), 6, (8, 8, 2))
     out = forward(net, tree(layers), jnp.asarray(images, jnp.float32))
@@ -222,9 +232,14 @@ def test_forced_values_replace_what_later_sites_see():
     arch, net, variables, images = example("residual")
     clean = forward(net, variables, images)
     rng = np.random.default_rng(2)
-    forced = {name: rng.normal(size=clean.outs[name][0].shape) for name in ("conv1", "block2.conv1")}
+    forced = {
+        name: rng.normal(size=clean.outs[name][0].shape) for name in ("conv1", "block2.conv1")
+    }
     out = forward(
-        net, variables, images, forced={n: jnp.asarray(v, jnp.float32)[None] for n, v in forced.items()}
+        net,
+        variables,
+        images,
+        forced={n: jnp.asarray(v, jnp.float32)[None] for n, v in forced.items()},
     )
     expected = numpy_forward(arch, variables, images, lambda z: np.maximum(z, 0), forced=forced)
     for site, value in expected.items():

@@ -21,7 +21,6 @@ from helpers import (
 from jaxsnn import (
     Encoding,
     SiteMap,
-
     evaluate,
     hidden,
     metrics,
@@ -58,7 +57,9 @@ def equal(one, other):
     """Whether two trees are bit for bit the same."""
     left, right = jax.tree.leaves(one), jax.tree.leaves(other)
     assert len(left) == len(right) > 0
-    return all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in zip(left, right, strict=True))
+    return all(
+        a.dtype == b.dtype and np.array_equal(a, b) for a, b in zip(left, right, strict=True)
+    )
 
 
 def test_records_unpack_to_the_counts():
@@ -190,11 +191,17 @@ def test_too_few_frames_are_refused():
 def test_refusals():
     _, _, _, snn, images = scatter()
     for call, message in [
-        (lambda: simulate(snn, images / 256, steps=1), "images are float64.*pass the images before"),
+        (
+            lambda: simulate(snn, images / 256, steps=1),
+            "images are float64.*pass the images before",
+        ),
         (lambda: simulate(snn, images[:, :4], steps=1), "the network takes"),
         (lambda: simulate(snn, images, steps=0), "steps=0, block=1"),
         (lambda: simulate(snn, images, steps=1, block=0), "both must be at least 1"),
-        (lambda: simulate(snn, images, steps=1, record=("conv9",)), "'conv9'.*conv1, conv2, dense1"),
+        (
+            lambda: simulate(snn, images, steps=1, record=("conv9",)),
+            "'conv9'.*conv1, conv2, dense1",
+        ),
         (lambda: simulate(snn, images, steps=1, record=("readout",)), "no spiking site"),
         (lambda: simulate(snn, images, steps=1, devices=99), "devices=99: there are 1"),
         (lambda: simulate(snn, images, steps=1, devices=0), "devices=0"),

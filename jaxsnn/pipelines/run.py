@@ -10,10 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import optax
 
-from jaxsnn import checkpoint
+from jaxsnn.arrays import load_params
+from jaxsnn.checkpoint import Checkpoints
 from jaxsnn.classify import adam
 from jaxsnn.config import Common, differences, from_json, to_json
 from jaxsnn.data import Dataset, load, split_validation
@@ -80,7 +82,7 @@ class Run:
 
     def variables(self, expected: Mapping[str, Any]) -> dict[str, Any]:
         """Trained variables, strictly as ``expected``."""
-        return checkpoint.load_params(self.weights(), expected)
+        return load_params(self.weights(), expected)
 
     def phases(self, steps_per_epoch: int) -> list[dict[str, Any]]:
         """Phases of training, the one to be run now last.
@@ -94,7 +96,7 @@ class Run:
         _, phases = self.saved()
         if all(phases[-1][name] == now[name] for name in PHASE):
             return phases
-        done = checkpoint.Checkpoints(self.folder / "checkpoints").steps()
+        done = Checkpoints(self.folder / "checkpoints").steps()
         if not done:
             raise ValueError(f"{self.folder / 'checkpoints'} holds no checkpoint to resume from")
         first = -(-done[-1] // steps_per_epoch) * steps_per_epoch
@@ -145,7 +147,7 @@ def train_run(run: Run, task: Task, data: Dataset, validation: int) -> TrainStat
         seed=config.seed,
         directory=run.folder,
         resume=config.resume,
-        devices=config.devices or 1,
+        devices=devices(config, config.batch_size),
     )
     if not config.resume and (run.folder / "checkpoints").is_dir():
         raise ValueError(
@@ -154,6 +156,12 @@ def train_run(run: Run, task: Task, data: Dataset, validation: int) -> TrainStat
     run.folder.mkdir(parents=True, exist_ok=True)
     run.record(phases)
     return train_task(task, optimiser, parts, options, schedule=rate)[0]
+
+
+def devices(config: Common, batch_size: int) -> int:
+    """Devices to share a batch between: as asked, else as many local ones as divide it."""
+    here = config.devices or jax.local_device_count()
+    return here if config.devices else max(n for n in range(1, here + 1) if batch_size % n == 0)
 
 
 def seconds_of(streams: Sequence[Mapping[str, Any]]) -> float:

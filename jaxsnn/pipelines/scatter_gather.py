@@ -13,17 +13,18 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from jaxsnn import energy, figures, neurons, quant, report, store, zoo
+from jaxsnn import figures, neurons, quant, report, store, zoo
 from jaxsnn import net as net_module
-from jaxsnn.arch import Arch, plan, totals
-from jaxsnn.certify import Certificate, certify
+from jaxsnn.arch import Arch, plan
+from jaxsnn.certify import certify
 from jaxsnn.classify import classification
 from jaxsnn.config import LeNetScatter
 from jaxsnn.convert import PIXELS, convert, float_ends, snapped
 from jaxsnn.data import Dataset
-from jaxsnn.metrics import spiking_sites
-from jaxsnn.net import Net, hidden
-from jaxsnn.pipelines.run import Run, held_out, read_data, seconds_of, train_run
+from jaxsnn.net import Net
+from jaxsnn.pipelines import outcome
+from jaxsnn.pipelines.run import Run, devices, held_out, read_data, seconds_of, train_run
+from jaxsnn.sitemap import hidden
 from jaxsnn.spiking import Spiking
 from jaxsnn.sweep import Evaluation, sweep
 from jaxsnn.sweep import evaluate as evaluate_snn
@@ -94,6 +95,11 @@ class Experiment:
         self.task = classification(self.net, PIXELS)
         self.run = Run(Path(config.out) / config.setting, config, IDENTITY)
 
+    @property
+    def units(self) -> int:
+        """Threshold units per neuron, ``2^k * B``."""
+        return 2**self.config.k * self.config.B
+
     def train(self) -> None:
         """Train, or resume."""
         validation = held_out(self.data, self.config.validation)
@@ -117,11 +123,14 @@ class Experiment:
             snn = self._converted(variables, console)
             spiking, seconds = self._spiking(snn)
             proof = certify(snn, variables, self.data.test_images, progress="certifying")
-            _say(proof, console)
+            console.print(f"certificate: {proof}", highlight=False)
             self._text_files(spiking)
-            found = self._measured(snn, spiking, proof)
+            found = outcome.spiking_fields(snn, spiking, proof, self.units)
             found["ann_accuracy"] = self.evaluate(snapped(variables, snn))
-            found["variants"] = {"ANN, weights as trained": _variant(results.ann_accuracy)}
+            as_trained = outcome.variant(accuracy=results.ann_accuracy)
+            found["variants"] = {"ANN, weights as trained": as_trained}
+            cost = (results.ann_accuracy or 0) - found["ann_accuracy"]
+            console.print(f"the grid of the weights costs {100 * cost:.2f} points of accuracy")
             found["seconds"] = {**(results.seconds or {}), **seconds}
             found["noise"] = self._noise(snn)
             results = dataclasses.replace(results, **found)
@@ -142,7 +151,7 @@ class Experiment:
     def _spiking(self, snn: Spiking) -> tuple[Evaluation, dict[str, float]]:
         images, labels = self.data.test_images, self.data.test_labels
         began = time.perf_counter()
-        options: dict[str, Any] = {"batch_size": BATCH, "devices": self.config.devices or 1}
+        options: dict[str, Any] = {"batch_size": BATCH, "devices": devices(self.config, BATCH)}
         evaluate_snn(snn, images[:BATCH], **options)
         first = time.perf_counter() - began
         began = time.perf_counter()
@@ -155,7 +164,6 @@ class Experiment:
 
     def _base(self, accuracy: float) -> report.Results:
         """What every setting reports, spiking or not."""
-        where = report.environment()
         mnist = self.data.name == "mnist" and self.config.limit_test is None
         full = self.config.precision == "fp32"
         records = report.read_jsonl(self.run.folder / "metrics.jsonl", "epoch")
@@ -167,69 +175,19 @@ class Experiment:
             epochs_run=records[-1]["epoch"] if records else 0,
             float_ann_accuracy=accuracy if full else None,
             ann_accuracy=None if full else accuracy,
-            ann_macs_per_image=float(_macs(self.arch)),
+            ann_macs_per_image=outcome.macs_driven_by_spikes(self.arch),
             seconds={"compile": None, "train": seconds_of(records), "simulate": None},
             precision="float32" if full else "integer spikes and weights, exact sums",
             paper=PAPER.get(self.config.setting) if mnist else None,
-            device=where["device"],
             seed=self.config.seed,
-            versions=where["versions"],
-            commit=where["commit"],
+            **outcome.environment_fields(),
         )
-
-    def _measured(self, snn: Spiking, spiking: Evaluation, proof: Certificate) -> dict[str, Any]:
-        """Fields of results.json that come from the simulation and its certificate."""
-        images = spiking.images
-        total = sum(int(part.sum()) for part in spiking.spikes.values())
-        negative = sum(int(part.sum()) for part in spiking.negative.values())
-        units = totals(self.arch).neurons
-        return {
-            "snn_accuracy": spiking.accuracy_per_step[-1],
-            "accuracy_per_step": spiking.accuracy_per_step,
-            "steps": len(spiking.predictions),
-            "accuracy_settled_step": settled_step(spiking.accuracy_per_step),
-            "last_spike_step": proof.settled_step,
-            "equality": proof.equality,
-            "mismatches": {
-                "neurons": proof.mismatches,
-                "predictions": proof.predictions,
-                "compared": proof.images,
-            },
-            "spikes_per_image": total / images,
-            "positive_spikes_per_image": (total - negative) / images,
-            "negative_spikes_per_image": negative / images,
-            "spikes_per_neuron": total / images / units,
-            "sops_per_image": float(spiking.per_image_operations.mean()),
-            "energy_pj_per_image": self._ledger(snn, spiking).to_json(),
-            "layers": _layers(snn, spiking, proof, 2**self.config.k * self.config.B),
-        }
-
-    def _ledger(self, snn: Spiking, spiking: Evaluation) -> energy.EnergyLedger:
-        images, steps = spiking.images, len(spiking.predictions)
-        levels = 2**self.config.k * self.config.B
-        counts = []
-        for site, record in zip(plan(self.arch), snn.report, strict=True):
-            operations = spiking.operations.get(site.name, np.zeros(1)).sum() / images
-            counts.append(
-                energy.LayerCounts(
-                    name=site.name,
-                    macs=site.macs,
-                    synaptic_operations=float(operations),
-                    neurons=site.neurons,
-                    updates=site.neurons * steps,
-                    spikes=float(spiking.spikes.get(site.name, np.zeros(1)).sum() / images),
-                    weights="ternary" if record.kernel == "ternary" else "float32",
-                    encoder=site.source == "input",
-                    adds_per_update=levels,
-                )
-            )
-        return energy.energy_ledger(counts)
 
     def _text_files(self, spiking: Evaluation) -> None:
         """The original's three files: correct images, spikes, operations on the chip, per batch."""
         starts = np.arange(0, spiking.images, BATCH)
         right = (spiking.predictions[-1] == self.data.test_labels).astype(np.int64)
-        factor = SYNAPSES_ON_CHIP * 2**self.config.k * self.config.B
+        factor = SYNAPSES_ON_CHIP * self.units
         report.write_per_batch(
             self.run.folder,
             np.add.reduceat(right, starts),
@@ -254,65 +212,3 @@ class Experiment:
         accuracies = np.asarray(found.accuracy)[..., 0].tolist()
         ratios = zip(self.config.noise_ratio, accuracies, strict=True)
         return [{"ratio": ratio, "accuracy": row} for ratio, row in ratios]
-
-
-def _macs(arch: Arch) -> int:
-    """Multiply-accumulates of the synapses that the original counts: no encoder, no readout."""
-    sites = plan(arch)
-    return totals(arch).macs_without_encoder - sites[-1].macs
-
-
-def settled_step(accuracies: list[float]) -> int:
-    """First step (from 1) from which the accuracy equals its final value for ever.
-
-    >>> settled_step([0.1, 0.8, 0.9, 0.9])
-    3
-    """
-    step = len(accuracies)
-    while step > 1 and accuracies[step - 2] == accuracies[-1]:
-        step -= 1
-    return step
-
-
-def _variant(accuracy: float | None) -> dict[str, Any]:
-    others = ("steps", "spikes_per_image", "sops_per_image", "energy_pj_per_image")
-    return {"accuracy": accuracy, **dict.fromkeys(others)}
-
-
-def _layers(
-    snn: Spiking, spiking: Evaluation, proof: Certificate, units: int
-) -> list[dict[str, Any]]:
-    """One entry per spiking layer; the operations are those of its incoming spikes."""
-    proofs = {layer.site: layer for layer in proof.layers}
-    entries = []
-    for site in spiking_sites(snn.arch):
-        spikes = float(spiking.spikes[site.name].sum()) / spiking.images
-        operations = spiking.operations.get(site.name)
-        proved = proofs[site.name]
-        entries.append(
-            {
-                "name": site.name,
-                "neurons": site.neurons,
-                "spikes_per_image": spikes,
-                "rate": spikes / (site.neurons * units),
-                "silent": proved.silent,
-                "saturated": proved.saturated,
-                "sops_per_image": None
-                if operations is None
-                else float(operations.sum()) / spiking.images,
-                "mismatches": proved.integer,
-            }
-        )
-    return entries
-
-
-def _say(proof: Certificate, console: Console) -> None:
-    console.print(
-        f"certificate: {proof.equality} ({proof.images:,} images; against the integer ANN "
-        f"{proof.mismatches:,} neurons and {proof.predictions:,} predictions differ; against the "
-        f"float ANN {proof.float_mismatches:,} and {proof.float_predictions:,}, origins all ties: "
-        f"{proof.origins_are_ties})",
-        highlight=False,
-    )
-    if proof.first_difference is not None:
-        console.print(f"first difference: {proof.first_difference}", highlight=False)

@@ -1,0 +1,114 @@
+"""What a certificate says: verdict, layers, the first neuron that differs (no jax)."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One neuron that differs.
+
+    Attributes:
+        site: layer.
+        image: number of the image in the data set.
+        position: index of the neuron, (row, column, channel) or (unit,).
+        spiking: its final net spike count, and
+        reference: the level of the reference.
+    """
+
+    site: str
+    image: int
+    position: tuple[int, ...]
+    spiking: int
+    reference: int
+
+    def __str__(self) -> str:
+        """Place and both values."""
+        return (
+            f"{self.site}, image {self.image}, neuron {self.position}: spike count "
+            f"{self.spiking}, reference {self.reference}"
+        )
+
+
+@dataclass(frozen=True)
+class LayerProof:
+    """Comparison of one layer over all images; counts are of neurons times images.
+
+    Attributes:
+        site: its name.
+        compared: neurons times images.
+        integer: net counts that differ from the integer ANN.
+        end_to_end: net counts that differ from the float ANN.
+        origins: levels that differ from the float ANN's when fed with its activations.
+        ties: origins that lie within float32's rounding error of a boundary.
+        furthest: largest distance of an origin from its boundary, in quantisation steps.
+        silent: share of neurons that never spike on any image.
+        saturated: share of neurons times images at the highest count.
+        last_spike_step: last step (from 1) with a spike here, 0 if silent.
+    """
+
+    site: str
+    compared: int = 0
+    integer: int = 0
+    end_to_end: int = 0
+    origins: int = 0
+    ties: int = 0
+    furthest: float = 0.0
+    silent: float = 0.0
+    saturated: float = 0.0
+    last_spike_step: int = 0
+
+    def __str__(self) -> str:
+        """One line."""
+        return (
+            f"  {self.site}: {self.compared:,} compared; differ: {self.integer:,} integer, "
+            f"{self.end_to_end:,} float ({self.origins:,} origins, {self.ties:,} ties); "
+            f"silent {self.silent:.1%}, saturated {self.saturated:.1%}"
+        )
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The verdict.
+
+    Attributes:
+        equality: "exact" (every net count equals the integer ANN's after one step), "exact after
+            settling" (after ``settled_step``), or "approximate".
+        settled_step: last step in which any neuron spiked, over all images.
+        images: number of images compared.
+        steps: steps simulated.
+        mismatches: differing neurons against the integer ANN, and
+        predictions: differing predictions against it.
+        float_mismatches: differing neurons against the float ANN, and
+        float_predictions: differing predictions against it.
+        origins_are_ties: every origin against the float ANN is a tie.
+        first_difference: the first differing neuron in layer order against the integer ANN, else
+            against the float ANN where an origin is no tie, else None.
+        layers: one proof per layer.
+    """
+
+    equality: str
+    settled_step: int
+    images: int
+    steps: int
+    mismatches: int
+    predictions: int
+    float_mismatches: int
+    float_predictions: int
+    origins_are_ties: bool
+    first_difference: Difference | None
+    layers: tuple[LayerProof, ...]
+
+    def __str__(self) -> str:
+        """The verdict in a paragraph, and a line per layer."""
+        ties = "all ties" if self.origins_are_ties else "NOT all ties"
+        lines = [
+            f"{self.equality}: {self.images:,} images, {self.steps} steps, "
+            f"last spike in step {self.settled_step}",
+            f"against the integer ANN {self.mismatches:,} neurons and {self.predictions:,} "
+            f"predictions differ",
+            f"against the float ANN {self.float_mismatches:,} neurons and "
+            f"{self.float_predictions:,} predictions differ (origins: {ties})",
+        ]
+        if self.first_difference is not None:
+            lines.append(f"first difference: {self.first_difference}")
+        return "\n".join([*lines, *(str(layer) for layer in self.layers)])

@@ -1,0 +1,113 @@
+"""From a simulation and its certificate to the fields of results.json; shared by all systems."""
+
+from typing import Any
+
+import numpy as np
+
+from jaxsnn import report
+from jaxsnn.arch import Arch, plan, totals
+from jaxsnn.certificate import Certificate
+from jaxsnn.energy import EnergyLedger, LayerCounts, energy_ledger
+from jaxsnn.metrics import spiking_sites
+from jaxsnn.spiking import Spiking
+from jaxsnn.sweep import Evaluation
+
+
+def spiking_fields(
+    snn: Spiking, spiking: Evaluation, proof: Certificate, units: int
+) -> dict[str, Any]:
+    """Fields that a converted network has; ``units`` is the highest spike count of a neuron."""
+    images = spiking.images
+    total = sum(int(part.sum()) for part in spiking.spikes.values())
+    negative = sum(int(part.sum()) for part in spiking.negative.values())
+    return {
+        "snn_accuracy": spiking.accuracy_per_step[-1],
+        "accuracy_per_step": spiking.accuracy_per_step,
+        "steps": len(spiking.predictions),
+        "accuracy_settled_step": settled_step(spiking.accuracy_per_step),
+        "last_spike_step": proof.settled_step,
+        "equality": proof.equality,
+        "mismatches": {
+            "neurons": proof.mismatches,
+            "predictions": proof.predictions,
+            "compared": proof.images,
+        },
+        "spikes_per_image": total / images,
+        "positive_spikes_per_image": (total - negative) / images,
+        "negative_spikes_per_image": negative / images,
+        "spikes_per_neuron": total / images / totals(snn.arch).neurons,
+        "sops_per_image": float(spiking.per_image_operations.mean()),
+        "energy_pj_per_image": ledger(snn, spiking, units).to_json(),
+        "layers": layers(snn, spiking, proof, units),
+    }
+
+
+def environment_fields() -> dict[str, Any]:
+    """Device, versions and commit."""
+    where = report.environment()
+    return {name: where[name] for name in ("device", "versions", "commit")}
+
+
+def ledger(snn: Spiking, spiking: Evaluation, units: int) -> EnergyLedger:
+    """The energy of an image, from mean counts over the data set."""
+    images, steps = spiking.images, len(spiking.predictions)
+    counts: list[LayerCounts] = []
+    for site, record in zip(plan(snn.arch), snn.report, strict=True):
+        counts.append(
+            LayerCounts(
+                name=site.name,
+                macs=site.macs,
+                synaptic_operations=_mean(spiking.operations.get(site.name), images),
+                neurons=site.neurons,
+                updates=site.neurons * steps,
+                spikes=_mean(spiking.spikes.get(site.name), images),
+                weights="ternary" if record.kernel == "ternary" else "float32",
+                encoder=site.source == "input",
+                adds_per_update=units,
+            )
+        )
+    return energy_ledger(counts)
+
+
+def _mean(part: Any, images: int) -> float:
+    return 0.0 if part is None else float(np.sum(part)) / images
+
+
+def layers(
+    snn: Spiking, spiking: Evaluation, proof: Certificate, units: int
+) -> list[dict[str, Any]]:
+    """One entry per spiking layer; the operations are those of its incoming spikes."""
+    proofs = {layer.site: layer for layer in proof.layers}
+    entries: list[dict[str, Any]] = []
+    for site in spiking_sites(snn.arch):
+        spikes = _mean(spiking.spikes[site.name], spiking.images)
+        operations, proved = spiking.operations.get(site.name), proofs[site.name]
+        entry: dict[str, Any] = {"name": site.name, "neurons": site.neurons}
+        entry |= {"spikes_per_image": spikes, "rate": spikes / (site.neurons * units)}
+        entry |= {"silent": proved.silent, "saturated": proved.saturated}
+        entry["sops_per_image"] = None if operations is None else _mean(operations, spiking.images)
+        entries.append({**entry, "mismatches": proved.integer})
+    return entries
+
+
+def macs_driven_by_spikes(arch: Arch) -> float:
+    """Multiply-accumulates of the synapses that the originals count: no encoder, no readout."""
+    return float(totals(arch).macs_without_encoder - plan(arch)[-1].macs)
+
+
+def variant(**known: Any) -> dict[str, Any]:
+    """An entry of ``variants``; what is not given is None."""
+    names = ("accuracy", "steps", "spikes_per_image", "sops_per_image", "energy_pj_per_image")
+    return {**dict.fromkeys(names), **known}
+
+
+def settled_step(accuracies: list[float]) -> int:
+    """First step (from 1) from which the accuracy equals its final value for ever.
+
+    >>> settled_step([0.1, 0.8, 0.9, 0.9])
+    3
+    """
+    step = len(accuracies)
+    while step > 1 and accuracies[step - 2] == accuracies[-1]:
+        step -= 1
+    return step

@@ -1,0 +1,73 @@
+"""What differs from site to site: which neuron, which weight quantiser, where weights start."""
+
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxsnn import neurons
+from jaxsnn.arch import Site
+from jaxsnn.neurons import Neuron
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SiteMap(Generic[T]):
+    """One value per site: by name, else ``first`` for the first synapse, by role, else default.
+
+    ``by_role`` and ``by_name`` are tuples of pairs, so that a map is hashable.
+    """
+
+    default: T
+    by_role: tuple[tuple[str, T], ...] = ()
+    by_name: tuple[tuple[str, T], ...] = ()
+    first: T | None = None
+
+    def at(self, site: Site) -> T:
+        """The value for ``site``."""
+        named = dict(self.by_name)
+        if site.name in named:
+            return named[site.name]
+        if self.first is not None and site.source == "input":
+            return self.first
+        return dict(self.by_role).get(site.role, self.default)
+
+
+SILENT_ROLES = ("pool", "shortcut", "exit", "readout")
+
+
+def hidden(neuron: Neuron) -> SiteMap[Neuron]:
+    """``neuron`` behind every hidden synapse, none (identity) on pools, shortcuts and heads."""
+    return SiteMap(neuron, tuple((role, neurons.identity()) for role in SILENT_ROLES))
+
+
+class Initialiser(NamedTuple):
+    """Standard deviations of the normals, cut at two and not rescaled, that weights start from.
+
+    Source: the reference code of Zou et al.; ``readout`` also serves the heads of side exits.
+    """
+
+    hidden: float = 0.02
+    readout: float = 0.1
+    norm_scale: float = 0.002
+
+    def kernel(self, site: Site) -> nn.initializers.Initializer:
+        """Initialiser of a kernel."""
+        deviation = self.readout if site.role in ("readout", "exit") else self.hidden
+        return _truncated_normal(deviation)
+
+    def scale(self) -> nn.initializers.Initializer:
+        """Initialiser of a norm scale: normal around 1."""
+        normal = nn.initializers.normal(self.norm_scale)
+        return lambda key, shape, dtype=jnp.float32: 1 + normal(key, shape, dtype)
+
+
+def _truncated_normal(deviation: float) -> nn.initializers.Initializer:
+    def init(key: Array, shape: Any, dtype: Any = jnp.float32) -> Array:
+        return deviation * jax.random.truncated_normal(key, -2, 2, shape, dtype)
+
+    return init

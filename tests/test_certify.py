@@ -1,0 +1,182 @@
+"""The certificate says yes to what is equal, no to what is not, and names what it finds."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import converted, levels_network, pixels, pooled_network, tree
+
+from jaxsnn import certify, convert, hidden, neurons, parse, simulate, with_leaf, with_unit_dropout
+
+
+@functools.cache
+def network(seed=31, **options):
+    _, arch, variables, snn, images = converted(seed, dyadic=False, **options)
+    return arch, variables, snn, images
+
+
+def shifted(snn, site, channel, by):
+    """All thresholds of one channel moved: still ascending, so both references share them."""
+    own = snn.variables["fixed"][site]["thresholds"]
+    return with_leaf(snn, site, "thresholds", own.at[:, channel].add(by))
+
+
+@pytest.mark.parametrize("gammas", ["positive", "mixed", "with_zero"])
+def test_random_networks_are_exact(gammas):
+    arch, variables, snn, images = network(gammas=gammas)
+    proof = certify(snn, variables, images, batch_size=10)  # 16 images: the second batch is padded
+    assert proof.equality == "exact"
+    assert proof.mismatches == proof.predictions == 0
+    assert proof.origins_are_ties
+    assert proof.first_difference is None
+    assert (proof.images, proof.steps, proof.settled_step) == (16, 1, 1)
+    compared = {"conv1": 16 * 8 * 8 * 6, "conv2": 16 * 4 * 4 * 8, "dense1": 16 * 12}
+    assert {layer.site: layer.compared for layer in proof.layers} == compared
+
+
+def test_silent_and_saturated_shares_against_numpy():
+    arch, variables, snn, images = network(gammas="mixed")
+    proof = certify(snn, variables, images, batch_size=6)
+    counts = simulate(snn, images, steps=1, counts=True).counts
+    for layer in proof.layers:
+        count = np.asarray(counts[layer.site])
+        assert layer.silent == pytest.approx((count == 0).all(0).mean())
+        assert layer.saturated == pytest.approx((count == 4).mean())
+        assert layer.last_spike_step == 1
+    assert any(layer.silent > 0 for layer in proof.layers)
+    assert any(layer.saturated > 0 for layer in proof.layers)
+
+
+def test_a_broken_table_is_found_by_the_integer_ann_and_named():
+    # Thresholds out of order: counting them and searching among them disagree.
+    arch, variables, snn, images = network(gammas="mixed")
+    own = snn.variables["fixed"]["conv2"]["thresholds"]
+    broken = with_leaf(snn, "conv2", "thresholds", own.at[:, 3].set(own[::-1, 3]))
+    proof = certify(broken, variables, images)
+    found = simulate(broken, images, steps=1, counts=True).counts
+    # Counting does not depend on the order, so the counts are still the float ANN's.
+    assert proof.float_mismatches == 0
+    assert proof.equality == "approximate"
+    assert proof.mismatches > 0
+    first = proof.first_difference
+    assert (first.site, first.position[-1]) == ("conv2", 3)
+    assert first.spiking == int(found["conv2"][(first.image, *first.position)])
+    assert first.spiking != first.reference
+
+
+def test_a_wrong_threshold_passes_the_integer_ann_and_is_named_by_the_float_one():
+    arch, variables, snn, images = network(gammas="mixed")
+    broken = shifted(snn, "conv2", 5, 2)
+    proof = certify(broken, variables, images, batch_size=5)
+    assert proof.equality == "approximate"
+    assert proof.mismatches == 0
+    assert not proof.origins_are_ties
+    right = simulate(snn, images, steps=1, counts=True).counts
+    wrong = simulate(broken, images, steps=1, counts=True).counts
+    differs = np.asarray(right["conv2"] != wrong["conv2"])
+    assert differs[..., 5].any()
+    layers = {layer.site: layer for layer in proof.layers}
+    assert layers["conv2"].end_to_end == layers["conv2"].origins == differs.sum()
+    assert layers["conv2"].ties == 0
+    assert layers["conv1"].origins == layers["dense1"].origins == 0  # cascades are no origins
+    cascade = int(np.sum(np.asarray(right["dense1"] != wrong["dense1"])))
+    assert layers["dense1"].end_to_end == cascade
+    assert proof.float_mismatches == differs.sum() + cascade
+    first = proof.first_difference
+    where = (first.image, *first.position)
+    assert (first.site, first.position[-1]) == ("conv2", 5)
+    assert where == tuple(np.argwhere(differs)[0])
+    assert first.spiking == int(wrong["conv2"][where])
+    assert first.reference == int(right["conv2"][where])
+    assert layers["conv2"].furthest > 0.01
+
+
+def test_the_first_difference_is_first_in_layer_order_across_batches():
+    arch, variables, snn, images = network(gammas="mixed")
+    dark = np.zeros_like(images[:1])
+    trial = np.concatenate([dark, images[:3]])
+    counts = simulate(snn, trial, steps=1, counts=True).counts
+    # A channel of conv1 that a dark image leaves silent and a later one drives, and a channel of
+    # conv2 that the dark image drives: the first image differs in conv2 only.
+    first = np.asarray(counts["conv1"]).reshape(4, -1, 6).any(1)
+    late = int(np.flatnonzero(first[1:].any(0) & ~first[0])[0])
+    early = int(np.flatnonzero(np.asarray(counts["conv2"])[0].reshape(-1, 8).any(0))[0])
+    broken = shifted(shifted(snn, "conv1", late, 10**7), "conv2", early, 10**6)
+    other = simulate(broken, trial, steps=1, counts=True).counts
+    np.testing.assert_array_equal(other["conv1"][0], counts["conv1"][0])
+    assert (other["conv2"][0] != counts["conv2"][0]).any()
+    proof = certify(broken, variables, trial, batch_size=1)
+    assert proof.first_difference.site == "conv1"
+    assert proof.first_difference.image > 0
+
+
+def test_a_forgotten_flip_of_the_mean_passes_the_integer_ann_only():
+    arch, variables, snn, images = network(gammas="mixed")
+    # Fold as if the mean had the other sign: a consistent, wrong network.
+    wrong = jax.tree.map(np.array, variables)
+    norm = wrong["batch_stats"]["conv2"]["norm"]
+    norm["mean"] = -norm["mean"]
+    broken = convert(wrong, arch, k=1, bound=2)
+    proof = certify(broken, variables, images)
+    assert proof.mismatches == proof.predictions == 0
+    assert proof.equality == "approximate"
+    assert not proof.origins_are_ties
+    assert proof.float_mismatches > 100
+    assert proof.first_difference.site == "conv2"
+
+
+def test_ties_are_recognised_and_near_ties_are_not():
+    arch, variables, snn = levels_network()
+    images = np.arange(256, dtype=np.uint8).reshape(-1, 1, 1, 1)
+    # Pixels 64 and 192 lie on boundaries of channel 0; the norm's epsilon, cancelled here in
+    # float64, is not in float32. Moving a threshold by one pixel makes exactly the neuron at that
+    # pixel differ: a tie at the boundary itself...
+    clean = certify(snn, variables, images)
+    assert clean.equality == "exact"
+    unit = int(snn.variables["params"]["dense1"]["kernel"][0, 0])
+    own = snn.variables["fixed"]["dense1"]["thresholds"]
+    on = with_leaf(snn, "dense1", "thresholds", own.at[0, 0].add(unit))
+    proof = certify(on, variables, images)
+    layer = proof.layers[0]
+    counts = np.asarray(simulate(snn, images, steps=1, counts=True).counts["dense1"])
+    assert counts[63:65, 0].tolist() == [0, 1]
+    differing = layer.origins
+    assert differing in (0, 1)  # float32 puts the pixel on either side
+    assert layer.ties == differing
+    assert layer.furthest < 1e-6
+    assert proof.equality == "exact"
+    # ... and one pixel off, 1/128 of a step, is no tie.
+    off = with_leaf(snn, "dense1", "thresholds", own.at[0, 0].add(2 * unit))
+    proof = certify(off, variables, images)
+    assert proof.equality == "approximate"
+    assert not proof.origins_are_ties
+    assert proof.layers[0].furthest == pytest.approx(1 / 128, rel=1e-3)
+    assert proof.first_difference.site == "dense1"
+    assert proof.first_difference.image == 65
+    assert proof.first_difference.position == (0,)
+    assert (proof.first_difference.spiking, proof.first_difference.reference) == (0, 1)
+
+
+def test_pools_are_certified():
+    arch = parse("6C3same-MP2-8C3p1-AP2-12", classes=5, input_shape=(12, 12, 1))
+    variables = tree(pooled_network(2))
+    snn = convert(variables, arch, k=1, bound=2)
+    proof = certify(snn, variables, pixels(np.random.default_rng(0), 20, (12, 12, 1)))
+    assert proof.equality == "exact"
+    assert [layer.site for layer in proof.layers] == ["conv1", "conv2", "dense1"]
+
+
+def test_refusals():
+    arch, variables, snn, images = network()
+    with pytest.raises(ValueError, match="no images"):
+        certify(snn, variables, images[:0])
+    with pytest.raises(ValueError, match="conv1: neuron 'unit_dropout' has no integer ANN"):
+        certify(with_unit_dropout(snn, "conv1"), variables, images)
+    delayed = dataclasses.replace(snn, neurons=hidden(neurons.delayed(snn.neurons.default)))
+    with pytest.raises(ValueError, match="neuron 'delayed' has no integer ANN"):
+        certify(delayed, variables, images)
+    with pytest.raises(ValueError, match="images are float"):
+        certify(snn, variables, jnp.asarray(images) / 256)
