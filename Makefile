@@ -16,4 +16,4 @@ bench:      ## every measured claim, as JSON lines
 	for script in benchmarks/*.py; do python "$$script" || exit 1; done
 
 docs:       ## the examples in docstrings and in the README
-	python -m pytest jaxsnn README.md
+	python -m pytest jaxsnn tests/test_readme.py

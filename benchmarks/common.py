@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -19,15 +20,22 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from jaxsnn import data, neurons, quant, store, zoo
-from jaxsnn.arch import Arch
+from jaxsnn import (
+    Encoding,
+    Net,
+    Options,
+    Task,
+    data,
+    hidden,
+    load_params,
+    neurons,
+    quant,
+    train,
+    zoo,
+)
 from jaxsnn.classify import adam, classification
 from jaxsnn.convert import float_ends
-from jaxsnn.encode import Encoding
 from jaxsnn.environment import environment
-from jaxsnn.net import Net
-from jaxsnn.sitemap import hidden
-from jaxsnn.train import Options, Task, train
 
 PIXELS = Encoding("onset", 1 / 256)
 BATCH = 128  # images of a training step
@@ -39,9 +47,24 @@ def arguments(description: str | None, argv: list[str] | None, weights: bool = F
     parser.add_argument("--quick", action="store_true", help="a few repeats on few images")
     parser.add_argument("--dataset", default="digits", help="digits, mnist, fashion_mnist, x.npz")
     parser.add_argument("--data-dir", default=None, help="folder of the data files")
+    parser.add_argument("--cores", type=int, default=0, help="use so many processor cores (0: all)")
     if weights:
         parser.add_argument("--weights", default="", help="model.npz of a run with k=1, B=2")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.cores:
+        use_cores(options.cores)
+    return options
+
+
+def use_cores(count: int) -> None:
+    """Stay on `count` processor cores; to be called before anything is computed.
+
+    On a busy machine, numbers from one core are the comparable ones: threads that wait for each
+    other lose far more time to other programs than a single thread does.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        raise ValueError("--cores: this system cannot bind a process to cores; leave it away")
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-count:])
 
 
 @dataclass(frozen=True)
@@ -127,9 +150,16 @@ class Report:
         console = Console(stderr=True)
         console.print(self.table)
         console.print(f"{self.where['device']}; commit {self.where['commit']}", highlight=False)
+        load, cores = os.getloadavg()[0], os.cpu_count() or 1
+        if load > cores + 1:
+            console.print(
+                f"[yellow]load {load:.1f} on {cores} cores: other programs ran; comparisons of "
+                "programs with several threads mean little, use --cores 1[/]"
+            )
 
     def _line(self, name: str, fields: Mapping[str, Any]) -> None:
-        print(json.dumps({**self.about, "name": name, **fields, **self.where}), flush=True)
+        line = {**self.about, "name": name, **fields, **self.where, "load": os.getloadavg()[0]}
+        print(json.dumps(line), flush=True)
 
 
 def images_of(options: Any, limit: int) -> data.Dataset:
@@ -166,13 +196,9 @@ def trained(net: Net, dataset: data.Dataset, epochs: int, weights: str = "") -> 
         ValueError: weights that do not fit the network.
     """
     if weights:
-        return _loaded(weights, net.arch)
+        return load_params(weights, net.arch)
     images, labels = dataset.train_images, dataset.train_labels
     optimiser, _ = adam(1e-3, "constant", 1)
     options = Options(epochs=epochs, batch_size=min(BATCH, len(images)))
     state, _ = train(task_of(net), optimiser, (images, labels, None, None), options, progress=False)
     return state.variables
-
-
-def _loaded(weights: str, arch: Arch) -> dict[str, Any]:
-    return store.load_params(weights, arch)

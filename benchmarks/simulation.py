@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -24,12 +25,21 @@ import common
 import jax
 import numpy as np
 
-from jaxsnn import data
-from jaxsnn.convert import convert
-from jaxsnn.net import Net, forward, stem
-from jaxsnn.simulate import run, simulate
-from jaxsnn.spiking import Spiking, settled, with_unit_dropout
-from jaxsnn.sweep import _swept, evaluate, sweep
+from jaxsnn import (
+    Net,
+    Spiking,
+    convert,
+    data,
+    evaluate,
+    forward,
+    settled,
+    simulate,
+    sweep,
+    with_unit_dropout,
+)
+from jaxsnn.net import stem
+from jaxsnn.simulate import run
+from jaxsnn.sweep import _swept
 
 ENCODER, NOISE = "conv1", 0.1
 STEPS = 8  # of the runs in blocks
@@ -56,9 +66,10 @@ def throughput(report: common.Report, snn: Spiking, dataset: data.Dataset, size:
     whole = max(len(dataset.test_images) // size.batch, 1) * size.batch
     images, labels = dataset.test_images[:whole], dataset.test_labels[:whole]
     for batch in (size.batch, 1):
-        seconds, memory = compiled(snn, images[:batch])
-        report.goal(f"compile, batch {batch}", seconds, 15, at_least=False, unit=" s")
-        report.record(f"memory, batch {batch}", f"{memory / 2**20:.1f} MiB", bytes=memory)
+        found = compiled(snn, images[:batch])
+        report.goal(f"compile, batch {batch}", found.seconds, 15, at_least=False, unit=" s")
+        mebibytes = f"{found.memory / 2**20:.1f} MiB"
+        report.record(f"memory, batch {batch}", mebibytes, bytes=found.memory)
 
     def everything() -> Any:
         return evaluate(snn, images, labels, batch_size=size.batch)
@@ -71,14 +82,22 @@ def throughput(report: common.Report, snn: Spiking, dataset: data.Dataset, size:
     report.record("latency, batch 1", latency, **one["one"].record(1))
 
 
-def compiled(snn: Spiking, images: np.ndarray, steps: int = 1, block: int = 1) -> tuple[float, int]:
-    """Seconds to trace and compile a simulation, and the bytes it needs beside its arguments."""
-    program = jax.jit(functools.partial(run, steps=steps, block=block))
+class Compiled(NamedTuple):
+    """A simulation's program, the seconds to get it, and the bytes it needs beside its inputs."""
+
+    program: Callable[..., Any]
+    seconds: float
+    memory: int
+
+
+def compiled(snn: Spiking, images: np.ndarray, steps: int = 1, block: int = 1) -> Compiled:
+    """Trace and compile a simulation of one batch."""
     began = time.perf_counter()
-    found = program.lower(snn, images, None).compile()
-    seconds = time.perf_counter() - began
-    memory = found.memory_analysis()
-    return seconds, memory.temp_size_in_bytes + memory.output_size_in_bytes
+    traced = jax.jit(functools.partial(run, steps=steps, block=block)).lower(snn, images, None)
+    program = traced.compile()
+    memory = program.memory_analysis()
+    total = memory.temp_size_in_bytes + memory.output_size_in_bytes
+    return Compiled(program, time.perf_counter() - began, total)
 
 
 def settled_mode(
@@ -187,17 +206,17 @@ def _inner(equation: Any) -> Iterator[Any]:
 
 def blocks(report: common.Report, snn: Spiking, images: np.ndarray, size: Size) -> None:
     """Eight steps in blocks of several sizes: the speed and the memory of each."""
-    batch, sizes = images[: size.batch // 4], (1, STEPS) if size is QUICK else (1, 2, 4, STEPS)
+    batch, sizes = images[: size.batch // 4], (STEPS,) if size is QUICK else (1, 2, 4, STEPS)
+    programs = {block: compiled(snn, batch, STEPS, block) for block in sizes}
     runs = {
-        f"{STEPS} steps, block {block}": functools.partial(
-            simulate, snn, batch, steps=STEPS, block=block
-        )
-        for block in sizes
+        str(block): functools.partial(found.program, snn, batch, None)
+        for block, found in programs.items()
     }
-    found = common.in_turn(runs, size.repeats)
-    for block, (name, timing) in zip(sizes, found.items(), strict=True):
-        memory = compiled(snn, batch, STEPS, block)[1]
+    timings = common.in_turn(runs, size.repeats)
+    for block, found in programs.items():
+        timing, memory = timings[str(block)], found.memory
         text = f"{len(batch) / timing.median:,.0f} images/s, {memory / 2**20:.1f} MiB"
+        name = f"{STEPS} steps, block {block}"
         report.record(name, text, bytes=memory, **timing.record(len(batch)))
 
 
@@ -209,8 +228,14 @@ def main(argv: list[str] | None = None) -> None:
     net = common.lenet(dataset)
     variables = common.trained(net, dataset, size.epochs, options.weights)
     snn = convert(variables, net.arch, k=1, bound=2, encoding=common.PIXELS)
-    report = common.Report("simulation", dataset=options.dataset, network="lenet_scatter k1B2")
-    accuracy = evaluate(snn, dataset.test_images, dataset.test_labels).accuracy_per_step[-1]
+    report = common.Report(
+        "simulation",
+        dataset=options.dataset,
+        network="lenet_scatter k1B2",
+        cores=options.cores or os.cpu_count(),
+    )
+    test = dataset.test_images, dataset.test_labels
+    accuracy = evaluate(snn, *test, batch_size=size.batch).accuracy_per_step[-1]
     report.record("accuracy of the weights", f"{accuracy:.1%}", value=accuracy)
     throughput(report, snn, dataset, size)
     settled_mode(report, snn, net, variables, dataset.test_images, size)

@@ -5,7 +5,7 @@ precision, with the compiled step of `jaxsnn.train`, and the same networks in Py
 same layers, batch norm, quantisers with straight-through gradients, Adam, float32, batch 128, the
 same images in the same run, in turn. PyTorch is measured in both memory formats; the faster counts.
 
-    python benchmarks/training.py [--quick] [--dataset digits|mnist] > training.jsonl
+    python benchmarks/training.py [--quick] [--dataset digits|mnist] [--cores 1] > training.jsonl
 
 --quick measures the quantised network alone.
 
@@ -15,6 +15,7 @@ Without PyTorch (pip install '.[bench]') only our own numbers are taken.
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -23,11 +24,9 @@ import common
 import jax
 import numpy as np
 
-from jaxsnn import data
-from jaxsnn.arch import Site, plan
+from jaxsnn import Net, Options, data, plan, train
+from jaxsnn.arch import Site
 from jaxsnn.classify import adam
-from jaxsnn.net import Net
-from jaxsnn.train import Options, train
 
 FORMATS = ("contiguous", "channels_last")
 
@@ -167,6 +166,12 @@ def torch_version() -> str | None:
     return torch.__version__
 
 
+def _set_torch_threads(count: int) -> None:
+    import torch
+
+    torch.set_num_threads(count)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Measure both networks."""
     options = common.arguments(__doc__, argv)
@@ -174,9 +179,15 @@ def main(argv: list[str] | None = None) -> None:
     if options.torch is None:
         message = "PyTorch is not installed: no comparison (pip install '.[bench]')"
         print(message, file=sys.stderr)
+    elif options.cores:
+        _set_torch_threads(options.cores)
     dataset = common.images_of(options, 2 * common.BATCH if options.quick else 11 * common.BATCH)
     report = common.Report(
-        "training", dataset=options.dataset, batch=common.BATCH, torch=options.torch
+        "training",
+        dataset=options.dataset,
+        batch=common.BATCH,
+        torch=options.torch,
+        cores=options.cores or os.cpu_count(),
     )
     for quantised in (True,) if options.quick else (True, False):
         compare(report, dataset, options, quantised)

@@ -2,12 +2,14 @@
 
 >>> import jax, numpy as np, jaxsnn
 >>> arch = jaxsnn.parse("8C3-P2-16", pool="conv", input_shape=(8, 8, 1))
->>> net = jaxsnn.Net(arch, jaxsnn.hidden(jaxsnn.neurons.quantised_relu(k=1, bound=2)))
+>>> activation = jaxsnn.hidden(jaxsnn.neurons.quantised_relu(k=1, bound=2))
+>>> net = jaxsnn.Net(arch, activation, initialiser=jaxsnn.Initialiser(hidden=0.5))
 >>> variables = jaxsnn.init_variables(net, jax.random.key(0))
 >>> snn = jaxsnn.convert(variables, arch, method="scatter", k=1, bound=2)
 >>> images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1), dtype=np.uint8)
->>> jaxsnn.simulate(snn, images, steps=1).readout.shape
-(1, 4, 10)
+>>> trace = jaxsnn.simulate(snn, images, steps=1)
+>>> trace.readout.shape, bool(trace.counters.spikes["dense1"].sum() > 0)
+((1, 4, 10), True)
 >>> jaxsnn.certify(snn, variables, images).equality
 'exact'
 """
@@ -21,7 +23,7 @@ from jaxsnn.encode import Encoding
 from jaxsnn.net import Net, forward, init_variables, initial_state
 from jaxsnn.neurons import Neuron
 from jaxsnn.simulate import Trace, simulate, unpack
-from jaxsnn.sitemap import SiteMap, hidden
+from jaxsnn.sitemap import Initialiser, SiteMap, hidden
 from jaxsnn.spiking import Spiking, settled, with_leaf, with_unit_dropout
 from jaxsnn.store import load, load_params, save
 from jaxsnn.sweep import Evaluation, Sweep, evaluate, sweep
@@ -34,6 +36,7 @@ __all__ = [
     "Certificate",
     "Encoding",
     "Evaluation",
+    "Initialiser",
     "Net",
     "Neuron",
     "Options",

@@ -27,7 +27,7 @@ from jaxsnn.net import Net
 from jaxsnn.simulate import check_input, run
 from jaxsnn.sitemap import SiteMap
 from jaxsnn.spiking import Spiking
-from jaxsnn.sweep import batches
+from jaxsnn.sweep import batches, check_stills
 
 EPSILON = 2.0**-24  # half a unit in the last place of float32, relative
 
@@ -66,6 +66,7 @@ def certify(
     Raises:
         ValueError: no images, or variables that do not belong to the architecture.
     """
+    check_stills(snn)
     images = np.asarray(images)
     if len(images) == 0:
         raise ValueError("there are no images to certify on")

@@ -48,7 +48,6 @@ def convert(
     bound: int,
     weights: SiteMap[quant.WeightQuantiser] | None = None,
     encoding: Encoding = PIXELS,
-    input_max: int = 255,
 ) -> Spiking:
     """Fold a trained network into integer kernels and thresholds.
 
@@ -60,7 +59,6 @@ def convert(
         bound: its upper bound ``B``.
         weights: the weight quantisers it was trained with; default: ternary, float ends.
         encoding: presentation and scale of the integer images.
-        input_max: largest ``|pixel|``.
 
     Raises:
         ValueError: an unknown method, a tree that does not belong to ``arch``, values that are not
@@ -74,7 +72,7 @@ def convert(
     levels = 2**k * int(bound)
     weights = weights or float_ends(quant.ternary())
     fold = _Fold(variables, k, levels, weights)
-    fold.units["input"], fold.highest["input"] = encoding.scale, input_max
+    fold.units["input"], fold.highest["input"] = encoding.scale, encoding.highest
     for site in plan(arch):
         fold.add(site)
     return Spiking(
@@ -204,7 +202,7 @@ class _Fold:
         if bound >= NEVER:
             raise ValueError(
                 f"{site.name}: a sum of its integer drive can reach {bound}, beyond int32 (2^31); "
-                "use fewer levels, a smaller input_max or a coarser weight grid"
+                "use fewer levels, a smaller Encoding.highest or a coarser weight grid"
             )
         accumulator = "float32" if bound < 2**24 else "int32"
         name = quantiser.name if quantiser.codes is not None else "grid"

@@ -14,14 +14,16 @@ class Encoding:
     """How an image is presented and what one unit of it is worth.
 
     Attributes:
-        presentation: "held" (the same current at every step), "onset" (in the first step only), or
-            "frames" (the input has a leading time axis and is streamed).
+        presentation: "held" (the same current at every step), "onset" (in the first step only, and
+            every bias with it), or "frames" (the input has a leading time axis and is streamed).
         scale: value of one input unit; ``1 / 256`` for uint8 pixels shown to a network that was
             trained on ``pixels / 256``.
+        highest: largest magnitude of an input unit, on which the bounds of all sums rest.
     """
 
     presentation: Presentation = "held"
     scale: float = 1.0
+    highest: int = 255
 
     def decode(self, images: Array) -> Array:
         """The floats that the ANN sees for ``images`` (any shape): float32."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -15,10 +16,12 @@ import numpy as np
 def write_bytes(path: str | Path, content: bytes) -> Path:
     """Write a file whole or not at all; missing folders are made.
 
-    The content goes to a temporary file in the same folder, which then replaces `path`.
+    The content goes to a temporary file in the same folder, which then replaces `path`; temporary
+    files of the same target that killed processes have left are removed first.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -29,6 +32,26 @@ def write_bytes(path: str | Path, content: bytes) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def _remove_leftovers(path: Path) -> None:
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.([1-9]\d*)\.tmp")
+    for entry in path.parent.iterdir():
+        if (match := pattern.fullmatch(entry.name)) and not _runs(int(match[1])):
+            entry.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    """Whether a process of this machine exists; true where that cannot be asked."""
+    if os.name != "posix":  # there signal 0 would not ask but interrupt
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def write_json(path: str | Path, obj: object) -> Path:

@@ -7,6 +7,7 @@ the int8 convolution wins. ``benchmarks/lowering.py`` measures the table below.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -21,6 +22,8 @@ DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 WIDE_CHANNELS = 64  # from here on int8 convolutions beat float32 ones on a CPU (measured)
 NARROW_CHANNELS = 64  # below, a CPU's kernel gradient is faster as matrix products (measured)
+LARGE_BATCH = 256  # beyond it a CPU convolves faster (measured: up to 4 times) in chunks,
+CHUNKS = range(64, 24, -1)  # whose maps stay in the cache; of so many images, the best first
 CHUNK = 16  # images whose patches stay in a CPU core's cache
 FEW_INPUTS, FEW_OUTPUTS = 4, 16  # up to here a CPU's direct convolution is slow (measured: 5 times)
 
@@ -93,7 +96,22 @@ def _convolution(x: Array, kernel: Array, strides: tuple[int, int], padding: Pad
     if inputs <= FEW_INPUTS and outputs <= FEW_OUTPUTS:
         width = block_width(columns, FEW_OUTPUTS // outputs + 1)
         return _widened(x, kernel, strides, padding, width)
-    return _direct(x, kernel, strides, padding, x.dtype)
+    direct = functools.partial(
+        _direct, kernel=kernel, strides=strides, padding=padding, sums=x.dtype
+    )
+    return direct(x) if kernel.shape[0] < 3 else _in_chunks(direct, x)
+
+
+def _in_chunks(apply: Callable[[Array], Array], x: Array) -> Array:
+    """``apply`` to a large batch part by part, where its size can be divided so.
+
+    Only ever forward: the gradient of a convolution inside a loop takes a slow path.
+    """
+    sizes = [size for size in CHUNKS if x.shape[0] % size == 0]
+    if not sizes or x.shape[0] <= LARGE_BATCH:
+        return apply(x)
+    out = lax.map(apply, x.reshape(-1, sizes[0], *x.shape[1:]))
+    return out.reshape(-1, *out.shape[2:])
 
 
 def _widened(

@@ -186,6 +186,7 @@ def integrate_and_fire(signed: bool = False) -> Neuron:
 
     def step(leaves: Leaves, state: State, drive: Array) -> tuple[State, Array]:
         threshold = leaves["threshold"]
+        _refuse_truncation(threshold, drive)
         potential = state[0] + drive.astype(threshold.dtype)
         up = potential >= threshold
         potential = potential - jnp.where(up, threshold, 0)
@@ -197,6 +198,15 @@ def integrate_and_fire(signed: bool = False) -> Neuron:
         return (potential, net - down), up.astype(jnp.int8) - down.astype(jnp.int8)
 
     return Neuron(init, step, fixed=fixed, spikes=(-1 if signed else 0, 1))
+
+
+def _refuse_truncation(threshold: Array, drive: Array) -> None:
+    integer, floating = jnp.integer, jnp.floating
+    if jnp.issubdtype(threshold.dtype, integer) and jnp.issubdtype(drive.dtype, floating):
+        raise ValueError(
+            f"the threshold is {threshold.dtype} but the drive {drive.dtype}, which it would "
+            "truncate; give integer kernels, or float thresholds"
+        )
 
 
 @neuron

@@ -83,8 +83,9 @@ def simulate(
     keys = image_keys(key, first_image, images.shape[-4])
     options = {"steps": steps, "block": block, "record": tuple(record), "counts": counts}
     if devices == 1:
-        return _simulate(snn, images, keys, **options)
-    return Trace(*_sharded(devices, tuple(options.items()), encode_axis(snn))(snn, images, keys))
+        return _simulate(snn.program, images, keys, **options)
+    shared = _sharded(devices, tuple(options.items()), encode_axis(snn))
+    return Trace(*shared(snn.program, images, keys))
 
 
 def image_keys(key: Array | None, first: int, batch: int) -> Array | None:
@@ -118,6 +119,13 @@ def check_input(snn: Spiking, images: Array | np.ndarray) -> Array:
             f"images are {images.dtype}, but the network takes integers worth "
             f"{snn.encoding.scale} each (uint8 pixels); pass the images before scaling"
         )
+    if whole and images.dtype != jnp.uint8 and images.size:
+        largest = int(np.abs(np.asarray(images, np.int64)).max())
+        if largest > snn.encoding.highest:
+            raise ValueError(
+                f"an input of {largest} is beyond Encoding.highest = {snn.encoding.highest}, which "
+                "the bounds of the sums rest on; convert with an encoding that admits it"
+            )
     return jnp.asarray(images)
 
 

@@ -75,6 +75,14 @@ class Spiking:
         return Net(self.arch, self.neurons, folded=True, accumulators=self.accumulators)
 
     @property
+    def program(self) -> "Spiking":
+        """The network without what only the host reads.
+
+        Networks of one shape then share a compiled program, whatever their weights' grid.
+        """
+        return replace(self, units=(), report=())
+
+    @property
     def quantised_ann(self) -> Net:
         """The network that it was converted from: batch norm, float masters."""
         return Net(self.arch, self.ann, self.weights)
@@ -107,13 +115,18 @@ def with_leaf(snn: Spiking, site: str, leaf: str, value: ArrayLike) -> Spiking:
     """The network with one fixed leaf (a threshold, a noise ratio) replaced.
 
     Raises:
-        ValueError: no such leaf, naming those there are.
+        ValueError: no such leaf, naming those there are, or another shape or dtype.
     """
     fixed = snn.variables["fixed"]
     if leaf not in fixed.get(site, {}):
         known = [f"{name}/{one}" for name, tree in fixed.items() for one in tree]
         raise ValueError(f"{site}/{leaf} is no fixed leaf; known: {', '.join(known)}")
-    tree = {**fixed, site: {**fixed[site], leaf: jnp.asarray(value)}}
+    new, old = jnp.asarray(value), fixed[site][leaf]
+    if new.shape != old.shape or new.dtype != old.dtype:
+        raise ValueError(
+            f"{site}/{leaf} is {old.dtype}{list(old.shape)}, given {new.dtype}{list(new.shape)}"
+        )
+    tree = {**fixed, site: {**fixed[site], leaf: new}}
     return replace(snn, variables={**snn.variables, "fixed": tree})
 
 

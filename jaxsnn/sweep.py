@@ -94,6 +94,7 @@ def evaluate(
         ValueError: no images, or images and labels of different length.
     """
     images = np.asarray(images)
+    check_stills(snn)
     _check_labels(images, labels)
     traces = []
     for rows, real in batches(len(images), batch_size, progress):
@@ -126,6 +127,16 @@ def evaluate(
 
 def _kept(trace: Trace) -> tuple[Array, metrics.Counters]:
     return trace.predictions, trace.counters
+
+
+def check_stills(snn: Spiking) -> None:
+    """Refuse networks whose input has its time axis in front of the images' axis.
+
+    Raises:
+        ValueError: the encoding streams frames.
+    """
+    if snn.encoding.presentation == "frames":
+        raise ValueError("a data set of frames has no image axis in front; stream it by simulate()")
 
 
 def _check_labels(images: np.ndarray, labels: Array | np.ndarray | None) -> None:
@@ -189,6 +200,7 @@ def sweep(
     Raises:
         ValueError: a horizon below 1, noise without keys or outside [0, 1], an unknown leaf.
     """
+    check_stills(snn)
     images = np.asarray(images)
     _check_labels(images, labels)
     horizons = (steps,) if isinstance(steps, int) else tuple(steps)
@@ -210,7 +222,7 @@ def sweep(
     for rows, real in batches(len(images), batch_size, progress):
         batch = check_input(snn, images[rows])
         numbers = jnp.asarray(rows)
-        found = _swept(snn, batch, numbers, values, where, max(horizons), block)
+        found = _swept(snn.program, batch, numbers, values, where, max(horizons), block)
         parts.append(jax.tree.map(lambda a, n=real: np.asarray(a)[..., :n], found))
     predictions, spikes, events = jax.tree.map(lambda *a: np.concatenate(a, axis=-1), *parts)
     shape = tuple(len(one[1]) for one in grid)

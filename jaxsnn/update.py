@@ -88,7 +88,8 @@ def programs(
         )
 
     update = _update(_gradients(task.loss, mesh_of(plan.devices)), optimiser, plan)
-    return jax.jit(initial), jax.jit(update, donate_argnums=0)
+    # Not jitted: a task draws in a program of its own, which is compiled for a single run.
+    return initial, jax.jit(update, donate_argnums=0)
 
 
 def mesh_of(devices: int) -> Mesh:

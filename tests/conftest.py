@@ -11,6 +11,8 @@ import pytest
 # JAX reads these when it is imported, so they stand before everything that imports it.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Tests compile many small programs and run each once or twice: quick compiles beat quick code.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 # No test is timed: a busy machine is slow, not wrong.
 hypothesis.settings.register_profile("jaxsnn", deadline=None, print_blob=True)

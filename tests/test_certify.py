@@ -26,7 +26,7 @@ def shifted(snn, site, channel, by):
 
 @pytest.mark.parametrize("gammas", ["positive", "mixed", "with_zero"])
 def test_random_networks_are_exact(gammas):
-    arch, variables, snn, images = network(gammas=gammas)
+    _arch, variables, snn, images = network(gammas=gammas)
     proof = certify(snn, variables, images, batch_size=10)  # 16 images: the second batch is padded
     assert proof.equality == "exact"
     assert proof.mismatches == proof.predictions == 0
@@ -38,7 +38,7 @@ def test_random_networks_are_exact(gammas):
 
 
 def test_silent_and_saturated_shares_against_numpy():
-    arch, variables, snn, images = network(gammas="mixed")
+    _arch, variables, snn, images = network(gammas="mixed")
     proof = certify(snn, variables, images, batch_size=6)
     counts = simulate(snn, images, steps=1, counts=True).counts
     for layer in proof.layers:
@@ -52,7 +52,7 @@ def test_silent_and_saturated_shares_against_numpy():
 
 def test_a_broken_table_is_found_by_the_integer_ann_and_named():
     # Thresholds out of order: counting them and searching among them disagree.
-    arch, variables, snn, images = network(gammas="mixed")
+    _arch, variables, snn, images = network(gammas="mixed")
     own = snn.variables["fixed"]["conv2"]["thresholds"]
     broken = with_leaf(snn, "conv2", "thresholds", own.at[:, 3].set(own[::-1, 3]))
     proof = certify(broken, variables, images)
@@ -68,7 +68,7 @@ def test_a_broken_table_is_found_by_the_integer_ann_and_named():
 
 
 def test_a_wrong_threshold_passes_the_integer_ann_and_is_named_by_the_float_one():
-    arch, variables, snn, images = network(gammas="mixed")
+    _arch, variables, snn, images = network(gammas="mixed")
     broken = shifted(snn, "conv2", 5, 2)
     proof = certify(broken, variables, images, batch_size=5)
     assert proof.equality == "approximate"
@@ -95,7 +95,7 @@ def test_a_wrong_threshold_passes_the_integer_ann_and_is_named_by_the_float_one(
 
 
 def test_the_first_difference_is_first_in_layer_order_across_batches():
-    arch, variables, snn, images = network(gammas="mixed")
+    _arch, variables, snn, images = network(gammas="mixed")
     dark = np.zeros_like(images[:1])
     trial = np.concatenate([dark, images[:3]])
     counts = simulate(snn, trial, steps=1, counts=True).counts
@@ -114,7 +114,7 @@ def test_the_first_difference_is_first_in_layer_order_across_batches():
 
 
 def test_a_forgotten_flip_of_the_mean_passes_the_integer_ann_only():
-    arch, variables, snn, images = network(gammas="mixed")
+    arch, variables, _snn, images = network(gammas="mixed")
     # Fold as if the mean had the other sign: a consistent, wrong network.
     wrong = jax.tree.map(np.array, variables)
     norm = wrong["batch_stats"]["conv2"]["norm"]
@@ -129,7 +129,7 @@ def test_a_forgotten_flip_of_the_mean_passes_the_integer_ann_only():
 
 
 def test_ties_are_recognised_and_near_ties_are_not():
-    arch, variables, snn = levels_network()
+    _arch, variables, snn = levels_network()
     images = np.arange(256, dtype=np.uint8).reshape(-1, 1, 1, 1)
     # Pixels 64 and 192 lie on boundaries of channel 0; the norm's epsilon, cancelled here in
     # float64, is not in float32. Moving a threshold by one pixel makes exactly the neuron at that
@@ -170,7 +170,7 @@ def test_pools_are_certified():
 
 
 def test_refusals():
-    arch, variables, snn, images = network()
+    _arch, variables, snn, images = network()
     with pytest.raises(ValueError, match="no images"):
         certify(snn, variables, images[:0])
     with pytest.raises(ValueError, match="conv1: neuron 'unit_dropout' has no integer ANN"):

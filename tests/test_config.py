@@ -167,7 +167,6 @@ def test_an_unknown_stage_is_refused_with_the_nearest(capsys):
         ("--validation -1", "validation is -1"),
         ("--noise_seeds 0", "noise_seeds is 0"),
         ("--block 0", "block is 0"),
-        ("--out=", "out is ''"),
         ("--k 1.5", "--k"),
         ("--mode sleeping", "--mode"),
     ],

@@ -147,7 +147,7 @@ def test_check_12_without_the_sign_flip_the_counts_differ():
 
 
 def test_a_zero_scale_is_a_constant_level():
-    layers, _, _, snn, images = converted(4, gammas="with_zero")
+    _layers, _, _, snn, images = converted(4, gammas="with_zero")
     thresholds = np.asarray(snn.variables["fixed"]["conv1"]["thresholds"])
     # Offset 0.75 is the boundary of level 2, which it reaches.
     assert thresholds[:, 0].tolist() == [ALWAYS, ALWAYS, NEVER, NEVER]
@@ -216,13 +216,22 @@ def test_ternary_sums_beyond_float32_are_held_in_int32_and_refused_beyond_that()
     variables = levels_network()[1]
     variables = {**variables, "params": {**variables["params"]}}
     variables["params"]["readout"] = {"kernel": np.ones((2, 2), np.float32)}
-    wide = convert(variables, arch, k=0, bound=1, weights=TERNARY, input_max=2**24)
+    wide = convert(
+        variables, arch, k=0, bound=1, weights=TERNARY, encoding=Encoding("onset", 1 / 256, 2**24)
+    )
     assert wide.report[0].accumulator == "int32"
     assert wide.report[0].bound == 2**24
     images = np.full((1, 1, 1, 1), 2**24, np.int32)
     assert simulate(wide, images, steps=1).readout.shape == (1, 1, 2)
     with pytest.raises(ValueError, match=r"dense1: a sum of its integer drive can reach 21474836"):
-        convert(variables, arch, k=0, bound=1, weights=TERNARY, input_max=2**31 - 1)
+        convert(
+            variables,
+            arch,
+            k=0,
+            bound=1,
+            weights=TERNARY,
+            encoding=Encoding("onset", 1 / 256, 2**31 - 1),
+        )
 
 
 @pytest.mark.parametrize("value", [0.1, -3.25, 2.0**-20])
@@ -244,7 +253,7 @@ def test_a_bias_too_large_for_its_grid_is_refused():
         "kernel": np.full((2, 3), 1e-7, np.float32) * np.float32([1.1, 0.7, 0.3]),
         "bias": np.float32([0, 1e4, 0]),
     }
-    with pytest.raises(ValueError, match="readout: .*bias"):
+    with pytest.raises(ValueError, match=r"readout: .*bias"):
         convert(variables, arch, k=1, bound=2)
 
 
@@ -313,7 +322,7 @@ def test_refusals_name_the_layer_and_the_reason(path, value, message):
 
 def test_a_missing_bias_is_refused():
     _, arch, variables = build(8, bias=True)
-    with pytest.raises(ValueError, match="dense1.*bias"):
+    with pytest.raises(ValueError, match=r"dense1.*bias"):
         convert(changed(variables, ("params", "dense1", "bias"), None), arch, k=1, bound=2)
 
 

@@ -6,8 +6,11 @@ import dataclasses
 import io
 import json
 import math
+import os
 import re
+import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from jaxsnn import report
+from jaxsnn import files, report
 from jaxsnn.report import Results
 from jaxsnn.results import ENTRY_KEYS
 
@@ -109,6 +112,36 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
         report.write_bytes(path, b"new and longer")
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+KILLED_WRITER = """
+import os, runpy, signal, sys
+files = runpy.run_path(sys.argv[1])
+os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+files["write_bytes"](sys.argv[2], b"half")
+"""
+
+
+def test_the_next_write_removes_what_a_killed_one_has_left(tmp_path: Path):
+    path = report.write_bytes(tmp_path / "model [1].npz", b"old")
+    writer = subprocess.run(
+        [sys.executable, "-c", KILLED_WRITER, files.__file__, str(path)], check=False
+    )
+    assert writer.returncode == -signal.SIGKILL
+    (left,) = set(tmp_path.iterdir()) - {path}  # the killed process did write something
+    assert left.name.startswith(".model [1].npz.")
+    gone = left.name.split(".")[-2]
+    others = {
+        f".model [1].npz.{os.getppid()}.tmp",  # another process, which may still be writing
+        f".other.npz.{gone}.tmp",
+        ".model [1].npz.notes.tmp",
+        f"model [1].npz.{gone}.tmp",
+    }
+    for name in others:
+        (tmp_path / name).write_bytes(b"kept")
+    report.write_bytes(path, b"new")
+    assert {entry.name for entry in tmp_path.iterdir()} == {path.name, *others}
+    assert path.read_bytes() == b"new"
 
 
 @pytest.mark.parametrize("content", [b"", b'{"a": 1', b"\xff\xfe", b'{"a": 1} trailing'])

@@ -309,11 +309,11 @@ def child(code: str, cache: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", setup + code], env=environment)
 
 
-def wait_for(condition, process: subprocess.Popen[bytes]) -> None:
+def wait_for(condition, process: subprocess.Popen[bytes], pause: float) -> None:
     """Return as soon as the condition holds; the process must still be running then."""
     while not condition():
         assert process.poll() is None, f"the run ended early with {process.returncode}"
-        time.sleep(0.001)
+        time.sleep(pause)
 
 
 def stopped_while_writing(folder: Path, process: subprocess.Popen[bytes]) -> bool:
@@ -346,11 +346,11 @@ def test_three_kills_lose_nothing(tmp_path):
         try:
             # Checkpoints beyond the last run's newest one prove that this run has resumed.
             checkpoints, before = Checkpoints(folder), max(reached, 0)
-            wait_for(lambda: max(checkpoints.steps(), default=-1) > before, process)  # noqa: B023
+            wait_for(lambda: max(checkpoints.steps(), default=-1) > before, process, 0.01)  # noqa: B023
             if number < 2:
                 time.sleep(delays[number])
             else:
-                wait_for(lambda: stopped_while_writing(folder, process), process)  # noqa: B023
+                wait_for(lambda: stopped_while_writing(folder, process), process, 0.001)  # noqa: B023
             assert process.poll() is None
         finally:
             process.kill()

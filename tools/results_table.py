@@ -154,7 +154,8 @@ def _noise(results: Results, ratio: float) -> str:
     for entry in results.noise or []:
         if entry["ratio"] == ratio:
             accuracies = entry["accuracy"]
-            return f"{_percent(sum(accuracies) / len(accuracies))} ({len(accuracies)} seeds)"
+            seeds = f"{len(accuracies)} seed{'s' if len(accuracies) > 1 else ''}"
+            return f"{_percent(sum(accuracies) / len(accuracies))} ({seeds})"
     return "–"
 
 

@@ -6,6 +6,7 @@ else that differs is refused, both values named.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -125,11 +126,16 @@ def held_out(data: Dataset, validation: int | None) -> int:
 
 def schedules(phases: Sequence[Mapping[str, Any]]) -> tuple[optax.GradientTransformation, Schedule]:
     """Adam, and the learning rate of every global step, over all phases."""
-    rates = [
-        adam(one["learning_rate"], one["schedule"], one["epochs"] * one["steps_per_epoch"])[1]
-        for one in phases
-    ]
-    joined = optax.join_schedules(rates, [one["first_step"] for one in phases[1:]])
+    names = ("learning_rate", "schedule", "epochs", "steps_per_epoch", "first_step")
+    return _schedules(tuple(tuple(one[name] for name in names) for one in phases))
+
+
+@functools.lru_cache(maxsize=64)  # equal phases give the same optimiser, which compiles once
+def _schedules(
+    phases: tuple[tuple[Any, ...], ...],
+) -> tuple[optax.GradientTransformation, Schedule]:
+    rates = [adam(rate, course, epochs * steps)[1] for rate, course, epochs, steps, _ in phases]
+    joined = optax.join_schedules(rates, [first for *_, first in phases[1:]])
     return optax.adam(joined), joined
 
 

@@ -1,0 +1,122 @@
+"""Every benchmark runs and says what it should; no number is checked against a clock."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsnn import Net, hidden, init_variables, neurons, plan, zoo
+from jaxsnn.arrays import flatten, save_arrays
+
+FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
+OURS = ("common", "training", "simulation", "lowering")
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """Import a script of the folder, and forget it afterwards."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    for name in OURS:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield importlib.import_module
+    for name in OURS:
+        sys.modules.pop(name, None)
+
+
+def records(capsys):
+    """The JSON lines of stdout by name, and stderr."""
+    printed = capsys.readouterr()
+    return {line["name"]: line for line in map(json.loads, printed.out.splitlines())}, printed.err
+
+
+@pytest.mark.slow
+def test_simulation(benchmark, capsys, tmp_path):
+    weights = tmp_path / "model.npz"
+    fresh = init_variables(Net(zoo.lenet_scatter, hidden(neurons.identity())), jax.random.key(0))
+    save_arrays(weights, {name: np.asarray(leaf) for name, leaf in flatten(fresh).items()}, {})
+    benchmark("simulation").main(["--quick", "--weights", str(weights)])
+    found, table = records(capsys)
+    for name in ("simulation", "latency, batch 1", "4 seeds apart", "8 steps, block 8"):
+        assert found[name]["images_per_s"] > 0
+        assert {"versions", "device", "commit", "best_ms", "median_ms"} <= found[name].keys()
+    # These do not depend on the clock.
+    assert found["sweep equals its single runs"]["value"] is True
+    assert found["sweep: compiles"]["value"] == 1
+    assert found["sweep: encoder drives per batch"]["value"] == 1
+    assert found["memory, batch 100"]["bytes"] > found["memory, batch 1"]["bytes"]
+    assert "met" in table
+
+
+@pytest.mark.slow
+def test_training(benchmark, capsys):
+    training = benchmark("training")
+    training.main(["--quick"])
+    found, table = records(capsys)
+    assert found["k1B2 jaxsnn"]["images"] == 256
+    assert found["k1B2 jaxsnn"]["images_per_s"] > 0
+    assert found["k1B2 compile"]["goal"] == "<= 15"
+    if training.torch_version() is None:
+        assert "PyTorch is not installed" in table
+        assert not any("torch" in name for name in found)
+        pytest.skip("torch is not installed (extra bench): no comparison")
+    assert found["k1B2 images/s over torch's"]["value"] > 0
+    assert abs(found["k1B2 loss difference"]["value"]) < 0.05
+
+
+def test_the_networks_compared_are_the_same(benchmark):
+    """In full precision PyTorch's network gives the loss of ours."""
+    pytest.importorskip("torch", reason="torch is not installed (extra bench)")
+    training, common = benchmark("training"), benchmark("common")
+    dataset = common.images_of(common.arguments("", []), common.BATCH)
+    net = common.lenet(dataset, quantised=False)
+    variables = init_variables(net, jax.random.key(0))
+    assert abs(training.loss_difference(net, dataset, variables, quantised=False)) < 1e-4
+
+
+def test_lowering(benchmark, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["lowering.py", "--quick", "--only", "lenet.conv4"])
+    benchmark("lowering").main()
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {line["lowering"] for line in lines} >= {"direct", "patches"}
+    assert all(line["exact"] for line in lines if line["pass"] == "forward")
+
+
+def test_goals_are_called_met_and_not_met(benchmark, capsys):
+    report = benchmark("common").Report("trial")
+    assert report.goal("fast", 2.0, 1, at_least=True)
+    assert not report.goal("slow", 1.21, 1.2, at_least=False)
+    found, _ = records(capsys)
+    assert found["fast"]["met"]
+    assert found["slow"]["goal"] == "<= 1.2"
+    assert not found["slow"]["met"]
+
+
+def test_ratio_is_the_median_of_the_rounds(benchmark):
+    timing = benchmark("common").Timing
+    ours, theirs = timing(9.0, (1.0, 10.0, 3.0)), timing(9.0, (2.0, 4.0, 3.0))
+    assert theirs.over(ours) == 1.0  # rounds: 2, 0.4, 1
+    assert (ours.best, ours.median) == (1.0, 3.0)
+
+
+def test_multiply_accumulates_of_a_program(benchmark):
+    macs = benchmark("simulation").macs
+    site = plan(zoo.lenet_scatter)[0]
+    x, kernel = jnp.zeros((3, *site.in_shape)), jnp.zeros(site.kernel_shape)
+
+    @jax.jit
+    def program(x, kernel):
+        def body(total, part):
+            out = jax.lax.conv_general_dilated(
+                part[None], kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+            return total + jnp.sum(out[0, 0] @ jnp.ones((16, 5))), None
+
+        return jax.lax.scan(body, 0.0, x)[0]
+
+    # Three images: the encoder's own count, and 28 rows times 16 x 5.
+    assert macs(jax.make_jaxpr(program)(x, kernel).jaxpr) == 3 * (site.macs + 28 * 16 * 5)

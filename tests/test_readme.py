@@ -1,0 +1,178 @@
+"""The README and its companions say what is true: commands, example, table, modules, links."""
+
+import dataclasses
+import doctest
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+from test_layers import PACKAGE, ROWS
+
+from jaxsnn.config import LeNetScatter, parse_command, to_json
+from jaxsnn.results import Results, write_results
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/from_the_originals.md")
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("results_table", ROOT / "tools/results_table.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def between(name, text=README):
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    assert text.count(start) == text.count(end) == 1
+    return text.split(start)[1].split(end)[0]
+
+
+def test_the_test_command_can_be_read_by_the_checks():
+    lines = [line for line in between("test-command").splitlines() if line.strip()]
+    assert lines[0] == "```sh"
+    assert lines[2:] == ["```"]
+    assert lines[1].startswith("python -m pip install ")
+    assert lines[1].endswith(" && python -m pytest")
+
+
+def test_the_example_runs_and_is_short(tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 2
+    # a blank line ends the last expected output, or doctest would read the fence as part of it
+    assert all(block.endswith("\n\n") for block in blocks)
+    assert len(doctest.DocTestParser().get_examples(blocks[1])) <= 15
+    test = doctest.DocTestParser().get_doctest(README, {}, "README.md", "README.md", 0)
+    report = []
+    options = doctest.NORMALIZE_WHITESPACE
+    failed = doctest.DocTestRunner(optionflags=options).run(test, out=report.append)
+    assert not failed.failed, "".join(report)
+    assert failed.attempted > 15
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_and_named_files_exist(document):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert ((ROOT / document).parent / target).exists(), f"{document} links to {target}"
+    pattern = r"`((?:jaxsnn|tests|tools|experiments|benchmarks|docs|\.ci)/[\w./]*\w)`"
+    for name in re.findall(pattern, text):
+        assert (ROOT / name).exists(), f"{document} names {name}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_command_of_the_experiment_is_accepted(document):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    commands = re.findall(r"python experiments/mnist_lenet\.py([^`\n]*)", text)
+    for words in commands:
+        if "--help" not in words:
+            parse_command(LeNetScatter, words.replace("'", "").split())
+
+
+def test_the_architecture_lists_the_modules_in_the_order_of_their_layers():
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    rows = [row.strip("|").split("|")[:2] for row in between("layers", text).strip().splitlines()]
+    listed = [(layer.strip(), *re.findall(r"`(\w+)`", names)) for layer, names in rows[2:]]
+    here = [
+        (layer, *(n for n in names if (PACKAGE / n).is_dir() or (PACKAGE / f"{n}.py").exists()))
+        for layer, *names in ROWS
+    ]
+    assert [set(row) for row in listed] == [set(row) for row in here if len(row) > 1]
+
+
+def test_the_results_table_is_current(tool, capsys):
+    assert tool.main(["--check"]) == 0, capsys.readouterr().out
+
+
+@pytest.fixture
+def readme(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text("before\n<!-- results -->\nold\n<!-- /results -->\nafter\n")
+    return path
+
+
+def results(**changes):
+    fields = {
+        "epochs_run": 15, "ann_accuracy": 0.993, "snn_accuracy": 0.993, "equality": "exact",
+        "mismatches": {"neurons": 0, "predictions": 0, "compared": 10_000},
+        "spikes_per_image": 16_843.9, "sops_per_image": 3_240_042.0, "device": "2 cores",
+        "seconds": {"compile": 1.0, "train": 930.0, "simulate": 9.0},
+        "noise": [{"ratio": 0.1, "accuracy": [0.99, 0.98]}, {"ratio": 0.2, "accuracy": [0.97]}],
+        "paper": {"ann_accuracy": 0.9937, "snn_accuracy": 0.9937},
+    }  # fmt: skip
+    named = {"experiment": "mnist_lenet", "system": "scatter_gather", "dataset": "mnist"}
+    return Results(**named, **{"setting": "k1B2", **fields, **changes})
+
+
+def rows_of(path):
+    found = between("results", path.read_text(encoding="utf-8")).strip().splitlines()[2:]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in found]
+
+
+def test_without_results_all_rows_are_not_run(tool, readme, tmp_path):
+    arguments = ["--readme", str(readme), "--results", str(tmp_path / "results")]
+    assert tool.main([*arguments, "--check"]) == 1
+    assert tool.main(arguments) == 0
+    assert tool.main([*arguments, "--check"]) == 0
+    text = readme.read_text(encoding="utf-8")
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    rows = rows_of(readme)
+    # full precision, six quantised settings, the paper's 200 epochs
+    assert len(rows) == 8
+    assert {row[2] for row in rows} == {"not run"}
+    commands = [row[1] for row in rows]
+    for k, bound in ((0, 2), (0, 4), (1, 1), (1, 4)):
+        assert f"`python experiments/mnist_lenet.py --k {k} --B {bound}`" in commands
+    (long,) = [command for command in commands if "--epochs 200" in command]
+    assert "--learning-rate 0.0001 --schedule constant" in long
+
+
+def test_a_result_becomes_a_row(tool, readme, tmp_path):
+    folder = tmp_path / "results/mnist_lenet/k1B2"
+    write_results(folder, results())
+    config = LeNetScatter(batch_size=64, out="elsewhere")
+    (folder / "config.json").write_text(to_json(config, [{"epochs": 15}]))
+    assert tool.main(["--readme", str(readme), "--results", str(tmp_path / "results")]) == 0
+    (row,) = [row for row in rows_of(readme) if row[2] == "15"]
+    assert row == [
+        "mnist, k1B2", "`python experiments/mnist_lenet.py --k 1 --B 2 --batch-size 64`", "15",
+        "2 cores", "15.5 min", "99.30 %", "99.30 %", "exact", "0, 0", "16,844", "3,240,042",
+        "98.50 % (2 seeds)", "97.00 % (1 seed)",
+        "99.37 % (missed by 0.07), 99.37 % (missed by 0.07)",
+    ]  # fmt: skip
+    assert len(rows_of(readme)) == 8  # the short run has a row; the long one is still not run
+
+
+def test_the_long_run_is_done_by_its_epochs(tool, readme, tmp_path):
+    write_results(tmp_path / "results/long/k1B2", results(epochs_run=200))
+    assert tool.main(["--readme", str(readme), "--results", str(tmp_path / "results")]) == 0
+    assert not [row for row in rows_of(readme) if row[2] == "not run" and "200" in row[1]]
+
+
+def test_broken_results_and_lost_markers_are_refused(tool, readme, tmp_path, capsys):
+    path = write_results(tmp_path / "results/mnist_lenet/k1B2", results())
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "extra": 1}))
+    arguments = ["--readme", str(readme), "--results", str(tmp_path / "results")]
+    before = readme.read_text()
+    assert tool.main(arguments) == 2
+    assert str(path) in capsys.readouterr().err
+    path.unlink()
+    readme.write_text("nothing")
+    assert tool.main(arguments) == 2
+    assert "<!-- results -->" in capsys.readouterr().err
+    assert before != readme.read_text() == "nothing"
+
+
+def test_the_tool_names_only_flags_that_exist(tool):
+    for config in tool.WANTED:
+        words = tool.command(config).removeprefix(tool.SCRIPT).split()
+        assert parse_command(LeNetScatter, words) == ("all", config)
+    changed = dataclasses.replace(LeNetScatter(), noise_ratio=(0.1, 0.3), limit_train=7)
+    words = tool.command(changed).removeprefix(tool.SCRIPT).split()
+    assert parse_command(LeNetScatter, words)[1] == changed
