@@ -24,7 +24,7 @@ WIDE_CHANNELS = 64  # from here on int8 convolutions beat float32 ones on a CPU 
 NARROW_CHANNELS = 64  # below, a CPU's kernel gradient is faster as matrix products (measured)
 LARGE_BATCH = 256  # beyond it a CPU convolves faster (measured: up to 4 times) in chunks,
 CHUNKS = range(64, 24, -1)  # whose maps stay in the cache; of so many images, the best first
-CHUNK = 16  # images whose patches stay in a CPU core's cache
+CHUNK = 8  # images whose shifted copies stay in a CPU core's cache
 FEW_INPUTS, FEW_OUTPUTS = 4, 16  # up to here a CPU's direct convolution is slow (measured: 5 times)
 
 
@@ -164,12 +164,11 @@ _convolution.defvjp(_forward, _backward)
 def kernel_gradient(
     x: Array, gradient: Array, shape: tuple[int, ...], strides: tuple[int, int], padding: Padding
 ) -> Array:
-    """Gradient of a convolution with respect to its kernel, as matrix products.
+    """Gradient of a convolution with respect to its kernel, as one matrix product a chunk.
 
-    Takes ``width`` neighbouring output columns at once: the input columns they see times their
-    gradients is one product with a block-Toeplitz result, whose diagonals add up to the kernel's
-    gradient. That is ``(width + k - 1) / k`` times the necessary multiplications, in matrices wide
-    enough to run well; chunks of images keep the operands in the cache.
+    On the left the input with its neighbouring columns, one for each column of the kernel; on the
+    right the output's gradient shifted by each row of the kernel. Copies of a narrow gradient are
+    smaller than those of whole patches, and chunks of images keep both in the cache.
 
     Args:
         x: ``[N, H, W, C_in]`` float32.
@@ -180,29 +179,30 @@ def kernel_gradient(
     """
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     images, rows, columns, channels_out = gradient.shape
-    width = block_width(columns, 2)
-    seen, reach = (width - 1) * strides[1] + shape[1], (rows - 1) * strides[0] + 1
+    height, width, channels_in, _ = shape
+    below = x.shape[1] - (rows - 1) * strides[0] - 1  # rows under the last window's first one
+    reach = (columns - 1) * strides[1] + 1
     chunk = CHUNK if images % CHUNK == 0 else images
 
     def add_chunk(total: Array, operands: tuple[Array, Array]) -> tuple[Array, None]:
         x, gradient = operands
-        starts = range(0, columns * strides[1], width * strides[1])
-        blocks = jnp.stack([x[:, :, start : start + seen] for start in starts], axis=2)
-        shifted = [blocks[:, row : row + reach : strides[0]] for row in range(shape[0])]
-        gradient = gradient.reshape(-1, width * channels_out)
-        products = [part.reshape(-1, seen * shape[2]).T @ gradient for part in shifted]
-        return total + jnp.stack(products), None
+        zero, same = jnp.zeros((), x.dtype), (0, 0, 0)
+        seen = [x[:, :, column : column + reach : strides[1]] for column in range(width)]
+        shifted = [
+            lax.pad(gradient, zero, (same, (row, below - row, strides[0] - 1), same, same))
+            for row in range(height)
+        ]
+        left = jnp.concatenate(seen, axis=-1).reshape(-1, width * channels_in)
+        right = jnp.concatenate(shifted, axis=-1).reshape(-1, height * channels_out)
+        return total + left.T @ right, None
 
     chunks = (
         x.reshape(-1, chunk, *x.shape[1:]),
         gradient.reshape(-1, chunk, *gradient.shape[1:]),
     )
-    zeros = jnp.zeros((shape[0], seen * shape[2], width * channels_out), x.dtype)
+    zeros = jnp.zeros((width * channels_in, height * channels_out), x.dtype)
     total = lax.scan(add_chunk, zeros, chunks)[0]
-    total = total.reshape(shape[0], seen, shape[2], width, channels_out)
-    starts = [column * strides[1] for column in range(width)]
-    diagonals = [total[:, start : start + shape[1], :, i] for i, start in enumerate(starts)]
-    return functools.reduce(jnp.add, diagonals)
+    return total.reshape(width, channels_in, height, channels_out).transpose(2, 0, 1, 3)
 
 
 def _average_pool(x: Array, site: Site) -> Array:
