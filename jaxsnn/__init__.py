@@ -14,11 +14,12 @@
 'exact'
 """
 
-from jaxsnn import neurons, zoo
+from jaxsnn import neurons, quant, zoo
 from jaxsnn.arch import Arch, format, parse, plan, totals
 from jaxsnn.certificate import Certificate
 from jaxsnn.certify import certify
-from jaxsnn.convert import convert
+from jaxsnn.classify import classification
+from jaxsnn.convert import convert, float_ends
 from jaxsnn.encode import Encoding
 from jaxsnn.net import Net, forward, init_variables, initial_state
 from jaxsnn.neurons import Neuron
@@ -46,8 +47,10 @@ __all__ = [
     "Task",
     "Trace",
     "certify",
+    "classification",
     "convert",
     "evaluate",
+    "float_ends",
     "format",
     "forward",
     "hidden",
@@ -58,6 +61,7 @@ __all__ = [
     "neurons",
     "parse",
     "plan",
+    "quant",
     "save",
     "settled",
     "simulate",

@@ -20,7 +20,6 @@ from jaxsnn.arch import Arch, Conv, Shape, Site, format, parse, plan, totals
 
 _OPTIONS = ("classes", "pool", "input_shape", "norm", "head_pool", "head_bias", "head_neuron")
 _NUMBERS = ("parameters", "norm parameters", "neurons", "MACs", "max fan-out")
-_DATASETS = ("digits", "mnist", "fashion_mnist")
 _PIPE_WIDTH = 180  # columns where the output is no terminal, so that no cell is cut
 
 
@@ -149,14 +148,12 @@ def _size(shape: Shape) -> str:
 
 
 def _data(chosen: argparse.Namespace, console: Console) -> None:
-    data = importlib.import_module("jaxsnn.data")  # needs packages that `describe` does without
-    locations = getattr(data, "locations", None)
-    if locations is None:
-        raise ValueError("jaxsnn.data has no list of places (locations); update jaxsnn")
+    from jaxsnn.data import NAMES, locations  # needs packages that `describe` does without
+
     table = Table(title="places in the order of the search")
     for column in ("data set", "place", "exists"):
         table.add_column(column, overflow="fold")
-    for name in getattr(data, "NAMES", _DATASETS):
+    for name in NAMES:
         places: list[Path] = locations(name, chosen.data_dir)
         for place in places:
             table.add_row(name, str(place), "yes" if place.exists() else "no")

@@ -83,7 +83,7 @@ class Certificate:
         origins_are_ties: every origin against the float ANN is a tie.
         first_difference: the first differing neuron in layer order against the integer ANN, else
             against the float ANN where an origin is no tie, else None.
-        layers: one proof per layer.
+        layers: one proof per layer of neurons, then one per head (summed readouts, logits).
     """
 
     equality: str

@@ -22,18 +22,20 @@ from jaxsnn import neurons
 from jaxsnn.arch import Site
 from jaxsnn.certificate import Certificate, Difference, LayerProof
 from jaxsnn.convert import Variables, affine, snapped
-from jaxsnn.metrics import spiking_sites
-from jaxsnn.net import Net
+from jaxsnn.metrics import head_sites, spiking_sites
 from jaxsnn.simulate import check_input, run
 from jaxsnn.sitemap import SiteMap
-from jaxsnn.spiking import Spiking
+from jaxsnn.spiking import Spiking, settled
 from jaxsnn.sweep import batches, check_stills
 
 EPSILON = 2.0**-24  # half a unit in the last place of float32, relative
 
 
 class _Batch(NamedTuple):
-    """Arrays of one batch: final counts and levels per site ``[B, ...]``, predictions ``[B]``."""
+    """Arrays of one batch: counts and levels per site and head ``[B, ...]``, predictions ``[B]``.
+
+    The heads' ``end_to_end`` are the float ANN's logits.
+    """
 
     counts: dict[str, Any]
     integer: dict[str, Any]
@@ -70,7 +72,7 @@ def certify(
     images = np.asarray(images)
     if len(images) == 0:
         raise ValueError("there are no images to certify on")
-    integer_ann(snn)  # refuses neurons that have none
+    settled(snn)  # refuses neurons that have no integer ANN
     floats = snapped(variables, snn)
     tally = _Tally(snn, variables)
     for rows, real in batches(len(images), batch_size, progress):
@@ -80,43 +82,29 @@ def certify(
     return tally.certificate(steps)
 
 
-def integer_ann(snn: Spiking) -> Net:
-    """The integer ANN over the folded tree: every neuron replaced by its settled level."""
-    levels = [(s.name, _settled(snn, s)) for s in spiking_sites(snn.arch)]
-    return snn.net.clone(neurons=SiteMap(neurons.identity(), by_name=tuple(levels)))
-
-
-def _settled(snn: Spiking, site: Site) -> neurons.Neuron:
-    neuron = snn.neurons.at(site)
-    if neuron.settled is None:
-        raise ValueError(
-            f"{site.name}: neuron {neuron.name!r} has no integer ANN to be compared with"
-            " (noise and delays are switched off for a certificate)"
-        )
-    return neuron.settled
-
-
 @functools.partial(jax.jit, static_argnames=("steps",))
 def _compare(snn: Spiking, floats: Variables, images: Array, steps: int) -> _Batch:
     trace = run(snn, images, None, steps=steps, block=1, counts=True)
-    integer = integer_ann(snn)
+    integer = settled(snn).net
     whole = net_module.forward(integer, snn.variables, images)
     reference = net_module.forward(snn.quantised_ann, floats, snn.encoding.decode(images))
     names = [site.name for site in spiking_sites(snn.arch)]
-    end_to_end = {
+    heads = [site.name for site in head_sites(snn.arch)]
+    levels = {
         name: jnp.round(reference.outs[name][0] / snn.unit(name)).astype(jnp.int32)
         for name in names
     }
-    forced = {name: level[None] for name, level in end_to_end.items()}
+    forced = {name: level[None] for name, level in levels.items()}
     fed = net_module.forward(integer, snn.variables, images, forced=forced)
     drives = snn.net.clone(neurons=SiteMap(neurons.identity()))
     drive = net_module.forward(drives, snn.variables, images, forced=forced)
     step = jnp.arange(1, steps + 1)[:, None]
     return _Batch(
-        counts=trace.counts,
-        integer={name: whole.outs[name][0] for name in names},
-        end_to_end=end_to_end,
-        fed={name: fed.outs[name][0] for name in names},
+        counts=trace.counts
+        | {name: out[-1] for name, out in zip(heads, trace.readouts, strict=True)},
+        integer={name: whole.outs[name][0] for name in names + heads},
+        end_to_end=levels | {name: reference.outs[name][0] for name in heads},
+        fed={name: fed.outs[name][0] for name in names + heads},
         drive={name: drive.outs[name][0] for name in names},
         last_step={
             name: jnp.max(jnp.where(trace.counters.spikes[name] > 0, step, 0), axis=0)
@@ -135,8 +123,8 @@ class _Tally:
 
     def __init__(self, snn: Spiking, variables: Variables) -> None:
         self.snn, self.variables = snn, variables
-        self.sites = spiking_sites(snn.arch)
-        self.layers = {site.name: LayerProof(site.name) for site in self.sites}
+        self.sites, self.heads = spiking_sites(snn.arch), head_sites(snn.arch)
+        self.layers = {site.name: LayerProof(site.name) for site in (*self.sites, *self.heads)}
         self.active = {site.name: np.zeros(site.out_shape, bool) for site in self.sites}
         self.images = self.predictions = self.float_predictions = 0
         self.first: dict[tuple[str, str], Difference] = {}
@@ -147,6 +135,35 @@ class _Tally:
         self.float_predictions += int(np.sum(batch.predictions[0] != batch.predictions[2]))
         for site in self.sites:
             self._add_layer(site, batch, first_image)
+        for site in self.heads:
+            self._add_head(site, batch, first_image)
+
+    def _add_head(self, site: Site, batch: _Batch, first_image: int) -> None:
+        """Compare summed readouts: with the integer ANN's, and with the float ANN's logits."""
+        name, unit = site.name, self.snn.unit(site.name)
+        counts, level, logits = batch.counts[name], batch.integer[name], batch.end_to_end[name]
+        rounding = self._head_rounding(site, logits)
+        away = np.abs(counts * unit - logits) > rounding
+        origin = np.abs(batch.fed[name] * unit - logits) > rounding
+        nearest = np.round(logits / unit).astype(np.int64)
+        old = self.layers[name]
+        self.layers[name] = replace(
+            old,
+            compared=old.compared + counts.size,
+            integer=old.integer + int(np.sum(counts != level)),
+            end_to_end=old.end_to_end + int(np.sum(away)),
+            origins=old.origins + int(np.sum(origin)),
+        )
+        self._remember("integer", name, counts, level, counts != level, first_image)
+        self._remember("float", name, batch.fed[name], nearest, origin, first_image)
+
+    def _head_rounding(self, site: Site, logits: np.ndarray) -> np.ndarray:
+        """Largest difference of a logit that rounding explains: the bias's grid, float32 sums."""
+        record = next(one for one in self.snn.report if one.site == site.name)
+        grid = self.snn.unit(site.name) / 2 if site.bias else 0.0
+        inexact = site.kernel_shape[0] if record.accumulator == "int32" else 0
+        sums = inexact * EPSILON * record.bound * self.snn.unit(site.name)
+        return grid + sums + 4 * EPSILON * np.abs(logits)
 
     def _add_layer(self, site: Site, batch: _Batch, first_image: int) -> None:
         name = site.name
@@ -154,7 +171,8 @@ class _Tally:
         origin = batch.fed[name] != end
         distance, allowed = self._distance(site, batch.drive[name], end, batch.fed[name])
         tie = origin & (np.abs(batch.fed[name] - end) == 1) & (distance <= allowed)
-        highest = (self.snn.neurons.at(site).spikes or (0, 1))[1]
+        neuron = self.snn.neurons.at(site)
+        highest = ((neuron.settled or neuron).spikes or (0, 1))[1]
         old = self.layers[name]
         self.active[name] |= (counts != 0).any(axis=0)
         self.layers[name] = replace(
@@ -219,22 +237,23 @@ class _Tally:
         self.first[kind, name] = found
 
     def _first(self, kind: str) -> Difference | None:
-        found = (self.first.get((kind, site.name)) for site in self.sites)
+        found = (self.first.get((kind, name)) for name in self.layers)
         return next((difference for difference in found if difference), None)
 
     def certificate(self, steps: int) -> Certificate:
         layers = tuple(self._finished(layer) for layer in self.layers.values())
-        mismatches = sum(layer.integer for layer in layers)
         ties = all(layer.origins == layer.ties for layer in layers)
-        settled = max((layer.last_spike_step for layer in layers), default=0)
+        equal = ties and not self.predictions and not any(layer.integer for layer in layers)
+        last = max((layer.last_spike_step for layer in layers), default=0)
+        neurons_only = layers[: len(self.sites)]
         return Certificate(
-            equality=self._verdict(mismatches == 0 and ties, settled, steps),
-            settled_step=settled,
+            equality=self._verdict(equal, last, steps),
+            settled_step=last,
             images=self.images,
             steps=steps,
-            mismatches=mismatches,
+            mismatches=sum(layer.integer for layer in neurons_only),
             predictions=self.predictions,
-            float_mismatches=sum(layer.end_to_end for layer in layers),
+            float_mismatches=sum(layer.end_to_end for layer in neurons_only),
             float_predictions=self.float_predictions,
             origins_are_ties=ties,
             first_difference=self._first("integer") or self._first("float"),
@@ -242,14 +261,16 @@ class _Tally:
         )
 
     def _finished(self, layer: LayerProof) -> LayerProof:
-        active = self.active[layer.site]
-        silent = 1 - float(active.mean())
+        if layer.site not in self.active:
+            return layer
+        silent = 1 - float(self.active[layer.site].mean())
         return replace(layer, silent=silent, saturated=layer.saturated / max(layer.compared, 1))
 
-    def _verdict(self, equal: bool, settled: int, steps: int) -> str:
+    def _verdict(self, equal: bool, last: int, steps: int) -> str:
         if not equal:
             return "approximate"
-        stateless = all(self.snn.neurons.at(site).init is neurons.no_state for site in self.sites)
-        if stateless and steps == 1:
+        if steps == 1 and all(self.snn.neurons.at(site).stateless for site in self.sites):
             return "exact"
-        return "exact after settling" if settled < steps else "approximate"
+        # Silence is rest only where nothing more comes in; delayed neurons were refused before.
+        at_rest = self.snn.encoding.presentation == "onset" and last < steps
+        return "exact after settling" if at_rest else "approximate"

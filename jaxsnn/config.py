@@ -111,8 +111,6 @@ class LeNetScatter(Common):
     0: none."""
     noise_seeds: int = 5
     """Independent repetitions of each noise ratio."""
-    block: int | None = None
-    """Time steps computed together, a knob for speed and memory alone; None: all."""
 
     def __post_init__(self) -> None:
         """Fill in defaults, refuse values out of range, drop noise ratios of 0 (no noise)."""
@@ -135,7 +133,6 @@ class LeNetScatter(Common):
         _require(self.noise_seeds >= 1, "noise_seeds", self.noise_seeds, "1 or more")
         held_out = self.validation
         _require(held_out is None or held_out >= 0, "validation", held_out, "0 or more")
-        _require(self.block is None or self.block >= 1, "block", self.block, "1 or more")
 
     @property
     def implied_stage(self) -> str:

@@ -48,7 +48,8 @@ def from_json(
         phases = _read(list[dict[str, Any]], record.pop("phases", None), "phases")
         return _read(config_class, record, ""), phases
     except ValueError as error:
-        raise ValueError(f"{place}: {error}; delete the run's folder or choose another") from None
+        remedy = "it was written by another version; start a new run with another --out"
+        raise ValueError(f"{place}: {error}; {remedy}") from None
 
 
 def _read(hint: Any, value: Any, name: str) -> Any:

@@ -68,6 +68,4 @@ def largest_sum(kernel: np.ndarray, highest: ArrayLike) -> int:
 def smallest_integer(kernel: np.ndarray) -> np.ndarray:
     """The same numbers as int8, int16 or int32, whichever holds them first."""
     highest = int(np.abs(kernel).max(initial=0))
-    return kernel.astype(
-        np.result_type(np.min_scalar_type(-highest - 1), np.min_scalar_type(-1))
-    )
+    return kernel.astype(np.result_type(np.min_scalar_type(-highest - 1), np.min_scalar_type(-1)))

@@ -36,6 +36,11 @@ def spiking_sites(arch: Arch) -> tuple[Site, ...]:
     return tuple(site for site in plan(arch) if site.role == "activation")
 
 
+def head_sites(arch: Arch) -> tuple[Site, ...]:
+    """Dense heads: side exits first, the readout last, as the readouts come."""
+    return tuple(site for site in plan(arch) if site.role in ("exit", "readout"))
+
+
 def consumers(arch: Arch) -> tuple[Site, ...]:
     """Synapses that are driven by spikes: all but the encoder (its input is analogue)."""
     return tuple(s for s in plan(arch) if s.role in CONSUMERS and s.source != "input")

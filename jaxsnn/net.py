@@ -2,7 +2,8 @@
 
 ``Net`` is the only Flax module of the library. It takes a block of time ``[K, B, ...]``: synapses
 run on the merged ``K * B`` axis, neurons scan over ``K``. ``K = 1`` is the ANN and the step-by-step
-simulator, ``K = T`` is layer by layer; all give the same spikes.
+simulator, ``K = T`` is layer by layer. With integer or power-of-two weights all give the same
+spikes on every backend; with float weights they do where the synapses are lowered alike.
 
 Paths: ``params/<site>/kernel``, ``params/<site>/bias``, ``params/<site>/norm/{scale,bias}``,
 ``batch_stats/<site>/norm/{mean,var}``, learnable neuron leaves in ``params/<site>/<leaf>`` and
@@ -188,7 +189,7 @@ class _SiteModule(nn.Module):
     def _fire(self, state: State, drive: Array) -> tuple[State, Array]:
         """Run the neuron over the block: drive ``[K, B, ...]``."""
         neuron, leaves = self.neuron, self._leaves()
-        if not jax.tree.leaves(state):
+        if neuron.stateless:
             return neuron.step(leaves, state, drive)
         if drive.shape[0] == 1:
             state, out = neuron.step(leaves, state, drive[0])

@@ -18,6 +18,7 @@ from jaxsnn import encode, metrics
 from jaxsnn import net as net_module
 from jaxsnn.arch import plan, site_named
 from jaxsnn.metrics import Counters
+from jaxsnn.neurons import count_dtype
 from jaxsnn.spiking import Spiking
 
 
@@ -66,7 +67,8 @@ def simulate(
         snn: from :func:`jaxsnn.convert`.
         images: ``[B, H, W, C]`` integers as the encoding says; ``[T, B, H, W, C]`` for frames.
         steps: number of time steps T.
-        block: steps that are computed layer by layer at once, a knob for speed and memory.
+        block: steps that are computed layer by layer at once, a knob for speed and memory; it never
+            changes an integer network's spikes.
         key: PRNG key, needed where a neuron is random. Image ``i`` of the batch draws from
             ``fold_in(key, first_image + i)``, whatever the batch or device count.
         record: names of sites whose spikes are returned, bit-packed.
@@ -119,7 +121,7 @@ def check_input(snn: Spiking, images: Array | np.ndarray) -> Array:
             f"images are {images.dtype}, but the network takes integers worth "
             f"{snn.encoding.scale} each (uint8 pixels); pass the images before scaling"
         )
-    if whole and images.dtype != jnp.uint8 and images.size:
+    if whole and images.size and not (images.dtype == jnp.uint8 and snn.encoding.highest >= 255):
         largest = int(np.abs(np.asarray(images, np.int64)).max())
         if largest > snn.encoding.highest:
             raise ValueError(
@@ -287,11 +289,15 @@ def pack(out: Array, spikes: tuple[int, int] | None) -> Array:
 
 
 def unpack(record: Array, snn: Spiking, site: str) -> Array:
-    """The signed spike counts ``[T, B, ..., C]`` int8 that ``record=(site,)`` packed."""
+    """The signed spike counts ``[T, B, ..., C]`` that ``record=(site,)`` packed.
+
+    int8, or int32 where a count can exceed 127.
+    """
     highest = (_spikes(snn, site) or (0, 1))[1]
+    dtype = count_dtype(highest)
     channels = site_named(snn.arch, site).out_shape[-1]
-    planes = jnp.unpackbits(record, axis=-1, count=channels).astype(jnp.int8)
-    return planes[:, :highest].sum(1, jnp.int8) - planes[:, highest:].sum(1, jnp.int8)
+    planes = jnp.unpackbits(record, axis=-1, count=channels)
+    return planes[:, :highest].sum(1, dtype=dtype) - planes[:, highest:].sum(1, dtype=dtype)
 
 
 STATIC = ("steps", "block", "record", "counts")
@@ -300,7 +306,7 @@ _simulate = jax.jit(run, static_argnames=STATIC)
 
 @functools.lru_cache(maxsize=16)
 def _sharded(devices: int, options: tuple[tuple[str, Any], ...], axis: int) -> Any:
-    """The engine with the batch shared between local devices; each stops on its own."""
+    """The engine with the batch shared between local devices."""
     mesh = Mesh(np.array(jax.local_devices()[:devices]), ("batch",))
     along = PartitionSpec(None, "batch")
     images = along if axis else PartitionSpec("batch")

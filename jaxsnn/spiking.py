@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxsnn import metrics, neurons, quant
-from jaxsnn.arch import Arch, plan
+from jaxsnn.arch import Arch, Site, plan
 from jaxsnn.encode import Encoding
 from jaxsnn.lowering import Accumulator
 from jaxsnn.net import Net
@@ -95,20 +95,25 @@ class Spiking:
 def settled(snn: Spiking) -> Spiking:
     """The network whose one step gives the final net counts: settled mode.
 
-    Neurons without a state are their own settled form; others name one (:class:`Neuron`). The
+    Every spiking neuron is replaced by its settled level (:class:`Neuron`): the integer ANN. The
     transient is not simulated: spikes per step mean nothing, counts at rest are those of the SNN.
 
     Raises:
         ValueError: a neuron for which no theory gives the final count.
     """
-    names = []
-    for site in plan(snn.arch):
-        neuron = snn.neurons.at(site)
-        stateless = neuron.init is neurons.no_state
-        if not stateless and neuron.settled is None:
-            raise ValueError(f"{site.name}: no closed form for the final count of {neuron.name!r}")
-        names.append((site.name, neuron if stateless else neuron.settled))
-    return replace(snn, neurons=SiteMap(neurons.identity(), by_name=tuple(names)))
+    levels = tuple((site.name, _settled(site, snn.neurons.at(site))) for site in plan(snn.arch))
+    return replace(snn, neurons=SiteMap(neurons.identity(), by_name=levels))
+
+
+def _settled(site: Site, neuron: Neuron) -> Neuron:
+    if neuron.settled is not None:
+        return neuron.settled
+    if neuron.stateless and neuron.spikes is None:
+        return neuron  # a readout, or a pool without neurons of its own
+    raise ValueError(
+        f"{site.name}: theory gives no final count for {neuron.name!r}, so it has no integer ANN; "
+        "leave noise and delays out"
+    )
 
 
 def with_leaf(snn: Spiking, site: str, leaf: str, value: ArrayLike) -> Spiking:

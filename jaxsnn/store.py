@@ -102,7 +102,7 @@ def _rebuild(meta: Mapping[str, Any], variables: Mapping[str, Any]) -> Spiking:
 
 
 def _check_arrays(snn: Spiking, arrays: Mapping[str, np.ndarray], place: str) -> None:
-    """Names and shapes of the folded tree, strictly; every array is of integers or of floats."""
+    """Names and shapes of the folded tree, strictly."""
     expected = flatten(net_module.template(snn.net))
     problems = [f"missing {name}" for name in expected if name not in arrays]
     for name, array in arrays.items():

@@ -175,7 +175,7 @@ def sweep(
     noise: Sequence[float] | None = None,
     keys: Array | None = None,
     leaves: tuple[str, str, Array] | None = None,
-    site: str = "conv1",
+    site: str = "",
     block: int = 1,
     batch_size: int = 50,
     progress: str = "",
@@ -192,7 +192,7 @@ def sweep(
         noise: ratios at which the units of ``site`` lose their spikes.
         keys: PRNG keys ``[S]``, one per seed; needed with ``noise``.
         leaves: ``(site, leaf, values [V, ...])``: a fixed leaf (a threshold) to sweep.
-        site: the spiking site that ``noise`` acts on.
+        site: the spiking site that ``noise`` acts on; by default the encoder.
         block: steps computed layer by layer at once.
         batch_size: images per compiled call; the grid multiplies its memory.
         progress: name of the progress bar, empty for none.
@@ -203,6 +203,7 @@ def sweep(
     check_stills(snn)
     images = np.asarray(images)
     _check_labels(images, labels)
+    site = site or metrics.spiking_sites(snn.arch)[0].name
     horizons = (steps,) if isinstance(steps, int) else tuple(steps)
     grid = _grid(horizons, noise, keys, leaves)
     if noise is not None:

@@ -180,7 +180,7 @@ def scatter_gather(
         images: [B, H, W, C]; the first layer sees 2^k times the image.
         k: fractional bits of a level.
         bound: largest activation.
-        drop: bool [B, H, W, C, 2^k * bound], True deletes that encoder unit's spike (spec 3.4).
+        drop: bool [B, H, W, C, 2^k * bound], True deletes that encoder unit's spike.
         eps: of batch norm.
         flip: see `fold`.
     """

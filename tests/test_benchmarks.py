@@ -71,7 +71,7 @@ def test_the_networks_compared_are_the_same(benchmark):
     """In full precision PyTorch's network gives the loss of ours."""
     pytest.importorskip("torch", reason="torch is not installed (extra bench)")
     training, common = benchmark("training"), benchmark("common")
-    dataset = common.images_of(common.arguments("", []), common.BATCH)
+    dataset = common.images_of(common.arguments("networks", []), common.BATCH)
     net = common.lenet(dataset, quantised=False)
     variables = init_variables(net, jax.random.key(0))
     assert abs(training.loss_difference(net, dataset, variables)) < 1e-4

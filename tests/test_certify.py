@@ -9,7 +9,18 @@ import numpy as np
 import pytest
 from helpers import converted, levels_network, pixels, pooled_network, tree
 
-from jaxsnn import certify, convert, hidden, neurons, parse, simulate, with_leaf, with_unit_dropout
+from jaxsnn import (
+    SiteMap,
+    certify,
+    convert,
+    hidden,
+    neurons,
+    parse,
+    quant,
+    simulate,
+    with_leaf,
+    with_unit_dropout,
+)
 
 
 @functools.cache
@@ -34,6 +45,7 @@ def test_random_networks_are_exact(gammas):
     assert proof.first_difference is None
     assert (proof.images, proof.steps, proof.settled_step) == (16, 1, 1)
     compared = {"conv1": 16 * 8 * 8 * 6, "conv2": 16 * 4 * 4 * 8, "dense1": 16 * 12}
+    compared["readout"] = 16 * 5
     assert {layer.site: layer.compared for layer in proof.layers} == compared
 
 
@@ -41,7 +53,7 @@ def test_silent_and_saturated_shares_against_numpy():
     _arch, variables, snn, images = network(gammas="mixed")
     proof = certify(snn, variables, images, batch_size=6)
     counts = simulate(snn, images, steps=1, counts=True).counts
-    for layer in proof.layers:
+    for layer in proof.layers[:-1]:  # the last one is the readout, which has no neurons
         count = np.asarray(counts[layer.site])
         assert layer.silent == pytest.approx((count == 0).all(0).mean())
         assert layer.saturated == pytest.approx((count == 4).mean())
@@ -51,7 +63,7 @@ def test_silent_and_saturated_shares_against_numpy():
 
 
 def test_a_broken_table_is_found_by_the_integer_ann_and_named():
-    # Thresholds out of order: counting them and searching among them disagree.
+    # Thresholds out of order: their number and the topmost one disagree.
     _arch, variables, snn, images = network(gammas="mixed")
     own = snn.variables["fixed"]["conv2"]["thresholds"]
     broken = with_leaf(snn, "conv2", "thresholds", own.at[:, 3].set(own[::-1, 3]))
@@ -166,17 +178,58 @@ def test_pools_are_certified():
     snn = convert(variables, arch, k=1, bound=2)
     proof = certify(snn, variables, pixels(np.random.default_rng(0), 20, (12, 12, 1)))
     assert proof.equality == "exact"
-    assert [layer.site for layer in proof.layers] == ["conv1", "conv2", "dense1"]
+    assert [layer.site for layer in proof.layers] == ["conv1", "conv2", "dense1", "readout"]
+
+
+def test_a_wrong_readout_is_named_although_every_neuron_agrees():
+    _arch, variables, snn, images = network(gammas="mixed")
+    params = snn.variables["params"]
+    rolled = {"kernel": np.roll(np.asarray(params["readout"]["kernel"]), 1, axis=1)}
+    params = {**params, "readout": rolled}
+    broken = dataclasses.replace(snn, variables={**snn.variables, "params": params})
+    proof = certify(broken, variables, images)
+    assert (proof.mismatches, proof.float_mismatches) == (0, 0)
+    assert proof.equality == "approximate"
+    assert proof.first_difference.site == "readout"
+    assert proof.float_predictions > 0
 
 
 def test_refusals():
     _arch, variables, snn, images = network()
     with pytest.raises(ValueError, match="no images"):
         certify(snn, variables, images[:0])
-    with pytest.raises(ValueError, match="conv1: neuron 'unit_dropout' has no integer ANN"):
+    with pytest.raises(ValueError, match="conv1: theory gives no final count for 'unit_dropout'"):
         certify(with_unit_dropout(snn, "conv1"), variables, images)
     delayed = dataclasses.replace(snn, neurons=hidden(neurons.delayed(snn.neurons.default)))
-    with pytest.raises(ValueError, match="neuron 'delayed' has no integer ANN"):
+    with pytest.raises(ValueError, match="theory gives no final count for 'delayed'"):
         certify(delayed, variables, images)
     with pytest.raises(ValueError, match="images are float"):
         certify(snn, variables, jnp.asarray(images) / 256)
+
+
+@pytest.mark.parametrize(
+    ("offset", "shift", "tie"),
+    [
+        # The sum lies 2^-26 below the boundary 1/2, half a unit in the last place: float32 rounds
+        # it up to the boundary, exact arithmetic leaves it below.
+        (np.nextafter(np.float32(0.5 - 64 * 4097 / 2**20), np.float32(0)), 0, True),
+        # 2^-19 above the boundary float32 is in no doubt: a threshold four grid units too high is
+        # wrong, four times the rounding error away.
+        (np.float32(0.5 - 64 * 4097 / 2**20 + 2**-19), 4, False),
+    ],
+)
+def test_a_tie_is_what_float32_cannot_place_and_no_more(offset, shift, tie):
+    arch = parse("1", classes=2, input_shape=(1, 1, 1))
+    norm = {"scale": np.ones(1, np.float32), "bias": np.full(1, offset, np.float32)}
+    params = {"dense1": {"kernel": np.full((1, 1), 1 + 2**-12, np.float32), "norm": norm}}
+    params["readout"] = {"kernel": np.ones((1, 2), np.float32)}
+    statistics = {"mean": np.zeros(1, np.float32), "var": np.full(1, 1 - 1e-5, np.float32)}
+    variables = {"params": params, "batch_stats": {"dense1": {"norm": statistics}}}
+    snn = convert(variables, arch, k=0, bound=1, weights=SiteMap(quant.full_precision()))
+    own = snn.variables["fixed"]["dense1"]["thresholds"]
+    snn = with_leaf(snn, "dense1", "thresholds", own + shift)
+    proof = certify(snn, variables, np.full((1, 1, 1, 1), 64, np.uint8))
+    layer = proof.layers[0]
+    assert (layer.origins, layer.ties) == (1, int(tie))
+    assert proof.origins_are_ties is tie
+    assert proof.equality == ("exact" if tie else "approximate")

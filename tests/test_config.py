@@ -83,7 +83,7 @@ def test_spellings_of_one_command(command):
     assert parsed(command)[1] == LeNetScatter(learning_rate=0.01, resume=True, data_dir="d")
 
 
-def test_defaults_are_those_of_the_issue():
+def test_defaults():
     stage, config = parsed("")
     assert stage == "all"
     assert (config.k, config.B, config.noise_ratio, config.noise_seeds) == (1, 2, (0.1, 0.2), 5)
@@ -166,7 +166,6 @@ def test_an_unknown_stage_is_refused_with_the_nearest(capsys):
         ("--noise_ratio 0.1 1.5", "noise_ratio is (0.1, 1.5)"),
         ("--validation -1", "validation is -1"),
         ("--noise_seeds 0", "noise_seeds is 0"),
-        ("--block 0", "block is 0"),
         ("--k 1.5", "--k"),
         ("--mode sleeping", "--mode"),
     ],

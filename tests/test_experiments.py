@@ -15,7 +15,7 @@ from jaxsnn.data import load
 from jaxsnn.results import read_results
 
 SETTING = ("--k", "0", "--B", "1")
-# Design, section 6: every field is there, null where it does not apply.
+# Every field is there, null where it does not apply.
 FIELDS = re.findall(
     r"\w+",
     """

@@ -15,7 +15,7 @@ ROWS = (
     ("L0", "notation", "config"),
     ("L0", "arch"),
     ("L0", "zoo"),
-    ("L1", "prices", "certificate"),
+    ("L1", "prices", "certificate", "grid"),
     ("L1", "surrogate", "quant", "encode", "metrics", "energy", "fusion"),
     ("L2", "neurons", "lowering"),
     ("L2", "sitemap"),

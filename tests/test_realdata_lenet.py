@@ -38,7 +38,7 @@ def test_three_epochs_reach_the_accuracy(results: tuple[Results, Path]) -> None:
 
 @pytest.mark.realdata
 def test_spikes_and_operations_are_of_the_published_size(results: tuple[Results, Path]) -> None:
-    """The released weights give 16,844 spikes and 3,240,042 operations an image (spec 3.5)."""
+    """The released weights give 16,844 spikes and 3,240,042 operations an image."""
     found, folder = results
     assert found.spikes_per_image == pytest.approx(16_844, rel=0.25)
     assert found.sops_per_image == pytest.approx(3_240_042, rel=0.25)

@@ -1,4 +1,4 @@
-"""The reference simulators against numbers worked out by hand (spec section 6)."""
+"""The reference simulators against numbers worked out by hand."""
 
 from __future__ import annotations
 

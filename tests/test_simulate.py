@@ -21,11 +21,14 @@ from helpers import (
 from jaxsnn import (
     Encoding,
     SiteMap,
+    convert,
     evaluate,
     hidden,
     metrics,
     neurons,
+    parse,
     plan,
+    quant,
     settled,
     simulate,
     unpack,
@@ -209,7 +212,7 @@ def test_refusals():
         (lambda: with_unit_dropout(snn, "readout"), "known: conv1, conv2, dense1"),
         (lambda: with_unit_dropout(snn, "conv1", 1.5), "1.5 is no probability"),
         (lambda: simulate(with_unit_dropout(snn, "conv1"), images, steps=1), "pass key="),
-        (lambda: settled(spiking()), "conv1: no closed form.*integrate_and_fire"),
+        (lambda: settled(spiking()), "conv1: theory gives no final count.*integrate_and_fire"),
     ]:
         with pytest.raises(ValueError, match=f"(?s){message}"):
             call()
@@ -335,3 +338,27 @@ def test_spiking_is_a_frozen_tree_of_arrays():
     with pytest.raises(dataclasses.FrozenInstanceError):
         snn.variables = {}
     assert jax.tree.structure(snn) == jax.tree.structure(jax.tree.map(lambda leaf: leaf + 1, snn))
+
+
+def test_counts_beyond_int8_are_unpacked_whole():
+    arch = parse("3", classes=2, input_shape=(1, 1, 1))
+    variables = {"params": {"dense1": {"kernel": np.ones((1, 3), np.float32)}}, "batch_stats": {}}
+    norm = {"scale": np.ones(3, np.float32), "bias": np.zeros(3, np.float32)}
+    variables["params"]["dense1"]["norm"] = norm
+    statistics = {"mean": np.zeros(3, np.float32), "var": np.full(3, 0.5, np.float32)}
+    variables["batch_stats"]["dense1"] = {"norm": statistics}
+    variables["params"]["readout"] = {"kernel": np.ones((3, 2), np.float32)}
+    weights = SiteMap(quant.full_precision())
+    snn = convert(variables, arch, k=7, bound=2, weights=weights)
+    image = np.full((1, 1, 1, 1), 255, np.uint8)
+    trace = simulate(snn, image, steps=1, counts=True, record=("dense1",))
+    assert int(trace.counts["dense1"][0, 0]) == 180  # 128 * 255 / 256 / sqrt(0.50001), half up
+    assert equal(unpack(trace.records["dense1"], snn, "dense1")[0], trace.counts["dense1"])
+
+
+def test_pixels_beyond_the_bound_of_the_sums_are_refused():
+    _, _, _, snn, images = scatter()
+    narrow = dataclasses.replace(snn, encoding=Encoding("onset", 1.0, highest=1))
+    with pytest.raises(ValueError, match=r"an input of \d+ is beyond Encoding.highest = 1"):
+        simulate(narrow, images, steps=1)
+    assert simulate(narrow, images % 2, steps=1).readout.shape[0] == 1

@@ -25,7 +25,7 @@ HEADINGS = (
     "differ: neurons, predictions", "spikes/image", "SOPs/image", "noise 10 %", "noise 20 %",
     "paper: ANN, SNN",
 )  # fmt: skip
-PLACES = frozenset({"data_dir", "out", "resume", "devices", "mode", "block"})  # no result depends
+PLACES = frozenset({"data_dir", "out", "resume", "devices", "mode"})  # no result depends
 PAPER_RUN = LeNetScatter(k=1, B=2, epochs=200, learning_rate=1e-4, schedule="constant")
 WANTED = (
     LeNetScatter(precision="fp32"),

@@ -38,7 +38,8 @@ class Neuron(NamedTuple):
         fixed: ``channels -> leaves`` that it may not (threshold, initial potential).
         spikes: lowest and highest spike count of one step, None for an ANN's activation.
         settled: the stateless neuron that gives the final net count from the whole drive, if
-            theory has one (settled mode; the integer ANN of the certificate).
+            theory has one (settled mode; the integer ANN of the certificate). It reads the same
+            leaves.
         name: the factory's name, and
         options: its arguments; together they rebuild the neuron (saved networks).
     """
@@ -51,6 +52,11 @@ class Neuron(NamedTuple):
     settled: "Neuron | None" = None
     name: str = ""
     options: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def stateless(self) -> bool:
+        """Whether the state is empty, so that a block of time is one call."""
+        return self.init is no_state
 
 
 FACTORIES: dict[str, Callable[..., Neuron]] = {}

@@ -2,7 +2,6 @@
 
 import functools
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -16,18 +15,16 @@ def threshold_table(levels: int, channels: int) -> Array:
 
 @neuron
 def integer_level(levels: int) -> Neuron:
-    """The level of the integer ANN: how many entries of a sorted threshold table the drive reached.
+    """The level of the integer ANN: the highest one whose threshold the drive reached.
 
-    A binary search in the column of the channel, so it shares nothing with ``threshold_count`` but
-    the leaf ``thresholds`` int32 or float32 ``[levels, C]``, ascending along the first axis.
+    Where ``threshold_count`` adds up units, this looks for the topmost: they agree only while the
+    leaf ``thresholds``, int32 or float32 ``[levels, C]``, ascends along its first axis.
     """
 
     def step(leaves: Leaves, state: State, drive: Array) -> tuple[State, Array]:
-        search = functools.partial(jnp.searchsorted, side="right")
-        flat = jnp.moveaxis(drive, -1, 0).reshape(drive.shape[-1], -1)
-        found = jax.vmap(search, in_axes=(1, 0))(leaves["thresholds"], flat)
-        level = jnp.moveaxis(found.reshape(drive.shape[-1:] + drive.shape[:-1]), 0, -1)
-        return state, level.astype(count_dtype(levels))
+        number = jnp.arange(1, levels + 1, dtype=count_dtype(levels))[:, None]
+        reached = drive[..., None, :] >= leaves["thresholds"]
+        return state, jnp.max(jnp.where(reached, number, 0), axis=-2)
 
     fixed = functools.partial(_table_leaf, levels)
     return Neuron(no_state, step, fixed=fixed, spikes=(0, levels))

@@ -33,8 +33,9 @@ def delayed(inner: Neuron, steps: int = 1) -> Neuron:
 
 
 def _drive_dtype(leaves: Leaves) -> jnp.dtype:
-    thresholds = [leaves[name] for name in ("thresholds", "threshold", "first") if name in leaves]
-    return thresholds[0].dtype if thresholds else jnp.dtype(jnp.float32)
+    """Integer where any leaf is: then thresholds are, and so are the drives they meet."""
+    whole = [leaf for leaf in leaves.values() if jnp.issubdtype(leaf.dtype, jnp.integer)]
+    return jnp.dtype(jnp.int32 if whole else jnp.float32)
 
 
 @neuron

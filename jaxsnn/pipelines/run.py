@@ -35,19 +35,21 @@ class Run:
     Attributes:
         folder: ``<out>/<setting>``.
         config: the settings asked for.
-        identity: names of the settings that the weights depend on.
+        identity: names of the settings that the weights depend on; resuming needs all of them.
+        network: those among them that say which network and data it is; later stages need these.
     """
 
     folder: Path
     config: Any
     identity: tuple[str, ...]
+    network: tuple[str, ...]
 
     @property
     def _config_path(self) -> Path:
         return self.folder / "config.json"
 
-    def saved(self) -> tuple[Any, list[dict[str, Any]]]:
-        """Settings and phases of the run that lies in the folder.
+    def saved(self, names: tuple[str, ...]) -> tuple[Any, list[dict[str, Any]]]:
+        """Settings and phases of the run that lies in the folder; ``names`` must be as asked.
 
         Raises:
             ValueError: there is no run, or it was trained with other settings.
@@ -59,7 +61,7 @@ class Run:
             )
         text = self._config_path.read_text()
         saved, phases = from_json(type(self.config), text, str(self._config_path))
-        found = differences(saved, self.config, self.identity, str(self._config_path))
+        found = differences(saved, self.config, names, str(self._config_path))
         if found:
             raise ValueError("this run was trained differently: " + "; ".join(found))
         return saved, phases
@@ -74,7 +76,7 @@ class Run:
         Raises:
             ValueError: nothing has been trained here, or with other settings.
         """
-        self.saved()
+        self.saved(self.network)
         best, last = self.folder / "best.npz", self.folder / "model.npz"
         path = best if best.is_file() else last
         if not path.is_file():
@@ -94,7 +96,7 @@ class Run:
         now = {name: getattr(self.config, name) for name in PHASE}
         if not self.config.resume:
             return [{**now, "first_step": 0, "steps_per_epoch": steps_per_epoch}]
-        _, phases = self.saved()
+        _, phases = self.saved(self.identity)
         if all(phases[-1][name] == now[name] for name in PHASE):
             return phases
         done = Checkpoints(self.folder / "checkpoints").steps()

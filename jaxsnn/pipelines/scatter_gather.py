@@ -31,7 +31,8 @@ from jaxsnn.sweep import evaluate as evaluate_snn
 from jaxsnn.train import evaluate as evaluate_ann
 
 BATCH = 200  # images per line of the original's text files
-IDENTITY = ("k", "B", "precision", "dataset", "seed", "batch_size", "limit_train", "validation")
+NETWORK = ("k", "B", "precision", "dataset")
+IDENTITY = (*NETWORK, "seed", "batch_size", "limit_train", "validation")
 SYNAPSES_ON_CHIP = 2  # a ternary synapse is mapped on two of the chip's binary ones
 PAPER: dict[str, dict[str, float]] = {  # MNIST, 200 epochs; the original's README
     "fp32": {"float_ann_accuracy": 0.9952},
@@ -93,7 +94,7 @@ class Experiment:
         plan(self.arch)  # refuses images that the network cannot take
         self.net = network(config, self.arch)
         self.task = classification(self.net, PIXELS)
-        self.run = Run(Path(config.out) / config.setting, config, IDENTITY)
+        self.run = Run(Path(config.out) / config.setting, config, IDENTITY, NETWORK)
 
     @property
     def units(self) -> int:
