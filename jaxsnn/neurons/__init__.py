@@ -1,0 +1,50 @@
+"""Neurons as pairs of pure functions; an ANN's activation is a neuron whose state is empty.
+
+One step of every neuron is: integrate, compare, emit, subtract. Thresholds are leaves in the units
+of the drive; with integer leaves and an integer drive no float takes part in a comparison.
+
+To add a neuron: write a function decorated with ``@neuron`` that returns a :class:`Neuron` in a
+module of this package, name it below, and compute a trajectory by hand in its test.
+"""
+
+from jaxsnn.neurons.activations import activation, identity, quantised_relu, relu
+from jaxsnn.neurons.contract import (
+    FACTORIES,
+    Leaves,
+    Neuron,
+    Shape,
+    State,
+    count_dtype,
+    neuron,
+    no_leaves,
+    no_state,
+)
+from jaxsnn.neurons.integrate_and_fire import integrate_and_fire
+from jaxsnn.neurons.threshold import integer_level, threshold_count, threshold_table
+from jaxsnn.neurons.tracking import even_level, even_threshold, tracking
+from jaxsnn.neurons.wrappers import delayed, unit_dropout
+
+__all__ = [
+    "FACTORIES",
+    "Leaves",
+    "Neuron",
+    "Shape",
+    "State",
+    "activation",
+    "count_dtype",
+    "delayed",
+    "even_level",
+    "even_threshold",
+    "identity",
+    "integer_level",
+    "integrate_and_fire",
+    "neuron",
+    "no_leaves",
+    "no_state",
+    "quantised_relu",
+    "relu",
+    "threshold_count",
+    "threshold_table",
+    "tracking",
+    "unit_dropout",
+]

@@ -1,0 +1,94 @@
+"""What a neuron is: two pure functions with their default leaves, and the register of factories."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+Leaves = dict[str, Array]
+State = Any
+Shape = tuple[int, ...]
+
+
+def no_leaves(channels: int) -> Leaves:
+    """Of a neuron without parameters of this kind."""
+    del channels
+    return {}
+
+
+def no_state(leaves: Leaves, shape: Shape, keys: Array | None) -> State:
+    """Of an activation: the empty tuple."""
+    del leaves, shape, keys
+    return ()
+
+
+class Neuron(NamedTuple):
+    """A pair of pure functions ``(init, step)`` with its default leaves.
+
+    Attributes:
+        init: ``(leaves, shape [B, ..., C], keys [B] or None) -> state``; ``keys`` are one PRNG key
+            per image, needed by random neurons only. Every array of a state has the batch as its
+            first axis, so that images can leave a running batch.
+        step: ``(leaves, state, drive [B, ..., C]) -> (state, out [B, ..., C])``. A neuron with an
+            empty state also takes a block ``[K, B, ..., C]``.
+        learned: ``channels -> leaves`` that training may change (clip range, leak).
+        fixed: ``channels -> leaves`` that it may not (threshold, initial potential).
+        spikes: lowest and highest spike count of one step, None for an ANN's activation.
+        settled: the stateless neuron that gives the final net count from the whole drive, if
+            theory has one (settled mode; the integer ANN of the certificate).
+        name: the factory's name, and
+        options: its arguments; together they rebuild the neuron (saved networks).
+    """
+
+    init: Callable[[Leaves, Shape, Array | None], State]
+    step: Callable[[Leaves, State, Array], tuple[State, Array]]
+    learned: Callable[[int], Leaves] = no_leaves
+    fixed: Callable[[int], Leaves] = no_leaves
+    spikes: tuple[int, int] | None = None
+    settled: "Neuron | None" = None
+    name: str = ""
+    options: tuple[tuple[str, Any], ...] = ()
+
+
+FACTORIES: dict[str, Callable[..., Neuron]] = {}
+
+
+def neuron(factory: Callable[..., Neuron]) -> Callable[..., Neuron]:
+    """Register a factory; equal options give the same object, so jit compiles once."""
+
+    @functools.cache
+    def build(options: tuple[tuple[str, Any], ...]) -> Neuron:
+        return factory(**dict(options))._replace(name=factory.__name__, options=options)
+
+    signature = inspect.signature(factory)
+
+    @functools.wraps(factory)
+    def make(*args: Any, **kwargs: Any) -> Neuron:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return build(tuple(bound.arguments.items()))
+
+    FACTORIES[factory.__name__] = make
+    return make
+
+
+def count_dtype(highest: int) -> jnp.dtype:
+    """int8 while counts fit it, int32 beyond: a count above 127 must not enter an int8 product."""
+    return jnp.dtype(jnp.int8 if highest <= 127 else jnp.int32)
+
+
+def refuse_truncation(threshold: Array, drive: Array) -> None:
+    """Refuse integer thresholds for a drive of floats.
+
+    Raises:
+        ValueError: naming both dtypes.
+    """
+    integer, floating = jnp.integer, jnp.floating
+    if jnp.issubdtype(threshold.dtype, integer) and jnp.issubdtype(drive.dtype, floating):
+        raise ValueError(
+            f"the threshold is {threshold.dtype} but the drive {drive.dtype}, which it would "
+            "truncate; give integer kernels, or float thresholds"
+        )

@@ -1,0 +1,57 @@
+"""Threshold units that share a drive, and the level that they count to."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxsnn.neurons.contract import Leaves, Neuron, State, count_dtype, neuron, no_state
+
+
+def threshold_table(levels: int, channels: int) -> Array:
+    """Default thresholds ``1..levels`` for every channel, int32 ``[levels, C]``."""
+    return jnp.tile(jnp.arange(1, levels + 1, dtype=jnp.int32)[:, None], (1, channels))
+
+
+@neuron
+def integer_level(levels: int) -> Neuron:
+    """The level of the integer ANN: how many entries of a sorted threshold table the drive reached.
+
+    A binary search in the column of the channel, so it shares nothing with ``threshold_count`` but
+    the leaf ``thresholds`` int32 or float32 ``[levels, C]``, ascending along the first axis.
+    """
+
+    def step(leaves: Leaves, state: State, drive: Array) -> tuple[State, Array]:
+        search = functools.partial(jnp.searchsorted, side="right")
+        flat = jnp.moveaxis(drive, -1, 0).reshape(drive.shape[-1], -1)
+        found = jax.vmap(search, in_axes=(1, 0))(leaves["thresholds"], flat)
+        level = jnp.moveaxis(found.reshape(drive.shape[-1:] + drive.shape[:-1]), 0, -1)
+        return state, level.astype(count_dtype(levels))
+
+    fixed = functools.partial(_table_leaf, levels)
+    return Neuron(no_state, step, fixed=fixed, spikes=(0, levels))
+
+
+def _table_leaf(levels: int, channels: int) -> Leaves:
+    return {"thresholds": threshold_table(levels, channels)}
+
+
+@neuron
+def threshold_count(levels: int) -> Neuron:
+    """Scatter and gather: ``levels`` threshold units share one drive, each spikes at most once.
+
+    ``out = sum_j [drive >= thresholds[j]]``, a spike count of ``0..levels`` in one step; no state.
+    Source: Zou et al. (Front. Neurosci. 15:694170, 2021).
+
+    Leaves (fixed): ``thresholds`` int32 or float32 ``[levels, C]``, units of the drive.
+    """
+
+    def step(leaves: Leaves, state: State, drive: Array) -> tuple[State, Array]:
+        dtype = count_dtype(levels)
+        units = [(drive >= leaves["thresholds"][j]).astype(dtype) for j in range(levels)]
+        return state, functools.reduce(jnp.add, units)
+
+    fixed = functools.partial(_table_leaf, levels)
+    settled = integer_level(levels)
+    return Neuron(no_state, step, fixed=fixed, spikes=(0, levels), settled=settled)
