@@ -21,12 +21,13 @@ from jaxsnn import net as net_module
 from jaxsnn import neurons
 from jaxsnn.arch import Site
 from jaxsnn.certificate import Certificate, Difference, LayerProof
-from jaxsnn.convert import Variables, affine, snapped
+from jaxsnn.convert import snapped
+from jaxsnn.fold import Variables, affine
 from jaxsnn.metrics import spiking_sites
 from jaxsnn.net import Net
 from jaxsnn.simulate import check_input, run
 from jaxsnn.sitemap import SiteMap
-from jaxsnn.spiking import Spiking
+from jaxsnn.spiking import Spiking, whole_accumulators
 from jaxsnn.sweep import batches, check_stills
 
 EPSILON = 2.0**-24  # half a unit in the last place of float32, relative
@@ -83,7 +84,12 @@ def certify(
 def integer_ann(snn: Spiking) -> Net:
     """The integer ANN over the folded tree: every neuron replaced by its settled level."""
     levels = [(s.name, _settled(snn, s)) for s in spiking_sites(snn.arch)]
-    return snn.net.clone(neurons=SiteMap(neurons.identity(), by_name=tuple(levels)))
+    return _whole(snn, SiteMap(neurons.identity(), by_name=tuple(levels)))
+
+
+def _whole(snn: Spiking, mapped: SiteMap[neurons.Neuron]) -> Net:
+    """The folded network with other neurons, for net counts that come in at once."""
+    return snn.net.clone(neurons=mapped, accumulators=whole_accumulators(snn))
 
 
 def _settled(snn: Spiking, site: Site) -> neurons.Neuron:
@@ -109,7 +115,7 @@ def _compare(snn: Spiking, floats: Variables, images: Array, steps: int) -> _Bat
     }
     forced = {name: level[None] for name, level in end_to_end.items()}
     fed = net_module.forward(integer, snn.variables, images, forced=forced)
-    drives = snn.net.clone(neurons=SiteMap(neurons.identity()))
+    drives = _whole(snn, SiteMap(neurons.identity()))
     drive = net_module.forward(drives, snn.variables, images, forced=forced)
     step = jnp.arange(1, steps + 1)[:, None]
     return _Batch(

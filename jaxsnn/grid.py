@@ -60,14 +60,12 @@ def largest_sum(kernel: np.ndarray, highest: ArrayLike) -> int:
     kernel's inputs repeat the channels position by position.
     """
     window = tuple(range(kernel.ndim - 2))
-    magnitude = np.abs(kernel.astype(np.int64)).sum(axis=window)
+    magnitude = np.abs(kernel).sum(axis=window)
     each = np.resize(np.asarray(highest, np.int64), magnitude.shape[0])
-    return int((magnitude.T @ each).max(initial=0))
+    return math.ceil((magnitude.T @ each).max(initial=0))
 
 
 def smallest_integer(kernel: np.ndarray) -> np.ndarray:
     """The same numbers as int8, int16 or int32, whichever holds them first."""
     highest = int(np.abs(kernel).max(initial=0))
-    return kernel.astype(
-        np.result_type(np.min_scalar_type(-highest - 1), np.min_scalar_type(-1))
-    )
+    return kernel.astype(np.result_type(np.min_scalar_type(-highest - 1), np.min_scalar_type(-1)))

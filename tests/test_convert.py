@@ -37,7 +37,9 @@ from jaxsnn import (
     quant,
     simulate,
 )
-from jaxsnn.convert import ALWAYS, NEVER, float_ends, grid_exponent, snapped
+from jaxsnn.convert import float_ends, snapped
+from jaxsnn.fold import ALWAYS, NEVER
+from jaxsnn.grid import grid_exponent
 from jaxsnn.spiking import Spiking
 
 TERNARY = SiteMap(quant.ternary())
