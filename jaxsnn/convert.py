@@ -21,10 +21,12 @@ import numpy as np
 from jaxsnn import neurons, quant
 from jaxsnn.arch import Arch, plan
 from jaxsnn.encode import Encoding
-from jaxsnn.fold import Fold, Variables, refuse
+from jaxsnn.fold import Fold
 from jaxsnn.grid import on_grid
 from jaxsnn.methods import float_ends
 from jaxsnn.methods import method as method_named
+from jaxsnn.net import Variables
+from jaxsnn.refusals import refuse
 from jaxsnn.sitemap import SiteMap, hidden
 from jaxsnn.spiking import Spiking
 
@@ -68,8 +70,8 @@ def convert(
     chosen = method_named(method, k, bound, options)
     if chosen.once and encoding.presentation != "onset":
         raise ValueError(
-            f"presentation {encoding.presentation!r}: net counts follow the sum of all input, which "
-            f"{method!r} therefore takes once; use Encoding('onset', ...)"
+            f"presentation {encoding.presentation!r}: the counts of {method!r} follow the sum of "
+            "all input, which is therefore given once; use Encoding('onset', ...)"
         )
     refuse(variables, arch, chosen.refusal)
     weights = weights or chosen.weights

@@ -262,7 +262,9 @@ def tracking(
             recorded[i].append(potential[i])
         total = total + synapse(layers[-1], x) + 2**k * layers[-1].get("bias", 0) * (t == 0)
         logits.append(total)
-    return Tracking([np.array(s) for s in spikes], [np.array(v) for v in recorded], np.array(logits))
+    return Tracking(
+        [np.array(s) for s in spikes], [np.array(v) for v in recorded], np.array(logits)
+    )
 
 
 def per_layer(value: Any, count: int) -> list[Any]:
