@@ -121,7 +121,7 @@ class Certificate:
         ]
         if self.mismatches:
             lines.append(
-                f"not at their level after {self.steps} steps: {self.unsettled:.3%} of the neurons, "
+                f"not at their level after {self.steps} steps: {self.unsettled:.3%} of neurons, "
                 f"on {self.unsettled_images:,} images; if they still spike, simulate more steps"
             )
         if self.first_difference is not None:
