@@ -10,6 +10,11 @@ Batch norm goes into per-channel thresholds, so that a ternary kernel stays tern
 (kernel and mean) first; one with ``gamma = 0`` has a constant level. Kernels without an integer
 form are put on a power-of-two grid; an integer drive reaches ``theta`` iff it reaches its ceiling,
 so thresholds are int32 and no float is compared anywhere.
+
+"scatter" keeps a table of all ``theta_j``. "negative" (Zou et al., Advanced Intelligent Systems,
+2023) keeps the first and their distance, on a grid of ``2**-16`` drive units: its neurons follow
+their level with spikes +1 and -1 and need as many steps as the largest level and the depth ask for,
+at most the number of spiking layers times the cap.
 """
 
 from typing import Any
