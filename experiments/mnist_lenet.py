@@ -4,8 +4,8 @@ Paper: C. Zou et al., A Scatter-and-Gather Spiking CNN on a Reconfigurable Neuro
 Frontiers in Neuroscience 15:694170, 2021. Claim: k=1, B=2 reaches 99.37 % on MNIST in one time
 step, the accuracy of its quantised ANN; full precision 99.52 % (200 epochs).
 
-    python experiments/mnist_lenet.py --dataset digits           # 2 minutes on two cores, no files
-    python experiments/mnist_lenet.py --k 1 --B 2                # MNIST, about 15 minutes
+    python experiments/mnist_lenet.py --dataset digits   # under 3 minutes, no files
+    python experiments/mnist_lenet.py --k 1 --B 2        # MNIST, about 20 minutes
     python experiments/mnist_lenet.py --k 1 --B 2 --epochs 200 --lr 1e-4 --schedule constant
 
 Results go to runs/mnist_lenet/<setting>/, figures over all settings to runs/mnist_lenet/figs/.
@@ -13,19 +13,13 @@ Results go to runs/mnist_lenet/<setting>/, figures over all settings to runs/mni
 
 import sys
 
-from jaxsnn.config import LeNetScatter, parse_command
-from jaxsnn.pipelines import scatter_gather
+from jaxsnn.config import LeNetScatter
+from jaxsnn.pipelines import run, scatter_gather
 
 
 def main() -> int:
-    """Run the stage that the command line asks for; a mistake ends with status 2 and a message."""
-    stage, config = parse_command(LeNetScatter, sys.argv[1:])
-    try:
-        scatter_gather.run(stage, config)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    """Run the stage that the command line asks for."""
+    return run.main(scatter_gather.run, LeNetScatter, sys.argv[1:])
 
 
 if __name__ == "__main__":

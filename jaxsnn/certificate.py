@@ -39,7 +39,8 @@ class LayerProof:
         integer: net counts that differ from the integer ANN.
         end_to_end: net counts that differ from the float ANN.
         origins: levels that differ from the float ANN's when fed with its activations.
-        ties: origins that lie within float32's rounding error of a boundary.
+        ties: origins that lie at a boundary up to rounding: of float32 in the ANN, of the
+            thresholds' grid in the spiking network.
         furthest: largest distance of an origin from its boundary, in quantisation steps.
         silent: share of neurons that never spike on any image.
         saturated: share of neurons times images at the highest count.
@@ -72,7 +73,7 @@ class Certificate:
 
     Attributes:
         equality: "exact" (every net count equals the integer ANN's after one step), "exact after
-            settling" (after ``settled_step``), or "approximate".
+            settling" (from ``settled_step`` on), or "approximate".
         settled_step: last step in which any neuron spiked, over all images.
         images: number of images compared.
         steps: steps simulated.
@@ -84,6 +85,9 @@ class Certificate:
         first_difference: the first differing neuron in layer order against the integer ANN, else
             against the float ANN where an origin is no tie, else None.
         layers: one proof per layer of neurons, then one per head (summed readouts, logits).
+        settled_steps: last step in which any neuron spiked, image by image.
+        unsettled_images: images with a neuron whose net count is not its level in the integer ANN.
+        unsettled: share of neurons times images of which that is so.
     """
 
     equality: str
@@ -97,6 +101,9 @@ class Certificate:
     origins_are_ties: bool
     first_difference: Difference | None
     layers: tuple[LayerProof, ...]
+    settled_steps: tuple[int, ...] = ()
+    unsettled_images: int = 0
+    unsettled: float = 0.0
 
     def __str__(self) -> str:
         """The verdict in a paragraph, and a line per layer."""
@@ -109,6 +116,11 @@ class Certificate:
             f"against the float ANN {self.float_mismatches:,} neurons and "
             f"{self.float_predictions:,} predictions differ (origins: {ties})",
         ]
+        if self.mismatches:
+            lines.append(
+                f"not at their level after {self.steps} steps: {self.unsettled:.3%} of neurons, "
+                f"on {self.unsettled_images:,} images; if they still spike, simulate more steps"
+            )
         if self.first_difference is not None:
             lines.append(f"first difference: {self.first_difference}")
         return "\n".join([*lines, *(str(layer) for layer in self.layers)])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -52,6 +53,28 @@ def _runs(process: int) -> bool:
     except PermissionError:  # another user's
         return True
     return True
+
+
+@contextlib.contextmanager
+def exclusive(folder: str | Path) -> Generator[None]:
+    """Keep every other process out of a folder's run; the lock goes with the process.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # a system without POSIX locks
+        yield
+        return
+    with (Path(folder) / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(
+                f"{folder} is being trained by another process; wait for it, or give another --out"
+            ) from None
+        yield
 
 
 def write_json(path: str | Path, obj: object) -> Path:

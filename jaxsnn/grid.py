@@ -60,9 +60,9 @@ def largest_sum(kernel: np.ndarray, highest: ArrayLike) -> int:
     kernel's inputs repeat the channels position by position.
     """
     window = tuple(range(kernel.ndim - 2))
-    magnitude = np.abs(kernel.astype(np.int64)).sum(axis=window)
+    magnitude = np.abs(kernel).sum(axis=window)
     each = np.resize(np.asarray(highest, np.int64), magnitude.shape[0])
-    return int((magnitude.T @ each).max(initial=0))
+    return math.ceil((magnitude.T @ each).max(initial=0))
 
 
 def smallest_integer(kernel: np.ndarray) -> np.ndarray:

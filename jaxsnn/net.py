@@ -118,7 +118,7 @@ class Net(nn.Module):
 
 
 class _SiteModule(nn.Module):
-    """One site: synapse, norm, gated bias, shortcut, max pooling on the current, neuron."""
+    """One site: synapse, gated bias, norm, shortcut, max pooling on the current, neuron."""
 
     site: Site
     neuron: Neuron
@@ -140,10 +140,10 @@ class _SiteModule(nn.Module):
         site, x = self.site, values[self.site.source]
         steps = x.shape[0] if current is None else current.shape[0]
         drive = self._current(x) if current is None else _merge(current)
-        if site.norm and not self.folded:
-            drive = self._norm(drive, train)
         if self._has_bias():
             drive = drive + self._bias(drive, steps, gate)
+        if site.norm and not self.folded:
+            drive = self._norm(drive, train)
         if site.shortcut:
             drive = drive + self._shortcut(values[site.shortcut], drive.dtype)
         pool = getattr(site.spec, "max_pool", 0)

@@ -80,7 +80,7 @@ def simulate(
         ValueError: images of another shape or dtype, an unknown site in ``record``, steps or block
             below 1, devices that do not divide the batch.
     """
-    images = check_input(snn, images)
+    images, record = check_input(snn, images), (record,) if isinstance(record, str) else record
     _check_run(snn, images, steps, block, record, devices)
     keys = image_keys(key, first_image, images.shape[-4])
     options = {"steps": steps, "block": block, "record": tuple(record), "counts": counts}
@@ -108,6 +108,7 @@ def check_input(snn: Spiking, images: Array | np.ndarray) -> Array:
     Raises:
         ValueError: naming shape or dtype and what is expected.
     """
+    images = images if isinstance(images, jax.Array) else np.asarray(images)
     net_module.check_images(images, snn.arch)
     rank = 4 + encode_axis(snn)
     if images.ndim != rank:
@@ -136,8 +137,10 @@ def _check_run(
 ) -> None:
     if devices < 1:
         raise ValueError(f"devices={devices}: at least 1 is needed")
-    if steps < 1 or block < 1:
-        raise ValueError(f"steps={steps}, block={block}: both must be at least 1")
+    if steps < 1 or block < 1 or int(steps) != steps or int(block) != block:
+        raise ValueError(f"steps={steps}, block={block}: both must be whole and at least 1")
+    if images.size == 0:
+        raise ValueError(f"images have shape {tuple(images.shape)}; there is nothing to simulate")
     if encode_axis(snn) and images.shape[0] < steps:
         raise ValueError(f"{images.shape[0]} frames cannot be streamed for {steps} steps")
     names = [site.name for site in metrics.spiking_sites(snn.arch)]

@@ -27,9 +27,13 @@ class Folded:
         norm: what became of batch norm and bias.
         flipped: channels whose sign was flipped (negative norm scale).
         constant: channels with a constant level (zero norm scale).
-        bound: largest possible ``|sum|`` of the integer drive, and
-        accumulator: what holds it.
+        bound: largest possible ``|sum|`` of the integer drive over all steps (a membrane potential
+            that is not reset, a sum of the integer ANN); rounded up where drives are floats.
+        accumulator: what holds the sums of one step.
         weight_error: largest change of a weight by the grid, in the units of the weights.
+        step_bound: largest possible ``|sum|`` of one step.
+        threshold_grid: what the distance of even thresholds is a whole multiple of, in units of the
+            drive; 0 where each threshold is exact by itself.
     """
 
     site: str
@@ -41,6 +45,13 @@ class Folded:
     bound: int = 0
     accumulator: Accumulator = "float32"
     weight_error: float = 0.0
+    step_bound: int = 0
+    threshold_grid: float = 0.0
+
+
+def accumulator_for(bound: int) -> Accumulator:
+    """What holds every sum up to ``bound``: float32 below 2^24, else int32."""
+    return "float32" if bound < 2**24 else "int32"
 
 
 @flax.struct.dataclass
@@ -102,7 +113,8 @@ def settled(snn: Spiking) -> Spiking:
         ValueError: a neuron for which no theory gives the final count.
     """
     levels = tuple((site.name, _settled(site, snn.neurons.at(site))) for site in plan(snn.arch))
-    return replace(snn, neurons=SiteMap(neurons.identity(), by_name=levels))
+    mapped = SiteMap(neurons.identity(), by_name=levels)
+    return replace(snn, neurons=mapped, accumulators=whole_accumulators(snn))
 
 
 def _settled(site: Site, neuron: Neuron) -> Neuron:
@@ -114,6 +126,13 @@ def _settled(site: Site, neuron: Neuron) -> Neuron:
         f"{site.name}: theory gives no final count for {neuron.name!r}, so it has no integer ANN; "
         "leave noise and delays out"
     )
+
+
+def whole_accumulators(snn: Spiking) -> SiteMap[Accumulator]:
+    """What holds the sums of a pass that takes final net counts at once (settled mode)."""
+    own = {record.site: accumulator_for(record.bound) for record in snn.report if record.bound}
+    known = dict(snn.accumulators.by_name) | own
+    return replace(snn.accumulators, by_name=tuple(known.items()))
 
 
 def with_leaf(snn: Spiking, site: str, leaf: str, value: ArrayLike) -> Spiking:

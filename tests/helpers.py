@@ -94,11 +94,17 @@ def with_snapped(layers, variables, snn):
     ]
 
 
-def converted(seed, images=16, k=1, bound=2, encoding=None, **options):
-    """(layers for the reference, Arch, variables, Spiking, uint8 images) of a random network."""
+def converted(
+    seed, images=16, k=1, bound=2, encoding=None, method="scatter", settings=None, **options
+):
+    """(layers for the reference, Arch, variables, Spiking, uint8 images) of a random network.
+
+    `settings` are the method's own options.
+    """
+    options = {"ternary": method == "scatter"} | options
     layers, arch, variables = build(seed, k=k, bound=bound, **options)
-    rest = {} if encoding is None else {"encoding": encoding}
-    snn = convert(variables, arch, k=k, bound=bound, **rest)
+    rest = (settings or {}) | ({} if encoding is None else {"encoding": encoding})
+    snn = convert(variables, arch, method, k=k, bound=bound, **rest)
     shown = pixels(np.random.default_rng(seed + 1000), images, arch.input_shape)
     return with_snapped(layers, variables, snn), arch, variables, snn, shown
 

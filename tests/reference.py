@@ -206,6 +206,67 @@ def scatter_gather(
     return ScatterGather(counts, logits, spikes, operations, 2 * units * operations, potentials)
 
 
+class Tracking(NamedTuple):
+    """Every step of a network whose net spike counts follow the potentials, `[T, B, ...]`."""
+
+    spikes: list[Array]  # per hidden layer int64 in {-1, 0, 1}
+    potentials: list[Array]  # per hidden layer, never reset
+    logits: Array  # float64 [T, B, classes], of the net counts so far, in units of 2^-k
+
+
+def tracking(
+    layers: Sequence[Layer],
+    images: Array,
+    k: int,
+    cap: int,
+    steps: int,
+    *,
+    eps: float = 1e-5,
+    flip: bool = True,
+    negative: bool = True,
+) -> Tracking:
+    """Integrate the input, given once, and let the net count n follow (spec 2.3, ties go up).
+
+    +1 where n < cap and V >= theta_{n+1}; -1 where n > 0 and V < theta_n.
+
+    Args:
+        layers: the network, still with batch norm.
+        images: [B, H, W, C]; the first layer sees 2^k times the image, in the first step.
+        k: fractional bits of a level.
+        cap: largest net count.
+        steps: number of time steps.
+        eps: of batch norm.
+        flip: see `fold`.
+        negative: allow negative spikes.
+    """
+    folded = [fold(layer, k, cap / 2**k, eps, flip) for layer in layers[:-1]]
+    potential: list[Any] = [0.0] * len(folded)
+    net: list[Any] = [0] * len(folded)
+    spikes: list[list[Array]] = [[] for _ in folded]
+    recorded: list[list[Array]] = [[] for _ in folded]
+    total, logits = 0.0, []
+    for t in range(steps):
+        x = 2.0**k * np.asarray(images, np.float64) * (t == 0)
+        for i, layer in enumerate(folded):
+            given = 2**k * layer.get("bias", 0) * (t == 0)
+            potential[i] = potential[i] + synapse(layer, x) + given
+            level = np.zeros(potential[i].shape, np.int64) + net[i]
+            ends = np.full(layer["thresholds"].shape[1], np.inf)
+            table = np.vstack([-ends, layer["thresholds"], ends])  # of counts 0 .. cap + 1
+            channel = np.arange(table.shape[1])
+            up = potential[i] >= table[level + 1, channel]
+            down = (potential[i] < table[level, channel]) & negative
+            x = up.astype(np.int64) - down
+            net[i] = level + x
+            spikes[i].append(x)
+            recorded[i].append(potential[i])
+        total = total + synapse(layers[-1], x) + 2**k * layers[-1].get("bias", 0) * (t == 0)
+        logits.append(total)
+    return Tracking(
+        [np.array(s) for s in spikes], [np.array(v) for v in recorded], np.array(logits)
+    )
+
+
 def per_layer(value: Any, count: int) -> list[Any]:
     """A list or tuple as it is, anything else once per layer."""
     return list(value) if isinstance(value, list | tuple) else [value] * count

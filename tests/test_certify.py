@@ -194,6 +194,107 @@ def test_a_wrong_readout_is_named_although_every_neuron_agrees():
     assert proof.float_predictions > 0
 
 
+def settling(seed=33, **options):
+    """A network with negative spikes, its variables and images."""
+    _, _, variables, snn, images = converted(
+        seed, method="negative", **{"dyadic": False, "bound": None, "gammas": "mixed"} | options
+    )
+    return variables, snn, images
+
+
+@pytest.mark.parametrize(("bound", "dyadic"), [(None, False), (2, False), (2, True)])
+def test_negative_spikes_are_exact_after_settling(bound, dyadic):
+    variables, snn, images = settling(bound=bound, dyadic=dyadic, gammas="with_zero")
+    proof = certify(snn, variables, images, steps=60, batch_size=6)
+    assert proof.equality == "exact after settling"
+    assert proof.mismatches == proof.predictions == proof.unsettled_images == 0
+    assert proof.unsettled == 0
+    assert proof.origins_are_ties
+    spikes = simulate(snn, images, steps=60).counters.spikes
+    active = np.any([np.asarray(one) > 0 for one in spikes.values()], axis=0)
+    last = 60 - active[::-1].argmax(0)  # of every image
+    assert proof.settled_steps == tuple(last)
+    assert proof.settled_step == max(last) < 60
+    at_last = certify(snn, variables, images, steps=int(max(last)))
+    assert at_last.equality == "exact after settling"  # at rest, though no silent step is seen
+
+
+def test_too_few_steps_are_approximate_and_the_share_is_told():
+    variables, snn, images = settling()
+    whole = certify(snn, variables, images, steps=60)
+    steps = whole.settled_step - 1
+    proof = certify(snn, variables, images, steps=steps, batch_size=7)
+    assert proof.equality == "approximate"
+    early = simulate(snn, images, steps=steps, counts=True).counts
+    late = simulate(snn, images, steps=60, counts=True).counts
+    differs = [np.asarray(early[name] != late[name]).reshape(16, -1) for name in late]
+    assert proof.mismatches == sum(one.sum() for one in differs) > 0
+    assert proof.unsettled == pytest.approx(proof.mismatches / sum(one.size for one in differs))
+    assert proof.unsettled_images == np.any([one.any(1) for one in differs], axis=0).sum()
+    assert f"on {proof.unsettled_images} images" in str(proof)
+
+
+def test_a_saturated_count_is_the_cap_and_not_a_single_spike():
+    variables, snn, images = settling(bound=2, gammas="positive")
+    proof = certify(snn, variables, images, steps=20)
+    counts = simulate(snn, images, steps=20, counts=True).counts
+    for layer in proof.layers[:-1]:
+        count = np.asarray(counts[layer.site])
+        assert layer.saturated == pytest.approx((count == 4).mean())
+    assert any(layer.saturated > 0 for layer in proof.layers)
+
+
+def test_a_broken_first_threshold_is_named_by_the_float_ann():
+    variables, snn, images = settling(gammas="positive")
+    own = snn.variables["fixed"]["conv2"]
+    broken = with_leaf(snn, "conv2", "first", own["first"].at[5].add(own["step"][5]))
+    proof = certify(broken, variables, images, steps=60)
+    assert proof.equality == "approximate"
+    assert proof.mismatches == 0
+    assert not proof.origins_are_ties
+    assert proof.first_difference.site == "conv2"
+    assert proof.first_difference.position[-1] == 5
+
+
+def test_a_threshold_moved_by_its_grid_makes_a_tie_and_one_moved_further_does_not():
+    # Where one drive unit is one step, a boundary 2^-18 above the drive 1 becomes 1 on the grid of
+    # 2^-16: the neuron fires, the float ANN's does not. 2^-18 is four times what float32 explains.
+    arch, variables, _ = levels_network()
+    norm = variables["batch_stats"]["dense2"]["norm"]
+    moved = {**norm, "mean": np.float32([0, 0.25 + 2.0**-19])}
+    variables["batch_stats"]["dense2"] = {"norm": moved}
+    snn = convert(variables, arch, "negative", k=1, bound=2)
+    images = np.array([0, 96], np.uint8).reshape(-1, 1, 1, 1)  # drives 0 and 1
+    assert simulate(snn, images, steps=9, counts=True).counts["dense2"][:, 1].tolist() == [0, 1]
+    proof = certify(snn, variables, images, steps=9)
+    layer = proof.layers[1]
+    assert (layer.origins, layer.ties, layer.end_to_end) == (1, 1, 1)
+    assert layer.furthest == pytest.approx(2.0**-18)
+    assert proof.equality == "exact after settling"
+    own = snn.variables["fixed"]["dense2"]["first"]
+    off = with_leaf(snn, "dense2", "first", own.at[1].add(-1))  # now the drive 0 fires as well
+    wrong = certify(off, variables, images, steps=9)
+    assert wrong.equality == "approximate"
+    assert wrong.layers[1].ties < wrong.layers[1].origins
+
+
+def test_a_level_beyond_the_cap_is_no_tie():
+    variables, snn, images = settling(k=2, settings={"highest": 3})
+    proof = certify(snn, variables, images, steps=40)
+    assert proof.equality == "approximate"
+    assert proof.mismatches == 0
+    assert not proof.origins_are_ties
+
+
+def test_float_weights_as_trained_differ_at_ties_only():
+    variables, snn, images = settling(settings={"exact": False}, dyadic=True, bound=2)
+    proof = certify(snn, variables, images, steps=40)
+    assert proof.origins_are_ties
+    assert sum(layer.origins for layer in proof.layers) <= proof.float_mismatches
+    assert proof.equality in ("exact after settling", "approximate")
+    assert (proof.equality == "approximate") == (proof.mismatches > 0)
+
+
 def test_refusals():
     _arch, variables, snn, images = network()
     with pytest.raises(ValueError, match="no images"):

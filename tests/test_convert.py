@@ -25,6 +25,7 @@ from jaxsnn import (
     Encoding,
     Net,
     SiteMap,
+    certify,
     convert,
     evaluate,
     forward,
@@ -35,9 +36,13 @@ from jaxsnn import (
     parse,
     plan,
     quant,
+    settled,
     simulate,
 )
-from jaxsnn.convert import ALWAYS, NEVER, float_ends, grid_exponent, snapped
+from jaxsnn.convert import float_ends, snapped
+from jaxsnn.fold import ALWAYS, NEVER
+from jaxsnn.grid import grid_exponent
+from jaxsnn.net import template
 from jaxsnn.spiking import Spiking
 
 TERNARY = SiteMap(quant.ternary())
@@ -278,6 +283,190 @@ def test_a_power_of_two_encoding_and_a_pixel_scale_that_is_none():
             np.testing.assert_array_equal(trace.counts[layer["name"]], count)
 
 
+# ---------------------------------------------------------------- negative spikes
+
+
+def negative(seed, **options):
+    return converted(seed, method="negative", **{"dyadic": False, "bound": None} | options)
+
+
+def real_thresholds(layer, unit, k, j):
+    """theta_j of every channel in drive units, float64 (spec 1.5), for positive scales."""
+    s = np.sqrt(np.float64(layer["var"]) + 1e-5) / layer["scale"]
+    return ((j - 0.5) * 2.0**-k * s + layer["mean"] - layer["offset"] * s) / unit
+
+
+@pytest.mark.parametrize("bits", [5, 8, 12])
+def test_kernels_have_significant_bits_and_thresholds_lie_on_their_grid(bits):
+    layers, _, variables, snn, _ = negative(11, settings={"bits": bits})
+    for layer, record in zip(layers, snn.report, strict=True):
+        kernel = np.asarray(snn.variables["params"][layer["name"]]["kernel"], np.int64)
+        assert 2 ** (bits - 1) <= np.abs(kernel).max() < 2**bits
+        master = np.asarray(variables["params"][layer["name"]]["kernel"], np.float64)
+        np.testing.assert_array_equal(kernel, np.round(master * 2.0**record.exponent))
+        assert record.weight_error == np.abs(kernel * 2.0**-record.exponent - master).max()
+        if layer["name"] == "readout":
+            continue
+        unit = snn.unit({"conv1": "input", "conv2": "conv1", "dense1": "conv2"}[layer["name"]])
+        own = snn.variables["fixed"][layer["name"]]
+        for j in (1, 2, 7):
+            theta = real_thresholds(layer, unit * 2.0**-record.exponent, 1, j)
+            found = np.asarray(neurons.even_threshold(own, jnp.full(len(theta), j)))
+            near = np.abs(theta - np.round(theta)) < j * 2.0**-17
+            reached = np.asarray(own["highest"]) >= j
+            np.testing.assert_array_equal(found[~near & reached], np.ceil(theta)[~near & reached])
+            assert (~near & reached).any()
+
+
+def test_sums_are_bounded_by_counts_over_all_steps_and_by_spikes_in_one():
+    layers, _, _, snn, images = negative(12)
+    highest, peak = np.array([255]), 255
+    for layer, record in zip(layers, snn.report, strict=True):
+        kernel = np.asarray(snn.variables["params"][layer["name"]]["kernel"], np.int64)
+        flat = np.abs(kernel).reshape(-1, kernel.shape[-1])
+        inputs = np.resize(highest, len(flat))  # channels come last in a window
+        assert record.bound == (inputs[:, None] * flat).sum(0).max()
+        assert record.step_bound == peak * flat.sum(0).max()
+        if layer["name"] in snn.variables["fixed"]:
+            own = snn.variables["fixed"][layer["name"]]
+            highest, peak = np.asarray(own["highest"], np.int64), 1
+            # The cap of a channel is what a drive of `bound` reaches, at most 127.
+            drive = jnp.full(len(highest), record.bound)
+            reached = neurons.even_level(127).step(
+                own | {"highest": jnp.full(len(highest), 127)}, (), drive
+            )[1]
+            np.testing.assert_array_equal(highest, reached)
+    assert 0 < min(highest) <= max(highest) <= 127
+    counts = simulate(snn, images, steps=60, counts=True).counts
+    for name, own in snn.variables["fixed"].items():
+        assert (np.asarray(counts[name]) <= np.asarray(own["highest"])).all()
+
+
+def test_one_step_in_float32_and_settled_sums_in_int32():
+    _, _, _, snn, images = negative(13, settings={"bits": 15})
+    by_site = {record.site: record for record in snn.report}
+    record = by_site["dense1"]
+    assert record.step_bound < 2**24 <= record.bound
+    assert record.accumulator == "float32"
+    trace = simulate(snn, images, steps=80, counts=True)
+    whole = settled(snn)
+    assert dict(whole.accumulators.by_name)["dense1"] == "int32"
+    rest = simulate(whole, images, steps=1, counts=True)
+    for name, count in trace.counts.items():
+        np.testing.assert_array_equal(rest.counts[name], count)
+    np.testing.assert_array_equal(rest.readout[0], trace.readout[-1])
+
+
+def test_even_thresholds_by_hand():
+    # As in the test of the table above: pixels 64, 192, ... and, in halves, 1/2, 3/2, ...
+    arch, variables, _ = levels_network()
+    snn = convert(variables, arch, "negative", k=1, bound=2)
+    fixed = snn.variables["fixed"]
+    first = [np.asarray(neurons.even_threshold(fixed["dense1"], jnp.full(2, j))) for j in (1, 2, 4)]
+    assert [one.tolist() for one in first] == [[64, 64], [192, 192], [448, 448]]
+    second = [np.asarray(neurons.even_threshold(fixed["dense2"], jnp.full(2, j))) for j in (1, 2)]
+    assert [one.tolist() for one in second] == [[1, 1], [2, 2]]
+    assert fixed["dense1"]["highest"].tolist() == [4, 4]  # 448 of at most 510
+    images = np.array([0, 31, 32, 63, 64, 95, 96, 191, 192, 255], np.uint8).reshape(-1, 1, 1, 1)
+    trace = simulate(snn, images, steps=9, counts=True)
+    expected = [[0, 0], [0, 0], [0, 1], [0, 1], [1, 1], [1, 1], [1, 2], [1, 3], [2, 3], [2, 4]]
+    assert trace.counts["dense1"].tolist() == expected
+
+
+def test_average_pools_settle_too():
+    layers = pooled_network(3)
+    layers[0].pop("max_pool")
+    rng = np.random.default_rng(3)
+    kernel = rng.normal(size=(12 * 12 * 8 // 4, 12)) / 17
+    layers[2] |= {"kernel": kernel, "master": kernel}
+    arch = parse("6C3same-8C3p1-AP2-12", classes=5, input_shape=(12, 12, 1))
+    variables = tree(layers)
+    snn = convert(variables, arch, "negative", k=1, bound=2)
+    images = pixels(rng, 6, (12, 12, 1))
+    proof = certify(snn, variables, images, steps=3 * 4 + 1)
+    assert proof.equality == "exact after settling"
+    assert sum(layer.compared for layer in proof.layers) > 6 * 144 * 14
+    record = {one.site: one for one in snn.report}["dense1"]
+    weights = np.abs(np.asarray(snn.variables["params"]["dense1"]["kernel"], np.int64))
+    assert record.step_bound == 4 * weights.sum(0).max()  # four spikes in a window
+
+
+def test_a_heads_bias_is_given_once():
+    arch, variables, _ = levels_network()
+    arch = dataclasses.replace(arch, head_bias=True)
+    variables["params"]["readout"]["bias"] = np.float32([0, 0.1, -3.25])
+    snn = convert(variables, arch, "negative", k=1, bound=None)
+    trace = simulate(snn, np.zeros((1, 1, 1, 1), np.uint8), steps=5)
+    logits = np.asarray(trace.readout[:, 0]) * snn.unit("readout")
+    np.testing.assert_allclose(logits, [[0, 0.1, -3.25]] * 5, rtol=1e-3, atol=1e-7)
+
+
+def test_float_weights_and_thresholds_for_comparison():
+    layers, _, variables, snn, images = negative(14, settings={"exact": False}, gammas="with_zero")
+    for layer in layers[:-1]:
+        kernel = np.asarray(snn.variables["params"][layer["name"]]["kernel"])
+        assert kernel.dtype == np.float32
+        master = np.asarray(variables["params"][layer["name"]]["kernel"])
+        np.testing.assert_array_equal(np.abs(kernel), np.abs(master))
+        assert snn.variables["fixed"][layer["name"]]["first"].dtype == jnp.float32
+    assert {record.kernel for record in snn.report} == {"float"}
+    trace = simulate(snn, images, steps=80, counts=True)
+    levels, logits = ref.quantised_ann(layers, images / 256.0, 1, None)
+    wrong = [
+        (np.asarray(trace.counts[layer["name"]]) != level).mean()
+        for layer, level in zip(layers, levels, strict=False)
+    ]
+    assert max(wrong) < 1e-3  # ties of rounding, if any
+    found = np.asarray(trace.readout[-1]) * snn.unit("readout")
+    np.testing.assert_allclose(found, logits, rtol=1e-3, atol=1e-3)
+
+
+def test_tiny_norm_scales_become_constant_or_are_refused():
+    _, arch, variables = build(15, ternary=False, dyadic=False)
+    norm = variables["params"]["conv1"]["norm"]
+    norm["scale"][:3], norm["bias"][:3] = 1e-12, [0.6, 1.6, -5.0]
+    snn = convert(variables, arch, "negative", k=1, bound=None)
+    own = snn.variables["fixed"]["conv1"]
+    assert own["highest"][:3].tolist() == [1, 3, 0]  # of boundaries 1/4, 3/4, 5/4, 7/4
+    images = pixels(np.random.default_rng(0), 4, arch.input_shape)
+    assert certify(snn, variables, images, steps=60).equality == "exact after settling"
+    # A level that the tiny slope still decides, far above the first boundary.
+    variables["batch_stats"]["conv1"]["norm"]["mean"][0] = 0
+    norm["bias"][0] = 30.25
+    with pytest.raises(ValueError, match=r"conv1: the thresholds of channel 0 leave int32"):
+        convert(variables, arch, "negative", k=1, bound=None)
+
+
+NEGATIVE_REFUSED = [
+    ({"encoding": Encoding("held", 1 / 256)}, "'held'.*given once"),
+    ({"stretch": 2}, "no option stretch; known: highest, bits, exact"),
+    ({"bits": 0}, "bits=0"),
+    ({"bits": 24, "encoding": Encoding("onset", 1, 2**20)}, "conv1: a sum .*beyond int32"),
+    ({"highest": 0}, "highest=0"),
+    ({"bound": 1.5}, "bound a whole number"),
+    ({"k": -1}, "k must be >= 0"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), NEGATIVE_REFUSED)
+def test_what_the_negative_method_refuses(options, message):
+    _, arch, variables = build(8, ternary=False, dyadic=False)
+    with pytest.raises(ValueError, match=message):
+        convert(variables, arch, "negative", **{"k": 1, "bound": None} | options)
+
+
+def test_max_pooling_behind_the_encoder_is_refused_and_scatter_has_no_options():
+    arch = parse("4C3-4C3-MP2", input_shape=(8, 8, 1))
+    net = Net(arch, hidden(neurons.quantised_relu(1)))
+    variables = init_variables(net, jax.random.key(0))
+    with pytest.raises(ValueError, match=r"conv2: the largest current of every step"):
+        convert(variables, arch, "negative", k=1, bound=None)
+    with pytest.raises(ValueError, match="'scatter' has no option bits; known: none"):
+        convert(variables, arch, "scatter", k=1, bound=2, bits=4)
+    with pytest.raises(ValueError, match="k=1, bound=None"):
+        convert(variables, arch, "scatter", k=1, bound=None)
+
+
 # ---------------------------------------------------------------- refusals
 
 
@@ -359,3 +548,36 @@ def test_conversion_does_not_change_what_it_is_given():
     assert jax.tree.all(jax.tree.map(np.array_equal, before, variables))
     assert isinstance(snn, Spiking)
     assert [site.name for site in plan(arch)] == [record.site for record in snn.report]
+
+
+def test_a_bias_before_a_norm_is_folded_as_the_network_computes_it():
+    arch = parse("6C3p1nb-9nb", classes=4, input_shape=(6, 6, 1))
+    rng = np.random.default_rng(8)
+    shapes = template(Net(arch, hidden(neurons.identity())))
+
+    def draw(path, leaf):
+        spread = 0.3 if "kernel" in str(path[-1]) else 0.8
+        values = rng.normal(size=leaf.shape) * spread
+        return np.float32(np.abs(values) + 0.5 if "var" in str(path[-1]) else values)
+
+    variables = jax.tree_util.tree_map_with_path(draw, shapes)
+    snn = convert(variables, arch, k=1, bound=2, weights=SiteMap(quant.full_precision()))
+    images = rng.integers(0, 256, (20, 6, 6, 1), dtype=np.uint8)
+    proof = certify(snn, variables, images)
+    assert proof.equality == "exact", str(proof)
+    assert all(layer.silent < 1 for layer in proof.layers[:2])
+
+
+@pytest.mark.parametrize("slope", [0.3, 1.7, -0.9])
+def test_an_activation_on_a_boundary_belongs_to_the_upper_level(slope):
+    """With the drive at the mean the activation is the offset, whatever the norm's slope."""
+    arch = parse("4", classes=2, input_shape=(1, 1, 1))
+    boundaries = np.float32([0.25, 0.75, 1.25, 1.75])
+    norm = {"scale": np.full(4, slope, np.float32), "bias": boundaries}
+    statistics = {"mean": np.full(4, 77 / 256, np.float32), "var": np.full(4, 0.61, np.float32)}
+    params = {"dense1": {"kernel": np.ones((1, 4), np.float32), "norm": norm}}
+    params["readout"] = {"kernel": np.ones((4, 2), np.float32)}
+    variables = {"params": params, "batch_stats": {"dense1": {"norm": statistics}}}
+    snn = convert(variables, arch, k=1, bound=2, weights=SiteMap(quant.full_precision()))
+    trace = simulate(snn, np.full((1, 1, 1, 1), 77, np.uint8), steps=1, counts=True)
+    assert np.asarray(trace.counts["dense1"])[0].tolist() == [1, 2, 3, 4]

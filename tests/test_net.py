@@ -149,12 +149,12 @@ def numpy_forward(arch, variables, images, function, gate=1.0, forced=None):
         else:
             kernel = params["kernel"].astype(np.float64)
             z = ref.conv2d(x, kernel, site.strides[0], site.padding)
+        if site.bias:
+            z = z + gate * params["bias"]
         if site.norm:
             norm = params["norm"]
             stats = variables["batch_stats"][site.name]["norm"]
             z = ref.batch_norm(z, norm["scale"], norm["bias"], stats["mean"], stats["var"])
-        if site.bias:
-            z = z + gate * params["bias"]
         if site.shortcut:
             z = z + values[site.shortcut]
         if getattr(site.spec, "max_pool", 0):

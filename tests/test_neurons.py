@@ -7,7 +7,7 @@ import pytest
 import reference as ref
 
 from jaxsnn import neurons
-from jaxsnn.convert import ALWAYS, NEVER
+from jaxsnn.fold import ALWAYS, NEVER
 
 IF = neurons.integrate_and_fire
 

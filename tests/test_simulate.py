@@ -200,7 +200,7 @@ def test_refusals():
         ),
         (lambda: simulate(snn, images[:, :4], steps=1), "the network takes"),
         (lambda: simulate(snn, images, steps=0), "steps=0, block=1"),
-        (lambda: simulate(snn, images, steps=1, block=0), "both must be at least 1"),
+        (lambda: simulate(snn, images, steps=1, block=0), "both must be whole and at least 1"),
         (
             lambda: simulate(snn, images, steps=1, record=("conv9",)),
             "'conv9'.*conv1, conv2",

@@ -7,6 +7,7 @@ else that differs is refused, both values named.
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ import optax
 from jaxsnn.arrays import load_params
 from jaxsnn.checkpoint import Checkpoints
 from jaxsnn.classify import adam
-from jaxsnn.config import Common, differences, from_json, to_json
+from jaxsnn.config import STAGES, Common, differences, from_json, parse_command, to_json
 from jaxsnn.data import Dataset, load, split_validation
+from jaxsnn.files import exclusive
 from jaxsnn.report import write_bytes
 from jaxsnn.train import Data, Options, Task, TrainState
 from jaxsnn.train import train as train_task
@@ -146,11 +148,16 @@ def train_run(run: Run, task: Task, data: Dataset, validation: int) -> TrainStat
     config = run.config
     parts: Data = split_validation(data, validation)
     steps_per_epoch = len(parts[0]) // config.batch_size
-    phases = run.phases(max(steps_per_epoch, 1))
+    if not steps_per_epoch:
+        raise ValueError(
+            f"--batch-size {config.batch_size}: {len(parts[0])} training images do not fill one "
+            "batch; choose a smaller one"
+        )
+    phases = run.phases(steps_per_epoch)
     optimiser, rate = schedules(phases)
     last = phases[-1]
     options = Options(
-        epochs=last["first_step"] // max(steps_per_epoch, 1) + last["epochs"],
+        epochs=last["first_step"] // steps_per_epoch + last["epochs"],
         batch_size=config.batch_size,
         seed=config.seed,
         directory=run.folder,
@@ -159,11 +166,39 @@ def train_run(run: Run, task: Task, data: Dataset, validation: int) -> TrainStat
     )
     if not config.resume and (run.folder / "checkpoints").is_dir():
         raise ValueError(
-            f"{run.folder} holds an earlier run; continue it with --resume, or give another --out"
+            f"{run.folder} holds an earlier run; continue it with --resume, use it (stages "
+            "evaluate, simulate, plot), or give another --out"
         )
     run.folder.mkdir(parents=True, exist_ok=True)
-    run.record(phases)
-    return train_task(task, optimiser, parts, options, schedule=rate)[0]
+    with exclusive(run.folder):
+        run.record(phases)
+        state, history = train_task(task, optimiser, parts, options, schedule=rate)
+    if not history:
+        print(f"{run.folder}: already trained for {options.epochs} epochs")
+    return state
+
+
+def main(
+    run: Callable[[str, Any], None],
+    config_class: type[Any],
+    argv: Sequence[str],
+    stages: Mapping[str, str] = STAGES,
+) -> int:
+    """Run the stage that a command line asks for; the exit status.
+
+    A mistake, or a file that cannot be read or written, is one line and status 2; Ctrl-C says how
+    to go on and is status 130.
+    """
+    stage, config = parse_command(config_class, argv, stages)
+    try:
+        run(stage, config)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; --resume continues from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
 
 
 def devices(config: Common, batch_size: int) -> int:

@@ -1,0 +1,222 @@
+"""Adds the comparisons of batches up to a certificate, on the host."""
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxsnn.arch import Site
+from jaxsnn.certificate import Certificate, Difference, LayerProof
+from jaxsnn.fold import affine
+from jaxsnn.metrics import head_sites, spiking_sites
+from jaxsnn.net import Variables
+from jaxsnn.spiking import Folded, Spiking
+
+EPSILON = 2.0**-24  # half a unit in the last place of float32, relative
+
+
+class Batch(NamedTuple):
+    """Arrays of one batch: counts and levels per site and head ``[B, ...]``, predictions ``[B]``.
+
+    The heads' ``end_to_end`` are the float ANN's logits.
+    """
+
+    counts: dict[str, Any]
+    integer: dict[str, Any]
+    end_to_end: dict[str, Any]
+    fed: dict[str, Any]
+    drive: dict[str, Any]
+    last_step: dict[str, Any]
+    predictions: tuple[Any, Any, Any]
+
+
+class Tally:
+    """Adds up batches on the host, in Python integers."""
+
+    def __init__(self, snn: Spiking, variables: Variables) -> None:
+        self.snn, self.variables = snn, variables
+        self.sites, self.heads = spiking_sites(snn.arch), head_sites(snn.arch)
+        self.layers = {site.name: LayerProof(site.name) for site in (*self.sites, *self.heads)}
+        self.active = {site.name: np.zeros(site.out_shape, bool) for site in self.sites}
+        self.images = self.predictions = self.float_predictions = 0
+        self.first: dict[tuple[str, str], Difference] = {}
+        self.settled_steps: list[int] = []
+        self.unsettled_images = 0
+
+    def add(self, batch: Batch, first_image: int) -> None:
+        """Add one batch whose first image has the number ``first_image`` in the data set."""
+        self.images += len(batch.predictions[0])
+        self.predictions += int(np.sum(batch.predictions[0] != batch.predictions[1]))
+        self.float_predictions += int(np.sum(batch.predictions[0] != batch.predictions[2]))
+        for site in self.sites:
+            self._add_layer(site, batch, first_image)
+        for site in self.heads:
+            self._add_head(site, batch, first_image)
+        last = np.max([batch.last_step[site.name] for site in self.sites], axis=0)
+        self.settled_steps += last.tolist()
+        differs = [_per_image(batch.counts[s.name] != batch.integer[s.name]) for s in self.sites]
+        self.unsettled_images += int(np.any(differs, axis=0).sum())
+
+    def _add_head(self, site: Site, batch: Batch, first_image: int) -> None:
+        """Compare summed readouts: with the integer ANN's, and with the float ANN's logits."""
+        name, unit = site.name, self.snn.unit(site.name)
+        counts, level, logits = batch.counts[name], batch.integer[name], batch.end_to_end[name]
+        rounding = self._head_rounding(site, logits)
+        away = np.abs(counts * unit - logits) > rounding
+        origin = np.abs(batch.fed[name] * unit - logits) > rounding
+        nearest = np.round(logits / unit).astype(np.int64)
+        old = self.layers[name]
+        self.layers[name] = replace(
+            old,
+            compared=old.compared + counts.size,
+            integer=old.integer + int(np.sum(counts != level)),
+            end_to_end=old.end_to_end + int(np.sum(away)),
+            origins=old.origins + int(np.sum(origin)),
+        )
+        self._remember("integer", name, counts, level, counts != level, first_image)
+        self._remember("float", name, batch.fed[name], nearest, origin, first_image)
+
+    def _head_rounding(self, site: Site, logits: np.ndarray) -> np.ndarray:
+        """Largest difference of a logit that rounding explains: the bias's grid, float32 sums."""
+        record = next(one for one in self.snn.report if one.site == site.name)
+        unit = self.snn.unit(site.name)
+        grid = unit / 2 if site.bias else 0.0
+        return grid + unit * _rounding(site, record) + 4 * EPSILON * np.abs(logits)
+
+    def _add_layer(self, site: Site, batch: Batch, first_image: int) -> None:
+        name = site.name
+        counts, level, end = batch.counts[name], batch.integer[name], batch.end_to_end[name]
+        origin = batch.fed[name] != end
+        distance, allowed = self._distance(site, batch.drive[name], end, batch.fed[name])
+        tie = origin & (np.abs(batch.fed[name] - end) == 1) & (distance <= allowed)
+        neuron = self.snn.neurons.at(site)
+        highest = ((neuron.settled or neuron).spikes or (0, 1))[1]  # of the count, not of a step
+        old = self.layers[name]
+        self.active[name] |= (counts != 0).any(axis=0)
+        self.layers[name] = replace(
+            old,
+            compared=old.compared + counts.size,
+            integer=old.integer + int(np.sum(counts != level)),
+            end_to_end=old.end_to_end + int(np.sum(counts != end)),
+            origins=old.origins + int(np.sum(origin)),
+            ties=old.ties + int(np.sum(tie)),
+            furthest=max(old.furthest, float(np.max(distance[origin], initial=0.0))),
+            saturated=old.saturated + int(np.sum(counts >= highest)),
+            last_spike_step=max(old.last_spike_step, int(batch.last_step[name].max(initial=0))),
+        )
+        self._remember("integer", name, counts, level, counts != level, first_image)
+        self._remember("float", name, batch.fed[name], end, origin & ~tie, first_image)
+
+    def _distance(
+        self, site: Site, drive: np.ndarray, reference: np.ndarray, fed: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """How far each activation is from the boundary in dispute, and what may move it, in steps.
+
+        The float ANN's sums are exact (snapped weights, whole inputs under 2^24); what rounds is
+        the norm: subtract, multiply twice, add, of numbers no larger than the sum of magnitudes.
+        On the other side, evenly spaced thresholds lie on a grid: the first is up to half a unit of
+        it off, and so is every distance between two.
+        """
+        slope, offset = affine(self.variables, site)
+        record = next(r for r in self.snn.report if r.site == site.name)
+        step = self.snn.unit(site.name)
+        unit = self.snn.unit(site.source) * 2.0**-record.exponent
+        z = np.abs(drive * unit)
+        sign = np.where(slope < 0, -1, 1)
+        value = slope * sign * drive * unit + offset
+        number = np.maximum(reference, fed)
+        boundary = (number - 0.5) * step
+        mean = np.abs(offset) + 2 * np.abs(slope) * z + self._norm_size(site)
+        grid = np.abs(slope) * unit * record.threshold_grid / 2 * number
+        summed = np.abs(slope) * unit * _rounding(site, record)
+        return np.abs(value - boundary) / step, (8 * EPSILON * mean + grid + summed) / step
+
+    def _norm_size(self, site: Site) -> np.ndarray | float:
+        if not site.norm:
+            return 0.0
+        norm = self.variables["params"][site.name]["norm"]
+        mean = np.asarray(self.variables["batch_stats"][site.name]["norm"]["mean"], np.float64)
+        slope = affine(self.variables, site)[0]
+        return 2 * np.abs(slope * mean) + np.abs(np.asarray(norm["bias"], np.float64))
+
+    def _remember(
+        self,
+        kind: str,
+        name: str,
+        spiking: np.ndarray,
+        reference: np.ndarray,
+        differs: np.ndarray,
+        first_image: int,
+    ) -> None:
+        if (kind, name) in self.first or not differs.any():
+            return
+        where = tuple(int(i) for i in np.argwhere(differs)[0])
+        found = Difference(
+            name, first_image + where[0], where[1:], int(spiking[where]), int(reference[where])
+        )
+        self.first[kind, name] = found
+
+    def _first(self, kind: str) -> Difference | None:
+        found = (self.first.get((kind, name)) for name in self.layers)
+        return next((difference for difference in found if difference), None)
+
+    def certificate(self, steps: int) -> Certificate:
+        """The verdict over all batches, simulated for ``steps`` steps."""
+        layers = tuple(self._finished(layer) for layer in self.layers.values())
+        ties = all(layer.origins == layer.ties for layer in layers)
+        equal = ties and not self.predictions and not any(layer.integer for layer in layers)
+        last = max((layer.last_spike_step for layer in layers), default=0)
+        of_neurons = layers[: len(self.sites)]
+        mismatches = sum(layer.integer for layer in of_neurons)
+        return Certificate(
+            equality=self._verdict(equal, last, steps),
+            settled_step=last,
+            images=self.images,
+            steps=steps,
+            mismatches=mismatches,
+            predictions=self.predictions,
+            float_mismatches=sum(layer.end_to_end for layer in of_neurons),
+            float_predictions=self.float_predictions,
+            origins_are_ties=ties,
+            first_difference=self._first("integer") or self._first("float"),
+            layers=layers,
+            settled_steps=tuple(self.settled_steps),
+            unsettled_images=self.unsettled_images,
+            unsettled=mismatches / max(sum(layer.compared for layer in of_neurons), 1),
+        )
+
+    def _finished(self, layer: LayerProof) -> LayerProof:
+        if layer.site not in self.active:
+            return layer
+        silent = 1 - float(self.active[layer.site].mean())
+        return replace(layer, silent=silent, saturated=layer.saturated / max(layer.compared, 1))
+
+    def _verdict(self, equal: bool, settled: int, steps: int) -> str:
+        if not equal:
+            return "approximate"
+        stateless = all(self.snn.neurons.at(site).stateless for site in self.sites)
+        if stateless and steps == 1:
+            return "exact"
+        # With integer sums, a potential whose count is the level of its final drive is at rest, so
+        # that no silent step need be seen.
+        whole = not any(record.kernel == "float" for record in self.snn.report)
+        at_rest = settled < steps or (whole and not stateless)
+        # Only where nothing more comes in; neurons with a delay were refused before.
+        at_rest = at_rest and self.snn.encoding.presentation == "onset"
+        return "exact after settling" if at_rest else "approximate"
+
+
+def _per_image(differs: np.ndarray) -> np.ndarray:
+    """Images with any difference, bool ``[B]``."""
+    return np.asarray(differs.reshape(len(differs), -1).any(axis=1))
+
+
+def _rounding(site: Site, record: Folded) -> float:
+    """Error of a float32 sum in units of the drive, 0 where sums are exact.
+
+    The roundings of n terms add up to about ``sqrt(n)`` of one; four times that is allowed.
+    """
+    if record.kernel != "float" and record.bound < 2**24:
+        return 0.0
+    terms = site.macs / max(int(np.prod(site.drive_shape)), 1)
+    return float(4 * np.sqrt(terms) * EPSILON * record.bound)
