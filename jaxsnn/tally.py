@@ -87,8 +87,11 @@ class Tally:
         name = site.name
         counts, level, end = batch.counts[name], batch.integer[name], batch.end_to_end[name]
         origin = batch.fed[name] != end
-        distance, allowed = self._distance(site, batch.drive[name], end, batch.fed[name])
-        tie = origin & (np.abs(batch.fed[name] - end) == 1) & (distance <= allowed)
+        tie, furthest = np.zeros_like(origin), 0.0
+        if origin.any():  # rare, and the distances are float64 of every neuron
+            distance, allowed = self._distance(site, batch.drive[name], end, batch.fed[name])
+            tie = origin & (np.abs(batch.fed[name] - end) == 1) & (distance <= allowed)
+            furthest = float(np.max(distance[origin]))
         neuron = self.snn.neurons.at(site)
         highest = ((neuron.settled or neuron).spikes or (0, 1))[1]  # of the count, not of a step
         old = self.layers[name]
@@ -100,7 +103,7 @@ class Tally:
             end_to_end=old.end_to_end + int(np.sum(counts != end)),
             origins=old.origins + int(np.sum(origin)),
             ties=old.ties + int(np.sum(tie)),
-            furthest=max(old.furthest, float(np.max(distance[origin], initial=0.0))),
+            furthest=max(old.furthest, furthest),
             saturated=old.saturated + int(np.sum(counts >= highest)),
             last_spike_step=max(old.last_spike_step, int(batch.last_step[name].max(initial=0))),
         )
