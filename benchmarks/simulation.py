@@ -136,7 +136,7 @@ def noise_sweep(report: common.Report, snn: Spiking, dataset: data.Dataset, size
     keys, others = (jax.random.split(jax.random.key(seed), size.seeds) for seed in (0, 1))
 
     def together(keys: jax.Array = keys) -> Any:
-        return sweep(snn, images, labels, noise=[NOISE], keys=keys, batch_size=batch)
+        return sweep(snn, images, labels, noise=[NOISE], keys=keys)  # its own batch
 
     def apart() -> list[Any]:
         return [evaluate(noisy, images, labels, key=key, batch_size=batch) for key in keys]

@@ -1,6 +1,7 @@
 """Batched evaluation over a data set, and sweeps: one compiled program over many values."""
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,9 @@ from jaxsnn.simulate import Trace, check_input, run, simulate
 from jaxsnn.spiking import Spiking, with_leaf, with_unit_dropout
 
 Integers = NDArray[np.integer[Any]]
+
+
+IN_CACHE = 160  # images times grid of one call of a sweep (measured on a CPU)
 
 
 class Evaluation(NamedTuple):
@@ -177,7 +181,7 @@ def sweep(
     leaves: tuple[str, str, Array] | None = None,
     site: str = "",
     block: int = 1,
-    batch_size: int = 50,
+    batch_size: int | None = None,
     progress: str = "",
 ) -> Sweep:
     """Run the grid ``noise x keys x leaves x steps`` as one vmapped, once compiled program.
@@ -194,7 +198,8 @@ def sweep(
         leaves: ``(site, leaf, values [V, ...])``: a fixed leaf (a threshold) to sweep.
         site: the spiking site that ``noise`` acts on; by default the encoder.
         block: steps computed layer by layer at once.
-        batch_size: images per compiled call; the grid multiplies its memory.
+        batch_size: images per compiled call, which the grid multiplies; None: so many that the
+            grid of them stays in a processor's cache.
         progress: name of the progress bar, empty for none.
 
     Raises:
@@ -220,13 +225,14 @@ def sweep(
     )
     where = (site, None if leaves is None else leaves[:2])
     parts = []
-    for rows, real in batches(len(images), batch_size, progress):
+    shape = tuple(len(one[1]) for one in grid)
+    size = max(1, IN_CACHE // math.prod(shape)) if batch_size is None else batch_size
+    for rows, real in batches(len(images), size, progress):
         batch = check_input(snn, images[rows])
         numbers = jnp.asarray(rows)
         found = _swept(snn.program, batch, numbers, values, where, max(horizons), block)
         parts.append(jax.tree.map(lambda a, n=real: np.asarray(a)[..., :n], found))
     predictions, spikes, events = jax.tree.map(lambda *a: np.concatenate(a, axis=-1), *parts)
-    shape = tuple(len(one[1]) for one in grid)
     operations = metrics.synaptic_operations(events, snn.arch)
     accuracy = None
     if labels is not None:
