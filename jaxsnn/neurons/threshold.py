@@ -22,9 +22,9 @@ def integer_level(levels: int) -> Neuron:
     """
 
     def step(leaves: Leaves, state: State, drive: Array) -> tuple[State, Array]:
-        number = jnp.arange(1, levels + 1, dtype=count_dtype(levels))[:, None]
-        reached = drive[..., None, :] >= leaves["thresholds"]
-        return state, jnp.max(jnp.where(reached, number, 0), axis=-2)
+        table, dtype = leaves["thresholds"], count_dtype(levels)
+        reached = [(drive >= table[j]).astype(dtype) * (j + 1) for j in range(levels)]
+        return state, functools.reduce(jnp.maximum, reached)
 
     fixed = functools.partial(_table_leaf, levels)
     return Neuron(no_state, step, fixed=fixed, spikes=(0, levels))
