@@ -21,7 +21,6 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxsnn import (
-    Encoding,
     Net,
     Options,
     Task,
@@ -37,7 +36,6 @@ from jaxsnn.classify import adam, classification
 from jaxsnn.convert import float_ends
 from jaxsnn.environment import environment
 
-PIXELS = Encoding("onset", 1 / 256)
 BATCH = 128  # images of a training step
 
 
@@ -186,7 +184,7 @@ def lenet(dataset: data.Dataset, quantised: bool = True) -> Net:
 
 def task_of(net: Net) -> Task:
     """The training task of a benchmark's network."""
-    return classification(net, PIXELS)
+    return classification(net)
 
 
 def trained(net: Net, dataset: data.Dataset, epochs: int, weights: str = "") -> dict[str, Any]:

@@ -38,6 +38,7 @@ from jaxsnn import (
     with_unit_dropout,
 )
 from jaxsnn.net import stem
+from jaxsnn.preprocess import PIXELS
 from jaxsnn.simulate import run
 from jaxsnn.sweep import _swept
 
@@ -112,7 +113,7 @@ def settled_mode(
 
     @jax.jit
     def ann(variables: dict[str, Any], images: jax.Array) -> jax.Array:
-        return forward(net, variables, common.PIXELS.decode(images)).readouts[-1]
+        return forward(net, variables, PIXELS.decode(images)).readouts[-1]
 
     at_rest, batch = settled(snn), images[: size.batch]
     found = common.in_turn(
@@ -166,8 +167,8 @@ def encoder_drives(snn: Spiking, images: np.ndarray, keys: jax.Array) -> float:
     without what every seed must repeat (a single run without its encoder), over the encoder's.
     """
     noisy = with_unit_dropout(snn, ENCODER)
-    values = (np.array([NOISE], np.float32), keys, None, None)
-    program = functools.partial(_swept, where=(ENCODER, None), steps=1, block=1)
+    values = (np.array([NOISE], np.float32), keys, None)
+    program = functools.partial(_swept, where=(ENCODER, None), horizons=(1,), block=1)
     swept = _products(program, noisy, images, np.arange(len(images)), values)
     encoder = _products(functools.partial(stem, snn.net), snn.variables, images)
     single = _products(functools.partial(run, steps=1, block=1), snn, images, None)
@@ -227,7 +228,7 @@ def main(argv: list[str] | None = None) -> None:
     dataset = common.images_of(options, size.images)
     net = common.lenet(dataset)
     variables = common.trained(net, dataset, size.epochs, options.weights)
-    snn = convert(variables, net.arch, k=1, bound=2, encoding=common.PIXELS)
+    snn = convert(variables, net.arch, k=1, bound=2, encoding=PIXELS)
     report = common.Report(
         "simulation",
         dataset=options.dataset,

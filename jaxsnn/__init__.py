@@ -21,13 +21,15 @@ from jaxsnn.certify import certify
 from jaxsnn.classify import classification
 from jaxsnn.convert import convert, float_ends
 from jaxsnn.encode import Encoding
+from jaxsnn.evaluation import Evaluation, evaluate
 from jaxsnn.net import Net, forward, init_variables, initial_state
 from jaxsnn.neurons import Neuron
+from jaxsnn.settle import settle
 from jaxsnn.simulate import Trace, simulate, unpack
 from jaxsnn.sitemap import Initialiser, SiteMap, hidden
 from jaxsnn.spiking import Spiking, settled, with_leaf, with_unit_dropout
 from jaxsnn.store import load, load_params, save
-from jaxsnn.sweep import Evaluation, Sweep, evaluate, sweep
+from jaxsnn.sweep import Sweep, sweep
 from jaxsnn.train import Options, Task, train
 
 __version__ = "0.1.0"
@@ -63,6 +65,7 @@ __all__ = [
     "plan",
     "quant",
     "save",
+    "settle",
     "settled",
     "simulate",
     "sweep",

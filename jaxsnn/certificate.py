@@ -76,7 +76,7 @@ class Certificate:
             settling" (from ``settled_step`` on), or "approximate".
         settled_step: last step in which any neuron spiked, over all images.
         images: number of images compared.
-        steps: steps simulated.
+        steps: steps simulated, of the longest batch where each ends with its own silence.
         mismatches: differing neurons against the integer ANN, and
         predictions: differing predictions against it.
         float_mismatches: differing neurons against the float ANN, and
@@ -86,8 +86,9 @@ class Certificate:
             against the float ANN where an origin is no tie, else None.
         layers: one proof per layer of neurons, then one per head (summed readouts, logits).
         settled_steps: last step in which any neuron spiked, image by image.
-        unsettled_images: images with a neuron whose net count is not its level in the integer ANN.
-        unsettled: share of neurons times images of which that is so.
+        unsettled_images: images that still spike in the last step and have a neuron whose net
+            count is not its level in the integer ANN.
+        unsettled: share of all neurons times images that are such neurons of such images.
     """
 
     equality: str
@@ -116,10 +117,10 @@ class Certificate:
             f"against the float ANN {self.float_mismatches:,} neurons and "
             f"{self.float_predictions:,} predictions differ (origins: {ties})",
         ]
-        if self.mismatches:
+        if self.unsettled_images:
             lines.append(
-                f"not at their level after {self.steps} steps: {self.unsettled:.3%} of neurons, "
-                f"on {self.unsettled_images:,} images; if they still spike, simulate more steps"
+                f"not settled after {self.steps} steps: {self.unsettled:.3%} of neurons, "
+                f"on {self.unsettled_images:,} images; simulate more steps"
             )
         if self.first_difference is not None:
             lines.append(f"first difference: {self.first_difference}")

@@ -8,7 +8,7 @@ the layer where a difference starts (an origin) from those that inherit it (a ca
 must be a tie: an activation so close to a level's boundary that float32 cannot place it.
 """
 
-import functools
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -19,13 +19,15 @@ from jaxsnn import net as net_module
 from jaxsnn import neurons
 from jaxsnn.certificate import Certificate
 from jaxsnn.convert import snapped
-from jaxsnn.metrics import head_sites, spiking_sites
+from jaxsnn.engine import Trace
+from jaxsnn.evaluation import batches, check_stills
+from jaxsnn.metrics import head_sites, last_step, spiking_sites
 from jaxsnn.net import Variables
-from jaxsnn.simulate import check_input, run
+from jaxsnn.settle import settle as run_until_silent
+from jaxsnn.simulate import check_input, simulate
 from jaxsnn.sitemap import SiteMap
 from jaxsnn.spiking import Spiking, settled
-from jaxsnn.sweep import batches, check_stills
-from jaxsnn.tally import Batch, Tally
+from jaxsnn.tally import References, Simulated, Tally
 
 
 def certify(
@@ -34,10 +36,14 @@ def certify(
     images: Array | np.ndarray,
     *,
     steps: int = 1,
+    settle: bool = False,
     batch_size: int = 200,
+    devices: int = 1,
     progress: str = "",
 ) -> Certificate:
     """Compare a spiking network with its quantised ANN, neuron by neuron, over a data set.
+
+    Warns with the share of neurons and images that have not settled when the simulation ends.
 
     Args:
         snn: the converted network.
@@ -45,11 +51,14 @@ def certify(
         images: ``[N, H, W, C]`` integers.
         steps: steps to simulate: 1 for neurons without a state; with too few for the others to
             settle, the verdict is "approximate" and ``unsettled`` the share that has not.
+        settle: end every batch with its first silent step; ``steps`` is then the most.
         batch_size: images per compiled call.
+        devices: local devices that share the simulation of a batch.
         progress: name of the progress bar, empty for none.
 
     Raises:
-        ValueError: no images, or variables that do not belong to the architecture.
+        ValueError: no images, variables that do not belong to the architecture, or a network that
+            silence does not stop, with ``settle``.
     """
     check_stills(snn)
     images = np.asarray(images)
@@ -58,16 +67,40 @@ def certify(
     settled(snn)  # refuses neurons that have no integer ANN
     floats = snapped(variables, snn)
     tally = Tally(snn, variables)
+    simulation = run_until_silent if settle else simulate
     for rows, real in batches(len(images), batch_size, progress):
         batch = check_input(snn, images[rows])
-        found = _compare(snn, floats, batch, steps)
-        tally.add(jax.tree.map(lambda a, n=real: np.asarray(a)[:n], found), int(rows[0]))
-    return tally.certificate(steps)
+        trace = simulation(snn, batch, steps=steps, counts=True, devices=devices)
+        found = (_simulated(snn, trace), _references(snn, floats, batch))
+        spiking, references = jax.tree.map(lambda a, n=real: np.asarray(a)[:n], found)
+        tally.add(spiking, references, int(rows[0]), len(trace.readout))
+    certificate = tally.certificate()
+    if certificate.unsettled_images:
+        warnings.warn(
+            f"{certificate.unsettled:.3%} of the neurons, on "
+            f"{certificate.unsettled_images / certificate.images:.2%} of the images, have not "
+            f"settled after {certificate.steps} steps; raise steps (--steps)",
+            UserWarning,
+            stacklevel=2,
+        )
+    return certificate
 
 
-@functools.partial(jax.jit, static_argnames=("steps",))
-def _compare(snn: Spiking, floats: Variables, images: Array, steps: int) -> Batch:
-    trace = run(snn, images, None, steps=steps, block=1, counts=True)
+def _simulated(snn: Spiking, trace: Trace) -> Simulated:
+    """What a certificate needs of a run; nothing here has a time axis."""
+    heads = [site.name for site in head_sites(snn.arch)]
+    readouts = {name: out[-1] for name, out in zip(heads, trace.readouts, strict=True)}
+    return Simulated(
+        counts=trace.counts | readouts,
+        last_step={
+            name: last_step(np.asarray(spikes)) for name, spikes in trace.counters.spikes.items()
+        },
+        prediction=trace.predictions[-1],
+    )
+
+
+@jax.jit
+def _references(snn: Spiking, floats: Variables, images: Array) -> References:
     integer = settled(snn).net
     whole = net_module.forward(integer, snn.variables, images)
     reference = net_module.forward(snn.quantised_ann, floats, snn.encoding.decode(images))
@@ -81,20 +114,12 @@ def _compare(snn: Spiking, floats: Variables, images: Array, steps: int) -> Batc
     fed = net_module.forward(integer, snn.variables, images, forced=forced)
     drives = integer.clone(neurons=SiteMap(neurons.identity()))
     drive = net_module.forward(drives, snn.variables, images, forced=forced)
-    step = jnp.arange(1, steps + 1)[:, None]
-    return Batch(
-        counts=trace.counts
-        | {name: out[-1] for name, out in zip(heads, trace.readouts, strict=True)},
+    return References(
         integer={name: whole.outs[name][0] for name in names + heads},
         end_to_end=levels | {name: reference.outs[name][0] for name in heads},
         fed={name: fed.outs[name][0] for name in names + heads},
         drive={name: drive.outs[name][0] for name in names},
-        last_step={
-            name: jnp.max(jnp.where(trace.counters.spikes[name] > 0, step, 0), axis=0)
-            for name in names
-        },
         predictions=(
-            trace.predictions[-1],
             jnp.argmax(whole.readouts[-1][0], -1),
             jnp.argmax(reference.readouts[-1][0], -1),
         ),

@@ -8,23 +8,24 @@ import optax
 from jax import Array
 
 from jaxsnn import net as net_module
-from jaxsnn.encode import Encoding
 from jaxsnn.net import Net
+from jaxsnn.preprocess import Preprocessing, unchanged
 from jaxsnn.task import Task
 
 
-def classification(net: Net, encoding: Encoding) -> Task:
+def classification(net: Net, preprocessing: Preprocessing | None = None) -> Task:
     """Mean softmax cross entropy of the readout's logits; equal arguments give the same task.
 
     Args:
         net: the unfolded network (batch norm, float masters).
-        encoding: what one unit of the uint8 images is worth.
+        preprocessing: what becomes of the uint8 images before the network sees them, augmentation
+            included; by default grey values are divided by 256.
     """
-    return _classification(cast("Any", net), encoding)
+    return _classification(cast("Any", net), preprocessing or unchanged())
 
 
 @functools.cache
-def _classification(net: Net, encoding: Encoding) -> Task:
+def _classification(net: Net, preprocessing: Preprocessing) -> Task:
 
     def loss(
         params: Any,
@@ -37,9 +38,9 @@ def _classification(net: Net, encoding: Encoding) -> Task:
         *,
         axis_name: str | None,
     ) -> tuple[Array, tuple[Array, Any]]:
-        del key
         body = net.clone(axis_name=axis_name)
-        x = encoding.decode(images)[None]
+        units = preprocessing.train(images, key) if train else preprocessing.test(images)
+        x = preprocessing.encoding.decode(units)[None]
         state = net_module.initial_state(body, {"params": params, **rest}, images.shape[0])
         variables = {"params": params, **rest}
         if train:

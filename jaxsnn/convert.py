@@ -17,6 +17,7 @@ their level with spikes +1 and -1 and need as many steps as the largest level an
 at most the number of spiking layers times the cap.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -31,13 +32,12 @@ from jaxsnn.grid import on_grid
 from jaxsnn.methods import float_ends
 from jaxsnn.methods import method as method_named
 from jaxsnn.net import Variables
+from jaxsnn.preprocess import PIXELS
 from jaxsnn.refusals import refuse
 from jaxsnn.sitemap import SiteMap, hidden
 from jaxsnn.spiking import Spiking
 
 __all__ = ["PIXELS", "convert", "float_ends", "snapped"]
-
-PIXELS = Encoding("onset", 1 / 256)  # uint8 images of a network trained on pixels / 256
 
 
 def convert(
@@ -66,7 +66,8 @@ def convert(
         options: for "negative", ``highest``: largest net count where there is no bound (127; a
             larger level of the ANN is cut there, which the certificate shows); ``bits``:
             significant bits of the largest weight (8), None for the finest grid whose sums stay
-            below 2^24; ``exact``: False keeps float weights and thresholds, for comparison.
+            below 2^24; ``exact``: False keeps float weights and thresholds, for comparison;
+            ``per_step`` and ``rising``: see :func:`jaxsnn.neurons.tracking`.
 
     Raises:
         ValueError: an unknown method or option, a tree that does not belong to ``arch``, values
@@ -86,7 +87,7 @@ def convert(
     return Spiking(
         variables=jax.tree.map(jnp.asarray, {"params": fold.params, "fixed": fold.fixed}),
         arch=arch,
-        neurons=hidden(chosen.neuron),
+        neurons=replace(hidden(chosen.neuron), first=chosen.encoder),
         ann=hidden(neurons.quantised_relu(k, None if bound is None else int(bound))),
         weights=weights,
         encoding=encoding,

@@ -74,6 +74,7 @@ class Method(NamedTuple):
         threshold_grid: grid of the spacing of thresholds in drive units, 0 if each is exact.
         refusal: ``site -> reason`` why it cannot be converted; empty if it can.
         once: the input must be given in the first step only.
+        encoder: spiking neuron of the first site, None for the same.
     """
 
     neuron: Neuron
@@ -85,6 +86,7 @@ class Method(NamedTuple):
     threshold_grid: float = 0.0
     refusal: Callable[[Site], str] = lambda site: ""
     once: bool = False
+    encoder: Neuron | None = None
 
 
 class Fold:

@@ -137,7 +137,13 @@ def _threshold_table(
 
 @_named("negative")
 def negative(
-    k: int, bound: int | None, highest: int = 127, bits: int | None = 8, exact: bool = True
+    k: int,
+    bound: int | None,
+    highest: int = 127,
+    bits: int | None = 8,
+    exact: bool = True,
+    per_step: int = 1,
+    rising: bool = False,
 ) -> Method:
     """Every neuron tracks its level with spikes +1 and -1; input and biases are given once.
 
@@ -148,16 +154,18 @@ def negative(
         bits: significant bits of the largest weight (7 or fewer are stored as int8); None for the
             finest grid whose sums over all steps stay below 2^24.
         exact: integers throughout; False keeps the float weights and thresholds, for comparison.
+        per_step: largest spike count of one step, and
+        rising: no positive spike while the potential falls: see :func:`jaxsnn.neurons.tracking`.
     """
-    step = 2.0**-k
-    cap = highest if bound is None else _levels(k, bound)
+    step, cap = 2.0**-k, highest if bound is None else _levels(k, bound)
     if bits is not None and not 1 <= bits <= 24:
         raise ValueError(f"bits={bits}: a weight has 1 to 24 significant bits")
     leaves = _even_integers if exact else _even_floats
     return Method(
-        neuron=neurons.tracking(cap),
+        neuron=neurons.tracking(cap, per_step, rising),
+        encoder=neurons.tracking(cap, per_step) if rising else None,
         step=step,
-        spikes=1,
+        spikes=per_step,
         weights=SiteMap(quant.full_precision()),
         kernel=functools.partial(_grid_kernel, bits) if exact else _float_kernel,
         leaves=functools.partial(leaves, cap, step),

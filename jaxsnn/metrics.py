@@ -49,17 +49,17 @@ def consumers(arch: Arch) -> tuple[Site, ...]:
 def count(outs: Mapping[str, Array], arch: Arch) -> Counters:
     """Count one block: ``outs`` maps sites to signed spike counts ``[K, B, ...]``."""
     spikes, negative, events = {}, {}, {}
+    sizes = {name: jnp.sum(jnp.abs(out), -1, dtype=jnp.int32) for name, out in outs.items()}
     for site in spiking_sites(arch):
-        out = outs[site.name].astype(jnp.int32)
-        axes = tuple(range(2, out.ndim))
-        spikes[site.name] = jnp.sum(jnp.abs(out), axes)
-        negative[site.name] = jnp.sum(jnp.maximum(-out, 0), axes)
+        size = sizes[site.name]
+        net = jnp.sum(outs[site.name], -1, dtype=jnp.int32)
+        axes = tuple(range(2, size.ndim))
+        spikes[site.name] = jnp.sum(size, axes)
+        negative[site.name] = jnp.sum((size - net) // 2, axes)
     for site in consumers(arch):
-        magnitude = jnp.abs(outs[site.source].astype(jnp.int32))
+        size = sizes[site.source]
         windows = jnp.asarray(fan_out_windows(site), jnp.int32)
-        per_position = jnp.sum(magnitude, axis=-1)
-        axes = tuple(range(2, per_position.ndim))
-        events[site.name] = jnp.sum(per_position * windows, axes)
+        events[site.name] = jnp.sum(size * windows, tuple(range(2, size.ndim)))
     return Counters(spikes, negative, events)
 
 
@@ -73,3 +73,13 @@ def total(parts: Mapping[str, np.ndarray], without: Sequence[str] = ()) -> np.nd
     """Sum over sites in int64, leaving out the sites named in ``without``."""
     kept = [np.asarray(part, np.int64) * (name not in without) for name, part in parts.items()]
     return np.asarray(np.sum(kept, axis=0, dtype=np.int64))
+
+
+def last_step(spikes: np.ndarray) -> np.ndarray:
+    """Last step (from 1) of ``[T, N]`` with a spike, int64 ``[N]``; 0 where there is none.
+
+    >>> last_step(np.array([[2, 0, 1], [0, 0, 3], [1, 0, 0]])).tolist()
+    [3, 0, 2]
+    """
+    number = np.arange(1, len(spikes) + 1)[:, None]
+    return np.max(np.where(spikes > 0, number, 0), axis=0, initial=0)

@@ -55,6 +55,7 @@ class Net(nn.Module):
         weights: site -> weight quantiser, applied to float kernels only.
         folded: the tree has no batch norm (converted).
         accumulators: site -> what holds the integer sums of a folded tree.
+        skip_silent: spend nothing on synapses without a spike (folded trees only; same result).
         axis_name: mapped axis over which batch statistics are averaged (data parallel training).
         initialiser: where weights start.
     """
@@ -64,6 +65,7 @@ class Net(nn.Module):
     weights: SiteMap[quant.WeightQuantiser] = SiteMap(quant.full_precision())
     folded: bool = False
     accumulators: SiteMap[Accumulator] = SiteMap("float32")
+    skip_silent: bool = False
     axis_name: str | None = None
     initialiser: Initialiser = Initialiser()
 
@@ -111,6 +113,7 @@ class Net(nn.Module):
             self.weights.at(site),
             self.accumulators.at(site),
             self.folded,
+            self.skip_silent and site.source != "input",
             self.axis_name,
             self.initialiser,
             name=site.name,
@@ -125,6 +128,7 @@ class _SiteModule(nn.Module):
     quantiser: quant.WeightQuantiser
     accumulator: Accumulator
     folded: bool
+    skip_silent: bool
     axis_name: str | None
     initialiser: Initialiser
 
@@ -156,7 +160,7 @@ class _SiteModule(nn.Module):
         if self.site.kernel_shape:
             init = self.initialiser.kernel(self.site)
             kernel = _quantised(self.param("kernel", init, self.site.kernel_shape), self.quantiser)
-        return lowering.synapse(_merge(x), kernel, self.site, self.accumulator)
+        return lowering.synapse(_merge(x), kernel, self.site, self.accumulator, self.skip_silent)
 
     def _norm(self, drive: Array, train: bool) -> Array:
         return nn.BatchNorm(
@@ -211,7 +215,8 @@ def _merge(x: Array) -> Array:
 
 
 def _quantised(kernel: Array, quantiser: quant.WeightQuantiser) -> Array:
-    return kernel if jnp.issubdtype(kernel.dtype, jnp.integer) else quantiser.quantise(kernel)
+    whole = kernel.dtype == jnp.bfloat16 or jnp.issubdtype(kernel.dtype, jnp.integer)
+    return kernel if whole else quantiser.quantise(kernel)
 
 
 def check_images(x: Array | np.ndarray, arch: Arch) -> None:
@@ -236,6 +241,19 @@ def stem(net: Net, variables: Variables, images: Array) -> Array:
     site = arch_module.plan(net.arch)[0]
     kernel = _quantised(variables["params"][site.name]["kernel"], net.weights.at(site))
     return lowering.synapse(images, kernel, site, net.accumulators.at(site))
+
+
+def prepared(net: Net, variables: Variables) -> dict[str, Any]:
+    """The folded tree with each kernel in the dtype in which spikes meet it.
+
+    Cast once, before a loop over time. The tree is for that loop, not to be kept.
+    """
+    params = {name: dict(tree) for name, tree in variables["params"].items()}
+    for site in arch_module.plan(net.arch):
+        if "kernel" in params.get(site.name, {}):
+            kernel, held = params[site.name]["kernel"], net.accumulators.at(site)
+            params[site.name]["kernel"] = lowering.prepared(kernel, site, held)
+    return {**variables, "params": params}
 
 
 def initial_state(

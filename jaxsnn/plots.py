@@ -119,6 +119,40 @@ def grouped_bars(
         bars = ax.bar(x, heights, widths, label=one.name, **bar_style(one.style))
         texts = [number.format(height) for height in heights]
         ax.bar_label(bars, texts, padding=2, fontsize=TEXT_SIZE)
+    _finish_groups(ax, groups)
+
+
+def stacked_bars(
+    ax: Axes, groups: Sequence[str], series: Sequence[Series], number: str = "{:,.0f}"
+) -> None:
+    """Draw one bar for every group, its values above one another, their sum above the bar.
+
+    Arguments as of `grouped_bars`; a value of None adds nothing to its bar.
+    """
+    totals = [0.0] * len(groups)
+    for one in series:
+        present = [(x, value) for x, value in enumerate(one.values) if value is not None]
+        if not present:
+            continue
+        places, heights = zip(*present, strict=True)
+        bottoms = [totals[x] for x in places]
+        ax.bar(places, heights, 0.6, bottoms, label=one.name, **bar_style(one.style))
+        for x, value in present:
+            totals[x] += value
+    for x, total in enumerate(totals):
+        ax.annotate(
+            number.format(total),
+            (x, total),
+            (0, 3),
+            textcoords="offset points",
+            ha="center",
+            fontsize=TEXT_SIZE,
+        )
+    _finish_groups(ax, groups)
+
+
+def _finish_groups(ax: Axes, groups: Sequence[str]) -> None:
+    """Name the groups of bars and leave room around and above them."""
     ax.set_xticks(range(len(groups)), groups)
     margin = max(0.6, (3 - len(groups)) / 2)  # or a single group would fill the whole width
     ax.set_xlim(-margin, len(groups) - 1 + margin)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
+import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -22,6 +24,7 @@ from jaxsnn.results import (
     natural_key,
     read_results,
     scan_metrics,
+    scan_phases,
     scan_results,
     write_results,
 )
@@ -37,13 +40,81 @@ __all__ = [
     "read_jsonl",
     "read_results",
     "scan_metrics",
+    "scan_phases",
     "scan_results",
     "table",
     "write_bytes",
     "write_json",
     "write_per_batch",
+    "write_per_step",
     "write_results",
 ]
+
+
+def write_per_step(
+    folder: str | Path,
+    correct: np.ndarray,
+    spikes: np.ndarray,
+    net: np.ndarray,
+    operations: np.ndarray,
+    batch: int,
+) -> tuple[Path, ...]:
+    """Write the four text files of a simulation over time steps, batch after batch.
+
+    Every batch has T consecutive lines, one per step; an incomplete last batch is one of its own.
+    ``accuracy.txt`` holds the correct images of the batch at that step; ``spike_num.txt``,
+    ``spike_collect.txt`` (net spikes, written as in ``123.0``) and ``sop_num.txt`` hold what has
+    come together from step 1 on, summed in 64 bits.
+
+    Args:
+        folder: the folder of the setting.
+        correct: bool [T, N], whether an image is classified correctly after a step.
+        spikes: integers [T, N], positive and negative spikes of each step and image.
+        net: integers [T, N], positive less negative spikes.
+        operations: integers [T, N], synaptic operations.
+        batch: images per batch.
+
+    Returns:
+        The paths of accuracy, spike_num, sop_num and spike_collect, in this order.
+
+    Raises:
+        ValueError: the arrays differ in shape or are no integers, there is no image or no step, the
+            batch is below 1, or a net number of spikes is larger than their number. Nothing is
+            written then.
+    """
+    arrays = {"correct": correct, "spikes": spikes, "net": net, "operations": operations}
+    counts = _step_counts(arrays, batch)
+    starts = np.arange(0, counts["correct"].shape[1], batch)
+    for name in ("spikes", "net", "operations"):
+        counts[name] = np.cumsum(counts[name], axis=0)
+    right, number, collected, sops = (
+        np.add.reduceat(count, starts, axis=1).T.ravel() for count in counts.values()
+    )
+    paths = write_per_batch(folder, right, number, sops)
+    text = "".join(f"{value}.0\n" for value in collected.tolist())
+    return *paths, write_bytes(Path(folder) / "spike_collect.txt", text.encode())
+
+
+def _step_counts(arrays: dict[str, np.ndarray], batch: int) -> dict[str, np.ndarray]:
+    """Counts of `write_per_step` as int64 [T, N]."""
+    shapes = {name: np.shape(array) for name, array in arrays.items()}
+    shape = shapes["correct"]
+    if len(set(shapes.values())) != 1 or len(shape) != 2 or 0 in shape:
+        raise ValueError(f"one value per step and image, [T, N], is needed, got {shapes}")
+    if batch < 1:
+        raise ValueError(f"batch is {batch}; give 1 image or more")
+    for name, array in arrays.items():
+        wanted = "b" if name == "correct" else "iu"
+        if np.asarray(array).dtype.kind not in wanted:
+            kind = "bool" if name == "correct" else "integers"
+            raise ValueError(f"{name} is {np.asarray(array).dtype}; give {kind}")
+    counts = {name: np.asarray(array).astype(np.int64) for name, array in arrays.items()}
+    for name in ("spikes", "operations"):
+        if counts[name].min() < 0:
+            raise ValueError(f"{name}: {counts[name].min()} is negative")
+    if (abs(counts["net"]) > counts["spikes"]).any():
+        raise ValueError("net: more net spikes than spikes; give the counts of the same steps")
+    return counts
 
 
 def table(rows: Sequence[Results], title: str = "Results") -> Table:
@@ -115,6 +186,11 @@ def _seconds(phase: str) -> Callable[[Results], str]:
     return render
 
 
+def _in_time(name: str) -> Callable[[Results], str]:
+    """Show a step of a simulation that has more than one."""
+    return lambda row: _count(getattr(row, name)) if (row.steps or 0) > 1 else ""
+
+
 def _paper(name: str) -> Callable[[Results], str]:
     """Show the paper's accuracy, and by how many points ours misses it."""
 
@@ -133,10 +209,13 @@ _QUANTITIES: dict[str, Callable[[Results], str]] = {
     "ANN": lambda row: _percent(row.ann_accuracy),
     "SNN": lambda row: _percent(row.snn_accuracy),
     "steps": lambda row: _count(row.steps),
+    "settles at step": _in_time("accuracy_settled_step"),
+    "last spike at": _in_time("last_spike_step"),
     "equality": lambda row: row.equality or "",
     "neurons differ": _difference("neurons"),
     "labels differ": _difference("predictions"),
     "spikes/image": lambda row: _count(row.spikes_per_image),
+    "  negative": lambda row: _count(row.negative_spikes_per_image or None),
     "spikes/neuron": lambda row: _rate(row.spikes_per_neuron),
     "SOPs/image": lambda row: _count(row.sops_per_image),
     "energy (µJ)": _heading,
@@ -153,6 +232,7 @@ _QUANTITIES: dict[str, Callable[[Results], str]] = {
     "paper float ANN": _paper("float_ann_accuracy"),
     "paper ANN": _paper("ann_accuracy"),
     "paper SNN": _paper("snn_accuracy"),
+    "paper settles at": lambda row: _count((row.paper or {}).get("accuracy_settled_step")),
 }
 _CAPTION = (
     "differ: SNN against quantised ANN, over all images; energy: SNN/quantised ANN per image; "

@@ -170,6 +170,25 @@ def scan_metrics(
     return found
 
 
+def scan_phases(out: str | Path) -> dict[str, list[int]]:
+    """Read where the later phases of training begin, of every setting with more than one.
+
+    Returns:
+        The number of epochs before each further phase in ``<out>/<setting>/config.json``, by
+        setting. A file that cannot be read has none: `scan_metrics` does not need it.
+    """
+    found: dict[str, list[int]] = {}
+    for path in sorted(Path(out).glob("*/config.json")):
+        try:
+            later = read_json(path)["phases"][1:]
+            begins = [int(one["first_step"] // one["steps_per_epoch"]) for one in later]
+        except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
+            continue
+        if begins:
+            found[path.parent.name] = begins
+    return found
+
+
 def natural_key(name: str) -> list[tuple[int, str]]:
     """Sort key under which numbers inside names count as numbers.
 

@@ -15,6 +15,66 @@ class NothingToDrawError(ValueError):
     """No setting has what the figure shows."""
 
 
+def setting_parts(setting: str) -> tuple[str, str]:
+    """Split the name of a setting into its network, if it names one, and its precision.
+
+    Examples:
+        >>> setting_parts("lenet_k1"), setting_parts("mlp_fp32"), setting_parts("k1B2")
+        (('lenet', 'k1'), ('mlp', 'fp32'), ('', 'k1B2'))
+    """
+    found = re.fullmatch(r"(?:(.+?)_)?((?:k|fp)\d.*)", setting)
+    return (found[1] or "", found[2]) if found else ("", setting)
+
+
+def network(row: Results) -> str:
+    """Network of a result: as its setting names it, else its experiment's name without the data.
+
+    Examples:
+        >>> known = {"system": "negative_spikes", "dataset": "cifar10", "setting": "k1"}
+        >>> network(Results(experiment="cifar10_cnn1", **known))
+        'cnn1'
+    """
+    return setting_parts(row.setting)[0] or row.experiment.partition("_")[2] or row.experiment
+
+
+def network_title(row: Results) -> str:
+    """Name of the network as papers write it.
+
+    Examples:
+        >>> known = {"system": "negative_spikes", "dataset": "mnist", "experiment": "cifar10_cnn1"}
+        >>> [network_title(Results(setting=name, **known)) for name in ("k0", "mlp_k0", "lenet_k0")]
+        ['CNN 1', 'MLP', 'LeNet']
+    """
+    name = network(row)
+    return "LeNet" if name == "lenet" else re.sub(r"(?<=\D)(\d+)$", r" \1", name.upper())
+
+
+def by_network(results: Sequence[Results]) -> dict[str, list[Results]]:
+    """Results of each network; a name that stands for several data sets is followed by the set."""
+    ordered = sorted(results, key=lambda row: (natural_key(network(row)), row.dataset))
+    sets = {
+        network(row): {other.dataset for other in results if network(other) == network(row)}
+        for row in ordered
+    }
+    found: dict[str, list[Results]] = {}
+    for row in ordered:
+        name = network(row)
+        key = f"{name}_{row.dataset}" if len(sets[name]) > 1 else name
+        found.setdefault(key, []).append(row)
+    return found
+
+
+def fractional_bits(setting: str) -> int | None:
+    """Fractional bits `k` of a setting; None if it names none.
+
+    Examples:
+        >>> fractional_bits("lenet_k2"), fractional_bits("k1B2"), fractional_bits("fp32")
+        (2, 1, None)
+    """
+    found = re.match(r"k(\d+)", setting_parts(setting)[1])
+    return int(found[1]) if found else None
+
+
 def threshold_units(setting: str) -> int | None:
     """Threshold units per neuron, ``2^k * B``; None if the setting names no `k` and `B`.
 
@@ -47,8 +107,9 @@ def drawing_order(row: Results) -> tuple[bool, int, list[tuple[int, str]]]:
 
 def is_full_precision(row: Results) -> bool:
     """Whether a setting is the float network, without quantisers and without an SNN."""
-    quantised = threshold_units(row.setting) is not None or row.snn_accuracy is not None
-    return not quantised and (row.setting.startswith("fp") or row.ann_accuracy is None)
+    quantised = fractional_bits(row.setting) is not None or row.snn_accuracy is not None
+    named = setting_parts(row.setting)[1].startswith("fp")
+    return not quantised and (named or row.ann_accuracy is None)
 
 
 def display_name(row: Results) -> str:
@@ -59,9 +120,26 @@ def display_name(row: Results) -> str:
     return f"{_COUNT_NAMES.get(units, units)}-spike\n({row.setting})" if units else row.setting
 
 
+def precision_name(row: Results) -> str:
+    """Precision alone, for figures whose panels name the network.
+
+    Examples:
+        >>> known = {"system": "negative_spikes", "dataset": "mnist", "experiment": "mnist_x"}
+        >>> precision_name(Results(setting="lenet_k1", **known))
+        'k = 1'
+    """
+    return re.sub(r"^k(\d+)_?", r"k = \1 ", setting_parts(row.setting)[1]).strip()
+
+
 def datasets(results: Sequence[Results]) -> str:
     """Names of the data sets."""
     return ", ".join(sorted({row.dataset for row in results}))
+
+
+def figure_title(subject: str, results: Sequence[Results]) -> str:
+    """Title of a figure: what it shows, of which networks, on which data."""
+    names = " and ".join(sorted({network_title(row) for row in results}))
+    return f"{subject}: {names} on {datasets(results)}"
 
 
 def neurons(row: Results) -> int:
@@ -77,6 +155,58 @@ def spiking_layers(row: Results) -> list[dict[str, Any]]:
 def float_accuracy(row: Results) -> float | None:
     """Return the accuracy of a float network under whichever name it is recorded."""
     return row.ann_accuracy if row.float_ann_accuracy is None else row.float_ann_accuracy
+
+
+def percent(fraction: float | None) -> float | None:
+    """Turn a fraction into percent; None stays None."""
+    return None if fraction is None else 100 * fraction
+
+
+def per_step(row: Results) -> list[float]:
+    """Accuracies in percent after every step; empty if there are none."""
+    return [100 * value for value in row.accuracy_per_step or []]
+
+
+def settled_step(row: Results) -> int | None:
+    """Step from which the accuracy stays; None if that is merely the last of several steps.
+
+    Examples:
+        >>> known = {"system": "negative_spikes", "dataset": "mnist", "experiment": "mnist_x"}
+        >>> row = Results(setting="k1", accuracy_per_step=[0.1, 0.9], **known)
+        >>> from dataclasses import replace
+        >>> settled_step(replace(row, accuracy_settled_step=2)) is None
+        True
+    """
+    step, steps = row.accuracy_settled_step, len(row.accuracy_per_step or [])
+    known = step is not None and 1 <= step <= steps and not step == steps > 1
+    return step if known else None
+
+
+def full_precision_value(group: Sequence[Results]) -> float | None:
+    """Accuracy in percent of the full-precision ANN among the results of one network."""
+    found = [percent(float_accuracy(row)) for row in group if is_full_precision(row)]
+    return next((value for value in found if value is not None), None)
+
+
+def final_values(group: Sequence[Results]) -> list[float]:
+    """Percentages that a view of the end must hold: final and highest ones, the float ANN's."""
+    lines = [line for line in map(per_step, group) if line]
+    full = full_precision_value(group)
+    ends = [value for line in lines for value in (line[-1], max(line))]
+    return ends if full is None else [*ends, full]
+
+
+def paper_over_time(group: Sequence[Results]) -> str:
+    """The paper's accuracies and settling steps of one network, if its results know them."""
+    parts: list[str] = []
+    for row in sorted(group, key=drawing_order):
+        paper, full = row.paper or {}, is_full_precision(row)
+        value = paper.get("float_ann_accuracy" if full else "snn_accuracy")
+        step = paper.get("accuracy_settled_step")
+        if value is not None:
+            name = "full precision" if full else precision_name(row)
+            parts.append(f"{name}: {100 * value:.2f} %" + (f" at step {step}" if step else ""))
+    return f"Paper, {network_title(group[0])}: {'; '.join(parts)}." if parts else ""
 
 
 def excluded_synapses(results: Sequence[Results]) -> str:

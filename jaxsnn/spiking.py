@@ -68,6 +68,7 @@ class Spiking:
         accumulators: site -> what holds its integer sums.
         units: pairs (site, value of one count); the readout's count times its unit is the logit.
         report: what was folded, site by site.
+        skip_silent: spend nothing on synapses without a spike; False only to measure the full work.
     """
 
     variables: dict[str, Any]
@@ -79,11 +80,18 @@ class Spiking:
     accumulators: SiteMap[Accumulator] = flax.struct.field(pytree_node=False)
     units: tuple[tuple[str, float], ...] = flax.struct.field(pytree_node=False)
     report: tuple[Folded, ...] = flax.struct.field(pytree_node=False, default=())
+    skip_silent: bool = flax.struct.field(pytree_node=False, default=True)
 
     @property
     def net(self) -> Net:
         """The network body over the folded tree."""
-        return Net(self.arch, self.neurons, folded=True, accumulators=self.accumulators)
+        return Net(
+            self.arch,
+            self.neurons,
+            folded=True,
+            accumulators=self.accumulators,
+            skip_silent=self.skip_silent,
+        )
 
     @property
     def program(self) -> "Spiking":

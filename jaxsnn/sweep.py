@@ -1,8 +1,8 @@
-"""Batched evaluation over a data set, and sweeps: one compiled program over many values."""
+"""Sweeps: a grid of runs over noise, seeds, leaves and horizons as one compiled program."""
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,145 +11,17 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
-from jaxsnn import metrics
-from jaxsnn.progress import bar
-from jaxsnn.simulate import Trace, check_input, run, simulate
+from jaxsnn import encode, metrics
+from jaxsnn.engine import run
+from jaxsnn.evaluation import batches, check_labels, check_stills
+from jaxsnn.simulate import check_input
 from jaxsnn.spiking import Spiking, with_leaf, with_unit_dropout
 
 Integers = NDArray[np.integer[Any]]
-
+Grid = tuple[tuple[str, tuple[Any, ...]], ...]
 
 IN_CACHE = 160  # images times grid of one call of a sweep (measured on a CPU)
-
-
-class Evaluation(NamedTuple):
-    """Exact totals of a data set of N images over T steps.
-
-    Attributes:
-        predictions: int32 ``[T, N]``, one row per step.
-        correct: int64 ``[T]``, None without labels.
-        spikes: site -> int64 ``[T]``, over all images; negative spikes included.
-        negative: site -> int64 ``[T]``.
-        operations: consumer -> synaptic operations, int64 ``[T]``.
-        per_image_spikes, per_image_operations: int64 ``[N]``, over all steps and sites;
-            the readout's operations are left out (as the originals do).
-        images: N.
-    """
-
-    predictions: Integers
-    correct: Integers | None
-    spikes: dict[str, Integers]
-    negative: dict[str, Integers]
-    operations: dict[str, Integers]
-    per_image_spikes: Integers
-    per_image_operations: Integers
-    images: int
-
-    @property
-    def accuracy_per_step(self) -> list[float]:
-        """Share of right predictions after every step.
-
-        Raises:
-            ValueError: evaluated without labels.
-        """
-        if self.correct is None:
-            raise ValueError("there is no accuracy without labels; pass labels to evaluate()")
-        return [int(c) / self.images for c in self.correct]
-
-
-def batches(count: int, size: int, what: str = "") -> Iterator[tuple[NDArray[np.intp], int]]:
-    """Rows of every batch, the last one padded by repeating its last row, with the real number.
-
-    ``what`` names the progress bar; empty for none.
-    """
-    if size < 1:
-        raise ValueError(f"batch_size={size}: a batch holds at least 1 image")
-    for start in bar(range(0, count, size), -(-count // size), what):
-        rows = np.arange(start, start + size)
-        yield np.minimum(rows, count - 1), int(min(size, count - start))
-
-
-def evaluate(
-    snn: Spiking,
-    images: Array | np.ndarray,
-    labels: Array | np.ndarray | None = None,
-    *,
-    steps: int = 1,
-    block: int = 1,
-    batch_size: int = 200,
-    key: Array | None = None,
-    devices: int = 1,
-    progress: str = "",
-) -> Evaluation:
-    """Simulate a whole data set in padded batches of one shape: one compile, exact totals.
-
-    Args:
-        snn: converted network.
-        images: ``[N, H, W, C]`` integers.
-        labels: ``[N]`` or None.
-        steps: time steps.
-        block: steps computed layer by layer at once.
-        batch_size: images per compiled call.
-        key: for random neurons; image ``n`` draws the same numbers at any batch size.
-        devices: local devices that share each batch.
-        progress: name of the progress bar, empty for none.
-
-    Raises:
-        ValueError: no images, or images and labels of different length.
-    """
-    images = np.asarray(images)
-    check_stills(snn)
-    _check_labels(images, labels)
-    traces = []
-    for rows, real in batches(len(images), batch_size, progress):
-        trace = simulate(
-            snn,
-            images[rows],
-            steps=steps,
-            block=block,
-            key=key,
-            first_image=int(rows[0]),
-            devices=devices,
-        )
-        traces.append(jax.tree.map(lambda a, n=real: np.asarray(a)[:, :n], _kept(trace)))
-    predictions, counters = jax.tree.map(lambda *a: np.concatenate(a, axis=1), *traces)
-    operations = metrics.synaptic_operations(counters.events, snn.arch)
-    correct: Integers | None = None
-    if labels is not None:
-        correct = np.asarray((predictions == np.asarray(labels)).sum(axis=1), np.int64)
-    return Evaluation(
-        predictions=predictions,
-        correct=correct,
-        spikes={name: a.sum(1, dtype=np.int64) for name, a in counters.spikes.items()},
-        negative={name: a.sum(1, dtype=np.int64) for name, a in counters.negative.items()},
-        operations={name: a.sum(1, dtype=np.int64) for name, a in operations.items()},
-        per_image_spikes=metrics.total(counters.spikes).sum(0),
-        per_image_operations=metrics.total(operations, without=("readout",)).sum(0),
-        images=len(images),
-    )
-
-
-def _kept(trace: Trace) -> tuple[Array, metrics.Counters]:
-    return trace.predictions, trace.counters
-
-
-def check_stills(snn: Spiking) -> None:
-    """Refuse networks whose input has its time axis in front of the images' axis.
-
-    Raises:
-        ValueError: the encoding streams frames.
-    """
-    if snn.encoding.presentation == "frames":
-        raise ValueError("a data set of frames has no image axis in front; stream it by simulate()")
-
-
-def _check_labels(images: np.ndarray, labels: Array | np.ndarray | None) -> None:
-    if len(images) == 0:
-        raise ValueError("there are no images to evaluate")
-    if labels is not None and len(labels) != len(images):
-        raise ValueError(f"{len(images)} images but {len(labels)} labels; pass one label per image")
-    if labels is not None and np.ndim(labels) != 1:
-        raise ValueError(f"labels have shape {np.shape(labels)}; pass one class number per image")
+INPUT = "input"  # the site of noise on the images themselves
 
 
 class Sweep(NamedTuple):
@@ -160,10 +32,10 @@ class Sweep(NamedTuple):
         predictions: int32 ``[*grid, N]``.
         accuracy: float64 ``[*grid]``, None without labels.
         spikes: int64 ``[*grid]``, total over images, sites and steps.
-        operations: int64 ``[*grid]``, synaptic operations without the readout's.
+        operations: int64 ``[*grid]``, synaptic operations without the heads'.
     """
 
-    axes: tuple[tuple[str, tuple[Any, ...]], ...]
+    axes: Grid
     predictions: Integers
     accuracy: NDArray[np.float64] | None
     spikes: Integers
@@ -186,17 +58,19 @@ def sweep(
 ) -> Sweep:
     """Run the grid ``noise x keys x leaves x steps`` as one vmapped, once compiled program.
 
-    What does not depend on the swept value, the encoder's current above all, is computed once.
+    What does not depend on the swept value, the encoder's current above all, is computed once. No
+    step depends on a later one, so all horizons are read from one run of the longest.
 
     Args:
         snn: converted network.
         images: ``[N, H, W, C]`` integers.
         labels: ``[N]`` or None.
         steps: one horizon, or several: each row equals a run of its own with that many steps.
-        noise: ratios at which the units of ``site`` lose their spikes.
+        noise: ratios, in [0, 1]: of spikes that the units of ``site`` lose; with ``site="input"``
+            of :func:`jaxsnn.encode.jitter` on the images.
         keys: PRNG keys ``[S]``, one per seed; needed with ``noise``.
         leaves: ``(site, leaf, values [V, ...])``: a fixed leaf (a threshold) to sweep.
-        site: the spiking site that ``noise`` acts on; by default the encoder.
+        site: the spiking site that ``noise`` acts on, or "input"; by default the encoder.
         block: steps computed layer by layer at once.
         batch_size: images per compiled call, which the grid multiplies; None: so many that the
             grid of them stays in a processor's cache.
@@ -207,33 +81,55 @@ def sweep(
     """
     check_stills(snn)
     images = np.asarray(images)
-    _check_labels(images, labels)
+    check_labels(images, labels)
     site = site or metrics.spiking_sites(snn.arch)[0].name
     horizons = (steps,) if isinstance(steps, int) else tuple(steps)
     grid = _grid(horizons, noise, keys, leaves)
     if noise is not None:
-        for ratio in noise:
-            with_unit_dropout(snn, site, ratio)  # refuses what is no probability
-        snn = with_unit_dropout(snn, site)
+        snn = _noisy(snn, site, noise)
     if leaves is not None:
         with_leaf(snn, leaves[0], leaves[1], leaves[2][0])
     values = (
         None if noise is None else jnp.asarray(noise, jnp.float32),
         keys,
         None if leaves is None else jnp.asarray(leaves[2]),
-        jnp.asarray(horizons, jnp.int32) if len(horizons) > 1 else None,
     )
     where = (site, None if leaves is None else leaves[:2])
+    runs = math.prod(len(one) for _, one in grid[:-1])
+    size = max(1, IN_CACHE // runs) if batch_size is None else batch_size
     parts = []
-    shape = tuple(len(one[1]) for one in grid)
-    size = max(1, IN_CACHE // math.prod(shape)) if batch_size is None else batch_size
     for rows, real in batches(len(images), size, progress):
         batch = check_input(snn, images[rows])
-        numbers = jnp.asarray(rows)
-        found = _swept(snn.program, batch, numbers, values, where, max(horizons), block)
+        found = _swept(snn.program, batch, jnp.asarray(rows), values, where, horizons, block)
         parts.append(jax.tree.map(lambda a, n=real: np.asarray(a)[..., :n], found))
     predictions, spikes, events = jax.tree.map(lambda *a: np.concatenate(a, axis=-1), *parts)
+    return _table(snn, grid, predictions, spikes, events, labels)
+
+
+def _noisy(snn: Spiking, site: str, noise: Sequence[float]) -> Spiking:
+    """The network whose ``site`` takes a noise ratio, after a look at every ratio."""
+    wrong = [ratio for ratio in noise if not 0 <= ratio <= 1]
+    if wrong:
+        raise ValueError(f"noise ratio {wrong[0]} is no number from 0 to 1; choose one in [0, 1]")
+    return snn if site == INPUT else with_unit_dropout(snn, site)
+
+
+def _table(
+    snn: Spiking,
+    grid: Grid,
+    predictions: np.ndarray,
+    spikes: dict[str, np.ndarray],
+    events: dict[str, np.ndarray],
+    labels: Array | np.ndarray | None,
+) -> Sweep:
+    """From predictions ``[..., horizons, N]`` and counters ``[..., T, N]`` to rows of the grid."""
+    shape, horizons = tuple(len(one) for _, one in grid), np.asarray(grid[-1][1])
     operations = metrics.synaptic_operations(events, snn.arch)
+    heads = tuple(site.name for site in metrics.head_sites(snn.arch))
+
+    def up_to_horizons(counted: np.ndarray) -> Integers:
+        return counted.sum(-1).cumsum(-1)[..., horizons - 1].reshape(shape)
+
     accuracy = None
     if labels is not None:
         accuracy = (predictions == np.asarray(labels)).mean(-1).reshape(shape)
@@ -241,8 +137,8 @@ def sweep(
         axes=grid,
         predictions=predictions.reshape(*shape, -1),
         accuracy=accuracy,
-        spikes=metrics.total(spikes).sum((-2, -1)).reshape(shape),
-        operations=metrics.total(operations, without=("readout",)).sum((-2, -1)).reshape(shape),
+        spikes=up_to_horizons(metrics.total(spikes)),
+        operations=up_to_horizons(metrics.total(operations, without=heads)),
     )
 
 
@@ -251,7 +147,7 @@ def _grid(
     noise: Sequence[float] | None,
     keys: Array | None,
     leaves: tuple[str, str, Array] | None,
-) -> tuple[tuple[str, tuple[Any, ...]], ...]:
+) -> Grid:
     if min(horizons, default=0) < 1:
         raise ValueError(f"steps={horizons}: every horizon must be at least 1")
     if noise is not None and keys is None:
@@ -267,36 +163,39 @@ def _grid(
     return tuple(grid)
 
 
-Values = tuple[Array | None, Array | None, Array | None, Array | None]
+Values = tuple[Array | None, Array | None, Array | None]
 
 
-@functools.partial(jax.jit, static_argnames=("where", "steps", "block"))
+@functools.partial(jax.jit, static_argnames=("where", "horizons", "block"))
 def _swept(
     snn: Spiking,
     images: Array,
     numbers: Array,
     values: Values,
     where: tuple[str, tuple[str, str] | None],
-    steps: int,
+    horizons: tuple[int, ...],
     block: int,
 ) -> tuple[Array, dict[str, Array], dict[str, Array]]:
-    """Predictions ``[*grid, B]``, spikes and events per site ``[*grid, T, B]``."""
+    """Predictions ``[*grid, B]``, and spikes and events per site ``[*grid but steps, T, B]``."""
     noisy, leaf = where
+    rows = jnp.asarray(horizons) - 1
 
     def one(
-        ratio: Array | None, key: Array | None, value: Array | None, horizon: Array | None
+        ratio: Array | None, key: Array | None, value: Array | None
     ) -> tuple[Array, dict[str, Array], dict[str, Array]]:
-        changed = snn
-        if ratio is not None:
+        changed, shown = snn, images
+        own = None if key is None else jax.vmap(lambda n: jax.random.fold_in(key, n))(numbers)
+        if ratio is not None and own is not None and noisy == INPUT:
+            shown = encode.jitter(images, own, ratio, snn.encoding.highest)
+        elif ratio is not None:
             changed = with_leaf(changed, noisy, "drop_ratio", ratio)
         if value is not None and leaf is not None:
             changed = with_leaf(changed, *leaf, value)
-        own = None if key is None else jax.vmap(lambda n: jax.random.fold_in(key, n))(numbers)
-        trace = run(changed, images, own, steps=steps, block=block, horizon=horizon)
-        return trace.predictions[-1], trace.counters.spikes, trace.counters.events
+        trace = run(changed, shown, own, steps=max(horizons), block=block)
+        return trace.predictions[rows], trace.counters.spikes, trace.counters.events
 
     mapped: Any = one
-    for axis in reversed(range(4)):
+    for axis in reversed(range(len(values))):
         if values[axis] is not None:
-            mapped = jax.vmap(mapped, in_axes=[0 if i == axis else None for i in range(4)])
+            mapped = jax.vmap(mapped, in_axes=[0 if i == axis else None for i in range(3)])
     return mapped(*values)

@@ -15,19 +15,32 @@ from jaxsnn.spiking import Folded, Spiking
 EPSILON = 2.0**-24  # half a unit in the last place of float32, relative
 
 
-class Batch(NamedTuple):
-    """Arrays of one batch: counts and levels per site and head ``[B, ...]``, predictions ``[B]``.
+class Simulated(NamedTuple):
+    """What a run of one batch gave: its memory does not grow with the number of steps.
 
-    The heads' ``end_to_end`` are the float ANN's logits.
+    Attributes:
+        counts: net counts per site and, per head, the summed readout ``[B, ...]``.
+        last_step: last step (from 1) with a spike, per site ``[B]``.
+        prediction: after the last step ``[B]``.
     """
 
     counts: dict[str, Any]
+    last_step: dict[str, Any]
+    prediction: Any
+
+
+class References(NamedTuple):
+    """What both references say of one batch: levels per site and readouts per head ``[B, ...]``.
+
+    The heads' ``end_to_end`` are the float ANN's logits; predictions are the integer ANN's and the
+    float ANN's ``[B]``.
+    """
+
     integer: dict[str, Any]
     end_to_end: dict[str, Any]
     fed: dict[str, Any]
     drive: dict[str, Any]
-    last_step: dict[str, Any]
-    predictions: tuple[Any, Any, Any]
+    predictions: tuple[Any, Any]
 
 
 class Tally:
@@ -41,29 +54,38 @@ class Tally:
         self.images = self.predictions = self.float_predictions = 0
         self.first: dict[tuple[str, str], Difference] = {}
         self.settled_steps: list[int] = []
-        self.unsettled_images = 0
+        self.unsettled_images = self.unsettled_neurons = self.steps = 0
+        self.stateless = all(snn.neurons.at(site).stateless for site in self.sites)
 
-    def add(self, batch: Batch, first_image: int) -> None:
-        """Add one batch whose first image has the number ``first_image`` in the data set."""
-        self.images += len(batch.predictions[0])
-        self.predictions += int(np.sum(batch.predictions[0] != batch.predictions[1]))
-        self.float_predictions += int(np.sum(batch.predictions[0] != batch.predictions[2]))
+    def add(self, run: Simulated, known: References, first_image: int, steps: int) -> None:
+        """Add one batch, simulated for ``steps`` steps, whose first image has that number."""
+        self.images += len(run.prediction)
+        self.predictions += int(np.sum(run.prediction != known.predictions[0]))
+        self.float_predictions += int(np.sum(run.prediction != known.predictions[1]))
         for site in self.sites:
-            self._add_layer(site, batch, first_image)
+            self._add_layer(site, run, known, first_image)
         for site in self.heads:
-            self._add_head(site, batch, first_image)
-        last = np.max([batch.last_step[site.name] for site in self.sites], axis=0)
+            self._add_head(site, run, known, first_image)
+        last = np.max([run.last_step[site.name] for site in self.sites], axis=0)
         self.settled_steps += last.tolist()
-        differs = [_per_image(batch.counts[s.name] != batch.integer[s.name]) for s in self.sites]
-        self.unsettled_images += int(np.any(differs, axis=0).sum())
+        self.steps = max(self.steps, steps)
+        if not self.stateless:
+            self._add_unsettled(run, known, last == steps)
 
-    def _add_head(self, site: Site, batch: Batch, first_image: int) -> None:
+    def _add_unsettled(self, run: Simulated, known: References, spiking: np.ndarray) -> None:
+        """Count what is not at its level in images that still spike in the last step."""
+        differs = [_per_image(run.counts[s.name] != known.integer[s.name]) for s in self.sites]
+        number = np.sum(differs, axis=0) * spiking
+        self.unsettled_neurons += int(number.sum())
+        self.unsettled_images += int(np.sum(number > 0))
+
+    def _add_head(self, site: Site, run: Simulated, known: References, first_image: int) -> None:
         """Compare summed readouts: with the integer ANN's, and with the float ANN's logits."""
         name, unit = site.name, self.snn.unit(site.name)
-        counts, level, logits = batch.counts[name], batch.integer[name], batch.end_to_end[name]
+        counts, level, logits = run.counts[name], known.integer[name], known.end_to_end[name]
         rounding = self._head_rounding(site, logits)
         away = np.abs(counts * unit - logits) > rounding
-        origin = np.abs(batch.fed[name] * unit - logits) > rounding
+        origin = np.abs(known.fed[name] * unit - logits) > rounding
         nearest = np.round(logits / unit).astype(np.int64)
         old = self.layers[name]
         self.layers[name] = replace(
@@ -74,7 +96,7 @@ class Tally:
             origins=old.origins + int(np.sum(origin)),
         )
         self._remember("integer", name, counts, level, counts != level, first_image)
-        self._remember("float", name, batch.fed[name], nearest, origin, first_image)
+        self._remember("float", name, known.fed[name], nearest, origin, first_image)
 
     def _head_rounding(self, site: Site, logits: np.ndarray) -> np.ndarray:
         """Largest difference of a logit that rounding explains: the bias's grid, float32 sums."""
@@ -83,14 +105,14 @@ class Tally:
         grid = unit / 2 if site.bias else 0.0
         return grid + unit * _rounding(site, record) + 4 * EPSILON * np.abs(logits)
 
-    def _add_layer(self, site: Site, batch: Batch, first_image: int) -> None:
+    def _add_layer(self, site: Site, run: Simulated, known: References, first_image: int) -> None:
         name = site.name
-        counts, level, end = batch.counts[name], batch.integer[name], batch.end_to_end[name]
-        origin = batch.fed[name] != end
+        counts, level, end = run.counts[name], known.integer[name], known.end_to_end[name]
+        origin = known.fed[name] != end
         tie, furthest = np.zeros_like(origin), 0.0
         if origin.any():  # rare, and the distances are float64 of every neuron
-            distance, allowed = self._distance(site, batch.drive[name], end, batch.fed[name])
-            tie = origin & (np.abs(batch.fed[name] - end) == 1) & (distance <= allowed)
+            distance, allowed = self._distance(site, known.drive[name], end, known.fed[name])
+            tie = origin & (np.abs(known.fed[name] - end) == 1) & (distance <= allowed)
             furthest = float(np.max(distance[origin]))
         neuron = self.snn.neurons.at(site)
         highest = ((neuron.settled or neuron).spikes or (0, 1))[1]  # of the count, not of a step
@@ -105,10 +127,10 @@ class Tally:
             ties=old.ties + int(np.sum(tie)),
             furthest=max(old.furthest, furthest),
             saturated=old.saturated + int(np.sum(counts >= highest)),
-            last_spike_step=max(old.last_spike_step, int(batch.last_step[name].max(initial=0))),
+            last_spike_step=max(old.last_spike_step, int(run.last_step[name].max(initial=0))),
         )
         self._remember("integer", name, counts, level, counts != level, first_image)
-        self._remember("float", name, batch.fed[name], end, origin & ~tie, first_image)
+        self._remember("float", name, known.fed[name], end, origin & ~tie, first_image)
 
     def _distance(
         self, site: Site, drive: np.ndarray, reference: np.ndarray, fed: np.ndarray
@@ -163,20 +185,20 @@ class Tally:
         found = (self.first.get((kind, name)) for name in self.layers)
         return next((difference for difference in found if difference), None)
 
-    def certificate(self, steps: int) -> Certificate:
-        """The verdict over all batches, simulated for ``steps`` steps."""
+    def certificate(self) -> Certificate:
+        """The verdict over all batches."""
         layers = tuple(self._finished(layer) for layer in self.layers.values())
         ties = all(layer.origins == layer.ties for layer in layers)
         equal = ties and not self.predictions and not any(layer.integer for layer in layers)
         last = max((layer.last_spike_step for layer in layers), default=0)
         of_neurons = layers[: len(self.sites)]
-        mismatches = sum(layer.integer for layer in of_neurons)
+        compared = sum(layer.compared for layer in of_neurons)
         return Certificate(
-            equality=self._verdict(equal, last, steps),
+            equality=self._verdict(equal, last),
             settled_step=last,
             images=self.images,
-            steps=steps,
-            mismatches=mismatches,
+            steps=self.steps,
+            mismatches=sum(layer.integer for layer in of_neurons),
             predictions=self.predictions,
             float_mismatches=sum(layer.end_to_end for layer in of_neurons),
             float_predictions=self.float_predictions,
@@ -185,7 +207,7 @@ class Tally:
             layers=layers,
             settled_steps=tuple(self.settled_steps),
             unsettled_images=self.unsettled_images,
-            unsettled=mismatches / max(sum(layer.compared for layer in of_neurons), 1),
+            unsettled=self.unsettled_neurons / max(compared, 1),
         )
 
     def _finished(self, layer: LayerProof) -> LayerProof:
@@ -194,24 +216,23 @@ class Tally:
         silent = 1 - float(self.active[layer.site].mean())
         return replace(layer, silent=silent, saturated=layer.saturated / max(layer.compared, 1))
 
-    def _verdict(self, equal: bool, settled: int, steps: int) -> str:
+    def _verdict(self, equal: bool, settled: int) -> str:
         if not equal:
             return "approximate"
-        stateless = all(self.snn.neurons.at(site).stateless for site in self.sites)
-        if stateless and steps == 1:
+        if self.stateless and self.steps == 1:
             return "exact"
         # With integer sums, a potential whose count is the level of its final drive is at rest, so
         # that no silent step need be seen.
         whole = not any(record.kernel == "float" for record in self.snn.report)
-        at_rest = settled < steps or (whole and not stateless)
+        at_rest = settled < self.steps or (whole and not self.stateless)
         # Only where nothing more comes in; neurons with a delay were refused before.
         at_rest = at_rest and self.snn.encoding.presentation == "onset"
         return "exact after settling" if at_rest else "approximate"
 
 
 def _per_image(differs: np.ndarray) -> np.ndarray:
-    """Images with any difference, bool ``[B]``."""
-    return np.asarray(differs.reshape(len(differs), -1).any(axis=1))
+    """Number of differences in every image, ``[B]``."""
+    return np.asarray(differs.reshape(len(differs), -1).sum(axis=1))
 
 
 def _rounding(site: Site, record: Folded) -> float:

@@ -1,12 +1,14 @@
 """Small data sets on disk, written without the library that reads them."""
 
 import gzip
+import io
 import json
 import shutil
 import struct
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from jaxsnn.data import prepared
 
@@ -64,3 +66,55 @@ def unpack_prepared(place, name="digits"):
         for path in version.glob("digits-*"):
             path.rename(version / path.name.replace("digits", name))
     return place / name / "1.0.0"
+
+
+_FEATURES = "tensorflow_datasets.core.features."
+_COLOUR = {
+    "id": {"text": {}, "pythonClassName": f"{_FEATURES}text_feature.Text"},
+    "image": {
+        "image": {"shape": {"dimensions": ["32", "32", "3"]}, "dtype": "uint8"},
+        "pythonClassName": f"{_FEATURES}image_feature.Image",
+    },
+    "label": {
+        "classLabel": {"numClasses": "10"},
+        "pythonClassName": f"{_FEATURES}class_label_feature.ClassLabel",
+    },
+}
+
+
+def _record(index, image, label):
+    """One example as tensorflow-datasets stores it: a tf.train.Example with the image as a PNG."""
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "png")
+    example = tf_example_pb2.Example()
+    features = example.features.feature
+    features["id"].bytes_list.value.append(f"train_{index:05d}".encode())
+    features["image"].bytes_list.value.append(file.getvalue())
+    features["label"].int64_list.value.append(int(label))
+    return example.SerializeToString()
+
+
+def write_prepared_colours(place, splits):
+    """A prepared `cifar10` under `place`; `splits` maps a split to images and labels."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    version = place / "cifar10" / "3.0.2"
+    version.mkdir(parents=True)
+    described = []
+    for split, (images, labels) in splits.items():
+        path = version / f"cifar10-{split}.array_record-00000-of-00001"
+        writer = ArrayRecordWriter(str(path), "group_size:1")
+        for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+            writer.write(_record(index, image, label))
+        writer.close()
+        template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+        shard = {"name": split, "shardLengths": [str(len(images))], "filepathTemplate": template}
+        described.append(shard)
+    info = {"name": "cifar10", "version": "3.0.2", "fileFormat": "array_record"}
+    (version / "dataset_info.json").write_text(json.dumps({**info, "splits": described}))
+    features = {"features": _COLOUR}
+    whole = {"featuresDict": features, "pythonClassName": f"{_FEATURES}features_dict.FeaturesDict"}
+    (version / "features.json").write_text(json.dumps(whole))
+    return version

@@ -209,7 +209,7 @@ def scatter_gather(
 class Tracking(NamedTuple):
     """Every step of a network whose net spike counts follow the potentials, `[T, B, ...]`."""
 
-    spikes: list[Array]  # per hidden layer int64 in {-1, 0, 1}
+    spikes: list[Array]  # per hidden layer int64 in -per_step .. per_step
     potentials: list[Array]  # per hidden layer, never reset
     logits: Array  # float64 [T, B, classes], of the net counts so far, in units of 2^-k
 
@@ -224,10 +224,13 @@ def tracking(
     eps: float = 1e-5,
     flip: bool = True,
     negative: bool = True,
+    per_step: int = 1,
+    rising: bool = False,
 ) -> Tracking:
     """Integrate the input, given once, and let the net count n follow (spec 2.3, ties go up).
 
-    +1 where n < cap and V >= theta_{n+1}; -1 where n > 0 and V < theta_n.
+    +1 where n < cap and V >= theta_{n+1}; -1 where n > 0 and V < theta_n; up to `per_step` times in
+    a step.
 
     Args:
         layers: the network, still with batch norm.
@@ -238,6 +241,8 @@ def tracking(
         eps: of batch norm.
         flip: see `fold`.
         negative: allow negative spikes.
+        per_step: largest spike count of one step.
+        rising: behind the first layer, delete the positive spikes of a step that lowers V.
     """
     folded = [fold(layer, k, cap / 2**k, eps, flip) for layer in layers[:-1]]
     potential: list[Any] = [0.0] * len(folded)
@@ -249,14 +254,19 @@ def tracking(
         x = 2.0**k * np.asarray(images, np.float64) * (t == 0)
         for i, layer in enumerate(folded):
             given = 2**k * layer.get("bias", 0) * (t == 0)
-            potential[i] = potential[i] + synapse(layer, x) + given
+            before = potential[i]
+            potential[i] = before + synapse(layer, x) + given
             level = np.zeros(potential[i].shape, np.int64) + net[i]
+            fell = (potential[i] < before) & (rising and i > 0)
             ends = np.full(layer["thresholds"].shape[1], np.inf)
             table = np.vstack([-ends, layer["thresholds"], ends])  # of counts 0 .. cap + 1
             channel = np.arange(table.shape[1])
-            up = potential[i] >= table[level + 1, channel]
-            down = (potential[i] < table[level, channel]) & negative
-            x = up.astype(np.int64) - down
+            x = np.zeros_like(level)
+            for _ in range(per_step):
+                up = potential[i] >= table[level + x + 1, channel]
+                down = (potential[i] < table[level + x, channel]) & negative
+                x = x + up - down
+            x = np.where(fell, np.minimum(x, 0), x)
             net[i] = level + x
             spikes[i].append(x)
             recorded[i].append(potential[i])

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn import Net, hidden, init_variables, neurons, plan, zoo
+from jaxsnn import Net, hidden, init_variables, neurons, plan, simulate, zoo
+from jaxsnn.arch import parse
 from jaxsnn.arrays import flatten, save_arrays
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
-OURS = ("common", "training", "simulation", "lowering")
+OURS = ("common", "training", "simulation", "lowering", "negative_spikes")
 
 
 @pytest.fixture
@@ -83,6 +84,67 @@ def test_lowering(benchmark, capsys, monkeypatch):
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {line["lowering"] for line in lines} >= {"direct", "patches"}
     assert all(line["exact"] for line in lines if line["pass"] == "forward")
+
+
+@pytest.mark.slow
+def test_negative_spikes(benchmark, capsys):
+    script = benchmark("negative_spikes")
+    script.main(["--quick", "--processor-time"])
+    found, table = records(capsys)
+    for name in (script.INTEGERS, script.WIDER, "float32", script.STOP):
+        assert found[name]["images"] == 4
+        assert found[name]["clock"] == "processor"
+    # These do not depend on the clock.
+    assert found["settle stop: predictions that differ"]["value"] == 0
+    assert found["temporary memory, T = 160 over T = 10"]["met"]
+    if "SpikingJelly is not installed" in table:
+        assert not any(script.PEER in name for name in found)
+        pytest.skip("spikingjelly is not installed (extra bench): no comparison")
+    assert found[f"{script.WIDER} over SpikingJelly IF, float32"]["goal"] == ">= 1.5"
+    assert found["settle stop over SpikingJelly IF, float32"]["value"] > 0
+    assert found["SpikingJelly ST-BIF, float32: predictions that differ"]["value"] == 0
+
+
+def test_the_spiking_networks_compared_are_the_same(benchmark):
+    """SpikingJelly's signed neuron follows ours at every step, from the scaled numbers alone."""
+    pytest.importorskip("spikingjelly", reason="spikingjelly is not installed (extra bench)")
+    script = benchmark("negative_spikes")
+    options = script.arguments(["--quick"])
+    chosen = script.case(options)
+    theirs = script.Theirs(chosen.integer, chosen.units, 12, "ST-BIF", "float32")()
+    mine = np.asarray(simulate(chosen.integer, chosen.units, steps=12).predictions)
+    assert len(np.unique(mine)) > 1
+    assert np.array_equal(theirs, mine)
+
+
+def test_thresholds_are_scaled_to_one(benchmark):
+    leaves = {
+        "first": [5, -(2**31), 2, 7],  # the second is always reached, up to 3 spikes
+        "step": [4, 0, 0, 0],
+        "first_fraction": [65535, 0, 32767, 65535],  # a whole 5; 1.5 rounded up by the rest
+        "step_fraction": [0, 0, 32768, 0],
+        "highest": [127, 3, 127, 1],  # the last has no second threshold
+    }
+    kernel, initial = benchmark("negative_spikes").scaled(np.full((1, 4), 8), leaves)
+    assert kernel.tolist() == [[2, 0, 16, 8]]
+    # 1 - 5 / 4; half above 3; 1 - 1.5 / 0.5; 1 - 7 / 1
+    assert initial.tolist() == [-0.25, 3.5, -2, -6]
+
+
+def test_a_readout_has_no_neuron(benchmark):
+    kernel, initial = benchmark("negative_spikes").scaled(np.full((1, 2), 8, np.int8), {})
+    assert kernel.tolist() == [[8, 8]]
+    assert initial is None
+
+
+def test_batch_statistics_are_those_of_the_images(benchmark):
+    net = Net(parse("2C1", input_shape=(2, 2, 1), classes=2), hidden(neurons.relu()))
+    x = jnp.arange(12.0).reshape(3, 2, 2, 1)  # mean 5.5, variance 143 / 12
+    found = benchmark("negative_spikes").calibrated(net, x)
+    kernel = np.asarray(found["params"]["conv1"]["kernel"]).ravel()
+    norm = found["batch_stats"]["conv1"]["norm"]
+    np.testing.assert_allclose(norm["mean"], 5.5 * kernel, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(norm["var"], 143 / 12 * kernel**2, rtol=1e-3, atol=1e-5)
 
 
 def test_goals_are_called_met_and_not_met(benchmark, capsys):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -223,7 +224,8 @@ def test_too_few_steps_are_approximate_and_the_share_is_told():
     variables, snn, images = settling()
     whole = certify(snn, variables, images, steps=60)
     steps = whole.settled_step - 1
-    proof = certify(snn, variables, images, steps=steps, batch_size=7)
+    with pytest.warns(UserWarning, match=r"on \d+\.\d\d% of the images, have not settled after"):
+        proof = certify(snn, variables, images, steps=steps, batch_size=7)
     assert proof.equality == "approximate"
     early = simulate(snn, images, steps=steps, counts=True).counts
     late = simulate(snn, images, steps=60, counts=True).counts
@@ -232,6 +234,39 @@ def test_too_few_steps_are_approximate_and_the_share_is_told():
     assert proof.unsettled == pytest.approx(proof.mismatches / sum(one.size for one in differs))
     assert proof.unsettled_images == np.any([one.any(1) for one in differs], axis=0).sum()
     assert f"on {proof.unsettled_images} images" in str(proof)
+
+
+def test_the_settle_stop_gives_the_same_certificate():
+    variables, snn, images = settling()
+    fixed = certify(snn, variables, images, steps=60, batch_size=6)
+    found = certify(snn, variables, images, steps=60, settle=True, batch_size=6)
+    assert found.steps == fixed.settled_step + 1 < fixed.steps
+    assert dataclasses.replace(found, steps=60) == fixed
+    assert found.settled_step == max(found.settled_steps)
+    at_last = certify(snn, variables, images, steps=fixed.settled_step, settle=True)
+    assert at_last.equality == "exact after settling"
+    with pytest.warns(UserWarning, match="raise steps"):
+        early = certify(snn, variables, images, steps=2, settle=True)
+    assert (early.equality, early.steps) == ("approximate", 2)
+    assert early.unsettled_images > 0
+
+
+def test_memory_of_a_certificate_does_not_grow_with_the_number_of_steps(monkeypatch):
+    variables, snn, images = settling()
+    module = sys.modules["jaxsnn.certify"]
+    largest = []
+
+    def seen(snn, trace):
+        found = module_simulated(snn, trace)
+        largest.append(max(leaf.size for leaf in jax.tree.leaves(trace)))
+        assert all(np.shape(leaf)[0] == 16 for leaf in jax.tree.leaves(found))
+        return found
+
+    module_simulated = module._simulated
+    monkeypatch.setattr(module, "_simulated", seen)
+    for steps in (20, 40):
+        certify(snn, variables, images, steps=steps, batch_size=16)
+    assert largest[0] == largest[1] == 16 * 8 * 8 * 6  # the widest layer's counts, no time axis
 
 
 def test_a_saturated_count_is_the_cap_and_not_a_single_spike():

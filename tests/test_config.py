@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxsnn.command import STAGES, normalise
-from jaxsnn.config import Common, LeNetScatter, differences, from_json, parse_command, to_json
+from jaxsnn.config import (
+    Common,
+    LeNetScatter,
+    NegativeSpikesCnn1,
+    NegativeSpikesCnn2,
+    NegativeSpikesMnist,
+    differences,
+    from_json,
+    parse_command,
+    to_json,
+)
 
 
 def parsed(command, config_class=LeNetScatter):
@@ -66,6 +76,63 @@ def test_the_originals_commands(command, stage, fields):
     assert parsed(command) == (stage, expected)
     unsplit = command.split()  # the quotes stay, as under a shell that does not know them
     assert parse_command(LeNetScatter, unsplit) == (stage, expected)
+
+
+@pytest.mark.parametrize(
+    ("command", "stage", "fields"),
+    [
+        (
+            "--k 0 --resume False --learning_rate 0.001 --mode 'training'",
+            "train",
+            {"k": 0, "resume": False, "learning_rate": 0.001, "mode": "training"},
+        ),
+        (
+            "--k 0 --resume True --mode 'inference'",
+            "evaluate",
+            {"k": 0, "resume": True, "mode": "inference"},
+        ),
+        ("--k 0", "all", {"k": 0}),
+        (
+            "--resume True --learning_rate 0.0001",
+            "all",
+            {"resume": True, "learning_rate": 0.0001},
+        ),
+    ],
+)
+def test_the_commands_of_the_cifar_original(command, stage, fields):
+    expected = dataclasses.replace(NegativeSpikesCnn1(), **fields)
+    assert parsed(command, NegativeSpikesCnn1) == (stage, expected)
+
+
+def test_defaults_of_the_negative_spikes_experiments():
+    one, two = NegativeSpikesCnn1(), NegativeSpikesCnn2(dataset="digits")
+    assert (one.dataset, one.arch, one.epochs, one.out) == (
+        *("cifar10", "cnn1", 30),
+        "runs/cifar10_cnn1",
+    )
+    assert (two.arch, two.epochs, two.out) == ("cnn2", 3, "runs/cifar10_cnn2_digits")
+    assert one.noise_ratio == ()  # the instructions of the original mean a run without noise
+    assert (one.steps, one.certify, one.weight_bits) == (None, 500, 7)
+    mnist = NegativeSpikesMnist(dataset="fashion_mnist", arch="mlp", k=2)
+    assert (mnist.setting, mnist.out) == ("mlp_k2", "runs/mnist_negative_spikes_fashion_mnist")
+    assert NegativeSpikesMnist(precision="fp32").setting == "lenet_fp32"
+    assert NegativeSpikesMnist().certify is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"certify": 0}, "certify is 0"),
+        ({"weight_bits": 0}, "weight_bits is 0"),
+        ({"weight_bits": 25}, "weight_bits is 25"),
+        ({"k": -1}, "k is -1"),
+        ({"noise_ratio": (1.5,)}, "noise_ratio is"),
+    ],
+)
+def test_negative_spikes_refuse_values_out_of_range(fields, message):
+    with pytest.raises(ValueError, match=message):
+        NegativeSpikesCnn2(**fields)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,18 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
-from data_files import TEST, idx_bytes, isolate, pixels, put, unpack_prepared, write_set
+from data_files import (
+    TEST,
+    idx_bytes,
+    isolate,
+    pixels,
+    put,
+    unpack_prepared,
+    write_prepared_colours,
+    write_set,
+)
 
 from jaxsnn import data
 from jaxsnn.data import prepared
@@ -52,6 +62,22 @@ print("tensorflow" in sys.modules)
     shape = "(20, 28, 28, 1)"
     source = f"tensorflow-datasets, {tmp_path}/mnist/1.0.0"
     assert printed.splitlines() == [f"{shape} {shape} {source}", "False"]
+
+
+def test_colours_are_read(tmp_path):
+    """CIFAR-10 as tensorflow-datasets describes it: an id, a PNG of three channels, a label."""
+    random = np.random.default_rng(0)
+    splits = {
+        split: (random.integers(0, 256, (count, 32, 32, 3), np.uint8), np.arange(count) % 10)
+        for split, count in (("train", 12), ("test", 5))
+    }
+    folder = write_prepared_colours(tmp_path, splits)
+    found = data.load("cifar10", tmp_path)
+    assert found.source == f"tensorflow-datasets, {folder}"
+    np.testing.assert_array_equal(found.train_images, splits["train"][0])
+    np.testing.assert_array_equal(found.train_labels, splits["train"][1])
+    np.testing.assert_array_equal(found.test_images, splits["test"][0])
+    np.testing.assert_array_equal(found.test_labels, splits["test"][1])
 
 
 @pytest.mark.parametrize("variable", ["TFDS_DATA_DIR", "JAXSNN_DATA", None])
@@ -188,6 +214,20 @@ def test_the_tool_takes_compressed_files_only(tool, tmp_path, monkeypatch):
     put(folder, TEST[0], idx_bytes(pixels(20)), compress=False)
     with pytest.raises(ValueError, match=f"no folder with all of .*{TEST[0]}.gz"):
         tool.files_folder("mnist", None)
+
+
+def test_the_tool_takes_the_archive_that_tensorflow_datasets_checks(tool, tmp_path):
+    """The builder reads the binary archive; without it, it would download."""
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"of the Python batches")
+    with pytest.raises(
+        ValueError, match=r"no folder with all of cifar-10-binary\.tar\.gz \(looked"
+    ):
+        tool.files_folder("cifar10", tmp_path)
+    (tmp_path / "cifar-10-binary.tar.gz").write_bytes(b"of the binary batches")
+    assert tool.files_folder("cifar10", tmp_path) == tmp_path
+    # What the tool looks for is what the builder would download.
+    infos = tool.tfds.builder_cls("cifar10").url_infos.values()
+    assert [info.filename for info in infos] == ["cifar-10-binary.tar.gz"]
 
 
 def test_the_tool_does_not_leave_a_shortened_set_where_runs_look(tool, tmp_path):

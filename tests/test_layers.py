@@ -17,20 +17,24 @@ ROWS = (
     ("L0", "zoo"),
     ("L1", "prices", "certificate"),
     ("L1", "surrogate", "quant", "encode", "metrics", "energy", "fusion", "grid"),
-    ("L2", "neurons", "lowering"),
+    ("L2", "neurons", "convolution"),
+    ("L2", "lowering"),
     ("L2", "sitemap"),
     ("IO", "files", "environment", "progress"),
     ("IO", "results", "arrays", "data"),
     ("IO", "report", "checkpoint"),
     ("IO", "plots", "selection"),
-    ("IO", "curves"),
+    ("IO", "curves", "bars"),
     ("IO", "figures"),
-    ("L3", "net"),
+    ("L3", "net", "preprocess"),
     ("L4", "spiking"),
     ("L4", "fold", "refusals"),
     ("L4", "methods"),
     ("L4", "convert"),
+    ("L4", "engine"),
     ("L4", "simulate"),
+    ("L4", "settle"),
+    ("L4", "evaluation"),
     ("L4", "sweep"),
     ("L4", "task", "options"),
     ("L4", "update"),
@@ -43,7 +47,7 @@ ROWS = (
 ROW = {module: number for number, row in enumerate(ROWS) for module in row[1:]}
 WITHOUT_JAX = ("command", "configfile", "shapes", "notation", "arch", "config", "zoo")
 HEAVY = {"tensorflow", "tensorflow_datasets", "torch", "tonic", "snntorch", "spikingjelly"}
-MAY_DRAW = {"plots", "curves", "figures"}
+MAY_DRAW = {"plots", "curves", "bars", "figures"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -7,7 +7,7 @@ import pytest
 import reference as ref
 from jax import lax
 
-from jaxsnn import lowering
+from jaxsnn import convolution, lowering
 from jaxsnn.arch import Arch, Conv, Dense, plan
 
 GEOMETRIES = [
@@ -36,7 +36,7 @@ def test_kernel_gradient_against_autodiff(geometry):
     kernel = jnp.asarray(rng.normal(size=(*window, inputs, outputs)), jnp.float32)
     out, pull = jax.vjp(lambda kernel: direct(x, kernel, strides, padding), kernel)
     gradient = jnp.asarray(rng.normal(size=out.shape), jnp.float32)
-    found = lowering.kernel_gradient(x, gradient, kernel.shape, strides, padding)
+    found = convolution.kernel_gradient(x, gradient, kernel.shape, strides, padding)
     np.testing.assert_allclose(found, pull(gradient)[0], rtol=1e-4, atol=1e-4)
 
 

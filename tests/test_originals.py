@@ -4,7 +4,7 @@ import re
 import shlex
 
 import pytest
-from experiment_runs import ROOT, run
+from experiment_runs import ROOT, TINY, run
 
 from jaxsnn.config import STAGES
 
@@ -24,36 +24,54 @@ def commands(system):
         yield found[1], found[2], re.findall(r"`([\w./]+/[\w./]+)`", writes)
 
 
-ROWS = list(commands("scatter_gather_lenet"))
+SMALL = {  # limits that keep a system's commands short
+    "scatter_gather_lenet": (),
+    "negative_spikes_cnn1": ("--limit-train", "16", "--limit-test", "2", "--batch-size", "8"),
+    "negative_spikes_cnn2": ("--limit-train", "16", "--limit-test", "2", "--batch-size", "8"),
+    "negative_spikes_mnist": (),
+}
+ROWS = [(system, number, *row) for system in SMALL for number, row in enumerate(commands(system))]
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory):
-    return tmp_path_factory.mktemp("originals")
+def folders(tmp_path_factory):
+    return {system: tmp_path_factory.mktemp(system) for system in SMALL}
 
 
-def test_the_table_has_the_commands_of_the_original():
-    # two modes of two training scripts, the spiking script with and without noise, two figures
+def test_the_tables_have_the_commands_of_the_originals():
+    # two modes of the training scripts, spiking scripts with and without noise, the figures
     text = DOCUMENT.read_text(encoding="utf-8")
     for words in (
         "Quant_LeNet_MNIST.py --k 0 --B 1 --resume False --mode 'training'",
         "Quant_LeNet_MNIST.py --k 0 --B 1 --resume True --mode 'inference'",
         "Spiking_LeNet_MNIST.py --k 0 --B 1 --noise_ratio 0`",
         "FP32_LeNet_MNIST.py",
+        "Quant_CNN1_CIFAR10.py --k 0 --resume False --learning_rate 0.001 --mode 'training'",
+        "Quant_CNN1_CIFAR10.py --k 0 --resume True --mode 'inference'",
+        "Quant_CNN2_CIFAR10.py --k 0 --resume False --learning_rate 0.001 --mode 'training'",
+        "Spiking_CNN1_CIFAR10.py --k 0`",
+        "Spiking_CNN2_CIFAR10.py --k 0`",
+        "python accuracy_speed.py",
         "python sparsity.py",
         "python sops.py",
     ):
         assert words in text
-    assert {"train", "simulate", "plot"} <= {words.split()[0] for _, words, _ in ROWS} & set(STAGES)
-    assert all((ROOT / script).is_file() for script, _, _ in ROWS)
+    for system in SMALL:
+        used = {words.split()[0] for name, _, _, words, _ in ROWS if name == system}
+        assert "simulate" in used & set(STAGES)
+    assert all((ROOT / script).is_file() for _, _, script, _, _ in ROWS)
 
 
-# One folder for all rows, in the order of the table: what is trained first is used by the rest.
-@pytest.mark.parametrize("number", range(len(ROWS)), ids=[words for _, words, _ in ROWS])
-def test_a_command_writes_what_the_table_says(number, out, capsys):
-    script, words, files = ROWS[number]
+# One folder per system, in the order of its table: what is trained first is used by the rest.
+@pytest.mark.parametrize(
+    ("system", "number"), [row[:2] for row in ROWS], ids=[f"{row[0]}: {row[3]}" for row in ROWS]
+)
+def test_a_command_writes_what_the_table_says(system, number, folders, capsys):
+    script, words, files = next(row[2:] for row in ROWS if row[:2] == (system, number))
+    out = folders[system]
     known = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    assert run(*shlex.split(words), out=out, script=script.split("/")[1][:-3]) == 0
+    tiny = [*TINY, *SMALL[system]]
+    assert run(*shlex.split(words), out=out, tiny=tiny, script=script.split("/")[1][:-3]) == 0
     for name in files:
         assert (out / name).exists(), f"{words} did not write {name}"
     if not files:

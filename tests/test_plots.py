@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from PIL import Image
 
-from jaxsnn import curves, figures, plots, report
+from jaxsnn import bars, curves, figures, plots, report, selection
 from jaxsnn.report import Results
 from jaxsnn.selection import display_name, having, is_full_precision, threshold_units
 
@@ -79,6 +79,95 @@ EPOCHS = [
 ]
 
 
+SCATTER_GATHER = figures.FIGURES["scatter_gather"] | figures.SHARED
+NEGATIVE_SPIKES = figures.FIGURES["negative_spikes"] | figures.SHARED
+
+# Published runs (spec, section 2.9): accuracies in percent at some steps, positive and negative
+# spikes, synaptic operations, the step from which the accuracy stays.
+STEPS = [1, 2, 3, 4, 6, 10, 15, 20, 30, 40, 57, 70, 85, 100]
+# fmt: off
+CURVES = {
+    "cnn1": [
+        [29.73, 76.96, 89.91, 91.93, 92.43, 92.73, 92.65, 92.60, 92.64, 92.64, 92.64, 92.64,
+         92.64, 92.64],
+        [10.49, 31.47, 66.51, 84.74, 91.52, 92.68, 92.90, 92.82, 92.76, 92.82, 92.77, 92.77,
+         92.77, 92.77],
+        [10.00, 13.15, 17.91, 35.74, 71.52, 91.42, 92.65, 92.84, 93.05, 93.06, 93.16, 93.09,
+         93.11, 93.10],
+    ],
+    "cnn2": [
+        [31.28, 82.84, 90.77, 91.96, 92.68, 92.60, 92.73, 92.72, 92.73, 92.74, 92.73, 92.73,
+         92.73, 92.73],
+        [18.27, 37.27, 72.81, 87.89, 92.42, 93.28, 93.18, 93.32, 93.30, 93.35, 93.35, 93.35,
+         93.35, 93.35],
+        [10.00, 10.00, 10.91, 22.61, 71.57, 91.78, 93.11, 93.13, 93.10, 93.10, 93.12, 93.09,
+         93.12, 93.09],
+    ],
+}
+# fmt: on
+COSTS = {
+    "cnn1": [
+        (160_086.8, 41_371.0, 270_161_535, 29),
+        (269_847.5, 92_766.7, 414_151_035, 57),
+        (485_651.3, 189_616.2, 730_882_834, 94),
+    ],
+    "cnn2": [
+        (174_659.1, 42_225.3, 425_885_843, 44),
+        (318_805.0, 106_606.6, 649_162_632, 40),
+        (610_282.7, 231_045.4, 1_175_173_687, 100),  # not settled in 100 steps
+    ],
+}
+CNN_NEURONS = {"cnn1": 336_128, "cnn2": 411_648}
+CNN_MACS = {"cnn1": 399_190_016, "cnn2": 769_659_904}
+CNN_FLOAT = {"cnn1": 0.9266, "cnn2": 0.9320}
+
+
+def tracking(network: str, k: int | None, **changes: Any) -> Results:
+    """Results of a network with negative spikes; k of None is the full-precision network."""
+    given: dict[str, Any] = {
+        "experiment": f"cifar10_{network}",
+        "system": "negative_spikes",
+        "dataset": "CIFAR-10",
+        "setting": "fp32" if k is None else f"k{k}",
+        "ann_macs_per_image": float(CNN_MACS[network]),
+    }
+    if k is None:
+        return Results(**(given | {"float_ann_accuracy": CNN_FLOAT[network]} | changes))
+    positive, negative, operations, settled = COSTS[network][k]
+    accuracies = np.interp(range(1, 101), STEPS, CURVES[network][k]) / 100
+    layer = {**(FOUR.layers or [])[0], "neurons": CNN_NEURONS[network], "saturated": None}
+    given |= {
+        "snn_accuracy": accuracies[-1],
+        "accuracy_per_step": accuracies.tolist(),
+        "steps": 100,
+        "accuracy_settled_step": settled,
+        "positive_spikes_per_image": positive,
+        "negative_spikes_per_image": negative,
+        "sops_per_image": float(operations),
+        "layers": [layer],
+        "energy_pj_per_image": FOUR.energy_pj_per_image,
+        "noise": [{"ratio": 1.0, "accuracy": [0.90, 0.92]}],
+    }
+    return Results(**(given | changes))
+
+
+def settings_of(network: str) -> list[Results]:
+    """The four settings of a network."""
+    return [tracking(network, k) for k in (None, 0, 1, 2)]
+
+
+EVERY = [
+    *((draw, name, [FULL, FOUR, ONE, TWO]) for name, draw in SCATTER_GATHER.items()),
+    *((draw, name, [FOUR]) for name, draw in SCATTER_GATHER.items()),
+    *((draw, name, settings_of("cnn1")) for name, draw in NEGATIVE_SPIKES.items()),
+    *((draw, name, [tracking("cnn2", 2)]) for name, draw in NEGATIVE_SPIKES.items()),
+    *(
+        (draw, name, settings_of("cnn1") + settings_of("cnn2"))
+        for name, draw in figures.JOINED["negative_spikes"].items()
+    ),
+]
+
+
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures that a test draws, kept for inspection instead of written."""
@@ -88,7 +177,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
         seen.append(figure)
         return folder / f"{name}.png", folder / f"{name}.svg"
 
-    for module in (figures, curves):
+    for module in (bars, curves):
         monkeypatch.setattr(module, "save", keep)
     return seen
 
@@ -118,19 +207,22 @@ def assert_whole(paths: tuple[Path, Path]) -> None:
     assert sorted(file.name for file in png.parent.iterdir()) == sorted([png.name, svg.name])
 
 
-@pytest.mark.parametrize("name", sorted(figures.FIGURES))
-def test_every_figure_is_written_whole(tmp_path: Path, name: str):
-    paths = figures.FIGURES[name]([FULL, FOUR, ONE, TWO], tmp_path / "figs")
-    assert [path.name for path in paths] == [f"{name}.png", f"{name}.svg"]
+@pytest.mark.parametrize(("draw", "name", "rows"), {one[0]: one for one in EVERY}.values())
+def test_every_figure_is_written_whole(
+    tmp_path: Path, draw: figures.Draw, name: str, rows: list[Results]
+):
+    paths = draw(rows, tmp_path / "figs", f"{name}_here")
+    assert [path.name for path in paths] == [f"{name}_here.png", f"{name}_here.svg"]
     assert_whole(paths)
 
 
-@pytest.mark.parametrize("name", sorted(figures.FIGURES))
-@pytest.mark.parametrize("rows", [[FOUR], [FULL, FOUR, ONE, TWO]])
+@pytest.mark.parametrize(
+    ("draw", "name", "rows"), [one for one in EVERY if one[0] is not curves.accuracy_over_time]
+)
 def test_title_and_legend_stand_above_the_panels(
-    tmp_path: Path, name: str, rows: list[Results], drawn: list[Figure]
+    tmp_path: Path, draw: figures.Draw, name: str, rows: list[Results], drawn: list[Figure]
 ):
-    figures.FIGURES[name](rows, tmp_path)
+    draw(rows, tmp_path, name)
     (figure,) = drawn
     figure.draw_without_rendering()
     (legend,) = figure.findobj(Legend)
@@ -141,28 +233,28 @@ def test_title_and_legend_stand_above_the_panels(
     assert box.x1 <= figure.bbox.x1
 
 
-@pytest.mark.parametrize("name", sorted(figures.FIGURES))
+@pytest.mark.parametrize("draw", {*SCATTER_GATHER.values(), *NEGATIVE_SPIKES.values()})
 @pytest.mark.parametrize(
     "rows",
     [[], [Results(experiment="e", system="s", dataset="d", setting="k1B2", noise=[], layers=[])]],
 )
 def test_nothing_to_draw_is_said_and_nothing_written(
-    tmp_path: Path, name: str, rows: list[Results]
+    tmp_path: Path, draw: figures.Draw, rows: list[Results]
 ):
     with pytest.raises(ValueError, match=r"no setting has .*settings found: (none|k1B2)"):
-        figures.FIGURES[name](rows, tmp_path)
+        draw(rows, tmp_path, "x")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_same_results_give_the_same_files(tmp_path: Path):
-    first, second = (figures.sparsity([FOUR], tmp_path / name) for name in "ab")
+    first, second = (bars.sparsity([FOUR], tmp_path / name) for name in "ab")
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes()
 
 
 def test_accuracy_shows_ann_and_snn_of_every_setting(tmp_path: Path, drawn: list[Figure]):
     lower = setting("k1B2", 0.9937, snn_accuracy=0.9921, paper={"snn_accuracy": 0.9940})
-    figures.accuracy([FULL, lower, ONE, TWO], tmp_path)
+    bars.accuracy([FULL, lower, ONE, TWO], tmp_path)
     assert heights(drawn[0]) == {
         "quantised ANN": pytest.approx([99.27, 99.32, 99.37]),
         "SNN": pytest.approx([99.27, 99.32, 99.21]),
@@ -184,7 +276,7 @@ def test_accuracy_shows_ann_and_snn_of_every_setting(tmp_path: Path, drawn: list
 
 
 def test_sparsity_multiplies_neurons_by_threshold_units(tmp_path: Path, drawn: list[Figure]):
-    figures.sparsity([ONE, TWO, FOUR, FULL], tmp_path)
+    bars.sparsity([ONE, TWO, FOUR, FULL], tmp_path)
     assert heights(drawn[0]) == {
         "spikes": [16_843.9] * 3,
         "physical neurons": [26_880, 53_760, 107_520],
@@ -194,7 +286,7 @@ def test_sparsity_multiplies_neurons_by_threshold_units(tmp_path: Path, drawn: l
 
 
 def test_sops_show_the_count_on_the_chip(tmp_path: Path, drawn: list[Figure]):
-    figures.sops([ONE, FOUR], tmp_path)
+    bars.sops([ONE, FOUR], tmp_path)
     chip, free, macs = heights(drawn[0]).values()
     # 25,920,333 on the chip as published, from 8 times the unrounded 3,240,042
     assert chip == pytest.approx([2 * 3.240042, 25.920333], abs=1e-4)
@@ -206,18 +298,18 @@ def test_sops_show_the_count_on_the_chip(tmp_path: Path, drawn: list[Figure]):
 def test_sops_caption_says_only_what_is_true(tmp_path: Path, drawn: list[Figure]):
     encoder, second, *_ = ONE.layers or []
     counted = [encoder, {**second, "name": "readout", "rate": None, "sops_per_image": 10.0}]
-    figures.sops([setting("k0B1", 0.9, layers=counted)], tmp_path)
+    bars.sops([setting("k0B1", 0.9, layers=counted)], tmp_path)
     assert "encoder excluded" in texts(drawn[0])
     assert "readout" not in texts(drawn[0])
 
 
 def test_sops_of_another_system_have_no_chip(tmp_path: Path, drawn: list[Figure]):
-    figures.sops([setting("k1", 0.9)], tmp_path)
+    bars.sops([setting("k1", 0.9)], tmp_path)
     assert list(heights(drawn[0])) == ["SOPs", "MACs of the ANN"]
 
 
 def test_noise_has_a_dot_per_seed_and_a_line_of_means(tmp_path: Path, drawn: list[Figure]):
-    figures.noise([FOUR], tmp_path)
+    curves.noise([FOUR], tmp_path)
     *dots, line = drawn[0].axes[0].get_lines()
     assert [list(map(float, dot.get_ydata())) for dot in dots] == [
         pytest.approx([99.37]),
@@ -228,7 +320,7 @@ def test_noise_has_a_dot_per_seed_and_a_line_of_means(tmp_path: Path, drawn: lis
 
 
 def test_training_draws_both_parts_of_every_setting(tmp_path: Path, drawn: list[Figure]):
-    figures.training({"k1B2": EPOCHS, "empty": [{"step": 1}]}, tmp_path)
+    curves.training({"k1B2": EPOCHS, "empty": [{"step": 1}]}, tmp_path)
     loss, accuracy = drawn[0].axes
     assert [list(line.get_ydata()) for line in loss.get_lines()] == [
         pytest.approx([0.5, 0.25, 0.5 / 3]),
@@ -244,19 +336,19 @@ def test_training_draws_both_parts_of_every_setting(tmp_path: Path, drawn: list[
 
 def test_training_without_validation_and_with_one_epoch(tmp_path: Path, drawn: list[Figure]):
     record = EPOCHS[0] | {"validation_loss": None, "validation_accuracy": None, "train_loss": 0.0}
-    figures.training({"k1B2": [record]}, tmp_path)
+    curves.training({"k1B2": [record]}, tmp_path)
     drawn[0].draw_without_rendering()
     assert len(drawn[0].axes[0].get_lines()) == 1
 
 
 def test_training_without_epochs_is_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="no record with an epoch"):
-        figures.training({"k1B2": [{"step": 1}]}, tmp_path)
+        curves.training({"k1B2": [{"step": 1}]}, tmp_path)
 
 
 def test_layers_show_rate_and_shares(tmp_path: Path, drawn: list[Figure]):
     readout = {**(FOUR.layers or [])[0], "name": "readout", "rate": None}
-    figures.layers([setting("k1B2", 0.99, layers=[*(FOUR.layers or []), readout])], tmp_path)
+    bars.layers([setting("k1B2", 0.99, layers=[*(FOUR.layers or []), readout])], tmp_path)
     rates, silent, saturated = (next(iter(heights(drawn[0], i).values())) for i in range(3))
     # first layer: 6665.4 spikes of 12,544 neurons with 4 units
     assert rates[0] == pytest.approx(13.284, abs=1e-3)
@@ -266,13 +358,13 @@ def test_layers_show_rate_and_shares(tmp_path: Path, drawn: list[Figure]):
 
 def test_layers_of_different_networks_share_the_axis(tmp_path: Path, drawn: list[Figure]):
     other = setting("k0B1", 0.99, layers=[{**(ONE.layers or [])[0], "name": "conv9"}])
-    figures.layers([other, FOUR], tmp_path)
+    bars.layers([other, FOUR], tmp_path)
     ticks = [tick.get_text() for tick in drawn[0].axes[0].get_xticklabels()]
     assert set(ticks) == {*NEURONS, "conv9"}
 
 
 def test_energy_has_three_lines_in_microjoules(tmp_path: Path, drawn: list[Figure]):
-    figures.energy([FOUR, ONE], tmp_path)
+    bars.energy([FOUR, ONE], tmp_path)
     assert len(drawn[0].axes) == 3
     for panel in range(3):
         assert heights(drawn[0], panel) == {
@@ -285,7 +377,7 @@ def test_energy_has_three_lines_in_microjoules(tmp_path: Path, drawn: list[Figur
 def test_energy_of_another_kind_is_left_out(tmp_path: Path):
     other = setting("k1B2", 0.99, energy_pj_per_image={"crossbar": 1.0})
     with pytest.raises(ValueError, match="three lines"):
-        figures.energy([other], tmp_path)
+        bars.energy([other], tmp_path)
 
 
 def test_draw_all_needs_only_the_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -296,7 +388,7 @@ def test_draw_all_needs_only_the_files(tmp_path: Path, capsys: pytest.CaptureFix
     (tmp_path / "k0B1").mkdir()
     (tmp_path / "k0B1" / "results.json").write_text("{")
     found = figures.draw_all(tmp_path)
-    assert set(found) == {*figures.FIGURES, "training", "k1B2/training"}
+    assert set(found) == {*SCATTER_GATHER, "training", "k1B2/training"}
     assert found["accuracy"] == (
         tmp_path / "figs" / "accuracy.png",
         tmp_path / "figs" / "accuracy.svg",
@@ -338,6 +430,251 @@ def test_settings_are_ordered_and_named():
 )
 def test_full_precision_is_told_from_quantised(row: Results, full: bool):
     assert is_full_precision(row) is full
+
+
+def lines_of(figure: Figure, panel: int) -> dict[str, list[float]]:
+    """Values of the named lines of a panel."""
+    return {
+        str(line.get_label()).partition(":")[0]: list(map(float, line.get_ydata()))
+        for line in figure.axes[panel].get_lines()
+        if not str(line.get_label()).startswith("_")
+    }
+
+
+def test_accuracy_over_time_draws_every_step_twice(tmp_path: Path, drawn: list[Figure]):
+    rows = settings_of("cnn1")
+    curves.accuracy_over_time(rows, tmp_path)
+    whole, close = drawn[0].axes
+    for panel in range(2):
+        found = lines_of(drawn[0], panel)
+        assert list(found) == ["k = 0", "k = 1", "k = 2", "full-precision ANN"]
+        assert found["full-precision ANN"] == pytest.approx([92.66] * 2)
+        for k in range(3):
+            at = [found[f"k = {k}"][step - 1] for step in STEPS]
+            assert at == pytest.approx(CURVES["cnn1"][k])
+    shown = [line.get_marker() for line in whole.get_lines() if line.get_label()[0] != "_"]
+    assert shown[:3] == ["o", "*", "^"]
+    named = [text.get_text() for text in whole.get_legend().get_texts()]
+    assert named == [
+        "k = 0: 92.64 %, settles at step 29",
+        "k = 1: 92.77 %, settles at step 57",
+        "k = 2: 93.10 %, settles at step 94",
+        "full-precision ANN: 92.66 %",
+    ]
+    assert close.get_ylim()[1] - close.get_ylim()[0] < 2  # the last tenths can be read
+    settled = [list(line.get_xdata()) for line in close.get_lines() if len(line.get_xdata()) == 1]
+    assert settled == [[29], [57], [94]]
+
+
+def test_legend_over_time_hides_no_line(tmp_path: Path, drawn: list[Figure]):
+    flat = tracking("cnn1", 1, accuracy_per_step=[0.1] * 300, accuracy_settled_step=1)
+    several = (settings_of("cnn1"), settings_of("cnn2"), settings_of("cnn1") + settings_of("cnn2"))
+    for rows in (*several, [flat, tracking("cnn1", None)]):
+        curves.accuracy_over_time(rows, tmp_path)
+        figure = drawn.pop()
+        figure.draw_without_rendering()
+        ax = figure.axes[0]
+        box = ax.get_legend().get_window_extent()
+        assert ax.get_window_extent().contains(*box.min)
+        for line in ax.get_lines():
+            if len(line.get_xdata()) > 2:
+                x, y = ax.transData.transform(np.column_stack(line.get_data())).T
+                along = np.linspace(x[0], x[-1], 2000)
+                points = zip(along, np.interp(along, x, y), strict=True)
+                assert not any(box.contains(*point) for point in points)
+
+
+def test_accuracy_that_has_not_settled_is_said(tmp_path: Path, drawn: list[Figure]):
+    curves.accuracy_over_time([tracking("cnn2", 2)], tmp_path)
+    assert "k = 2: 93.09 %, not settled" in texts(drawn[0])
+    assert "settles" not in texts(drawn[0])
+    assert all(len(line.get_xdata()) == 100 for line in drawn[0].axes[1].get_lines())
+
+
+def test_accuracy_of_one_step_has_settled(tmp_path: Path, drawn: list[Figure]):
+    row = tracking("cnn1", 0, accuracy_per_step=[0.9], accuracy_settled_step=1)
+    curves.accuracy_over_time([row], tmp_path)
+    assert "k = 0: 90.00 %, settles at step 1" in texts(drawn[0])
+
+
+@pytest.mark.parametrize(("steps", "scale"), [(20, "linear"), (100, "log"), (300, "log")])
+def test_ticks_over_time_are_whole_steps(
+    tmp_path: Path, drawn: list[Figure], steps: int, scale: str
+):
+    row = tracking(
+        "cnn1", 0, accuracy_per_step=[0.5, *[0.9] * (steps - 1)], accuracy_settled_step=2
+    )
+    curves.accuracy_over_time([row], tmp_path)
+    drawn[0].draw_without_rendering()
+    whole, close = drawn[0].axes
+    assert (whole.get_xscale(), close.get_xscale()) == (scale, "linear")
+    for ax in (whole, close):
+        first, last = ax.get_xlim()
+        ticks = [tick for tick in ax.get_xticks() if first <= tick <= last]
+        assert ticks[0] == 1
+        assert all(tick == int(tick) for tick in ticks)
+        assert 4 <= len(ticks) <= 10
+        assert last >= steps
+
+
+def test_accuracy_over_time_says_what_the_paper_has(tmp_path: Path, drawn: list[Figure]):
+    paper = {"snn_accuracy": 0.9277, "accuracy_settled_step": 57}
+    rows = [
+        tracking("cnn1", None, paper={"float_ann_accuracy": 0.9266}),
+        tracking("cnn1", 1, paper=paper),
+    ]
+    curves.accuracy_over_time(rows, tmp_path)
+    said = "Paper, CNN 1: k = 1: 92.77 % at step 57; full precision: 92.66 %."
+    assert said in texts(drawn[0])
+
+
+def test_networks_stand_side_by_side(tmp_path: Path, drawn: list[Figure]):
+    rows = settings_of("cnn2") + settings_of("cnn1")
+    curves.accuracy_over_time(rows, tmp_path)
+    assert [ax.get_title() for ax in drawn[0].axes] == [
+        "CNN 1 on CIFAR-10",
+        "CNN 2 on CIFAR-10",
+        "enlarged",
+        "enlarged",
+    ]
+    assert lines_of(drawn[0], 0)["k = 1"][-1] == pytest.approx(92.77)
+    assert lines_of(drawn[0], 3)["k = 1"][-1] == pytest.approx(93.35)
+    bars.signed_sparsity(rows, tmp_path)
+    assert [heights(drawn[1], i)["neurons"] for i in range(2)] == [[336_128], [411_648]]
+    assert "CNN 1 and CNN 2 on CIFAR-10" in texts(drawn[1])
+
+
+def test_sparsity_stacks_negative_spikes_on_positive_ones(tmp_path: Path, drawn: list[Figure]):
+    bars.signed_sparsity(settings_of("cnn1"), tmp_path)
+    positive, negative, _ = drawn[0].axes[0].containers
+    assert [bar.get_height() for bar in positive] == [160_086.8, 269_847.5, 485_651.3]
+    assert [bar.get_y() for bar in negative] == [160_086.8, 269_847.5, 485_651.3]
+    tops = [bar.get_y() + bar.get_height() for bar in negative]
+    assert tops == pytest.approx([201_457.8, 362_614.2, 675_267.5])
+    written = texts(drawn[0])
+    for value in ("201,458", "362,614", "675,26", "336,128", "0.599", "1.079", "2.009"):
+        assert value in written
+
+
+def test_sops_stand_beside_three_additions_a_mac(tmp_path: Path, drawn: list[Figure]):
+    bars.sops_beside_macs(settings_of("cnn1"), tmp_path)
+    assert heights(drawn[0]) == {
+        "SOPs": pytest.approx([270.161535, 414.151035, 730.882834]),
+        "3·MAC of the ANN": pytest.approx([1197.570048]),
+    }
+    written = texts(drawn[0])
+    for value in ("270.2", "414.2", "730.9", "1,198", "22.6 %", "34.6 %", "61.0 %", "millions"):
+        assert value in written
+
+
+def test_sops_of_a_small_network_are_in_thousands(tmp_path: Path, drawn: list[Figure]):
+    small = tracking("cnn1", 0, sops_per_image=68_266.0, ann_macs_per_image=164_000.0)
+    bars.sops_beside_macs([small], tmp_path)
+    assert heights(drawn[0])["3·MAC of the ANN"] == pytest.approx([492.0])
+    assert "68.27" in texts(drawn[0])
+    assert "(thousands)" in texts(drawn[0])
+
+
+def test_sparsity_without_k2_leaves_no_gap(tmp_path: Path, drawn: list[Figure]):
+    bars.signed_sparsity([tracking("cnn1", 0), tracking("cnn1", 1)], tmp_path)
+    ticks = [tick.get_text() for tick in drawn[0].axes[0].get_xticklabels()]
+    assert [tick.partition("\n")[0] for tick in ticks] == ["k = 0", "k = 1", "neurons"]
+
+
+def test_activity_without_a_highest_count_has_no_panel_for_it(tmp_path: Path, drawn: list[Figure]):
+    bars.layers([tracking("cnn1", 0)], tmp_path)
+    assert [ax.get_ylabel() for ax in drawn[0].axes] == ["firing rate (%)", "silent neurons (%)"]
+    assert "threshold unit" not in texts(drawn[0])
+
+
+def test_noise_says_which_noise_it_is(tmp_path: Path, drawn: list[Figure]):
+    curves.noise([FOUR], tmp_path)
+    curves.noise([tracking("cnn1", 1)], tmp_path)
+    assert "deleted spikes (%)" in texts(drawn[0])
+    assert "deleted" not in texts(drawn[1]).lower()
+    assert "every input value" in texts(drawn[1])
+
+
+def test_training_shows_where_a_phase_begins(tmp_path: Path, drawn: list[Figure]):
+    streams = {"k1": EPOCHS, "k2": EPOCHS}
+    curves.training(streams, tmp_path, "training", {"k1": [2], "k0": [1]})
+    for ax in drawn[0].axes:
+        (line,) = (line for line in ax.get_lines() if line.get_linestyle() == ":")
+        assert list(line.get_xdata()) == [2.5, 2.5]
+    assert "next phase of training" in texts(drawn[0])
+    curves.training(streams, tmp_path)
+    assert "phase" not in texts(drawn[1])
+
+
+def test_marks_of_a_long_training_do_not_cover_the_line(tmp_path: Path, drawn: list[Figure]):
+    records = [EPOCHS[0] | {"epoch": epoch} for epoch in range(1, 201)]
+    curves.training({"k1": records}, tmp_path)
+    loss = drawn[0].axes[0]
+    for line in loss.get_lines():
+        assert list(line.get_xdata()) == list(range(1, 201))
+        assert len(line.get_markevery()) == 20
+
+
+def write_all(folder: Path, rows: list[Results]) -> Path:
+    """Write results of an experiment."""
+    for row in rows:
+        report.write_results(folder / row.setting, row)
+    return folder
+
+
+def test_draw_all_of_one_network_has_no_network_in_its_names(tmp_path: Path, drawn: list[Figure]):
+    write_all(tmp_path, settings_of("cnn1"))
+    assert set(figures.draw_all(tmp_path)) == set(NEGATIVE_SPIKES)
+    assert len(drawn) == len(NEGATIVE_SPIKES)
+
+
+def test_draw_all_joins_the_networks_of_other_folders(tmp_path: Path, drawn: list[Figure]):
+    one = write_all(tmp_path / "one", settings_of("cnn1"))
+    two = write_all(tmp_path / "two", settings_of("cnn2"))
+    found = figures.draw_all(one, also=[two, one, tmp_path / "missing"])
+    joined = set(figures.JOINED["negative_spikes"])
+    apart = {f"{name}_{network}" for name in NEGATIVE_SPIKES for network in ("cnn1", "cnn2")}
+    assert set(found) == joined | apart
+    assert found["accuracy_cnn2"][1] == one / "figs" / "accuracy_cnn2.svg"
+    titles = [ax.get_title() for ax in drawn[-1].axes]  # the joined ones come last
+    assert titles == ["CNN 1 on CIFAR-10", "CNN 2 on CIFAR-10"]
+
+
+def test_draw_all_tells_networks_of_one_folder_apart(tmp_path: Path, drawn: list[Figure]):
+    rows = [
+        tracking("cnn1", k, setting=f"{network}_k{k}", experiment="mnist_negative_spikes")
+        for network in ("lenet", "mlp")
+        for k in (0, 1)
+    ]
+    write_all(tmp_path, rows)
+    for record in EPOCHS:
+        for row in rows:
+            report.append_jsonl(tmp_path / row.setting / "metrics.jsonl", record)
+    phases = [{"first_step": 0, "steps_per_epoch": 5}, {"first_step": 10, "steps_per_epoch": 5}]
+    report.write_json(tmp_path / "mlp_k0" / "config.json", {"phases": phases})
+    found = figures.draw_all(tmp_path)
+    assert {"accuracy", "accuracy_lenet", "accuracy_mlp", "energy_mlp"} <= set(found)
+    assert {"training_lenet", "training_mlp", "mlp_k0/training"} <= set(found)
+    assert not {"training", "energy"} & set(found)
+    for name, figure in zip(found, drawn, strict=True):
+        phase_begins = name in ("training_mlp", "mlp_k0/training")
+        assert ("next phase of training" in texts(figure)) is phase_begins
+
+
+@pytest.mark.usefixtures("drawn")
+def test_draw_all_keeps_systems_apart(tmp_path: Path):
+    write_all(tmp_path, [FOUR, tracking("cnn1", 1)])
+    found = figures.draw_all(tmp_path)
+    assert {"accuracy_scatter_gather", "accuracy_negative_spikes"} <= set(found)
+
+
+def test_networks_are_grouped_and_told_apart_by_data_set():
+    lenets = [setting("lenet_k0", 0.9, dataset=dataset) for dataset in ("mnist", "fashion_mnist")]
+    found = selection.by_network([*lenets, tracking("cnn1", 0)])
+    assert list(found) == ["cnn1", "lenet_fashion_mnist", "lenet_mnist"]
+    assert selection.network(setting("k1B2", 0.9)) == "lenet"  # of mnist_lenet
+    assert is_full_precision(setting("lenet_fp32", 0.99, snn_accuracy=None))
+    assert not is_full_precision(tracking("cnn1", 0, snn_accuracy=None))
 
 
 @pytest.mark.parametrize(

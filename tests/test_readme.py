@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from test_layers import PACKAGE, ROWS
 
-from jaxsnn.config import LeNetScatter, parse_command, to_json
+from jaxsnn.config import LeNetScatter, NegativeSpikesCnn1, parse_command, to_json
 from jaxsnn.results import Results, write_results
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,12 +65,12 @@ def test_links_and_named_files_exist(document):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_command_of_the_experiment_is_accepted(document):
+def test_every_command_of_an_experiment_is_accepted(document, tool):
     text = (ROOT / document).read_text(encoding="utf-8")
-    commands = re.findall(r"python experiments/mnist_lenet\.py([^`\n]*)", text)
-    for words in commands:
+    commands = re.findall(r"python experiments/(\w+)\.py([^`\n]*)", text)
+    for script, words in commands:
         if "--help" not in words:
-            parse_command(LeNetScatter, words.replace("'", "").split())
+            parse_command(tool.CONFIGS[script], words.replace("'", "").split())
 
 
 def test_the_architecture_lists_the_modules_in_the_order_of_their_layers():
@@ -88,10 +88,14 @@ def test_the_results_table_is_current(tool, capsys):
     assert tool.main(["--check"]) == 0, capsys.readouterr().out
 
 
+SYSTEMS = ("scatter_gather", "negative_spikes")
+
+
 @pytest.fixture
 def readme(tmp_path):
     path = tmp_path / "README.md"
-    path.write_text("before\n<!-- results -->\nold\n<!-- /results -->\nafter\n")
+    sections = [f"<!-- results: {one} -->\nold\n<!-- /results: {one} -->\n" for one in SYSTEMS]
+    path.write_text("before\n" + "between\n".join(sections) + "after\n")
     return path
 
 
@@ -108,8 +112,8 @@ def results(**changes):
     return Results(**named, **{"setting": "k1B2", **fields, **changes})
 
 
-def rows_of(path):
-    found = between("results", path.read_text(encoding="utf-8")).strip().splitlines()[2:]
+def rows_of(path, system="scatter_gather"):
+    found = between(f"results: {system}", path.read_text(encoding="utf-8")).strip().splitlines()[2:]
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in found]
 
 
@@ -130,6 +134,12 @@ def test_without_results_all_rows_are_not_run(tool, readme, tmp_path):
         assert f"`python experiments/mnist_lenet.py --k {k} --B {bound}`" in commands
     (long,) = [command for command in commands if "--epochs 200" in command]
     assert "--learning-rate 0.0001 --schedule constant" in long
+    negative = rows_of(readme, "negative_spikes")
+    # four settings each: LeNet and MLP on two data sets, CNN 1, CNN 2
+    assert len(negative) == 4 * 6
+    assert {row[2] for row in negative} == {"not run"}
+    (row,) = [row for row in negative if row[0] == "cifar10 cnn1, k1"]
+    assert row[-2:] == ["92.77 %, 92.77 %", "57; 362,614; 414,151,035"]
 
 
 def test_a_result_becomes_a_row(tool, readme, tmp_path):
@@ -141,7 +151,8 @@ def test_a_result_becomes_a_row(tool, readme, tmp_path):
     (row,) = [row for row in rows_of(readme) if row[2] == "15"]
     assert row == [
         "mnist, k1B2", "`python experiments/mnist_lenet.py --k 1 --B 2 --batch-size 64`", "15",
-        "2 cores", "15.5 min", "99.30 %", "99.30 %", "exact", "0, 0", "16,844", "3,240,042",
+        "2 cores", "15.5 min", "99.30 %", "99.30 %", "exact",
+        "0, 0 of 10,000", "16,844", "3,240,042",
         "98.50 % (2 seeds)", "97.00 % (1 seed)",
         "99.37 % (missed by 0.07), 99.37 % (missed by 0.07)",
     ]  # fmt: skip
@@ -165,14 +176,37 @@ def test_broken_results_and_lost_markers_are_refused(tool, readme, tmp_path, cap
     path.unlink()
     readme.write_text("nothing")
     assert tool.main(arguments) == 2
-    assert "<!-- results -->" in capsys.readouterr().err
+    assert "<!-- results: scatter_gather -->" in capsys.readouterr().err
     assert before != readme.read_text() == "nothing"
 
 
+def test_a_settled_run_becomes_a_row(tool, readme, tmp_path):
+    fields = {
+        "experiment": "cifar10_cnn1", "system": "negative_spikes", "dataset": "cifar10",
+        "setting": "k1", "epochs_run": 3, "equality": "exact after settling", "ann_accuracy": 0.7,
+        "snn_accuracy": 0.7, "accuracy_settled_step": 31, "last_spike_step": 62,
+        "mismatches": {"neurons": 0, "predictions": 0, "compared": 500},
+        "paper": {"ann_accuracy": 0.9277, "snn_accuracy": 0.9277},
+    }  # fmt: skip
+    folder = tmp_path / "results/cifar10_cnn1/k1"
+    write_results(folder, Results(**fields))
+    (folder / "config.json").write_text(to_json(NegativeSpikesCnn1(epochs=3, validation=0), []))
+    assert tool.main(["--readme", str(readme), "--results", str(tmp_path / "results")]) == 0
+    (row,) = [row for row in rows_of(readme, "negative_spikes") if row[2] == "3"]
+    assert row[:2] == [
+        "cifar10 cnn1, k1",
+        "`python experiments/cifar10_cnn1.py --k 1 --epochs 3 --validation 0`",
+    ]
+    assert row[7:11] == ["exact after settling", "0, 0 of 500", "31", "62"]
+    assert row[-2] == "92.77 % (missed by 22.77), 92.77 % (missed by 22.77)"
+    assert len(rows_of(readme)) == 8
+
+
 def test_the_tool_names_only_flags_that_exist(tool):
-    for config in tool.WANTED:
-        words = tool.command(config).removeprefix(tool.SCRIPT).split()
-        assert parse_command(LeNetScatter, words) == ("all", config)
+    for table in tool.TABLES:
+        for config in table.wanted:
+            words = tool.command(config).split()[2:]
+            assert parse_command(type(config), words) == ("all", config)
     changed = dataclasses.replace(LeNetScatter(), noise_ratio=(0.1, 0.3), limit_train=7)
-    words = tool.command(changed).removeprefix(tool.SCRIPT).split()
+    words = tool.command(changed).split()[2:]
     assert parse_command(LeNetScatter, words)[1] == changed

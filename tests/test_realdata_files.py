@@ -1,4 +1,7 @@
-"""The authors' files of MNIST and Fashion-MNIST, against published facts."""
+"""The authors' files of MNIST, Fashion-MNIST and CIFAR-10, against published facts."""
+
+import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,3 +59,51 @@ def test_validation_is_the_last_ten_thousand(data_root):
     assert parted.train_images.shape == (50_000, 28, 28, 1)
     np.testing.assert_array_equal(parted.validation_images, whole.train_images[50_000:])
     np.testing.assert_array_equal(parted.validation_labels, whole.train_labels[50_000:])
+
+
+# Krizhevsky (2009): 5,000 and 1,000 images a class. Means and deviations of the training images in
+# 0..255 are those by which the field standardises (0.4914, 0.4822, 0.4465 and 0.2470, 0.2435,
+# 0.2616 of 255); the first images of the first batch are a frog and two trucks.
+CIFAR_MEANS = (125.3, 123.0, 113.9)
+CIFAR_DEVIATIONS = (63.0, 62.1, 66.7)
+
+
+def test_cifar10_shapes_labels_and_moments(data_root):
+    found = data.load("cifar10", data_root)
+    assert found.train_images.shape == (50_000, 32, 32, 3)
+    assert found.test_images.shape == (10_000, 32, 32, 3)
+    assert (found.classes, found.name) == (10, "cifar10")
+    assert np.bincount(found.train_labels).tolist() == [5000] * 10
+    assert np.bincount(found.test_labels).tolist() == [1000] * 10
+    assert found.train_labels[:3].tolist() == [6, 9, 9]
+    axes = (0, 1, 2)
+    assert found.train_images.mean(axes) == pytest.approx(CIFAR_MEANS, abs=0.1)
+    assert found.train_images.std(axes) == pytest.approx(CIFAR_DEVIATIONS, abs=0.1)
+
+
+def test_cifar10_images_are_upright_and_in_colour(data_root):
+    """In a photograph neighbours are alike along both axes, and the three colours of a pixel too;
+    a wrong order of the planes would scatter them."""
+    images = data.load("cifar10", data_root).test_images[:1000].astype(float)
+    spread = images.std()
+    for differences in (np.diff(images, axis=1), np.diff(images, axis=2), np.diff(images, axis=3)):
+        assert np.abs(differences).mean() < spread / 3
+    # The sky is above: the upper rows of aeroplanes, ships and all the rest are the brighter ones.
+    assert images[:, :8].mean() > images[:, -8:].mean()
+    # And bluer than the ground, so that the channels are red, green, blue in this order.
+    blue = images[..., 2] - images[..., 0]
+    assert blue[:, :8].mean() > blue[:, -8:].mean()
+
+
+def test_cifar10s_archive_gives_the_same_images(data_root, tmp_path):
+    """The archive is packed here of the author's files, since not everyone keeps it."""
+    by_files = data.load("cifar10", data_root)
+    archive = tmp_path / "cifar-10-python.tar.gz"
+    if Path(by_files.source).suffix == ".gz":
+        pytest.skip(f"{by_files.source} is the archive itself")
+    with tarfile.open(archive, "w:gz", compresslevel=1) as packed:
+        packed.add(by_files.source, "cifar-10-batches-py")
+    by_archive = data.load("cifar10", tmp_path)
+    assert by_archive.source == str(archive)
+    np.testing.assert_array_equal(by_archive.train_images, by_files.train_images)
+    np.testing.assert_array_equal(by_archive.test_labels, by_files.test_labels)

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from jaxsnn.config import LeNetScatter
-from jaxsnn.pipelines.scatter_gather import Experiment
+from jaxsnn.pipelines.scatter_gather import ScatterGather
 from jaxsnn.report import Results
 from jaxsnn.store import load
 
@@ -16,7 +16,7 @@ def results(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     """Outcome and folder of three epochs on the 50,000 training images, k = 1 and B = 2."""
     out = tmp_path_factory.mktemp("mnist_lenet")
     config = LeNetScatter(data_dir=str(data_root), out=str(out), epochs=3, noise_ratio=())
-    experiment = Experiment(config)
+    experiment = ScatterGather(config)
     experiment.train()
     return experiment.simulate(Console(quiet=True)), out / "k1B2"
 

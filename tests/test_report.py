@@ -300,6 +300,85 @@ def test_per_batch_files_are_refused_before_any_is_written(
     assert not (tmp_path / "new").exists()
 
 
+def per_step(seed: int = 0) -> dict[str, np.ndarray]:
+    """Random records of a simulation: 3 steps, 5 images."""
+    rng = np.random.default_rng(seed)
+    positive, negative = rng.integers(0, 2**31 - 1, (2, 3, 5))
+    return {
+        "correct": rng.integers(0, 2, (3, 5)) > 0,
+        "spikes": positive + negative,
+        "net": positive - negative,
+        "operations": rng.integers(0, 2**40, (3, 5)),
+    }
+
+
+def test_per_step_files_are_batch_major_and_exact(tmp_path: Path):
+    correct = np.array([[1, 0, 1, 1, 0], [1, 1, 1, 0, 0]], bool)
+    spikes = np.array([[3, 1, 2, 4, 5], [2, 0, 1, 1, 1]])
+    net = np.array([[3, 1, 2, 4, 5], [-2, 0, 1, -1, 1]])
+    operations = np.array([[2**53, 1, 2, 3, 4], [1, 1, 1, 1, 10]])
+    paths = report.write_per_step(tmp_path / "k1", correct, spikes, net, operations, batch=2)
+    found = {path.name: path.read_text().splitlines() for path in paths}
+    # Batches of images 1-2, 3-4 and 5; two steps of each.
+    assert found == {
+        "accuracy.txt": ["1", "2", "2", "1", "0", "0"],
+        "spike_num.txt": ["4", "6", "6", "8", "5", "6"],
+        "spike_collect.txt": ["4.0", "2.0", "6.0", "6.0", "5.0", "6.0"],
+        "sop_num.txt": ["9007199254740993", "9007199254740995", "5", "7", "4", "14"],
+    }
+    assert sorted(file.name for file in (tmp_path / "k1").iterdir()) == sorted(found)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5, 7])
+def test_per_step_files_hold_what_python_counts(tmp_path: Path, batch: int):
+    arrays = per_step()
+    narrow = arrays | {"net": arrays["net"].astype(np.int32)}  # their sums need 64 bits
+    report.write_per_step(tmp_path, **narrow, batch=batch)
+    expected: dict[str, list[str]] = {name: [] for name in arrays}
+    for start in range(0, 5, batch):
+        images = range(start, min(start + batch, 5))
+        for step in range(3):
+            for name, array in arrays.items():
+                steps = [step] if name == "correct" else range(step + 1)
+                total = sum(int(array[t, image]) for t in steps for image in images)
+                expected[name].append(f"{total}.0" if name == "net" else str(total))
+    files = ("accuracy", "spike_num", "spike_collect", "sop_num")
+    for name, lines in zip(files, expected.values(), strict=True):
+        assert (tmp_path / f"{name}.txt").read_text().splitlines() == lines
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"net": np.zeros((3, 4), int)}, r"'net': \(3, 4\)"),
+        ({name: np.zeros((0, 5), bool) for name in per_step()}, r"\[T, N\], is needed"),
+        ({name: np.zeros(5, bool) for name in per_step()}, r"\[T, N\], is needed"),
+        ({"correct": np.ones((3, 5))}, "correct is float64; give bool"),
+        ({"spikes": np.ones((3, 5))}, "spikes is float64; give integers"),
+        ({"spikes": np.full((3, 5), -1)}, "spikes: -1 is negative"),
+        ({"spikes": np.zeros((3, 5), int)}, "more net spikes than spikes"),
+        ({"batch": 0}, "batch is 0"),
+    ],
+)
+def test_per_step_files_are_refused_before_any_is_written(
+    tmp_path: Path, change: dict[str, Any], message: str
+):
+    with pytest.raises(ValueError, match=message):
+        report.write_per_step(tmp_path / "new", **({**per_step(), "batch": 2} | change))
+    assert not (tmp_path / "new").exists()
+
+
+def test_phases_are_read_from_the_run_folders(tmp_path: Path):
+    first = {"first_step": 0, "steps_per_epoch": 250}
+    later = [{"first_step": 25_000, "steps_per_epoch": 250}, {"first_step": 30_000}]
+    report.write_json(tmp_path / "k0" / "config.json", {"phases": [first]})
+    report.write_json(tmp_path / "k1" / "config.json", {"phases": [first, later[0]]})
+    report.write_json(tmp_path / "k2" / "config.json", {"phases": [first, later[1]]})
+    (tmp_path / "k3").mkdir()
+    (tmp_path / "k3" / "config.json").write_text("{")
+    assert report.scan_phases(tmp_path) == {"k1": [100]}
+
+
 def git(folder: Path, *arguments: str) -> str:
     """Run git in a folder of a test."""
     command = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", *arguments]
@@ -379,6 +458,28 @@ def test_table_shows_every_setting_and_says_what_was_missed():
     assert text.count("missed") == 1
     assert "missed -0.02" in text
     assert "simulate" not in text  # no setting has a value
+
+
+def test_table_shows_when_a_simulation_settles():
+    text = printed(
+        results(
+            setting="k1",
+            steps=100,
+            accuracy_settled_step=57,
+            last_spike_step=93,
+            spikes_per_image=362_614.2,
+            negative_spikes_per_image=92_766.7,
+            paper={"snn_accuracy": 0.9277, "accuracy_settled_step": 57},
+        ),
+        results(setting="fp32"),
+    )
+    assert re.search(r"settles at step +57 +-", text)
+    assert re.search(r"last spike at +93 +-", text)
+    assert re.search(r"negative +92,767 +-", text)
+    assert re.search(r"paper settles at +57 +-", text)
+    single = results(steps=1, accuracy_settled_step=1, last_spike_step=1)
+    assert "settles" not in printed(single)
+    assert "last spike" not in printed(single)
 
 
 def test_table_of_four_settings_fits_into_80_characters():

@@ -37,7 +37,8 @@ from jaxsnn import (
 )
 from jaxsnn import simulate as simulate_function
 from jaxsnn.arch import Arch, Dense
-from jaxsnn.simulate import _simulate, image_keys, run
+from jaxsnn.engine import run
+from jaxsnn.simulate import _simulate, image_keys
 from jaxsnn.spiking import Spiking
 
 IF = neurons.integrate_and_fire

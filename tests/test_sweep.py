@@ -1,4 +1,4 @@
-"""Evaluation in padded batches, and grids in one program: every entry equals a run of its own."""
+"""Grids in one program: every entry equals a run of its own."""
 
 import functools
 
@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import converted, equations, firing, firing_images, firing_network, pixels
+from helpers import converted, equations, firing, firing_images, firing_network
 
-from jaxsnn import convert, evaluate, neurons, parse, simulate, sweep, with_leaf, with_unit_dropout
+from jaxsnn import evaluate, neurons, simulate, sweep, with_leaf, with_unit_dropout
+from jaxsnn.encode import jitter
+from jaxsnn.simulate import image_keys
 from jaxsnn.sweep import _swept
-from jaxsnn.sweep import batches as batches_of
 
 
 @functools.cache
@@ -41,92 +42,6 @@ def check(result, index, evaluation):
     assert result.operations[index] == operations
 
 
-# ---------------------------------------------------------------- evaluate
-
-
-def test_batches_are_of_one_size_and_repeat_the_last_row():
-    found = [(rows.tolist(), real) for rows, real in batches_of(5, 2)]
-    assert found == [([0, 1], 2), ([2, 3], 2), ([4, 4], 1)]
-
-
-@pytest.mark.parametrize("batch_size", [4, 11, 16])
-def test_evaluation_equals_a_loop_over_images(batch_size):
-    snn, images, labels = fires()
-    found = evaluate(snn, images, labels, steps=4, batch_size=batch_size)
-    singles = [simulate(snn, images[n : n + 1], steps=4) for n in range(7)]
-    predictions = np.concatenate([np.asarray(t.predictions) for t in singles], axis=1)
-    np.testing.assert_array_equal(found.predictions, predictions)
-    np.testing.assert_array_equal(found.correct, (predictions == labels).sum(1))
-    assert found.accuracy_per_step == [n / 7 for n in found.correct.tolist()]
-    for name, steps in found.spikes.items():
-        np.testing.assert_array_equal(steps, sum(t.counters.spikes[name][:, 0] for t in singles))
-        negative = sum(t.counters.negative[name][:, 0] for t in singles)
-        np.testing.assert_array_equal(found.negative[name], negative)
-        assert steps.dtype == np.int64
-    channels = {"conv2": 5, "dense1": 7, "readout": 3}
-    for name, steps in found.operations.items():
-        events = sum(t.counters.events[name][:, 0] for t in singles)
-        np.testing.assert_array_equal(steps, np.asarray(events) * channels[name])
-    spikes = [sum(int(s.sum()) for s in t.counters.spikes.values()) for t in singles]
-    assert found.per_image_spikes.tolist() == spikes
-    operations = [
-        sum(int(t.counters.events[n].sum()) * channels[n] for n in ("conv2", "dense1"))
-        for t in singles
-    ]
-    assert found.per_image_operations.tolist() == operations
-    assert found.images == 7
-
-
-def test_noise_does_not_depend_on_the_batch_size():
-    snn, images, labels = scatter()
-    noisy = with_unit_dropout(snn, "conv1", 0.3)
-    one, other = (
-        evaluate(noisy, images, labels, batch_size=size, key=jax.random.key(2)) for size in (3, 11)
-    )
-    same = jax.tree.map(np.array_equal, tuple(one), tuple(other))
-    assert jax.tree.all(same)
-    clean = evaluate(snn, images, labels)
-    assert one.per_image_spikes.sum() < clean.per_image_spikes.sum()
-
-
-def test_evaluation_without_labels_and_with_wrong_ones():
-    snn, images, labels = scatter()
-    unlabelled = evaluate(snn, images)
-    assert unlabelled.correct is None
-    with pytest.raises(ValueError, match="no accuracy without labels"):
-        _ = unlabelled.accuracy_per_step
-    with pytest.raises(ValueError, match="11 images but 10 labels"):
-        evaluate(snn, images, labels[:-1])
-    with pytest.raises(ValueError, match=r"labels.*\(11, 5\)"):
-        evaluate(snn, images, np.eye(5, dtype=int)[labels])
-    with pytest.raises(ValueError, match="no images"):
-        evaluate(snn, images[:0])
-    with pytest.raises(ValueError, match="batch_size"):
-        evaluate(snn, images, batch_size=0)
-    with pytest.raises(ValueError, match="11 images but 10 labels"):
-        sweep(snn, images, labels[:-1])
-
-
-def test_a_network_with_one_hidden_layer_has_no_operations_but_the_readouts():
-    arch = parse("6", classes=3, input_shape=(2, 2, 1))
-    rng = np.random.default_rng(0)
-    norm = {"scale": np.ones(6), "bias": np.full(6, 0.5)}
-    variables = {
-        "params": {
-            "dense1": {"kernel": rng.normal(size=(4, 6)), "norm": norm},
-            "readout": {"kernel": rng.normal(size=(6, 3))},
-        },
-        "batch_stats": {"dense1": {"norm": {"mean": np.zeros(6), "var": np.ones(6)}}},
-    }
-    snn = convert(variables, arch, k=1, bound=2)
-    images = pixels(rng, 4, (2, 2, 1))
-    found = evaluate(snn, images, np.zeros(4, int))
-    assert found.per_image_operations.tolist() == [0, 0, 0, 0]
-    assert found.per_image_spikes.min() > 0
-    np.testing.assert_array_equal(found.operations["readout"], [3 * found.per_image_spikes.sum()])
-    assert sweep(snn, images, np.zeros(4, int)).operations.tolist() == [0]
-
-
 # ---------------------------------------------------------------- sweep
 
 
@@ -142,6 +57,22 @@ def test_every_horizon_equals_its_own_run_and_one_program_serves_all(block):
     for index, steps in enumerate(horizons):
         check(result, index, evaluate(snn, images, labels, steps=steps, batch_size=4))
     assert len(set(result.spikes.tolist())) == 4
+    whole = evaluate(snn, images, labels, steps=7, batch_size=4)
+    assert result.accuracy.tolist() == [whole.accuracy_per_step[t - 1] for t in horizons]
+
+
+def test_all_horizons_are_read_from_one_run():
+    snn, images, _ = fires()
+    program = functools.partial(_swept, where=("conv1", None), block=1)
+
+    def convolutions(horizons):
+        jaxpr = jax.make_jaxpr(functools.partial(program, horizons=horizons))(
+            snn, jnp.asarray(images), jnp.arange(7), (None, None, None)
+        )
+        found = [e for e in equations(jaxpr.jaxpr) if e.primitive.name == "conv_general_dilated"]
+        return [e.invars[0].aval.shape for e in found]
+
+    assert convolutions((1, 2, 5, 7)) == convolutions((7,)) != []
 
 
 def test_noise_times_keys_equals_single_runs():
@@ -177,8 +108,8 @@ def test_thresholds_are_swept():
 def test_the_encoders_convolution_is_not_repeated_for_the_grid():
     snn, images, _ = scatter()
     noisy = with_unit_dropout(snn, "conv1")
-    values = (jnp.zeros(3), jax.random.split(jax.random.key(0), 2), None, None)
-    program = functools.partial(_swept, where=("conv1", None), steps=1, block=1)
+    values = (jnp.zeros(3), jax.random.split(jax.random.key(0), 2), None)
+    program = functools.partial(_swept, where=("conv1", None), horizons=(1,), block=1)
     jaxpr = jax.make_jaxpr(program)(noisy, jnp.asarray(images[:4]), jnp.arange(4), values)
     found = [e for e in equations(jaxpr.jaxpr) if e.primitive.name == "conv_general_dilated"]
     sizes = {e.invars[1].aval.shape[2]: e.invars[0].aval.shape for e in found}
@@ -194,9 +125,69 @@ def test_sweep_refusals():
         ({"steps": [1, 0]}, "every horizon must be at least 1"),
         ({"steps": []}, "every horizon must be at least 1"),
         ({"noise": [0.1]}, "pass keys="),
-        ({"noise": [-0.1], "keys": key}, "is no probability"),
+        ({"noise": [1.5], "keys": key, "site": "input"}, "noise ratio 1.5"),
+        ({"noise": [-0.1], "keys": key}, "noise ratio -0.1 is no number from 0 to 1"),
         ({"noise": [0.1], "keys": key, "site": "pool9"}, "'pool9' is no spiking site"),
         ({"leaves": ("conv1", "threshold", jnp.ones((2, 6)))}, "known: conv1/thresholds"),
     ]:
         with pytest.raises(ValueError, match=message):
             sweep(snn, images, **options)
+
+
+# ---------------------------------------------------------------- input noise
+
+
+def test_check_14_of_the_input():
+    # Spec 2.4: x (1 + r xi), xi uniform in [-1/2, 1/2); standard error of the variance 0.3 %.
+    units = np.full((4, 100, 100, 2), 1 << 16, np.int32)
+    keys = jax.random.split(jax.random.key(7), 4)
+    np.testing.assert_array_equal(jitter(units, keys, 0.0, 1 << 17), units)
+    error = np.asarray(jitter(units, keys, 1.0, 1 << 17), np.float64) / 2**16 - 1
+    assert np.abs(error).max() <= 0.5
+    assert np.abs(error).max() > 0.499
+    assert error.var() == pytest.approx(1 / 12, rel=0.02)
+    assert error.mean() == pytest.approx(0, abs=0.01)
+    half = np.asarray(jitter(units, keys, 0.5, 1 << 17), np.float64) / 2**16 - 1
+    np.testing.assert_allclose(half, error / 2, atol=2.0**-16)  # the same numbers, scaled
+    assert len({image.tobytes() for image in error}) == 4
+
+
+def test_input_noise_is_whole_symmetric_and_cut():
+    rng = np.random.default_rng(1)
+    units = rng.integers(-900, 901, (3, 5, 4, 2)).astype(np.int16)
+    keys = jax.random.split(jax.random.key(2), 3)
+    found = jitter(units, keys, 0.8, 1000)
+    assert (found.dtype, found.shape) == (jnp.int32, units.shape)
+    draw = [jax.random.uniform(key, (5, 4, 2), minval=-0.5, maxval=0.5) for key in keys]
+    exact = units * (1 + 0.8 * np.asarray(draw, np.float64))
+    np.testing.assert_allclose(found, np.clip(np.floor(exact + 0.5), -1000, 1000), atol=1)
+    assert np.mean(np.asarray(found) == np.clip(np.floor(exact + 0.5), -1000, 1000)) > 0.99
+    assert np.abs(found).max() == 1000
+    np.testing.assert_array_equal(jitter(units[1:2], keys[1:2], 0.8, 1000)[0], found[1])
+    with pytest.raises(ValueError, match="float32; noise acts on whole units"):
+        jitter(jnp.ones((1, 2, 2, 1)), keys[:1], 0.1, 255)
+
+
+def test_input_noise_in_a_sweep_equals_noisy_images():
+    *_, snn, images = converted(
+        22, images=7, method="negative", shape=(5, 5, 1), convs=((4, 3, 1, "same"),), dense=()
+    )
+    labels, ratios = np.arange(7) % 5, [0.0, 1.0]
+    seeds = jax.random.split(jax.random.key(4), 2)
+    before = _swept._cache_size()
+    options = {"steps": [2, 9], "batch_size": 4, "site": "input"}
+    result = sweep(snn, images, labels, noise=ratios, keys=seeds, **options)
+    assert _swept._cache_size() == before + 1
+    assert result.predictions.shape == (2, 2, 2, 7)
+    for i, ratio in enumerate(ratios):
+        for j, seed in enumerate(seeds):
+            noisy = jitter(jnp.asarray(images), image_keys(seed, 0, 7), ratio, 255)
+            trace = simulate(snn, noisy, steps=9)
+            for row, steps in enumerate((2, 9)):
+                np.testing.assert_array_equal(
+                    result.predictions[i, j, row], trace.predictions[steps - 1]
+                )
+                spikes = sum(int(a[:steps].sum()) for a in trace.counters.spikes.values())
+                assert result.spikes[i, j, row] == spikes
+    assert result.spikes[1, 0, 1] != result.spikes[1, 1, 1]
+    assert result.spikes[0, 0, 1] == result.spikes[0, 1, 1]

@@ -11,7 +11,18 @@ from helpers import converted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxsnn import load, neurons, save, settled, simulate, unpack
+from jaxsnn import (
+    certify,
+    convert,
+    load,
+    neurons,
+    plan,
+    save,
+    settle,
+    settled,
+    simulate,
+    unpack,
+)
 
 ONE = 1 << 16
 
@@ -97,12 +108,58 @@ def test_default_thresholds_are_the_half_steps():
     assert neurons.even_level(128).step(neuron.fixed(1), (), jnp.ones(1))[1].dtype == jnp.int32
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_several_counts_a_step_by_hand(dtype):
+    # Thresholds 2, 3.5, 5, 6.5, ... At most two counts a step, either way: 8 is four thresholds up,
+    # 3 is one, 11 is seven; the count never goes below zero.
+    two = neurons.tracking(per_step=2)
+    drives = [8, 0, 0, -5, 0, 8, 0, 0, 0, -20, 0, 0, 0, 0]
+    spikes, potentials, net = run(leaves(2, 1.5, 127, dtype), drives, dtype, two)
+    assert spikes == [2, 2, 1, -2, -2, 2, 2, 2, 0, -2, -2, -2, -1, 0]
+    assert net == [2, 4, 5, 3, 1, 3, 5, 7, 7, 5, 3, 1, 0, 0]
+    assert potentials[:6] == [8, 8, 8, 3, 3, 11]
+    assert (two.spikes, two.settled) == ((-2, 2), neurons.even_level())
+    capped = run(leaves(2, 1.5, 3, dtype), [99, 0, 0], dtype, two)
+    assert capped[0] == [2, 1, 0]
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_no_positive_spike_while_the_potential_falls(dtype):
+    # Thresholds 2, 3.5, 5, 6.5. The potential 9, 6, 4, 4, 1, 1, 7, 7 ...: at 6 and 4 a plain neuron
+    # emits its second and third (wrong) spike, this one waits; negative ones never wait.
+    drives = [9, -3, -2, 0, -3, 0, 6, 0, 0, 0]
+    patient = neurons.tracking(rising=True)
+    found = run(leaves(2, 1.5, 127, dtype), drives, dtype, patient)
+    assert found[0] == [1, 0, 0, 1, -1, -1, 1, 1, 1, 1]
+    assert run(leaves(2, 1.5, 127, dtype), drives, dtype)[0] == [1, 1, 0, 0, -1, -1, 1, 1, 1, 1]
+    both = neurons.tracking(per_step=3, rising=True)
+    assert run(leaves(2, 1.5, 127, dtype), drives, dtype, both)[0] == [
+        3,
+        0,
+        -1,
+        0,
+        -2,
+        0,
+        3,
+        1,
+        0,
+        0,
+    ]
+    below = leaves(-4, 1, 9)  # reached without any drive
+    assert run(below, [-2, 0, 0, 0], neuron=patient)[0] == [0, 1, 1, 1]
+
+
 def test_refusals():
     with pytest.raises(ValueError, match="would truncate"):
         run(leaves(1, 1, 3), [0.5], np.float32)
     for highest in (0, 2**15):
         with pytest.raises(ValueError, match=r"highest=.*1\.\.32767"):
             neurons.tracking(highest)
+    for per_step in (0, 128, 1.5):
+        with pytest.raises(ValueError, match=rf"per_step={per_step}: .* 1 to 127"):
+            neurons.tracking(per_step=per_step)
+    with pytest.raises(ValueError, match="rising='yes': either True or False"):
+        neurons.tracking(rising="yes")
 
 
 @pytest.mark.parametrize("highest", [1, 127, 32767])
@@ -160,10 +217,10 @@ def test_a_delay_and_lost_spikes_wrap_it():
 # ---------------------------------------------------------------- networks
 
 
-def compare(layers, snn, images, k, cap, steps, eps):
+def compare(layers, snn, images, k, cap, steps, eps, **way):
     """Library and reference spike for spike; final counts equal the ANN's levels."""
     names = [layer["name"] for layer in layers[:-1]]
-    expected = ref.tracking(layers, images / 256.0, k, cap, steps, eps=eps)
+    expected = ref.tracking(layers, images / 256.0, k, cap, steps, eps=eps, **way)
     trace = simulate(snn, images, steps=steps, record=names, counts=True)
     levels, logits = ref.quantised_ann(layers, images / 256.0, k, cap / 2**k, eps=eps)
     spikes = []
@@ -189,17 +246,18 @@ def last_spike(spikes):
     )
 
 
-def check_invariants(spikes, levels, trace, names):
+def check_invariants(spikes, levels, trace, names, per_step=1):
     """Checks 9 and 10 of the spec."""
     for number, (one, level) in enumerate(zip(spikes, levels, strict=True)):
         net = one.cumsum(0)
         time = np.arange(1, len(one) + 1).reshape(-1, *(1,) * level.ndim)
         assert (one[0] >= 0).all()
         assert (net >= 0).all()
-        assert (net <= time).all()
+        assert (net <= per_step * time).all()
+        assert (np.abs(one) <= per_step).all()
         if number == 0:
             assert (one >= 0).all()
-            np.testing.assert_array_equal(net, np.minimum(time, level))
+            np.testing.assert_array_equal(net, np.minimum(per_step * time, level))
         negative = np.asarray(trace.counters.negative[names[number]], np.int64).sum()
         total = np.asarray(trace.counters.spikes[names[number]], np.int64).sum()
         assert negative == (one < 0).sum()
@@ -251,6 +309,67 @@ def test_convolutions_settle_on_the_levels(options, k, bound):
     check_invariants(spikes, levels, trace, [layer["name"] for layer in layers[:-1]])
     assert max(level.max() for level in levels) < last_spike(spikes) + 1 <= steps
     assert any((one < 0).any() for one in spikes)
+
+
+@settings(max_examples=12, deadline=None, derandomize=True, database=None)
+@given(
+    seed=st.integers(0, 10_000),
+    depth=st.integers(1, 5),
+    k=st.integers(0, 3),
+    bound=st.sampled_from([None, 1, 2]),
+    gammas=st.sampled_from(["positive", "mixed", "with_zero"]),
+    per_step=st.sampled_from([1, 2, 3, 127]),
+    rising=st.booleans(),
+    exact=st.booleans(),
+)
+def test_other_ways_settle_on_the_same_counts(
+    seed, depth, k, bound, gammas, per_step, rising, exact
+):
+    way = {"per_step": per_step, "rising": rising}
+    options = {"gammas": gammas, "dyadic": True, "convs": (), "dense": (10,) * depth}
+    layers, _, _, snn, images = converted(
+        seed,
+        12,
+        k=k,
+        bound=bound,
+        method="negative",
+        shape=(3, 3, 1),
+        settings={**way, "exact": exact},
+        **options,
+    )
+    cap = 127 if bound is None else 2**k * bound
+    # One layer after the other, each in ceil(cap / per_step) steps; and a silent step.
+    steps = 200 if bound is None else depth * -(-cap // per_step) + 1
+    spikes, levels, trace = compare(layers, snn, images, k, cap, steps, 0.0, **way)
+    check_invariants(spikes, levels, trace, [layer["name"] for layer in layers[:-1]], per_step)
+    last = last_spike(spikes)
+    assert last < steps
+    if per_step == 127:  # every level is emitted at once: the integer ANN in one step
+        assert last <= 1
+        assert all((one >= 0).all() for one in spikes)
+
+
+def test_fewer_spikes_in_convolutions_of_other_ways():
+    options = {"dyadic": True, "gammas": "mixed", "k": 2, "bound": None, "shape": (6, 6, 2)}
+    total = {}
+    for way in ({}, {"rising": True}, {"per_step": 2}, {"per_step": 2, "rising": True}):
+        layers, _, variables, snn, images = converted(
+            21, 6, method="negative", settings=way, **options
+        )
+        spikes, levels, trace = compare(layers, snn, images, 2, 127, 100, 0.0, **way)
+        names = [layer["name"] for layer in layers[:-1]]
+        check_invariants(spikes, levels, trace, names, way.get("per_step", 1))
+        if way == {"rising": True}:
+            stopped = settle(snn, images, steps=100, every=1)
+            assert len(stopped.readout) == last_spike(spikes) + 1
+            np.testing.assert_array_equal(stopped.readout[-1], trace.readout[-1])
+            proof = certify(snn, variables, images, steps=100, settle=True)
+            assert proof.equality == "exact after settling"
+        total[len(total)] = sum(int(np.abs(one).sum()) for one in spikes), last_spike(spikes)
+    (plain, settled_step), (rising, _), (pairs, sooner), (both, _) = total.values()
+    assert max(rising, pairs) < plain
+    assert both < min(rising, pairs)
+    assert sooner < settled_step
 
 
 def test_ties_happen_and_are_decided_as_in_the_ann():
@@ -305,3 +424,26 @@ def test_block_sizes_give_the_same_spikes_and_a_saved_network_too(tmp_path):
         found = simulate(network, images, steps=20, block=block, record=names)
         assert jax.tree.all(jax.tree.map(np.array_equal, found.records, expected.records))
         np.testing.assert_array_equal(found.readout, expected.readout)
+
+
+def test_other_ways_are_saved_refused_and_bounded(tmp_path):
+    way = {"per_step": 3, "rising": True}
+    _, arch, variables, snn, images = converted(10, 5, method="negative", settings=way)
+    save(snn, tmp_path / "snn.npz")
+    again = load(tmp_path / "snn.npz")
+    assert again.neurons == snn.neurons
+    encoder, hidden = (snn.neurons.at(site) for site in plan(arch)[:2])
+    assert (encoder, hidden) == (neurons.tracking(4, 3), neurons.tracking(4, 3, True))
+    found, expected = (simulate(one, images, steps=9, block=b) for one, b in ((again, 3), (snn, 1)))
+    np.testing.assert_array_equal(found.readout, expected.readout)
+    # One step sums spikes of 3, not of 1.
+    plain = convert(variables, arch, "negative", k=1, bound=2)
+    bounds = [
+        (one.step_bound, other.step_bound)
+        for one, other in zip(snn.report, plain.report, strict=True)
+    ]
+    assert bounds[0][0] == bounds[0][1]  # the encoder sees the image
+    assert all(one == 3 * other for one, other in bounds[1:])
+    for options in ({"per_step": 0}, {"per_step": 200}, {"rising": 2}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            convert(variables, arch, "negative", k=1, bound=2, **options)

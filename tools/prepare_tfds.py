@@ -1,12 +1,14 @@
 """Build a data set of tensorflow-datasets from files that are already here (extra `tfds`).
 
     python tools/prepare_tfds.py mnist --files FOLDER
+    python tools/prepare_tfds.py cifar10 --files FOLDER
     python tools/prepare_tfds.py digits --limit 20 --out FOLDER
 
 The first takes the authors' `.gz` files, without a network, and writes below tensorflow-datasets'
-own folder, where `jaxsnn.data.load` finds it. The second writes the first 20 training and the
-first 20 test images of scikit-learn's digits, enough for a test. Both write `array_record`, the
-format that is read without TensorFlow.
+own folder, where `jaxsnn.data.load` finds it. The second does so with `cifar-10-binary.tar.gz`, the
+archive that tensorflow-datasets takes; the one of Python batches `jaxsnn.data.load` reads as it is.
+The third writes the first 20 training and the first 20 test images of scikit-learn's digits, enough
+for a test. All write `array_record`, the format that is read without TensorFlow.
 """
 
 from __future__ import annotations
@@ -22,6 +24,9 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from jaxsnn import data
+
+# tensorflow-datasets takes another of the author's archives than `jaxsnn.data` reads.
+ARCHIVES = {"cifar10": ("cifar-10-binary.tar.gz",)}
 
 
 class Digits(tfds.core.GeneratorBasedBuilder):
@@ -88,7 +93,7 @@ def files_folder(name: str, files: Path | None) -> Path:
     Raises:
         ValueError: there is none; tensorflow-datasets would download instead.
     """
-    wanted = [f"{file}.gz" for file in data.SOURCES[name].files]
+    wanted = ARCHIVES.get(name) or [f"{file}.gz" for file in data.SOURCES[name].files]
     places = data.locations(name) if files is None else [files]
     for place in places:
         if all((place / file).is_file() for file in wanted):

@@ -1,139 +1,145 @@
-"""Write the results table of the README from the results.json files below a folder.
+"""Write the results tables of the README from the results.json files below a folder.
 
-    python tools/results_table.py            # rewrite the section between the markers
-    python tools/results_table.py --check    # status 1 where the section is not current
+    python tools/results_table.py            # rewrite the sections between the markers
+    python tools/results_table.py --check    # status 1 where a section is not current
 
 Each ``results/<experiment>/<setting>/results.json`` gives a row; a ``config.json`` beside it gives
-the flags of its command. Runs of the paper's table that are not there yet stand as "not run".
+the flags of its command. Runs of the papers' tables that are not there yet stand as "not run".
 """
 
 import argparse
 import dataclasses
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from jaxsnn.config import LeNetScatter, from_json
-from jaxsnn.pipelines.scatter_gather import PAPER
+from jaxsnn.config import (
+    Conversion,
+    LeNetScatter,
+    NegativeSpikesCnn1,
+    NegativeSpikesCnn2,
+    NegativeSpikesMnist,
+    from_json,
+)
+from jaxsnn.pipelines import negative_spikes, scatter_gather
 from jaxsnn.results import Results, natural_key, read_results
 
 ROOT = Path(__file__).resolve().parent.parent
-START, END = "<!-- results -->", "<!-- /results -->"
-SCRIPT = "python experiments/mnist_lenet.py"
-HEADINGS = (
-    "data, setting", "command", "epochs", "device", "training", "ANN", "SNN", "equality",
-    "differ: neurons, predictions", "spikes/image", "SOPs/image", "noise 10 %", "noise 20 %",
-    "paper: ANN, SNN",
-)  # fmt: skip
+CONFIGS: dict[str, type[Conversion]] = {
+    one.experiment: one
+    for one in (LeNetScatter, NegativeSpikesMnist, NegativeSpikesCnn1, NegativeSpikesCnn2)
+}
 PLACES = frozenset({"data_dir", "out", "resume", "devices", "mode"})  # no result depends
-PAPER_RUN = LeNetScatter(k=1, B=2, epochs=200, learning_rate=1e-4, schedule="constant")
-WANTED = (
-    LeNetScatter(precision="fp32"),
-    *(LeNetScatter(k=k, B=B) for k in (0, 1) for B in (1, 2, 4)),
-    PAPER_RUN,
-)
 
 
 class Row(NamedTuple):
-    """One setting: its settings if they are known, and its results if it was run."""
+    """One setting: its settings if they are known, its results if it was run, the paper's."""
 
-    config: LeNetScatter
+    config: Conversion
     results: Results | None
+    paper: dict[str, Any] | None
 
 
-def command(config: LeNetScatter) -> str:
+class Table(NamedTuple):
+    """One system's table.
+
+    Attributes:
+        system: its name, in results and in the markers.
+        columns: headings, and the cell of a row.
+        wanted: the runs of the paper's table, in the order of the rows; a later one of the same
+            setting is the long one, done by its many epochs.
+        published: ``(data set, config) -> the paper's figures``.
+    """
+
+    system: str
+    columns: tuple[tuple[str, Callable[[Row], str]], ...]
+    wanted: tuple[Conversion, ...]
+    published: Callable[[str, Any], dict[str, Any] | None]
+
+    @property
+    def markers(self) -> tuple[str, str]:
+        """Where the section begins and ends."""
+        return f"<!-- results: {self.system} -->", f"<!-- /results: {self.system} -->"
+
+
+def command(config: Conversion) -> str:
     """The command line of a run: what differs from the defaults for its data set.
 
     >>> command(LeNetScatter(k=0, B=1)), command(LeNetScatter(dataset="digits", epochs=2))
     ('python experiments/mnist_lenet.py --k 0 --B 1', \
 'python experiments/mnist_lenet.py --dataset digits --k 1 --B 2 --epochs 2')
+    >>> command(NegativeSpikesMnist(arch="mlp", precision="fp32"))
+    'python experiments/mnist_negative_spikes.py --arch mlp --precision fp32'
     """
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    defaults = LeNetScatter(dataset=config.dataset)
-    flags = [] if config.dataset == "mnist" else [f"--dataset {Path(config.dataset).stem}"]
-    if config.precision == "fp32":
-        flags.append("--precision fp32")
-    else:
-        flags.append(f"--k {config.k} --B {config.B}")
+    defaults = type(config)(dataset=config.dataset)
+    flags = [] if config.dataset == config.home else [f"--dataset {Path(config.dataset).stem}"]
+    leading = ["arch"] if "arch" in fields else []
+    leading += ["precision"] if config.precision == "fp32" else ["k", "B"]
+    flags += [f"--{name} {fields[name]}" for name in leading if name in fields]
     for name, value in fields.items():
-        shown = PLACES | {"dataset", "k", "B", "precision"}
+        shown = PLACES | {"dataset", "arch", "k", "B", "precision"}
         if name not in shown and value != getattr(defaults, name):
             words = map(str, value) if isinstance(value, tuple) else [str(value)]
             flags.append(f"--{name.replace('_', '-')} {' '.join(words)}")
-    return " ".join([SCRIPT, *flags])
+    return " ".join([f"python experiments/{config.experiment}.py", *flags])
 
 
-def read_rows(folder: Path) -> list[Row]:
-    """Rows of all results below a folder, and of the paper's runs that are not among them."""
-    found = [read_row(path) for path in sorted(folder.glob("**/results.json"))]
-    rows = found + [Row(config, None) for config in WANTED if not _done(config, found)]
-    return sorted(rows, key=_order)
+def read_rows(folder: Path, table: Table) -> list[Row]:
+    """Rows of a system's results below a folder, and of the paper's runs not among them."""
+    found = [
+        read_row(path, results, table)
+        for path in sorted(folder.glob("**/results.json"))
+        if (results := read_results(path)).system == table.system
+    ]
+    missing = [config for config in table.wanted if not _done(config, found, table)]
+    rows = [Row(c, None, table.published(Path(c.dataset).stem, c)) for c in missing]
+    return sorted(found + rows, key=_order)
 
 
-def read_row(path: Path) -> Row:
+def read_row(path: Path, results: Results, table: Table) -> Row:
     """One results.json, with the config.json beside it.
 
     Raises:
         ValueError: a file that does not follow its schema, with its path.
     """
-    results, place = read_results(path), path.with_name("config.json")
+    place = path.with_name("config.json")
     if place.is_file():
-        return Row(from_json(LeNetScatter, place.read_text(), str(place))[0], results)
-    quantised = results.setting != "fp32"
-    if not quantised:
-        return Row(LeNetScatter(results.dataset, precision="fp32"), results)
-    k, bound = results.setting.removeprefix("k").split("B")
-    return Row(LeNetScatter(results.dataset, k=int(k), B=int(bound)), results)
+        kind = CONFIGS[results.experiment]
+        return Row(from_json(kind, place.read_text(), str(place))[0], results, results.paper)
+    same = [c for c in table.wanted if _names(c) == (results.experiment, results.setting)]
+    if not same:
+        raise ValueError(f"{place} is missing, and {results.setting} is no run of the paper")
+    return Row(dataclasses.replace(same[0], dataset=results.dataset), results, results.paper)
 
 
-def _done(config: LeNetScatter, found: list[Row]) -> bool:
+def _names(config: Conversion) -> tuple[str, str]:
+    return config.experiment, config.setting
+
+
+def _done(config: Conversion, found: list[Row], table: Table) -> bool:
     """Whether a run of the paper's table is there: the long one needs its many epochs."""
     same = [
         row.results
         for row in found
-        if (row.config.dataset, row.config.setting) == ("mnist", config.setting)
+        if row.config.dataset == config.dataset and _names(row.config) == _names(config)
     ]
-    if config is not PAPER_RUN:
+    first = next(c for c in table.wanted if (c.dataset, *_names(c)) == _key(config))
+    if first is config:
         return bool(same)
     return any((results.epochs_run or 0) >= (config.epochs or 0) for results in same if results)
 
 
-def _order(row: Row) -> tuple[bool, str, list[tuple[int, str]], int]:
+def _key(config: Conversion) -> tuple[str, str, str]:
+    return config.dataset, *_names(config)
+
+
+def _order(row: Row) -> tuple[Any, ...]:
     config = row.config
-    return (
-        config.dataset != "mnist",
-        config.dataset,
-        natural_key(config.setting),
-        config.epochs or 0,
-    )
-
-
-def cells(row: Row) -> list[str]:
-    """The cells of a row, in the order of `HEADINGS`."""
-    config, results = row
-    name = f"{Path(config.dataset).stem}, {config.setting}"
-    called = f"`{command(config)}`"
-    if results is None:
-        paper = PAPER.get(config.setting)
-        return [name, called, "not run", *["–"] * (len(HEADINGS) - 4), _paper(paper)]
-    differ = results.mismatches or {}
-    ann = results.ann_accuracy if results.ann_accuracy is not None else results.float_ann_accuracy
-    return [
-        name,
-        called,
-        _count(results.epochs_run),
-        results.device or "–",
-        _duration((results.seconds or {}).get("train")),
-        _percent(ann),
-        _percent(results.snn_accuracy),
-        results.equality or "–",
-        f"{_count(differ['neurons'])}, {_count(differ['predictions'])}" if differ else "–",
-        _count(results.spikes_per_image),
-        _count(results.sops_per_image),
-        _noise(results, 0.1),
-        _noise(results, 0.2),
-        _paper(results.paper, results),
-    ]
+    away = config.dataset != config.home
+    course = natural_key(config.setting), config.epochs or 0
+    return list(CONFIGS).index(config.experiment), away, config.dataset, *course
 
 
 def _percent(value: float | None) -> str:
@@ -159,48 +165,164 @@ def _noise(results: Results, ratio: float) -> str:
     return "–"
 
 
-def _paper(paper: dict[str, float] | None, results: Results | None = None) -> str:
+def _setting(row: Row) -> str:
+    network = (
+        f" {row.config.experiment.removeprefix('cifar10_')}"
+        if "cnn" in row.config.experiment
+        else ""
+    )
+    return f"{Path(row.config.dataset).stem}{network}, {row.config.setting}"
+
+
+def _epochs(row: Row) -> str:
+    return "not run" if row.results is None else _count(row.results.epochs_run)
+
+
+def _ann(row: Row) -> str:
+    if row.results is None:
+        return "–"
+    quantised = row.results.ann_accuracy
+    return _percent(row.results.float_ann_accuracy if quantised is None else quantised)
+
+
+def _differ(row: Row) -> str:
+    differ = row.results.mismatches if row.results else None
+    if not differ:
+        return "–"
+    return f"{differ['neurons']:,}, {differ['predictions']:,} of {differ['compared']:,}"
+
+
+def _of(name: str, shown: Callable[[Any], str]) -> Callable[[Row], str]:
+    """The cell of one field of the results."""
+
+    def cell(row: Row) -> str:
+        value = getattr(row.results, name) if row.results else None
+        return "–" if value is None else shown(value)
+
+    return cell
+
+
+def _training(row: Row) -> str:
+    return _duration((row.results.seconds or {}).get("train")) if row.results else "–"
+
+
+def _paper_accuracies(row: Row) -> str:
     """The paper's accuracies, and by how many points ours misses them."""
+    names = ("float_ann_accuracy", "ann_accuracy", "snn_accuracy")
     shown: list[str] = []
-    for name, claimed in (paper or {}).items():
-        ours = getattr(results, name) if results else None
-        missed = ours is not None and ours < claimed
-        shown.append(
-            _percent(claimed) + (f" (missed by {100 * (claimed - ours):.2f})" if missed else "")
-        )
+    for name in names:
+        claimed, ours = (row.paper or {}).get(name), getattr(row.results, name, None)
+        if claimed is not None:
+            missed = f" (missed by {100 * (claimed - ours):.2f})" if ours and ours < claimed else ""
+            shown.append(_percent(claimed) + missed)
     return ", ".join(shown) or "–"
 
 
-def table(rows: list[Row]) -> str:
+def _paper_costs(row: Row) -> str:
+    """The paper's settling step, spikes and operations."""
+    paper = row.paper or {}
+    if "spikes_per_image" not in paper:
+        return "–"
+    step = paper["accuracy_settled_step"]
+    settled = "not settled" if step is None else str(step)
+    return f"{settled}; {_count(paper['spikes_per_image'])}; {_count(paper['sops_per_image'])}"
+
+
+def _noise_at(ratio: float) -> Callable[[Row], str]:
+    return lambda row: _noise(row.results, ratio) if row.results else "–"
+
+
+RUN = (
+    ("data, setting", _setting),
+    ("command", lambda row: f"`{command(row.config)}`"),
+    ("epochs", _epochs),
+    ("device", _of("device", str)),
+    ("training", _training),
+    ("ANN", _ann),
+    ("SNN", _of("snn_accuracy", _percent)),
+    ("equality", _of("equality", str)),
+    ("differ: neurons, predictions, of images", _differ),
+)
+COSTS = (
+    ("spikes/image", _of("spikes_per_image", _count)),
+    ("SOPs/image", _of("sops_per_image", _count)),
+)
+
+
+def _mnist_runs() -> Iterator[NegativeSpikesMnist]:
+    for data in ("mnist", "fashion_mnist"):
+        for arch in ("lenet", "mlp"):
+            yield NegativeSpikesMnist(data, arch=arch, precision="fp32")
+            yield from (NegativeSpikesMnist(data, arch=arch, k=k) for k in (0, 1, 2))
+
+
+def _cifar_runs() -> Iterator[NegativeSpikesCnn1]:
+    for kind in (NegativeSpikesCnn1, NegativeSpikesCnn2):
+        full = kind(precision="fp32", epochs=100, schedule="constant", validation=0)
+        yield full
+        yield from (dataclasses.replace(full, precision="quantised", k=k) for k in (0, 1, 2))
+
+
+TABLES = (
+    Table(
+        "scatter_gather",
+        (*RUN, *COSTS, *((f"noise {100 * r:.0f} %", _noise_at(r)) for r in (0.1, 0.2)),
+         ("paper: ANN, SNN", _paper_accuracies)),
+        (
+            LeNetScatter(precision="fp32"),
+            *(LeNetScatter(k=k, B=B) for k in (0, 1) for B in (1, 2, 4)),
+            LeNetScatter(k=1, B=2, epochs=200, learning_rate=1e-4, schedule="constant"),
+        ),
+        scatter_gather.published,
+    ),
+    Table(
+        "negative_spikes",
+        (*RUN, ("settles at step", _of("accuracy_settled_step", _count)),
+         ("last spike at", _of("last_spike_step", _count)), *COSTS,
+         ("paper: ANN, SNN", _paper_accuracies), ("paper: settles; spikes; SOPs", _paper_costs)),
+        (*_mnist_runs(), *_cifar_runs()),
+        negative_spikes.published,
+    ),
+)  # fmt: skip
+
+
+def section(table: Table, rows: list[Row]) -> str:
     """The section's Markdown, markers included."""
-    lines = [HEADINGS, ["---"] * len(HEADINGS), *(cells(row) for row in rows)]
-    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"{START}\n{body}\n{END}"
+    start, end = table.markers
+    headings = [heading for heading, _ in table.columns]
+    cells = [[cell(row) for _, cell in table.columns] for row in rows]
+    body = "\n".join(
+        f"| {' | '.join(line)} |" for line in [headings, ["---"] * len(headings), *cells]
+    )
+    return f"{start}\n{body}\n{end}"
 
 
-def replaced(text: str, section: str, place: str) -> str:
+def replaced(text: str, section: str, markers: tuple[str, str], place: str) -> str:
     """The text with its section between the markers replaced.
 
     Raises:
         ValueError: the markers do not stand there once each, in order.
     """
-    before, start, rest = text.partition(START)
-    _, end, after = rest.partition(END)
-    if not (start and end) or START in rest or END in after:
-        raise ValueError(f"{place} must hold {START} and {END}, once each and in this order")
+    before, start, rest = text.partition(markers[0])
+    _, end, after = rest.partition(markers[1])
+    if not (start and end) or start in rest or end in after:
+        both = " and ".join(markers)
+        raise ValueError(f"{place} must hold {both}, once each and in this order")
     return before + section + after
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Rewrite the section, or compare it."""
+    """Rewrite the sections, or compare them."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--results", type=Path, default=ROOT / "results", help="folder of results")
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md", help="file to write")
     parser.add_argument("--check", action="store_true", help="compare, and write nothing")
     chosen = parser.parse_args(arguments)
-    old = chosen.readme.read_text(encoding="utf-8")
+    old = new = chosen.readme.read_text(encoding="utf-8")
     try:
-        new = replaced(old, table(read_rows(chosen.results)), str(chosen.readme))
+        for table in TABLES:
+            text = section(table, read_rows(chosen.results, table))
+            new = replaced(new, text, table.markers, str(chosen.readme))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

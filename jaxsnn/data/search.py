@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxsnn.data import idx, prepared
+from jaxsnn.data import cifar, idx, prepared
 from jaxsnn.data.base import Dataset
 from jaxsnn.data.digits import load_digits
 
@@ -24,7 +24,8 @@ class Source:
         input_shape: `(H, W, C)` of an image.
         loader: takes this record and the reader's data folder and finds the data.
         files: what the authors call their files; empty if none are needed.
-        folders: usual names of the folder that holds them (ours, torchvision's).
+        packed: the form in which the files may also be there, for the message of what is wanted.
+        folders: usual names of the folder that holds them (ours, torchvision's, Keras's).
         read_folder: takes a folder, name, classes and shape; None if the folder has no such files.
     """
 
@@ -33,6 +34,7 @@ class Source:
     input_shape: Shape
     loader: Callable[[Source, Path | None], Dataset]
     files: tuple[str, ...] = ()
+    packed: str = ".gz"
     folders: tuple[str, ...] = ()
     read_folder: Callable[[Path, str, int, Shape], Dataset | None] | None = None
 
@@ -121,7 +123,7 @@ def _belongs_to_another(folder: Path, source: Source) -> bool:
 def _not_found(source: Source, data_dir: Path | None, notes: list[str]) -> str:
     lines = [f"{source.name} was not found. Looked in:"]
     lines += [f"  {folder}" for folder in folders_of(source, data_dir)]
-    lines += [f"Files wanted (plain or .gz): {', '.join(source.files)}", *notes]
+    lines += [f"Files wanted (plain or {source.packed}): {', '.join(source.files)}", *notes]
     if not prepared.tensorflow_installed():
         lines.append("tensorflow-datasets downloads it after: pip install '.[tfds]'")
     lines.append("Pass --data-dir FOLDER, or --dataset digits, which needs nothing.")
@@ -154,6 +156,21 @@ SOURCES = {
             files=idx.FILES,
             folders=("fashion_mnist", "fashion-mnist", "FashionMNIST/raw", "FashionMNIST"),
             read_folder=idx.load_folder,
+        ),
+        Source(
+            name="cifar10",
+            classes=10,
+            input_shape=(32, 32, 3),
+            loader=search,
+            files=cifar.FILES,
+            packed=f"in {cifar.ARCHIVE}",
+            folders=(
+                *("cifar-10-batches-py", "cifar10", "cifar10/cifar-10-batches-py"),
+                *("CIFAR10", "CIFAR10/cifar-10-batches-py", "cifar-10"),
+                "cifar-10-batches-py-target/cifar-10-batches-py",  # Keras
+                ".",  # where torchvision puts the archive
+            ),
+            read_folder=cifar.load_folder,
         ),
     )
 }

@@ -58,6 +58,15 @@ def _guess(leaves: Leaves, drive: Array) -> Array:
     return jnp.where(step > 0, jnp.clip(number, 1, highest), highest)
 
 
+def _level(leaves: Leaves, drive: Array) -> Array:
+    """How many thresholds a drive of the dtype of ``first`` reached, int32."""
+    guess = jnp.where(drive >= leaves["first"], _guess(leaves, drive), 0).astype(jnp.int32)
+    guess = jnp.minimum(guess, leaves["highest"])
+    more = (guess < leaves["highest"]) & (drive >= even_threshold(leaves, guess + 1))
+    fewer = (guess > 0) & (drive < even_threshold(leaves, guess))
+    return guess + more - fewer
+
+
 @neuron
 def even_level(highest: int = 127) -> Neuron:
     """The level of the integer ANN: how many of ``highest`` even thresholds the drive reached.
@@ -73,18 +82,14 @@ def even_level(highest: int = 127) -> Neuron:
 
     def step(leaves: Leaves, state: State, drive: Array) -> tuple[State, Array]:
         refuse_truncation(leaves["first"], drive)
-        drive = drive.astype(leaves["first"].dtype)
-        guess = jnp.where(drive >= leaves["first"], _guess(leaves, drive), 0).astype(jnp.int32)
-        guess = jnp.minimum(guess, leaves["highest"])
-        more = (guess < leaves["highest"]) & (drive >= even_threshold(leaves, guess + 1))
-        fewer = (guess > 0) & (drive < even_threshold(leaves, guess))
-        return state, (guess + more - fewer).astype(count_dtype(highest))
+        level = _level(leaves, drive.astype(leaves["first"].dtype))
+        return state, level.astype(count_dtype(highest))
 
     return Neuron(no_state, step, fixed=functools.partial(_even, highest), spikes=(0, highest))
 
 
 @neuron
-def tracking(highest: int = 127) -> Neuron:
+def tracking(highest: int = 127, per_step: int = 1, rising: bool = False) -> Neuron:
     """Integrate and fire with negative spikes whose net count follows the potential's level.
 
     The potential is never reset. A step emits +1 if the potential is at or above the threshold of
@@ -93,25 +98,63 @@ def tracking(highest: int = 127) -> Neuron:
     count is the level of the total drive, whatever the order in which it came. Source: Zou et al.
     (Advanced Intelligent Systems, 2023); there, the threshold moves instead of the count.
 
+    With ``per_step`` = m a step emits the difference between level and net count, cut to -m..m
+    (graded spikes). With ``rising`` it emits no positive spike in a step that lowers the potential,
+    because its level is then likely to fall further. Both settle on the same counts: a layer whose
+    inputs have settled has no drive, no step lowers its potentials, and every net count moves to
+    its level by m a step, so that layer ``l`` settles at most ``ceil(highest / m)`` steps after
+    layer ``l - 1``. A step in which no neuron spikes gives no drive, held nothing back, and so is
+    followed by silence alone (the settle stop); this asks for an encoder without ``rising``.
+
     State: membrane potential ``[B, ..., C]`` in the dtype of ``first``, and net spike count, int32.
     Leaves (fixed): see :mod:`jaxsnn.neurons.tracking`; the default thresholds are 1/2, 3/2, ...
+
+    Args:
+        highest: largest net count.
+        per_step: largest spike count of one step, 1 to 127.
+        rising: emit positive spikes only where the potential does not fall.
+
+    Raises:
+        ValueError: ``highest`` below 1 or beyond 32767, ``per_step`` no whole number of 1..127, or
+            ``rising`` neither True nor False.
+
+    >>> leaves = {"first": 2, "step": 1, "first_fraction": 0, "step_fraction": 0, "highest": 9}
+    >>> leaves = {name: jnp.array([value]) for name, value in leaves.items()}
+    >>> def spikes(neuron, drives):
+    ...     state, found = neuron.init(leaves, (1, 1), None), []
+    ...     for drive in drives:
+    ...         state, out = neuron.step(leaves, state, jnp.full((1, 1), drive))
+    ...         found.append(int(out[0, 0]))
+    ...     return found
+    >>> [spikes(tracking(9, *own), (4, -1, -2, 0)) for own in ((1, False), (2, False), (1, True))]
+    [[1, 1, -1, -1], [2, 0, -2, 0], [1, 0, -1, 0]]
     """
+    if not 1 <= per_step <= 127 or int(per_step) != per_step:
+        raise ValueError(f"per_step={per_step}: the largest spike count of a step is 1 to 127")
+    if rising not in (True, False):
+        raise ValueError(f"rising={rising!r}: either True or False")
 
     def init(leaves: Leaves, shape: Shape, keys: Array | None) -> State:
         del keys
         return jnp.zeros(shape, leaves["first"].dtype), jnp.zeros(shape, jnp.int32)
 
     def step(leaves: Leaves, state: State, drive: Array) -> tuple[State, Array]:
-        potential, net = state
+        before, net = state
         refuse_truncation(leaves["first"], drive)
-        potential = potential + drive.astype(potential.dtype)
-        up = (net < leaves["highest"]) & (potential >= even_threshold(leaves, net + 1))
-        down = (net > 0) & (potential < even_threshold(leaves, net))
-        out = up.astype(jnp.int8) - down.astype(jnp.int8)
+        potential = before + drive.astype(before.dtype)
+        if per_step == 1:
+            up = (net < leaves["highest"]) & (potential >= even_threshold(leaves, net + 1))
+            down = (net > 0) & (potential < even_threshold(leaves, net))
+            out = up.astype(jnp.int8) - down.astype(jnp.int8)
+        else:
+            missing = _level(leaves, potential) - net
+            out = jnp.clip(missing, -per_step, per_step).astype(jnp.int8)
+        if rising:
+            out = jnp.where(potential < before, jnp.minimum(out, 0), out)
         return (potential, net + out), out
 
-    fixed = functools.partial(_even, highest)
-    return Neuron(init, step, fixed=fixed, spikes=(-1, 1), settled=even_level(highest))
+    fixed, spikes = functools.partial(_even, highest), (-per_step, per_step)
+    return Neuron(init, step, fixed=fixed, spikes=spikes, settled=even_level(highest))
 
 
 def _even(highest: int, channels: int) -> Leaves:

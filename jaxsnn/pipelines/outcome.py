@@ -1,6 +1,6 @@
 """From a simulation and its certificate to the fields of results.json; shared by all systems."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -8,15 +8,30 @@ from jaxsnn import report
 from jaxsnn.arch import Arch, plan, totals
 from jaxsnn.certificate import Certificate
 from jaxsnn.energy import EnergyLedger, LayerCounts, energy_ledger
+from jaxsnn.evaluation import Evaluation
 from jaxsnn.metrics import spiking_sites
-from jaxsnn.spiking import Spiking
-from jaxsnn.sweep import Evaluation
+from jaxsnn.prices import WeightKind
+from jaxsnn.spiking import Folded, Spiking
+
+
+class Counting(NamedTuple):
+    """How a system counts.
+
+    Attributes:
+        units: largest spike count of a neuron in one step; a layer's rate is per unit.
+        adds_per_update: additions that one update of a neuron costs.
+        heads: whether synaptic operations and MACs include those of the readout.
+    """
+
+    units: int = 1
+    adds_per_update: int = 2
+    heads: bool = False
 
 
 def spiking_fields(
-    snn: Spiking, spiking: Evaluation, proof: Certificate, units: int
+    snn: Spiking, spiking: Evaluation, proof: Certificate, counting: Counting, settle: bool = False
 ) -> dict[str, Any]:
-    """Fields that a converted network has; ``units`` is the highest spike count of a neuron."""
+    """Fields that a converted network has; ``settle``: an image's run ends when it is silent."""
     images = spiking.images
     total = sum(int(part.sum()) for part in spiking.spikes.values())
     negative = sum(int(part.sum()) for part in spiking.negative.values())
@@ -25,7 +40,7 @@ def spiking_fields(
         "accuracy_per_step": spiking.accuracy_per_step,
         "steps": len(spiking.predictions),
         "accuracy_settled_step": settled_step(spiking.accuracy_per_step),
-        "last_spike_step": proof.settled_step,
+        "last_spike_step": int(spiking.last_spike_step.max()),
         "equality": proof.equality,
         "mismatches": {
             "neurons": proof.mismatches,
@@ -36,10 +51,17 @@ def spiking_fields(
         "positive_spikes_per_image": (total - negative) / images,
         "negative_spikes_per_image": negative / images,
         "spikes_per_neuron": total / images / totals(snn.arch).neurons,
-        "sops_per_image": float(spiking.per_image_operations.mean()),
-        "energy_pj_per_image": ledger(snn, spiking, units).to_json(),
-        "layers": layers(snn, spiking, proof, units),
+        "sops_per_image": _operations(spiking, counting),
+        "energy_pj_per_image": ledger(snn, spiking, counting, settle).to_json(),
+        "layers": layers(snn, spiking, proof, counting.units),
     }
+
+
+def _operations(spiking: Evaluation, counting: Counting) -> float:
+    counted = spiking.image_operations.sum(dtype=np.int64)
+    if counting.heads:
+        counted += spiking.image_head_operations.sum(dtype=np.int64)
+    return float(counted) / spiking.images
 
 
 def environment_fields() -> dict[str, Any]:
@@ -48,9 +70,13 @@ def environment_fields() -> dict[str, Any]:
     return {name: where[name] for name in ("device", "versions", "commit")}
 
 
-def ledger(snn: Spiking, spiking: Evaluation, units: int) -> EnergyLedger:
+def ledger(
+    snn: Spiking, spiking: Evaluation, counting: Counting, settle: bool = False
+) -> EnergyLedger:
     """The energy of an image, from mean counts over the data set."""
-    images, steps = spiking.images, len(spiking.predictions)
+    images, steps = spiking.images, float(len(spiking.predictions))
+    if settle:  # the step that is silent is computed, too
+        steps = float(np.minimum(spiking.last_spike_step + 1, steps).mean())
     counts: list[LayerCounts] = []
     for site, record in zip(plan(snn.arch), snn.report, strict=True):
         counts.append(
@@ -61,12 +87,20 @@ def ledger(snn: Spiking, spiking: Evaluation, units: int) -> EnergyLedger:
                 neurons=site.neurons,
                 updates=site.neurons * steps,
                 spikes=_mean(spiking.spikes.get(site.name), images),
-                weights="ternary" if record.kernel == "ternary" else "float32",
+                weights=_weights(snn, record),
                 encoder=site.source == "input",
-                adds_per_update=units,
+                adds_per_update=counting.adds_per_update,
             )
         )
     return energy_ledger(counts)
+
+
+def _weights(snn: Spiking, record: Folded) -> WeightKind:
+    """How the site's weights are priced: integers wider than int8 as float32."""
+    if record.kernel == "ternary":
+        return "ternary"
+    kernel = snn.variables["params"].get(record.site, {}).get("kernel")
+    return "int8" if kernel is not None and kernel.dtype == np.int8 else "float32"
 
 
 def _mean(part: Any, images: int) -> float:
@@ -90,9 +124,10 @@ def layers(
     return entries
 
 
-def macs_driven_by_spikes(arch: Arch) -> float:
-    """Multiply-accumulates of the synapses that the originals count: no encoder, no readout."""
-    return float(totals(arch).macs_without_encoder - plan(arch)[-1].macs)
+def macs_driven_by_spikes(arch: Arch, heads: bool = False) -> float:
+    """Multiply-accumulates of the synapses that a system counts: no encoder, ``heads`` or not."""
+    total = totals(arch).macs_without_encoder
+    return float(total if heads else total - plan(arch)[-1].macs)
 
 
 def variant(**known: Any) -> dict[str, Any]:

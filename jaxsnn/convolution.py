@@ -1,0 +1,221 @@
+"""Ways to compute one convolution; :mod:`jaxsnn.lowering` chooses by shape, dtype and processor."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+Padding = tuple[tuple[int, int], tuple[int, int]]
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+NARROW_CHANNELS = 64  # below, a CPU's kernel gradient is faster as matrix products (measured)
+LARGE_BATCH = 256  # beyond it a CPU convolves faster (measured: up to 4 times) in chunks,
+CHUNKS = range(64, 24, -1)  # whose maps stay in the cache; of so many images, the best first
+CHUNK = 8  # images whose shifted copies stay in a CPU core's cache
+FEW_INPUTS, FEW_OUTPUTS = 4, 16  # up to here a CPU's direct convolution is slow (measured: 5 times)
+ROWS = 512  # of a matrix product: enough for its speed, and still in the cache (measured)
+
+
+def direct(
+    x: Array, kernel: Array, strides: tuple[int, int], padding: Padding, sums: jnp.dtype
+) -> Array:
+    """XLA's own convolution of ``x [N, H, W, C]``, summed in the dtype ``sums``."""
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        strides,
+        padding,
+        dimension_numbers=DIMENSIONS,
+        preferred_element_type=sums,
+        precision="highest",
+    )
+
+
+def tiled(x: Array, kernel: Array) -> Array:
+    """Convolution whose windows do not overlap, as one matrix product.
+
+    In float32 on a CPU this is twice as fast, in both directions, where channels are many.
+    """
+    height, width, channels, outputs = kernel.shape
+    rows, columns = x.shape[1] // height, x.shape[2] // width
+    tiles = x.reshape(-1, rows, height, columns, width, channels).swapaxes(2, 3)
+    tiles = tiles.reshape(-1, height * width * channels)
+    out = jnp.matmul(tiles, kernel.reshape(-1, outputs), precision="highest")
+    return out.reshape(-1, rows, columns, outputs)
+
+
+def row_products(
+    x: Array, kernel: Array, strides: tuple[int, int], padding: Padding, skip_silent: bool
+) -> Array:
+    """Convolution as one matrix product per row of the kernel; float32 sums.
+
+    The columns that a window covers are laid side by side, chunk by chunk of images, so that the
+    copies stay in the cache.
+
+    Args:
+        x: ``[N, H, W, C_in]``.
+        kernel: HWIO, in the dtype of the products.
+        strides: vertical and horizontal stride.
+        padding: explicit zero padding ``((top, bottom), (left, right))``.
+        skip_silent: spend nothing on a chunk of images that is zero throughout.
+    """
+    height, width, channels, outputs = kernel.shape
+    rows, columns = (
+        (size + sum(pad) - window) // stride + 1
+        for size, pad, window, stride in zip(
+            x.shape[1:3], padding, (height, width), strides, strict=True
+        )
+    )
+    below, beside = (rows - 1) * strides[0] + 1, (columns - 1) * strides[1] + 1
+
+    def convolve(x: Array) -> Array:
+        x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+        seen = [x[:, :, j : j + beside : strides[1]] for j in range(width)]
+        wide = jnp.concatenate(seen, axis=-1).astype(kernel.dtype)
+        total = jnp.zeros((), jnp.float32)
+        for i in range(height):
+            left = wide[:, i : i + below : strides[0]].reshape(-1, width * channels)
+            right = kernel[i].reshape(-1, outputs)
+            total = total + jnp.matmul(left, right, preferred_element_type=jnp.float32)
+        return total.reshape(-1, rows, columns, outputs)
+
+    some = unless_silent(convolve) if skip_silent else convolve
+    fits = [n for n in range(1, x.shape[0]) if x.shape[0] % n == 0 and n * rows * columns >= ROWS]
+    if not fits:
+        return some(x)
+    out = lax.map(some, x.reshape(-1, fits[0], *x.shape[1:]))
+    return out.reshape(-1, *out.shape[2:])
+
+
+def unless_silent(linear: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """``linear``, or zeros at no cost where its argument is zero throughout."""
+
+    def apply(x: Array) -> Array:
+        shape = jax.eval_shape(linear, x)
+        return lax.cond(jnp.any(x != 0), linear, lambda x: jnp.zeros(shape.shape, shape.dtype), x)
+
+    return apply
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def convolution(x: Array, kernel: Array, strides: tuple[int, int], padding: Padding) -> Array:
+    """Float32 convolution that takes fast paths on a CPU, in both directions.
+
+    Args:
+        x: ``[N, H, W, C_in]`` float32.
+        kernel: HWIO, float32.
+        strides: vertical and horizontal stride.
+        padding: explicit zero padding ``((top, bottom), (left, right))``.
+    """
+    inputs, outputs = kernel.shape[-2:]
+    columns = (x.shape[2] + sum(padding[1]) - kernel.shape[1]) // strides[1] + 1
+    if inputs <= FEW_INPUTS and outputs <= FEW_OUTPUTS:
+        width = block_width(columns, FEW_OUTPUTS // outputs + 1)
+        return _widened(x, kernel, strides, padding, width)
+    whole = functools.partial(direct, kernel=kernel, strides=strides, padding=padding, sums=x.dtype)
+    return whole(x) if kernel.shape[0] < 3 else _in_chunks(whole, x)
+
+
+def _in_chunks(apply: Callable[[Array], Array], x: Array) -> Array:
+    """``apply`` to a large batch part by part, where its size can be divided so.
+
+    Only ever forward: the gradient of a convolution inside a loop takes a slow path.
+    """
+    sizes = [size for size in CHUNKS if x.shape[0] % size == 0]
+    if not sizes or x.shape[0] <= LARGE_BATCH:
+        return apply(x)
+    out = lax.map(apply, x.reshape(-1, sizes[0], *x.shape[1:]))
+    return out.reshape(-1, *out.shape[2:])
+
+
+def _widened(
+    x: Array, kernel: Array, strides: tuple[int, int], padding: Padding, width: int
+) -> Array:
+    """``width`` neighbouring output columns as channels of one position, then put side by side.
+
+    The kernel is laid out once per column and padded with zeros, which change no sum.
+    """
+    added = (width - 1) * strides[1]
+    copies = [
+        jnp.pad(kernel, ((0, 0), (shift, added - shift), (0, 0), (0, 0)))
+        for shift in range(0, added + 1, strides[1])
+    ]
+    wide = jnp.concatenate(copies, axis=-1)
+    out = direct(x, wide, (strides[0], strides[1] * width), padding, x.dtype)
+    return out.reshape(*out.shape[:2], -1, kernel.shape[-1])
+
+
+def block_width(columns: int, least: int) -> int:
+    """Smallest divisor of ``columns`` that is at least ``least``; 1 if none is below 9.
+
+    >>> block_width(24, 2), block_width(25, 2), block_width(23, 2)
+    (2, 5, 1)
+    """
+    return next((width for width in range(least, 9) if columns % width == 0), 1)
+
+
+def _forward(
+    x: Array, kernel: Array, strides: tuple[int, int], padding: Padding
+) -> tuple[Array, tuple[Array, Array]]:
+    return convolution(x, kernel, strides, padding), (x, kernel)
+
+
+def _backward(
+    strides: tuple[int, int], padding: Padding, residuals: tuple[Array, Array], gradient: Array
+) -> tuple[Array, Array]:
+    x, kernel = residuals
+    plain = functools.partial(direct, strides=strides, padding=padding, sums=x.dtype)
+    to_x = jax.vjp(lambda x: plain(x, kernel), x)[1](gradient)[0]
+    narrow = max(kernel.shape[-2:]) < NARROW_CHANNELS and kernel.shape[0] >= 3
+    if narrow and kernel.shape[-2] >= 8:
+        return to_x, kernel_gradient(x, gradient, kernel.shape, strides, padding)
+    return to_x, jax.vjp(lambda kernel: plain(x, kernel), kernel)[1](gradient)[0]
+
+
+convolution.defvjp(_forward, _backward)
+
+
+def kernel_gradient(
+    x: Array, gradient: Array, shape: tuple[int, ...], strides: tuple[int, int], padding: Padding
+) -> Array:
+    """Gradient of a convolution with respect to its kernel, as one matrix product a chunk.
+
+    On the left the input with its neighbouring columns, one for each column of the kernel; on the
+    right the output's gradient shifted by each row of the kernel. Copies of a narrow gradient are
+    smaller than those of whole patches, and chunks of images keep both in the cache.
+
+    Args:
+        x: ``[N, H, W, C_in]`` float32.
+        gradient: ``[N, H_out, W_out, C_out]`` float32.
+        shape: HWIO shape of the kernel.
+        strides: vertical and horizontal stride.
+        padding: explicit zero padding ``((top, bottom), (left, right))``.
+    """
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    images, rows, columns, channels_out = gradient.shape
+    height, width, channels_in, _ = shape
+    below = x.shape[1] - (rows - 1) * strides[0] - 1  # rows under the last window's first one
+    reach = (columns - 1) * strides[1] + 1
+    chunk = CHUNK if images % CHUNK == 0 else images
+
+    def add_chunk(total: Array, operands: tuple[Array, Array]) -> tuple[Array, None]:
+        x, gradient = operands
+        zero, same = jnp.zeros((), x.dtype), (0, 0, 0)
+        seen = [x[:, :, column : column + reach : strides[1]] for column in range(width)]
+        shifted = [
+            lax.pad(gradient, zero, (same, (row, below - row, strides[0] - 1), same, same))
+            for row in range(height)
+        ]
+        left = jnp.concatenate(seen, axis=-1).reshape(-1, width * channels_in)
+        right = jnp.concatenate(shifted, axis=-1).reshape(-1, height * channels_out)
+        return total + left.T @ right, None
+
+    chunks = (
+        x.reshape(-1, chunk, *x.shape[1:]),
+        gradient.reshape(-1, chunk, *gradient.shape[1:]),
+    )
+    zeros = jnp.zeros((width * channels_in, height * channels_out), x.dtype)
+    total = lax.scan(add_chunk, zeros, chunks)[0]
+    return total.reshape(width, channels_in, height, channels_out).transpose(2, 0, 1, 3)
