@@ -52,8 +52,8 @@ PLAIN = "plain"
 WAYS: dict[str, dict[str, Any]] = {
     PLAIN: {},
     "per_step=2": {"per_step": 2},
+    "per_step=3": {"per_step": 3},
     "per_step=4": {"per_step": 4},
-    "per_step=127": {"per_step": 127},  # every level at once
     "rising": {"rising": True},
     "per_step=2, rising": {"per_step": 2, "rising": True},
     "bound=2": {"bound": 2},
