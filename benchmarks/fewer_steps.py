@@ -11,7 +11,8 @@ the quantised ANN. Steps and spikes saved are relative to the plain neuron.
     python benchmarks/fewer_steps.py RUN [--network cnn2] [--images 1000] > fewer_steps.jsonl
 
 RUN is the folder of one setting of experiments/cifar10_cnn1.py, cifar10_cnn2.py or
-mnist_negative_spikes.py (config.json and model.npz). --quick takes a small fresh network.
+mnist_negative_spikes.py (config.json and model.npz). Without it, or with --quick, a small fresh
+network is taken.
 """
 
 from __future__ import annotations
@@ -109,8 +110,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.cores:
         common.use_cores(options.cores)
-    if not options.run and not options.quick:
-        parser.error("give the folder of a run, or --quick")
+    options.quick = options.quick or not options.run
     return options
 
 

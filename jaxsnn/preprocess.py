@@ -38,17 +38,20 @@ class Preprocessing(NamedTuple):
     shape: Callable[[Shape], Shape]
 
 
-@functools.cache
 def unchanged(encoding: Encoding = PIXELS) -> Preprocessing:
     """Images that are whole units as they stand, such as grey values of digits.
 
     >>> unchanged() is unchanged(PIXELS), unchanged().shape((28, 28, 1))
     (True, (28, 28, 1))
     """
-    return Preprocessing(lambda images, key: images, lambda images: images, encoding, lambda s: s)
+    return _unchanged(encoding)
 
 
 @functools.cache
+def _unchanged(encoding: Encoding) -> Preprocessing:
+    return Preprocessing(lambda images, key: images, lambda images: images, encoding, lambda s: s)
+
+
 def standardised(size: int = 24, *, flip: bool = True, bits: int = 8) -> Preprocessing:
     """Crop and standardise every image, on a grid of ``2**-bits`` standard deviations.
 
@@ -70,6 +73,11 @@ def standardised(size: int = 24, *, flip: bool = True, bits: int = 8) -> Preproc
     >>> units.ravel().tolist()  # (5 6 9 10), mean 7.5, deviation 2.062
     [-310, -186, 186, 310]
     """
+    return _standardised(size, flip, bits)
+
+
+@functools.cache
+def _standardised(size: int, flip: bool, bits: int) -> Preprocessing:
     if not 0 <= bits <= 11:  # units are kept as int16
         raise ValueError(f"bits={bits}: the grid of the input has 0 to 11 fractional bits")
     encoding = Encoding("onset", 2.0**-bits, 16 * 2**bits - 1)

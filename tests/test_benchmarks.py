@@ -105,6 +105,24 @@ def test_negative_spikes(benchmark, capsys):
     assert found["SpikingJelly ST-BIF, float32: predictions that differ"]["value"] == 0
 
 
+@pytest.mark.slow
+def test_fewer_steps(benchmark, capsys, monkeypatch):
+    script = benchmark("fewer_steps")
+    kept = (script.PLAIN, "rising", "per_step=2")
+    monkeypatch.setattr(script, "WAYS", {name: script.WAYS[name] for name in kept})
+    script.main(["--quick"])
+    found, _ = records(capsys)
+    assert {found[name]["equality"] for name in kept} == {"exact after settling"}
+    assert len({found[name]["accuracy"] for name in kept}) == 1  # they settle on the same counts
+    plain, rising, double = (found[name] for name in kept)
+    for row in (plain, rising):  # every spike is an event of its own
+        assert row["events"] == row["spikes"]
+        assert row["event_operations"] == row["operations"]
+    assert double["events"] < double["spikes"]
+    assert double["last_max"] < plain["last_max"]
+    assert rising["negative"] <= plain["negative"]
+
+
 def test_the_spiking_networks_compared_are_the_same(benchmark):
     """SpikingJelly's signed neuron follows ours at every step, from the scaled numbers alone."""
     pytest.importorskip("spikingjelly", reason="spikingjelly is not installed (extra bench)")
