@@ -104,7 +104,7 @@ class Conversion(Common):
     evaluate."""
     validation: int | None = None
     """Training images held out to choose the epoch; 0: train on all and take the last epoch; None:
-    10,000 of 50,000 or more, 20 % of fewer."""
+    10,000 of 60,000 or more, 20 % of fewer."""
     noise_ratio: tuple[float, ...] = ()
     """Noise ratios, each simulated beside the noise-free run; 0: none."""
     noise_seeds: int = 5
@@ -203,7 +203,8 @@ class NegativeSpikes(Conversion):
     """Test images for the certificate, neuron by neuron; None: all."""
     noise_ratio: tuple[float, ...] = ()
     """Noise ratios r: every input value is multiplied by 1 + r*xi, xi uniform in -1/2 to 1/2, drawn
-    once an image; each is simulated beside the noise-free run. The original's default is 1."""
+    once an image; each is simulated beside the noise-free run, for twice the steps that that one
+    took, because noisy images may settle later. The original's default is 1."""
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
@@ -262,6 +263,8 @@ class NegativeSpikesCnn1(NegativeSpikes):
         ('runs/cifar10_cnn2',)
         """
         out, other = PurePath(self.out), {"cnn1": "cnn2", "cnn2": "cnn1"}[self.arch]
+        if self.arch not in out.name:
+            return ()
         return (str(out.with_name(out.name.replace(self.arch, other))),)
 
 

@@ -65,8 +65,8 @@ def convert(
         encoding: presentation and scale of the integer images.
         options: for "negative", ``highest``: largest net count where there is no bound (127; a
             larger level of the ANN is cut there, which the certificate shows); ``bits``:
-            significant bits of the largest weight (8), None for the finest grid whose sums stay
-            below 2^24; ``exact``: False keeps float weights and thresholds, for comparison;
+            significant bits of the largest weight (7: int8), None for the finest grid whose sums
+            stay below 2^24; ``exact``: False keeps float weights and thresholds, for comparison;
             ``per_step`` and ``rising``: see :func:`jaxsnn.neurons.tracking`.
 
     Raises:

@@ -121,9 +121,10 @@ def evaluate(
         steps: time steps; with ``settle`` the most.
         settle: end every batch with its first silent step (:func:`jaxsnn.settle`). T is then the
             longest batch's number of steps, and the result that of a run of so many.
-        block: steps computed layer by layer at once; of no use with ``settle``.
+        block: steps computed layer by layer at once; without effect with ``settle``.
         batch_size: images per compiled call.
-        key: for random neurons; image ``n`` draws the same numbers at any batch size.
+        key: for random neurons (``settle`` refuses those); image ``n`` draws the same numbers at
+            any batch size.
         devices: local devices that share each batch.
         progress: name of the progress bar, empty for none.
 

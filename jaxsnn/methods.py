@@ -140,7 +140,7 @@ def negative(
     k: int,
     bound: int | None,
     highest: int = 127,
-    bits: int | None = 8,
+    bits: int | None = 7,
     exact: bool = True,
     per_step: int = 1,
     rising: bool = False,

@@ -41,8 +41,10 @@ class Preprocessing(NamedTuple):
 def unchanged(encoding: Encoding = PIXELS) -> Preprocessing:
     """Images that are whole units as they stand, such as grey values of digits.
 
-    >>> unchanged() is unchanged(PIXELS), unchanged().shape((28, 28, 1))
-    (True, (28, 28, 1))
+    >>> unchanged() is unchanged(PIXELS), standardised() is standardised(24)
+    (True, True)
+    >>> unchanged().shape((28, 28, 1))
+    (28, 28, 1)
     """
     return _unchanged(encoding)
 

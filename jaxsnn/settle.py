@@ -98,6 +98,8 @@ def restless(snn: Spiking) -> str:
         neuron = snn.neurons.at(site)
         if site.role == "activation" and neuron.name not in RESTING:
             return f"{site.name}: {neuron.name!r} may spike after a silent step"
+        if site.source == "input" and dict(neuron.options).get("rising"):
+            return f"{site.name}: a rising neuron may hold back the input, which no spike shows"
         if site.role != "activation" and not neuron.stateless:
             return f"{site.name}: {neuron.name!r} has a state that no spike shows"
     return ""

@@ -83,7 +83,7 @@ def sweep(
     images = np.asarray(images)
     check_labels(images, labels)
     site = site or metrics.spiking_sites(snn.arch)[0].name
-    horizons = (steps,) if isinstance(steps, int) else tuple(steps)
+    horizons = tuple(int(one) for one in np.atleast_1d(np.asarray(steps)))
     grid = _grid(horizons, noise, keys, leaves)
     if noise is not None:
         snn = _noisy(snn, site, noise)

@@ -285,6 +285,27 @@ def test_tricks_of_a_pickle_end_in_a_value_error(tmp_path, opcodes):
         load(write(tmp_path, test_batch=b"\x80\x02" + b"N" + opcodes + b"."))
 
 
+ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n)R(K\x01"  # and the state's shape, dtype, ...
+PIXELS = b"cnumpy\ndtype\n(U\x02u1tR"
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        # a type of tuples in tuples, 2^60 of them once written out
+        (b"(K\x04tcnumpy\ndtype\n()" + b"2\x86" * 60 + b"tR", "an array of type '\\?'"),
+        # a shape whose product would be a tuple of 2^31 - 1 zeros
+        (b"((K\x00tJ\xff\xff\xff\x7ft" + PIXELS, "shape is not a few whole numbers"),
+        (b"(" + b"K\x01" * 99 + b"t" + PIXELS, "shape is not a few whole numbers"),
+        (b"(K\x03t" + PIXELS, r"an array of shape \(3,\) with 4 bytes"),
+    ],
+)
+def test_a_state_that_grows_without_end_is_refused_at_once(tmp_path, state, message):
+    content = b"\x80\x02}U\x04data" + ARRAY + state + b"I00\nU\x04abcdtbs."
+    with pytest.raises(ValueError, match=f"data_batch_2: .*{message}"):
+        load(write(tmp_path, data_batch_2=content))
+
+
 @given(st.data())
 def test_no_damage_escapes_as_another_error(data):
     """Cut, overwritten or invented bytes: read as a dict, or a ValueError that names the file."""

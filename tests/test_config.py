@@ -117,6 +117,9 @@ def test_defaults_of_the_negative_spikes_experiments():
     assert (mnist.setting, mnist.out) == ("mlp_k2", "runs/mnist_negative_spikes_fashion_mnist")
     assert NegativeSpikesMnist(precision="fp32").setting == "lenet_fp32"
     assert NegativeSpikesMnist().certify is None
+    assert two.compared == ("runs/cifar10_cnn1_digits",)
+    for elsewhere in (".", "/", "runs/mine"):  # no folder of the other network to be guessed
+        assert NegativeSpikesCnn1(out=elsewhere).compared == ()
 
 
 @pytest.mark.parametrize(

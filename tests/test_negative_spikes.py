@@ -122,6 +122,7 @@ def test_too_few_steps_warn_and_are_approximate(copy):
     assert found.equality == "approximate"
     assert found.mismatches["neurons"] > 0
     assert found.steps == 2
+    assert found.accuracy_settled_step is None
     assert len((copy / "mlp_k1/accuracy.txt").read_text().splitlines()) == 3 * 2
 
 

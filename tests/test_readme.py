@@ -174,6 +174,12 @@ def test_broken_results_and_lost_markers_are_refused(tool, readme, tmp_path, cap
     assert tool.main(arguments) == 2
     assert str(path) in capsys.readouterr().err
     path.unlink()
+    other = dataclasses.replace(results(), experiment="other")
+    write_results(tmp_path / "results/other/k1", other)
+    (tmp_path / "results/other/k1/config.json").write_text(to_json(LeNetScatter()))
+    assert tool.main(arguments) == 2
+    assert "unknown experiment 'other'; known: mnist_lenet" in capsys.readouterr().err
+    (tmp_path / "results/other/k1/results.json").unlink()
     readme.write_text("nothing")
     assert tool.main(arguments) == 2
     assert "<!-- results: scatter_gather -->" in capsys.readouterr().err
@@ -198,6 +204,17 @@ def test_a_settled_run_becomes_a_row(tool, readme, tmp_path):
         "`python experiments/cifar10_cnn1.py --k 1 --epochs 3 --validation 0`",
     ]
     assert row[7:11] == ["exact after settling", "0, 0 of 500", "31", "62"]
+    # A second phase is a command of its own, and a run that was cut short has not settled.
+    write_results(folder, Results(**{**fields, "accuracy_settled_step": None}))
+    config = NegativeSpikesCnn1(epochs=2, learning_rate=1e-4, noise_ratio=())
+    first = {"epochs": 30, "learning_rate": 1e-3, "schedule": "cosine"}
+    phases = [first, {**first, "epochs": 2, "learning_rate": 1e-4}]
+    (folder / "config.json").write_text(to_json(config, phases))
+    assert tool.main(["--readme", str(readme), "--results", str(tmp_path / "results")]) == 0
+    (row,) = [row for row in rows_of(readme, "negative_spikes") if row[2] == "3"]
+    script = "python experiments/cifar10_cnn1.py --k 1"
+    assert row[1] == f"`{script}`, then `{script} --epochs 2 --learning-rate 0.0001 --resume`"
+    assert row[9] == "not settled"
     assert row[-2] == "92.77 % (missed by 22.77), 92.77 % (missed by 22.77)"
     assert len(rows_of(readme)) == 8
 
@@ -207,6 +224,7 @@ def test_the_tool_names_only_flags_that_exist(tool):
         for config in table.wanted:
             words = tool.command(config).split()[2:]
             assert parse_command(type(config), words) == ("all", config)
-    changed = dataclasses.replace(LeNetScatter(), noise_ratio=(0.1, 0.3), limit_train=7)
-    words = tool.command(changed).split()[2:]
-    assert parse_command(LeNetScatter, words)[1] == changed
+    for ratios in ((0.1, 0.3), ()):
+        changed = dataclasses.replace(LeNetScatter(), noise_ratio=ratios, limit_train=7)
+        words = tool.command(changed).split()[2:]
+        assert parse_command(LeNetScatter, words)[1] == changed

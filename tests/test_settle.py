@@ -160,6 +160,10 @@ def test_refusals():
         (late, "conv1: 'delayed' may spike after a silent step"),
         (with_unit_dropout(snn, "dense1"), "dense1: 'unit_dropout' may spike"),
         (dataclasses.replace(snn, neurons=stateful), "readout: 'integrate_and_fire' has a state"),
+        (
+            dataclasses.replace(snn, neurons=hidden(neurons.tracking(127, 1, True))),
+            "conv1: a rising neuron may hold back the input",
+        ),
     ]:
         with pytest.raises(ValueError, match=f"{reason}.*leave settle out"):
             settle(network, images, steps=9)

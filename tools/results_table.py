@@ -34,11 +34,15 @@ PLACES = frozenset({"data_dir", "out", "resume", "devices", "mode"})  # no resul
 
 
 class Row(NamedTuple):
-    """One setting: its settings if they are known, its results if it was run, the paper's."""
+    """One setting: its settings if they are known, its results if it was run, the paper's.
+
+    ``phases`` are those of its training, as config.json has them.
+    """
 
     config: Conversion
     results: Results | None
     paper: dict[str, Any] | None
+    phases: list[dict[str, Any]] | None = None
 
 
 class Table(NamedTuple):
@@ -81,9 +85,18 @@ def command(config: Conversion) -> str:
     for name, value in fields.items():
         shown = PLACES | {"dataset", "arch", "k", "B", "precision"}
         if name not in shown and value != getattr(defaults, name):
-            words = map(str, value) if isinstance(value, tuple) else [str(value)]
+            words = map(str, value or (0,)) if isinstance(value, tuple) else [str(value)]
             flags.append(f"--{name.replace('_', '-')} {' '.join(words)}")
     return " ".join([f"python experiments/{config.experiment}.py", *flags])
+
+
+def commands(row: Row) -> str:
+    """The command of every phase of training, the later ones resumed."""
+    settings = ("epochs", "learning_rate", "schedule")
+    phases = [{name: one[name] for name in settings if name in one} for one in row.phases or []]
+    lines = [command(dataclasses.replace(row.config, **phase)) for phase in phases]
+    lines = lines or [command(row.config)]
+    return ", then ".join([f"`{lines[0]}`", *(f"`{line} --resume`" for line in lines[1:])])
 
 
 def read_rows(folder: Path, table: Table) -> list[Row]:
@@ -106,8 +119,12 @@ def read_row(path: Path, results: Results, table: Table) -> Row:
     """
     place = path.with_name("config.json")
     if place.is_file():
-        kind = CONFIGS[results.experiment]
-        return Row(from_json(kind, place.read_text(), str(place))[0], results, results.paper)
+        kind = CONFIGS.get(results.experiment)
+        if kind is None:
+            known = ", ".join(CONFIGS)
+            raise ValueError(f"{path}: unknown experiment {results.experiment!r}; known: {known}")
+        config, phases = from_json(kind, place.read_text(), str(place))
+        return Row(config, results, results.paper, phases)
     same = [c for c in table.wanted if _names(c) == (results.experiment, results.setting)]
     if not same:
         raise ValueError(f"{place} is missing, and {results.setting} is no run of the paper")
@@ -202,6 +219,12 @@ def _of(name: str, shown: Callable[[Any], str]) -> Callable[[Row], str]:
     return cell
 
 
+def _settles(row: Row) -> str:
+    step = row.results.accuracy_settled_step if row.results else None
+    spiking = row.results is not None and row.results.snn_accuracy is not None
+    return str(step) if step is not None else "not settled" if spiking else "–"
+
+
 def _training(row: Row) -> str:
     return _duration((row.results.seconds or {}).get("train")) if row.results else "–"
 
@@ -234,7 +257,7 @@ def _noise_at(ratio: float) -> Callable[[Row], str]:
 
 RUN = (
     ("data, setting", _setting),
-    ("command", lambda row: f"`{command(row.config)}`"),
+    ("command", commands),
     ("epochs", _epochs),
     ("device", _of("device", str)),
     ("training", _training),
@@ -277,7 +300,7 @@ TABLES = (
     ),
     Table(
         "negative_spikes",
-        (*RUN, ("settles at step", _of("accuracy_settled_step", _count)),
+        (*RUN, ("settles at step", _settles),
          ("last spike at", _of("last_spike_step", _count)), *COSTS,
          ("paper: ANN, SNN", _paper_accuracies), ("paper: settles; spikes; SOPs", _paper_costs)),
         (*_mnist_runs(), *_cifar_runs()),

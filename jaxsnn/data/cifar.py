@@ -123,10 +123,15 @@ class _Array:
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, fortran, content = state
-        if dtype.code not in ("u1", b"u1"):
-            raise ValueError(f"an array of type {dtype.code!r:.20}, wanted 'u1', unsigned bytes")
-        if len(content) != math.prod(shape):
-            raise ValueError(f"an array of shape {shape!r:.40} with {len(content)} bytes")
+        # Plain and short before anything is formatted or multiplied: both can be made endless.
+        code = dtype.code if isinstance(dtype.code, str | bytes) else "?"
+        if code not in ("u1", b"u1"):
+            raise ValueError(f"an array of type {code[:8]!r}, wanted 'u1', unsigned bytes")
+        if not (len(shape) <= 4 and all(type(n) is int and 0 <= n < 2**32 for n in shape)):
+            raise ValueError("an array whose shape is not a few whole numbers")
+        size = len(content) if isinstance(content, bytes) else 0
+        if size != math.prod(shape):
+            raise ValueError(f"an array of shape {shape} with {size} bytes")
         flat = np.frombuffer(content, np.uint8)
         self.array = flat.reshape(shape, order="F" if fortran else "C")
 

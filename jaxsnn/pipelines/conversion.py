@@ -150,8 +150,9 @@ class Experiment(ABC):
 
     @property
     def batch(self) -> int:
-        """Images per compiled call, in evaluation and simulation."""
-        return min(self.most, len(self.data.test_images))
+        """Images per compiled call, in evaluation and simulation; a multiple of ``--devices``."""
+        share = self.config.devices or 1
+        return min(self.most, -(-len(self.data.test_images) // share) * share)
 
     @property
     def encoding(self) -> Encoding:
@@ -174,7 +175,8 @@ class Experiment(ABC):
             found, seconds = self._spiking(snn)
             fields = self._compared(snn, variables, found, results, console)
             fields["seconds"] = {**(results.seconds or {}), **seconds}
-            fields["noise"] = self._noise(snn, found.steps)
+            # Noisy images may settle later.
+            fields["noise"] = self._noise(snn, found.steps * (1 + bool(self.horizon.get("settle"))))
             results = dataclasses.replace(results, **fields)
         report.write_results(self.run.folder, results)
         return results

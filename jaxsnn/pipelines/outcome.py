@@ -39,7 +39,7 @@ def spiking_fields(
         "snn_accuracy": spiking.accuracy_per_step[-1],
         "accuracy_per_step": spiking.accuracy_per_step,
         "steps": len(spiking.predictions),
-        "accuracy_settled_step": settled_step(spiking.accuracy_per_step),
+        "accuracy_settled_step": _settled_step(spiking),
         "last_spike_step": int(spiking.last_spike_step.max()),
         "equality": proof.equality,
         "mismatches": {
@@ -55,6 +55,13 @@ def spiking_fields(
         "energy_pj_per_image": ledger(snn, spiking, counting, settle).to_json(),
         "layers": layers(snn, spiking, proof, counting.units),
     }
+
+
+def _settled_step(spiking: Evaluation) -> int | None:
+    """First step from which the accuracy stays; None where images still spike in the last one."""
+    if spiking.steps > 1 and spiking.unsettled.any():
+        return None
+    return settled_step(spiking.accuracy_per_step)
 
 
 def _operations(spiking: Evaluation, counting: Counting) -> float:
