@@ -28,7 +28,7 @@ from jaxsnn.simulate import check_input, check_run
 from jaxsnn.spiking import Spiking
 
 RESTING = ("integrate_and_fire", "tracking")  # neurons that a silent step leaves as they are
-EVERY = 4  # steps between two looks (measured)
+EVERY = 4  # steps between two looks
 
 Rows = NDArray[np.intp]
 

@@ -1,5 +1,7 @@
 """Builders that several test modules share: reference layers as a network of the library."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -278,3 +280,18 @@ def equations(jaxpr):
                 elif hasattr(inner, "eqns"):
                     found += equations(inner)
     return found
+
+
+@functools.cache
+def scatter():
+    """Threshold counts of 11 images, and labels."""
+    *_, snn, images = converted(21, images=11, gammas="mixed", shape=(6, 6, 1))
+    return snn, images, np.arange(11) % 5
+
+
+@functools.cache
+def fires():
+    """Integrate and fire with signed spikes, 7 images shown throughout, and labels."""
+    layers, arch, leaves = firing_network(5, signed=True)
+    snn = firing(layers, arch, leaves, neurons.integrate_and_fire(True))
+    return snn, firing_images(6, 7), np.arange(7) % 3

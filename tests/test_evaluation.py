@@ -6,24 +6,11 @@ import jax
 import numpy as np
 import pytest
 import reference as ref
-from helpers import converted, firing, firing_images, firing_network, pixels
+from helpers import converted, fires, pixels, scatter
 
-from jaxsnn import convert, evaluate, neurons, parse, simulate, sweep, with_unit_dropout
+from jaxsnn import convert, evaluate, parse, simulate, sweep, with_unit_dropout
 from jaxsnn.evaluation import batches as batches_of
 from jaxsnn.settle import EVERY, _programs
-
-
-@functools.cache
-def scatter():
-    *_, snn, images = converted(21, images=11, gammas="mixed", shape=(6, 6, 1))
-    return snn, images, np.arange(11) % 5
-
-
-@functools.cache
-def fires():
-    layers, arch, leaves = firing_network(5, signed=True)
-    snn = firing(layers, arch, leaves, neurons.integrate_and_fire(True))
-    return snn, firing_images(6, 7), np.arange(7) % 3
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from test_layers import PACKAGE, ROWS
 
-from jaxsnn.config import LeNetScatter, NegativeSpikesCnn1, parse_command, to_json
+from jaxsnn.config import STAGES, LeNetScatter, NegativeSpikesCnn1, parse_command, to_json
 from jaxsnn.results import Results, write_results
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -70,7 +70,10 @@ def test_every_command_of_an_experiment_is_accepted(document, tool):
     commands = re.findall(r"python experiments/(\w+)\.py([^`\n]*)", text)
     for script, words in commands:
         if "--help" not in words:
-            parse_command(tool.CONFIGS[script], words.replace("'", "").split())
+            kind = tool.CONFIGS[script]
+            stage, config = parse_command(kind, words.replace("'", "").split())
+            assert stage in STAGES
+            assert type(config) is kind
 
 
 def test_the_architecture_lists_the_modules_in_the_order_of_their_layers():

@@ -6,25 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import converted, equations, firing, firing_images, firing_network
+from helpers import converted, equations, fires, scatter
 
-from jaxsnn import evaluate, neurons, simulate, sweep, with_leaf, with_unit_dropout
+from jaxsnn import evaluate, simulate, sweep, with_leaf, with_unit_dropout
 from jaxsnn.encode import jitter
 from jaxsnn.simulate import image_keys
 from jaxsnn.sweep import _swept
-
-
-@functools.cache
-def scatter():
-    *_, snn, images = converted(21, images=11, gammas="mixed", shape=(6, 6, 1))
-    return snn, images, np.arange(11) % 5
-
-
-@functools.cache
-def fires():
-    layers, arch, leaves = firing_network(5, signed=True)
-    snn = firing(layers, arch, leaves, neurons.integrate_and_fire(True))
-    return snn, firing_images(6, 7), np.arange(7) % 3
 
 
 def totals(evaluation):

@@ -267,7 +267,7 @@ def check_invariants(spikes, levels, trace, names, per_step=1):
 @settings(max_examples=20, deadline=None, derandomize=True, database=None)
 @given(
     seed=st.integers(0, 10_000),
-    depth=st.integers(1, 6),
+    depth=st.integers(1, 12),
     k=st.integers(0, 3),
     bound=st.sampled_from([None, 1, 2]),
     gammas=st.sampled_from(["positive", "mixed", "with_zero"]),

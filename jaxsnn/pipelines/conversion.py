@@ -121,6 +121,11 @@ class Experiment(ABC):
         return {"steps": 1}
 
     @property
+    def settles(self) -> bool:
+        """Whether a simulation ends when all is silent."""
+        return bool(self.horizon.get("settle"))
+
+    @property
     def certified(self) -> int | None:
         """Number of test images for the certificate; None: all."""
         return None
@@ -176,7 +181,7 @@ class Experiment(ABC):
             fields = self._compared(snn, variables, found, results, console)
             fields["seconds"] = {**(results.seconds or {}), **seconds}
             # Noisy images may settle later.
-            fields["noise"] = self._noise(snn, found.steps * (1 + bool(self.horizon.get("settle"))))
+            fields["noise"] = self._noise(snn, found.steps * (2 if self.settles else 1))
             results = dataclasses.replace(results, **fields)
         report.write_results(self.run.folder, results)
         return results
@@ -211,8 +216,7 @@ class Experiment(ABC):
             snn, variables, images, batch_size=self.batch, progress="certifying", **self.horizon
         )
         console.print(f"certificate: {proof}", highlight=False)
-        settle = bool(self.horizon.get("settle"))
-        fields = outcome.spiking_fields(snn, spiking, proof, self.counting, settle)
+        fields = outcome.spiking_fields(snn, spiking, proof, self.counting, self.settles)
         fields["ann_accuracy"] = self.evaluate(snapped(variables, snn))
         as_trained = outcome.variant(accuracy=results.ann_accuracy)
         fields["variants"] = {"ANN, weights as trained": as_trained}
