@@ -11,11 +11,29 @@ from pathlib import Path
 
 from jaxsnn.data.arrays import load_npz
 from jaxsnn.data.base import Dataset, split_validation
+from jaxsnn.data.event_sources import EVENT_SOURCES, load_events
+from jaxsnn.data.events import Events, Framing, Sensor
+from jaxsnn.data.recordings import EventDataset, Recordings
 from jaxsnn.data.search import SOURCES, Source, folders_of
 
 NAMES = tuple(SOURCES)
 
-__all__ = ["NAMES", "SOURCES", "Dataset", "Source", "load", "locations", "split_validation"]
+__all__ = [
+    "EVENT_SOURCES",
+    "NAMES",
+    "SOURCES",
+    "Dataset",
+    "EventDataset",
+    "Events",
+    "Framing",
+    "Recordings",
+    "Sensor",
+    "Source",
+    "load",
+    "load_events",
+    "locations",
+    "split_validation",
+]
 
 
 def load(

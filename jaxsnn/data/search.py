@@ -62,6 +62,13 @@ def search(source: Source, data_dir: Path | None) -> Dataset:
     raise ValueError(_not_found(source, data_dir, notes))
 
 
+def places(folders: tuple[str, ...], data_dir: Path | None) -> list[Path]:
+    """Where a folder of one of these names may lie, in order: what the reader gave comes first."""
+    given = [] if data_dir is None else [data_dir.expanduser()]
+    named = [place / folder for place in (*given, *_usual_places()) for folder in folders]
+    return list(dict.fromkeys([*given, *named]))
+
+
 def folders_of(source: Source, data_dir: Path | None) -> list[Path]:
     """All folders that `search` looks at, in order, each once."""
     return list(dict.fromkeys(folder for folder, _ in _candidates(source, data_dir)))

@@ -1,0 +1,81 @@
+"""Recordings kept on disk, so that the filter and the frames are computed once."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jaxsnn import files
+from jaxsnn.data.recordings import Recordings, padded
+
+FORMAT = 1  # a change of what is stored, or of how it is made, counts it up
+ARRAYS = ("codes", "counts", "lengths", "labels")
+
+
+def cache_folder() -> Path:
+    """`$JAXSNN_CACHE`, or else `~/.cache/jaxsnn/events`."""
+    named = os.environ.get("JAXSNN_CACHE")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "jaxsnn" / "events"
+
+
+def cached(
+    folder: Path, key: Mapping[str, Any], build: Callable[[], dict[str, Recordings]]
+) -> dict[str, Recordings]:
+    """Take recordings from the cache, or build them and leave them there.
+
+    The file is named after the key and holds it, too. One that is damaged, broken off, or of
+    another key or format is built anew. It is written whole and renamed, so that processes that
+    build at once replace each other's file by the same.
+
+    Args:
+        folder: of the cache.
+        key: whatever the recordings depend on, as JSON values; `"name"` starts the file's name.
+        build: makes the recordings, by the name of their part.
+    """
+    text = json.dumps({"format": FORMAT, **files.plain(key)}, sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    path = folder / f"{key.get('name', 'events')}-{digest}.npz"
+    found = _read(path, text)
+    if found is not None:
+        return found
+    built = build()
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, key=np.array(text), **_flat(built))
+    try:
+        files.write_bytes(path, content.getvalue())
+    except OSError as error:
+        warnings.warn(f"{path}: the events were not cached ({error})", stacklevel=2)
+    return built
+
+
+def _flat(parts: Mapping[str, Recordings]) -> dict[str, npt.NDArray[Any]]:
+    """Plain arrays without the padding, which is half of a set."""
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for name, rows in parts.items():
+        arrays[f"{name}/codes"] = rows.codes[rows.codes >= 0]
+        arrays[f"{name}/counts"] = rows.event_counts
+        arrays[f"{name}/lengths"], arrays[f"{name}/labels"] = rows.lengths, rows.labels
+    return arrays
+
+
+def _read(path: Path, key: str) -> dict[str, Recordings] | None:
+    """What a cache file of this key holds; None if it is missing, damaged or another's."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            if str(arrays["key"]) != key:
+                return None
+            parts = {name.rpartition("/")[0] for name in arrays.files} - {""}
+            return {part: padded(*(arrays[f"{part}/{name}"] for name in ARRAYS)) for part in parts}
+    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error):
+        return None

@@ -1,0 +1,82 @@
+"""Any event data set that tonic can read, as recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.data.events import Events, Framing, Sensor
+from jaxsnn.data.recordings import Recordings, collect
+from jaxsnn.progress import bar
+
+DEFAULT = Framing()
+
+
+def from_tonic(dataset: Any, framing: Framing = DEFAULT, **options: Any) -> Recordings:
+    """Cut the recordings of one of tonic's data sets into frames.
+
+    The whole order of the data set is kept; shuffle it (`take`) where it is sorted by class. Frames
+    are those of tonic's transforms `Denoise` and `ToFrame`. For an `EventDataset` take two calls,
+    one with `train=True` and one with `train=False`, and `sensor_of`.
+
+    Args:
+        dataset: the name of a class of `tonic.datasets`, such as `"DVSGesture"`, or any sequence of
+            pairs (structured array with fields x, t, p and mostly y; label) that has tonic's
+            attribute `sensor_size` `(width, height, polarities)`. Times in microseconds.
+        framing: the filter and the rule of the frames.
+        **options: of that class, such as `save_to="data", train=True`.
+
+    Raises:
+        ValueError: tonic is not installed or has no such data set, or a recording has other fields,
+            a label that is no whole number, events outside the sensor or times that run backwards.
+    """
+    opened = _opened(dataset, options) if isinstance(dataset, str) else dataset
+    sensor = sensor_of(opened)
+    name = type(opened).__name__
+    return collect(_recordings(opened, sensor, name), sensor, framing, name)
+
+
+def sensor_of(dataset: Any) -> Sensor:
+    """The sensor of one of tonic's data sets, whose `sensor_size` begins with the width.
+
+    Raises:
+        ValueError: there is no such attribute, or it is not three whole numbers.
+    """
+    size = getattr(dataset, "sensor_size", None)
+    try:
+        width, height, polarities = (int(number) for number in size)  # type: ignore[union-attr]
+    except (TypeError, ValueError) as error:
+        found = f"{type(dataset).__name__}: sensor_size is {size!r}"
+        raise ValueError(f"{found}; (width, height, polarities) is wanted") from error
+    return Sensor(height, width, polarities)
+
+
+def _opened(name: str, options: dict[str, Any]) -> Any:
+    """The data set of tonic that has this name."""
+    try:
+        from tonic import datasets
+    except ImportError as error:
+        remedy = "pip install 'jaxsnn-conversion[events]'"
+        raise ValueError(f"tonic, which reads {name}, is not installed: {remedy}") from error
+    kind = getattr(datasets, name, None)
+    if not isinstance(kind, type):
+        raise ValueError(f"tonic.datasets has no {name!r}; the names are those of its classes")
+    return kind(**options)
+
+
+def _recordings(dataset: Any, sensor: Sensor, name: str) -> Iterator[tuple[Events, int]]:
+    total = len(dataset)
+    for index in bar(range(total), total, f"reading {name}"):
+        array, label = dataset[index]
+        fields = getattr(getattr(array, "dtype", None), "names", None) or ()
+        if missing := {"x", "t", "p"} - set(fields):
+            found = f"{name}: recording {index} lacks the fields {sorted(missing)}"
+            raise ValueError(f"{found}; a structured array of x, y, t and p is wanted")
+        if not isinstance(label, int | np.integer):
+            raise ValueError(f"{name}: label {label!r} of recording {index} is no whole number")
+        # A microphone's channels are columns of one row; one polarity may be written in two ways.
+        y = array["y"] if "y" in fields else np.zeros(len(array), np.int32)
+        p = array["p"].astype(np.int32) if sensor.polarities > 1 else np.zeros(len(array), np.int32)
+        yield Events(array["x"], y, p, array["t"].astype(np.int64)), int(label)
