@@ -204,13 +204,14 @@ def layers(results: Sequence[Results], folder: str | Path, name: str = "layers")
         figure,
         "Firing rate: spikes per neuron"
         + (" and threshold unit" if any(threshold_units(row.setting) for row in shown) else "")
-        + ". Silent: without a spike; saturated: at the highest count.",
+        + ". Silent: without a spike"
+        + ("; saturated: at the highest count." if "saturated" in known else "."),
     )
     return save(figure, folder, name)
 
 
 def energy(results: Sequence[Results], folder: str | Path, name: str = "energy") -> Paths:
-    """Draw the three lines of the energy ledger, SNN beside quantised ANN."""
+    """Draw the three lines of the energy ledger, SNN beside quantised ANN if there is one."""
     shown = having(results, "energy_pj_per_image")
     shown = [row for row in shown if set(LINES) <= set(row.energy_pj_per_image or {})]
     if not shown:
@@ -221,15 +222,16 @@ def energy(results: Sequence[Results], folder: str | Path, name: str = "energy")
         names = [row.setting + _rates(row, line) for row in shown]
         series = [
             Series("SNN", [entry["snn"] / 1e6 for entry in entries], 0),
-            Series("quantised ANN", [entry["ann"] / 1e6 for entry in entries], 1),
+            Series("quantised ANN", [_millions(entry["ann"]) for entry in entries], 1),
         ]
         grouped_bars(ax, names, series, "{:.3g}")
         label(ax, y="energy per image (µJ)", title=_LINE_NAMES[line])
     head(figure, axes[0], figure_title("Energy", shown))
+    compared = any((row.energy_pj_per_image or {})[LINES[0]]["ann"] is not None for row in shown)
+    limit = "; limit: the rate at which the SNN stops being cheaper. Both sides pay the encoder."
     caption(
         figure,
-        "rate: spikes per neuron and image; limit: the rate at which the SNN stops being cheaper. "
-        "Both sides pay the encoder.",
+        f"rate: spikes per neuron and image{limit if compared else '.'}",
         f"Prices: {(shown[0].energy_pj_per_image or {}).get('source', 'not recorded')}.",
     )
     return save(figure, folder, name)

@@ -1,4 +1,4 @@
-"""Figures of lines: accuracy against time, accuracy under noise, and training curves."""
+"""Figures of lines: accuracy against time, and under noise."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator
 
 from jaxsnn.plots import (
     TEXT_SIZE,
@@ -18,25 +16,26 @@ from jaxsnn.plots import (
     head,
     label,
     line_style,
+    marks,
     new_figure,
+    plain_numbers,
     save,
     zoom,
 )
-from jaxsnn.report import Results, natural_key
+from jaxsnn.report import Results
 from jaxsnn.selection import (
-    NothingToDrawError,
     by_network,
     datasets,
     display_name,
     drawing_order,
     figure_title,
     final_values,
-    fractional_bits,
     full_precision_value,
     having,
     network_title,
     paper_over_time,
     per_step,
+    precision_bits,
     precision_name,
     settled_step,
 )
@@ -45,7 +44,6 @@ Records = Sequence[Mapping[str, Any]]
 
 _PER_PRECISION = ("o", "*", "^", "s", "D", "v")  # k = 0, 1, 2 as in the original
 _DASHES = ("-", (0, (6, 2)), "-.", ":")
-_MARKS = 20  # more marks than this on one line would cover it
 _LONG = 30  # more steps than this would press the rise of the accuracy into a corner
 _NOISE = {  # axis, title and explanation by system
     "scatter_gather": ("deleted spikes (%)", "Deleted spikes of the encoding layer", ""),
@@ -81,14 +79,16 @@ def accuracy_over_time(
         label(whole, "time step (log scale)" if long else "time step", "test accuracy (%)", title)
         label(close, "time step", "test accuracy (%)", "enlarged")
         whole.set_ylim(0, 103)
-        zoom(close, final_values(group))
+        zoom(close, final_values(group) + _late_values(group))
         close.set_ylim(top=min(close.get_ylim()[1], 103))
         _legend(whole, group)
     title = figure_title("Accuracy against time", [row for group in groups for row in group])
     figure.suptitle(title, fontsize=TITLE_SIZE)
     caption(
         figure,
-        "Large open mark: the step from which the accuracy stays at its final value.",
+        "Large open mark: the step from which the accuracy stays at its final value."
+        if any(settled_step(row) for group in groups for row in group)
+        else "",
         *map(paper_over_time, groups),
     )
     return save(figure, folder, name)
@@ -117,71 +117,22 @@ def noise(results: Sequence[Results], folder: str | Path, name: str = "noise") -
     return save(figure, folder, name)
 
 
-def training(
-    streams: Mapping[str, Records],
-    folder: str | Path,
-    name: str = "training",
-    phases: Mapping[str, Sequence[int]] | None = None,
-) -> tuple[Path, Path]:
-    """Draw loss and accuracy against the epoch.
-
-    Args:
-        streams: the records of ``metrics.jsonl`` by setting; those with an ``epoch`` are drawn.
-        folder: where the files go.
-        name: name of the files.
-        phases: epochs before each further phase of training by setting, as of `scan_phases`; a
-            dotted line shows where it begins.
-
-    Raises:
-        ValueError: no record has an epoch.
-    """
-    epochs = {
-        setting: [record for record in streams[setting] if "epoch" in record]
-        for setting in sorted(streams, key=natural_key)
-    }
-    epochs = {setting: records for setting, records in epochs.items() if records}
-    if not epochs:
-        raise NothingToDrawError(f"no record with an epoch in the metrics of {list(streams)}")
-    figure, (left, right) = new_figure(columns=2, size=(9.0, 4.4))
-    for style, (setting, records) in enumerate(epochs.items()):
-        for part, dashes in (("train", "--"), ("validation", "-")):
-            how = line_style(style) | {"linestyle": dashes, "markersize": 3}
-            how["markevery"] = _marks(len(records))
-            _curve(left, records, f"{part}_loss", how)
-            _curve(right, records, f"{part}_accuracy", how, 100)
-        right.plot([], [], **line_style(style), label=setting)
-    begins = sorted({one for setting in epochs for one in (phases or {}).get(setting, ())})
-    _plain_logarithm(left)
-    label(left, "epoch", f"loss (nats, {left.get_yscale()} scale)")
-    label(right, "epoch", "accuracy (%)")
-    for ax in (left, right):
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        for begin in begins:
-            ax.axvline(begin + 0.5, color="0.4", linestyle=":", linewidth=1.2)
-    head(figure, right, "Training")
-    caption(
-        figure,
-        "Solid: validation images; dashed: training images.",
-        "Dotted line: the next phase of training begins." if begins else "",
-    )
-    return save(figure, folder, name)
-
-
 def _against_time(ax: Axes, group: Sequence[Results], logarithmic: bool) -> None:
     """Draw the accuracies of one network, and its full-precision ANN as a horizontal line."""
     steps = _longest(group)
-    marks = set(_marks(steps, logarithmic))
-    for row in sorted(group, key=drawing_order):
+    marked = set(marks(steps, logarithmic))
+    shown = [row for row in sorted(group, key=drawing_order) if row.accuracy_per_step]
+    for place, row in enumerate(shown):
         values, step = per_step(row), settled_step(row)
-        if not values:
-            continue
-        bits = fractional_bits(row.setting) or 0
+        known = precision_bits(row)
+        bits = place if known is None else known  # settings without k differ all the same
         how: dict[str, Any] = line_style(bits)
         how["marker"] = _PER_PRECISION[bits % len(_PER_PRECISION)]
         line: dict[str, Any] = {"linestyle": _DASHES[bits % len(_DASHES)], "markersize": 6}
-        line["markevery"] = sorted(mark for mark in marks if mark < len(values))
-        ended = f"settles at step {step}" if step else "not settled"
-        line["label"] = f"{precision_name(row)}: {values[-1]:.2f} %, {ended}"
+        line["markevery"] = sorted(mark for mark in marked if mark < len(values))
+        ended = f", settles at step {step}" if step else ", not settled"
+        ended = "" if row.accuracy_settled_step is None else ended
+        line["label"] = f"{precision_name(row)}: {values[-1]:.2f} %{ended}"
         ax.plot(range(1, len(values) + 1), values, **(how | line))
         if step:
             how |= {"markersize": 12, "markerfacecolor": "white", "markeredgewidth": 1.6}
@@ -193,22 +144,20 @@ def _against_time(ax: Axes, group: Sequence[Results], logarithmic: bool) -> None
     _time_axis(ax, steps, logarithmic)
 
 
+def _late_values(group: Sequence[Results]) -> list[float]:
+    """Accuracies of the second half of all steps, so that a wavering end is seen whole."""
+    return [value for row in group for value in per_step(row)[_longest(group) // 2 :]]
+
+
 def _longest(group: Sequence[Results]) -> int:
     return max(len(row.accuracy_per_step or []) for row in group)
-
-
-def _marks(points: int, logarithmic: bool = False) -> list[int]:
-    """Indices of the points to mark, evenly spaced on their axis."""
-    if logarithmic:
-        return np.unique(np.geomspace(1, points, _MARKS).astype(int) - 1).tolist()
-    return list(range(0, points, -(-points // _MARKS)))
 
 
 def _time_axis(ax: Axes, steps: int, logarithmic: bool) -> None:
     """Ticks at whole steps from 1 on."""
     if logarithmic:
         ax.set_xscale("log")
-        _plain_numbers(ax.xaxis)
+        plain_numbers(ax.xaxis)
         ax.set_xlim(0.9, steps * 1.1)
         return
     ticks = MaxNLocator(nbins=8, integer=True, steps=[1, 2, 5, 10]).tick_values(0, steps)
@@ -235,26 +184,3 @@ def _percentages(row: Results) -> list[tuple[float, list[float]]]:
     if row.snn_accuracy is not None:
         entries.setdefault(0.0, [row.snn_accuracy])
     return [(ratio, [100 * value for value in entries[ratio]]) for ratio in sorted(entries)]
-
-
-def _curve(ax: Axes, records: Records, key: str, how: Mapping[str, Any], factor: float = 1) -> None:
-    """Draw one quantity of the records that have it."""
-    points = [(one["epoch"], factor * one[key]) for one in records if one.get(key) is not None]
-    if points:
-        epochs, values = zip(*points, strict=True)
-        ax.plot(epochs, values, **how)
-
-
-def _plain_logarithm(ax: Axes) -> None:
-    """Scale y by its logarithm, if it has one, with ticks at 1, 2 and 5 as plain numbers."""
-    if not any((np.asarray(line.get_ydata()) > 0).any() for line in ax.get_lines()):
-        return
-    ax.set_yscale("log")
-    _plain_numbers(ax.yaxis)
-
-
-def _plain_numbers(axis: Axis) -> None:
-    """Tick a logarithmic axis at 1, 2 and 5."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.set_minor_formatter(NullFormatter())

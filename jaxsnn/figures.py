@@ -1,22 +1,24 @@
 """The figures of an experiment, drawn from the files that its runs left behind.
 
 Each published system has its own three (accuracy, sparsity, computing operations): `FIGURES` says
-which, `JOINED` which of them set several networks side by side. `noise`, `training`, `layers` and
-`energy` are ours. They are drawn by :mod:`jaxsnn.bars` and :mod:`jaxsnn.curves`.
+which, `JOINED` which of them set several networks side by side, `TRAINED` what is drawn of each
+training beside the curves that all systems share. `noise`, `training`, `layers` and `energy` are
+ours. They are drawn by :mod:`jaxsnn.bars` and :mod:`jaxsnn.curves`.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxsnn import bars, curves
+from jaxsnn import bars, curves, learning_curves
 from jaxsnn.report import Results, scan_metrics, scan_phases, scan_results
-from jaxsnn.selection import NothingToDrawError, by_network, setting_parts
+from jaxsnn.selection import NothingToDrawError, by_network, row_parts, setting_parts
 
 Paths = tuple[Path, Path]
+Streams = Mapping[str, learning_curves.Records]
 Draw = Callable[[Sequence[Results], Path, str], Paths]
 
 SHARED: dict[str, Draw] = {"noise": curves.noise, "layers": bars.layers, "energy": bars.energy}
@@ -27,11 +29,24 @@ FIGURES: dict[str, dict[str, Draw]] = {
         "sparsity": bars.signed_sparsity,
         "sops": bars.sops_beside_macs,
     },
+    "surrogate_csnn": {"accuracy": curves.accuracy_over_time},
 }
-JOINED: dict[str, dict[str, Draw]] = {"negative_spikes": FIGURES["negative_spikes"]}
+JOINED: dict[str, dict[str, Draw]] = {
+    name: FIGURES[name] for name in ("negative_spikes", "surrogate_csnn")
+}
+TRAINED: dict[str, dict[str, Callable[..., Paths]]] = {
+    "surrogate_csnn": {
+        "train_loss": learning_curves.loss_by_epoch,
+        "test_acc": learning_curves.accuracy_by_epoch,
+    }
+}
 
 
-def draw_all(out: str | Path, also: Sequence[str | Path] = ()) -> dict[str, Paths]:
+def draw_all(
+    out: str | Path,
+    also: Sequence[str | Path] = (),
+    levels: Mapping[str, Mapping[str, float]] | None = None,
+) -> dict[str, Paths]:
     """Draw what the folders below `out` have data for, into ``<out>/figs``.
 
     Results of one network go to ``accuracy``, ``sparsity`` and so on. Those of several are drawn
@@ -41,6 +56,7 @@ def draw_all(out: str | Path, also: Sequence[str | Path] = ()) -> dict[str, Path
     Args:
         out: the folder of an experiment, with a folder for each setting.
         also: folders of other experiments of the same system, for example of another network.
+        levels: losses that ``train_loss`` marks, by setting and name (`loss_by_epoch`).
 
     Returns:
         The paths by figure name (``training`` and ``<setting>/training`` among them).
@@ -49,15 +65,20 @@ def draw_all(out: str | Path, also: Sequence[str | Path] = ()) -> dict[str, Path
         ValueError: there is nothing to draw at all.
     """
     out = Path(out)
-    results = [
-        row for folder in dict.fromkeys((out, *map(Path, also))) for row in scan_results(folder)
-    ]
+    folders = {folder: scan_results(folder) for folder in dict.fromkeys((out, *map(Path, also)))}
+    results = [row for rows in folders.values() for row in rows]
     drawn: dict[str, Paths] = {}
     systems = {row.system for row in results}
     for system in sorted(systems):
         rows = [row for row in results if row.system == system]
         _draw_system(drawn, system, rows, out / "figs", f"_{system}" if len(systems) > 1 else "")
-    _draw_training(drawn, out)
+    streams = scan_metrics(out)
+    networks = {row.setting: row_parts(row)[0] for row in folders[out]}
+    _draw_training(drawn, out, streams, networks)
+    for system, own in TRAINED.items():
+        named = {row.setting for row in folders[out] if row.system == system}
+        part = {name: records for name, records in streams.items() if name in named}
+        _draw_losses(drawn, own, out, part, levels or {})
     if not drawn:
         raise NothingToDrawError(f"{out}: no results to draw; run an experiment first")
     return drawn
@@ -78,18 +99,38 @@ def _draw_system(
             _try(drawn, name + suffix, draw, rows, folder)
 
 
-def _draw_training(drawn: dict[str, Paths], out: Path) -> None:
+def _draw_training(
+    drawn: dict[str, Paths], out: Path, streams: Streams, networks: Mapping[str, str]
+) -> None:
     """Draw the training of every network, and of each setting alone."""
-    streams = scan_metrics(out)
-    draw = functools.partial(curves.training, phases=scan_phases(out))
-    networks = sorted({setting_parts(setting)[0] for setting in streams})
-    for network in networks:
-        part = {name: one for name, one in streams.items() if setting_parts(name)[0] == network}
-        key = f"training_{network}" if len(networks) > 1 and network else "training"
+    draw = functools.partial(learning_curves.training, phases=scan_phases(out))
+    groups: dict[str, dict[str, learning_curves.Records]] = {}
+    for setting, records in streams.items():
+        network = networks.get(setting, setting_parts(setting)[0])
+        groups.setdefault(network, {})[setting] = records
+    for network, part in sorted(groups.items()):
+        key = f"training_{network}" if len(groups) > 1 and network else "training"
         _try(drawn, key, draw, part, out / "figs")
     for setting, records in streams.items():
         own = out / setting / "figs"
         _try(drawn, f"{setting}/training", draw, {setting: records}, own)
+
+
+def _draw_losses(
+    drawn: dict[str, Paths],
+    own: Mapping[str, Callable[..., Paths]],
+    out: Path,
+    streams: Streams,
+    levels: Mapping[str, Mapping[str, float]],
+) -> None:
+    """Draw what a system has of its own, of all its settings together and of each alone."""
+    parts: dict[str, Streams] = {"": streams} if streams else {}
+    parts |= {f"{setting}/": {setting: records} for setting, records in streams.items()}
+    for where, part in parts.items():
+        marked = {level: value for name in part for level, value in levels.get(name, {}).items()}
+        for name, draw in own.items():
+            given = functools.partial(draw, levels=marked) if name == "train_loss" else draw
+            _try(drawn, where + name, given, part, out / where / "figs")
 
 
 def _try(

@@ -13,10 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from jaxsnn.report import write_bytes
 
@@ -40,6 +42,9 @@ class Series(NamedTuple):
     name: str
     values: Sequence[float | None]
     style: int = 0
+
+
+MOST_MARKS = 20  # more marks than this on one line would cover it
 
 
 def new_figure(
@@ -202,6 +207,20 @@ def zoom(ax: Axes, values: Sequence[float], low: float = 0.0, high: float = 100.
     bottom = max(low, math.floor(round((min(values) - spread / 2) / step, 6)) * step)
     ax.set_ylim(bottom, min(max(values) + 0.35 * spread, high + 0.35 * spread))
     return f"The y axis starts at {bottom:g}, not at {low:g}." if bottom > low else ""
+
+
+def marks(points: int, logarithmic: bool = False) -> list[int]:
+    """Indices of the points to mark, evenly spaced on their axis."""
+    if logarithmic:
+        return np.unique(np.geomspace(1, points, MOST_MARKS).astype(int) - 1).tolist()
+    return list(range(0, points, -(-points // MOST_MARKS)))
+
+
+def plain_numbers(axis: Axis) -> None:
+    """Tick a logarithmic axis at 1, 2 and 5."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def save(figure: Figure, folder: str | Path, name: str) -> tuple[Path, Path]:

@@ -9,6 +9,7 @@ from typing import Any
 from jaxsnn.report import Results, natural_key
 
 _COUNT_NAMES = {1: "Single", 2: "Two", 4: "Four", 8: "Eight"}
+_FREELY_NAMED = ("surrogate_csnn",)  # systems whose settings may have any name and name no k
 
 
 class NothingToDrawError(ValueError):
@@ -34,7 +35,7 @@ def network(row: Results) -> str:
         >>> network(Results(experiment="cifar10_cnn1", **known))
         'cnn1'
     """
-    return setting_parts(row.setting)[0] or row.experiment.partition("_")[2] or row.experiment
+    return row_parts(row)[0] or row.experiment.partition("_")[2] or row.experiment
 
 
 def network_title(row: Results) -> str:
@@ -62,6 +63,24 @@ def by_network(results: Sequence[Results]) -> dict[str, list[Results]]:
         key = f"{name}_{row.dataset}" if len(sets[name]) > 1 else name
         found.setdefault(key, []).append(row)
     return found
+
+
+def row_parts(row: Results) -> tuple[str, str]:
+    """`setting_parts` of a result; a name that the user has chosen freely is not split.
+
+    Examples:
+        >>> known = {"dataset": "mnist", "experiment": "mnist_x", "setting": "long_k1"}
+        >>> row_parts(Results(system="negative_spikes", **known))
+        ('long', 'k1')
+        >>> row_parts(Results(system="surrogate_csnn", **known))
+        ('', 'long_k1')
+    """
+    return ("", row.setting) if row.system in _FREELY_NAMED else setting_parts(row.setting)
+
+
+def precision_bits(row: Results) -> int | None:
+    """Fractional bits `k` of a result; None if its setting names none or is named freely."""
+    return None if row.system in _FREELY_NAMED else fractional_bits(row.setting)
 
 
 def fractional_bits(setting: str) -> int | None:
@@ -128,6 +147,8 @@ def precision_name(row: Results) -> str:
         >>> precision_name(Results(setting="lenet_k1", **known))
         'k = 1'
     """
+    if row.system in _FREELY_NAMED:
+        return row.setting
     return re.sub(r"^k(\d+)_?", r"k = \1 ", setting_parts(row.setting)[1]).strip()
 
 
@@ -201,7 +222,7 @@ def paper_over_time(group: Sequence[Results]) -> str:
     parts: list[str] = []
     for row in sorted(group, key=drawing_order):
         paper, full = row.paper or {}, is_full_precision(row)
-        value = paper.get("float_ann_accuracy" if full else "snn_accuracy")
+        value = paper.get("float_ann_accuracy" if full else "snn_accuracy", paper.get("accuracy"))
         step = paper.get("accuracy_settled_step")
         if value is not None:
             name = "full precision" if full else precision_name(row)

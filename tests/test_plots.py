@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from PIL import Image
 
-from jaxsnn import bars, curves, figures, plots, report, selection
+from jaxsnn import bars, curves, figures, learning_curves, plots, report, selection
 from jaxsnn.report import Results
 from jaxsnn.selection import display_name, having, is_full_precision, threshold_units
 
@@ -177,7 +177,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
         seen.append(figure)
         return folder / f"{name}.png", folder / f"{name}.svg"
 
-    for module in (bars, curves):
+    for module in (bars, curves, learning_curves):
         monkeypatch.setattr(module, "save", keep)
     return seen
 
@@ -320,7 +320,7 @@ def test_noise_has_a_dot_per_seed_and_a_line_of_means(tmp_path: Path, drawn: lis
 
 
 def test_training_draws_both_parts_of_every_setting(tmp_path: Path, drawn: list[Figure]):
-    curves.training({"k1B2": EPOCHS, "empty": [{"step": 1}]}, tmp_path)
+    learning_curves.training({"k1B2": EPOCHS, "empty": [{"step": 1}]}, tmp_path)
     loss, accuracy = drawn[0].axes
     assert [list(line.get_ydata()) for line in loss.get_lines()] == [
         pytest.approx([0.5, 0.25, 0.5 / 3]),
@@ -336,14 +336,14 @@ def test_training_draws_both_parts_of_every_setting(tmp_path: Path, drawn: list[
 
 def test_training_without_validation_and_with_one_epoch(tmp_path: Path, drawn: list[Figure]):
     record = EPOCHS[0] | {"validation_loss": None, "validation_accuracy": None, "train_loss": 0.0}
-    curves.training({"k1B2": [record]}, tmp_path)
+    learning_curves.training({"k1B2": [record]}, tmp_path)
     drawn[0].draw_without_rendering()
     assert len(drawn[0].axes[0].get_lines()) == 1
 
 
 def test_training_without_epochs_is_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="no record with an epoch"):
-        curves.training({"k1B2": [{"step": 1}]}, tmp_path)
+        learning_curves.training({"k1B2": [{"step": 1}]}, tmp_path)
 
 
 def test_layers_show_rate_and_shares(tmp_path: Path, drawn: list[Figure]):
@@ -597,18 +597,18 @@ def test_noise_says_which_noise_it_is(tmp_path: Path, drawn: list[Figure]):
 
 def test_training_shows_where_a_phase_begins(tmp_path: Path, drawn: list[Figure]):
     streams = {"k1": EPOCHS, "k2": EPOCHS}
-    curves.training(streams, tmp_path, "training", {"k1": [2], "k0": [1]})
+    learning_curves.training(streams, tmp_path, "training", {"k1": [2], "k0": [1]})
     for ax in drawn[0].axes:
         (line,) = (line for line in ax.get_lines() if line.get_linestyle() == ":")
         assert list(line.get_xdata()) == [2.5, 2.5]
     assert "next phase of training" in texts(drawn[0])
-    curves.training(streams, tmp_path)
+    learning_curves.training(streams, tmp_path)
     assert "phase" not in texts(drawn[1])
 
 
 def test_marks_of_a_long_training_do_not_cover_the_line(tmp_path: Path, drawn: list[Figure]):
     records = [EPOCHS[0] | {"epoch": epoch} for epoch in range(1, 201)]
-    curves.training({"k1": records}, tmp_path)
+    learning_curves.training({"k1": records}, tmp_path)
     loss = drawn[0].axes[0]
     for line in loss.get_lines():
         assert list(line.get_xdata()) == list(range(1, 201))
@@ -710,3 +710,209 @@ def test_saving_leaves_pyplot_alone(tmp_path: Path):
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "False"
+
+
+# Losses and test accuracies of the original on static MNIST (spec, section 4.6): epochs 0, 1, 19.
+LOSSES, TESTED = [1.6738, 1.4948, 1.4671], [0.9672, 0.9817, 0.9912]
+
+
+def direct(name: str, **changes: Any) -> Results:
+    """Results of a directly trained network; `name` is whatever the user called it."""
+    rising = [0.1, 0.5, 0.9, 0.98, 0.99]
+    layers = [
+        {**(FOUR.layers or [])[0], "name": layer, "neurons": neurons, "saturated": None}
+        for layer, neurons in (("lif1", 1728), ("lif2", 1024), ("readout", 10))
+    ]
+    given: dict[str, Any] = {
+        "experiment": "nmnist_csnn",
+        "system": "surrogate_csnn",
+        "dataset": "mnist",
+        "setting": name,
+        "snn_accuracy": 0.99,
+        "accuracy_per_step": rising,
+        "steps": len(rising),
+        "spikes_per_image": 9000.0,
+        "spikes_per_neuron": 3.3,
+        "sops_per_image": 2e7,
+        "layers": layers,
+        "paper": {"accuracy": 0.9912},
+    }
+    return Results(**(given | changes))
+
+
+def epochs_of(**tested: Any) -> list[dict[str, Any]]:
+    """Records of three epochs; `tested` overrides fields of all of them."""
+    return [
+        EPOCHS[0] | {"epoch": number, "train_loss": loss, "validation_accuracy": accuracy} | tested
+        for number, loss, accuracy in zip((1, 2, 3), LOSSES, TESTED, strict=True)
+    ]
+
+
+def values(figure: Figure) -> list[list[float]]:
+    """Values of every line with points, in drawing order."""
+    found = [np.asarray(line.get_ydata()).tolist() for line in figure.axes[0].get_lines()]
+    return [line for line in found if line]
+
+
+def test_training_loss_by_epoch(tmp_path: Path, drawn: list[Figure]):
+    short = [EPOCHS[0] | {"train_loss": 2.0}, EPOCHS[1] | {"train_loss": None}]
+    learning_curves.loss_by_epoch({"static": epochs_of(), "b": short, "c": [{"step": 1}]}, tmp_path)
+    ax = drawn[0].axes[0]
+    assert lines_of(drawn[0], 0) == {"b": [2.0], "static": pytest.approx(LOSSES)}
+    assert [list(line.get_xdata()) for line in ax.get_lines()] == [[1], [1, 2, 3]]
+    assert ax.get_xlabel() == "epoch"
+    assert ax.get_ylabel() == "training loss"
+    assert "output" not in texts(drawn[0])
+
+
+def test_losses_of_ideal_and_silent_outputs_are_drawn_on_demand(
+    tmp_path: Path, drawn: list[Figure]
+):
+    levels = learning_curves.rate_loss_levels(10)
+    assert levels == {  # spec, section 4.4
+        "ideal output": pytest.approx(1.461150, abs=1e-6),
+        "silent output": pytest.approx(2.302585, abs=1e-6),
+    }
+    learning_curves.loss_by_epoch({"static": epochs_of()}, tmp_path, levels=levels)
+    found = lines_of(drawn[0], 0)
+    assert found["ideal output"] == pytest.approx([1.461150] * 2, abs=1e-6)
+    assert found["silent output"] == pytest.approx([2.302585] * 2, abs=1e-6)
+    bottom, top = drawn[0].axes[0].get_ylim()
+    assert bottom < 1.4611
+    assert top > 2.3026
+
+
+def test_accuracy_by_epoch_draws_validation_alone(tmp_path: Path, drawn: list[Figure]):
+    learning_curves.accuracy_by_epoch({"static": epochs_of(test_accuracy=None)}, tmp_path)
+    assert values(drawn[0]) == [pytest.approx([96.72, 98.17, 99.12])]
+    written = texts(drawn[0])
+    assert "Solid: validation images." in written
+    assert "test" not in written
+    assert drawn[0].axes[0].get_xlabel() == "epoch"
+    assert "starts at" in written
+
+
+def test_accuracy_by_epoch_says_that_test_accuracy_chose_nothing(
+    tmp_path: Path, drawn: list[Figure]
+):
+    records = epochs_of()
+    records[1]["test_accuracy"], records[2]["test_accuracy"] = 0.97, 0.98
+    learning_curves.accuracy_by_epoch({"static": records, "b": epochs_of()}, tmp_path)
+    solid, other, dashed = (line for line in drawn[0].axes[0].get_lines() if len(line.get_xdata()))
+    assert list(dashed.get_xdata()) == [2, 3]
+    assert list(dashed.get_ydata()) == pytest.approx([97.0, 98.0])
+    assert [solid.get_linestyle(), other.get_linestyle(), dashed.get_linestyle()] == [
+        "-",
+        "-",
+        "--",
+    ]
+    assert solid.get_color() != other.get_color() == dashed.get_color()
+    assert "test accuracy, never used for a choice" in texts(drawn[0])
+    bottom, top = drawn[0].axes[0].get_ylim()
+    assert bottom < 96.72
+    assert top > 99.12
+
+
+def test_accuracy_by_epoch_without_validation_images(tmp_path: Path, drawn: list[Figure]):
+    learning_curves.accuracy_by_epoch(
+        {"static": epochs_of(validation_accuracy=None, test_accuracy=0.5)}, tmp_path
+    )
+    assert values(drawn[0]) == [[50.0] * 3]
+    assert "validation" not in texts(drawn[0])
+    assert "never used for a choice" in texts(drawn[0])
+
+
+@pytest.mark.parametrize(
+    ("draw", "missing"),
+    [
+        (learning_curves.loss_by_epoch, {"train_loss": None}),
+        (learning_curves.accuracy_by_epoch, {"validation_accuracy": None}),
+        (learning_curves.accuracy_by_epoch, {"validation_accuracy": None, "test_accuracy": None}),
+    ],
+)
+def test_epochs_without_the_quantity_are_refused(
+    tmp_path: Path, draw: Any, missing: dict[str, None]
+):
+    for streams in ({"static": epochs_of(**missing)}, {"static": [{"step": 1}]}, {}):
+        with pytest.raises(selection.NothingToDrawError, match="no record with an epoch and"):
+            draw(streams, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_accuracy_over_time_of_freely_named_settings(tmp_path: Path, drawn: list[Figure]):
+    rows = [direct("static"), direct("lr_k2", snn_accuracy=0.98, accuracy_settled_step=4)]
+    curves.accuracy_over_time(rows, tmp_path)
+    whole, close = drawn[0].axes
+    found = lines_of(drawn[0], 0)
+    assert found == {name: pytest.approx([10, 50, 90, 98, 99]) for name in ("lr_k2", "static")}
+    named = [text.get_text() for text in whole.get_legend().get_texts()]
+    assert named == ["lr_k2: 99.00 %, settles at step 4", "static: 99.00 %"]
+    first, second = (line for line in close.get_lines() if len(line.get_xdata()) > 1)
+    assert first.get_color() != second.get_color()
+    assert first.get_linestyle() != second.get_linestyle()
+    written = texts(drawn[0])
+    assert "Accuracy against time: CSNN on mnist" in written
+    assert "Paper, CSNN: lr_k2: 99.12 %; static: 99.12 %." in written
+    assert "Large open mark" in written
+    curves.accuracy_over_time(rows[:1], tmp_path)
+    assert "settle" not in texts(drawn[1])
+    assert "open mark" not in texts(drawn[1])
+
+
+def test_energy_without_an_ann_draws_the_snn_alone(tmp_path: Path, drawn: list[Figure]):
+    line = {"snn": 5e6, "ann": None, "encoder": 1e6, "break_even_rate": None}
+    ledger = {"convention": line, "integer": line, "words": line}
+    bars.energy([direct("static", energy_pj_per_image=ledger)], tmp_path)
+    assert [heights(drawn[0], panel) for panel in range(3)] == [{"SNN": [5.0]}] * 3
+    written = texts(drawn[0])
+    assert "rate 3.30" in written
+    assert "limit" not in written
+
+
+def test_draw_all_of_a_directly_trained_network(tmp_path: Path, drawn: list[Figure]):
+    out = write_all(tmp_path, [direct("static"), direct("lr_k2")])
+    for record in epochs_of(test_accuracy=0.9):
+        report.append_jsonl(out / "static" / "metrics.jsonl", record)
+        report.append_jsonl(out / "lr_k2" / "metrics.jsonl", record)
+        report.append_jsonl(out / "unfinished" / "metrics.jsonl", record)
+    levels = {"static": {"ideal output": 1.46}}
+    found = figures.draw_all(out, levels=levels)
+    trained = {"train_loss", "test_acc"}
+    assert set(found) == {
+        *("accuracy", "layers", "training"),
+        *trained,
+        *(f"{name}/{key}" for name in ("static", "lr_k2") for key in ("training", *trained)),
+        "unfinished/training",
+    }
+    assert found["static/train_loss"][0] == out / "static" / "figs" / "train_loss.png"
+    assert found["test_acc"][1] == out / "figs" / "test_acc.svg"
+    by_name = dict(zip(found, drawn, strict=True))
+    assert list(lines_of(by_name["train_loss"], 0)) == ["lr_k2", "static", "ideal output"]
+    assert list(lines_of(by_name["lr_k2/train_loss"], 0)) == ["lr_k2"]
+    assert list(lines_of(by_name["static/train_loss"], 0)) == ["static", "ideal output"]
+    assert values(by_name["static/test_acc"])[1] == pytest.approx([90.0] * 3)
+
+
+@pytest.mark.usefixtures("drawn")
+def test_draw_all_sets_static_images_beside_events(tmp_path: Path):
+    write_all(tmp_path, [direct("static"), direct("spike", dataset="nmnist")])
+    found = figures.draw_all(tmp_path)
+    assert {"accuracy", "accuracy_csnn_mnist", "accuracy_csnn_nmnist"} <= set(found)
+    assert not {"train_loss", "test_acc"} & set(found)
+
+
+def test_figures_of_a_directly_trained_network_are_whole(tmp_path: Path):
+    streams = {"static": epochs_of(test_accuracy=0.9)}
+    assert_whole(learning_curves.loss_by_epoch(streams, tmp_path / "loss"))
+    assert_whole(learning_curves.accuracy_by_epoch(streams, tmp_path / "accuracy"))
+    assert_whole(curves.accuracy_over_time([direct("static")], tmp_path / "time"))
+
+
+def test_other_systems_have_the_shared_training_curves_alone(tmp_path: Path, drawn: list[Figure]):
+    write_all(tmp_path, [FOUR])
+    for record in EPOCHS:
+        report.append_jsonl(tmp_path / "k1B2" / "metrics.jsonl", record)
+    found = figures.draw_all(tmp_path)
+    assert {"training", "k1B2/training"} <= set(found)
+    assert not [name for name in found if name.endswith(("train_loss", "test_acc"))]
+    assert len(drawn) == len(found)
