@@ -32,7 +32,7 @@ from jaxsnn import (
     train,
     zoo,
 )
-from jaxsnn.classify import adam, classification
+from jaxsnn.classify import classification
 from jaxsnn.convert import float_ends
 from jaxsnn.environment import environment
 
@@ -196,7 +196,7 @@ def trained(net: Net, dataset: data.Dataset, epochs: int, weights: str = "") -> 
     if weights:
         return load_params(weights, net.arch)
     images, labels = dataset.train_images, dataset.train_labels
-    optimiser, _ = adam(1e-3, "constant", 1)
+    optimiser = optax.adam(1e-3)
     options = Options(epochs=epochs, batch_size=min(BATCH, len(images)))
     state, _ = train(task_of(net), optimiser, (images, labels, None, None), options, progress=False)
     return state.variables

@@ -23,17 +23,17 @@ from typing import Any
 import common
 import jax
 import numpy as np
+import optax
 
 from jaxsnn import Net, Options, data, plan, train
 from jaxsnn.arch import Site
-from jaxsnn.classify import adam
 
 FORMATS = ("contiguous", "channels_last")
 
 
 def ours(net: Net, dataset: data.Dataset) -> Callable[[], float]:
     """One epoch of `jaxsnn.train`, in the seconds that it reports of itself."""
-    task, (optimiser, _) = common.task_of(net), adam(1e-3, "constant", 1)
+    task, optimiser = common.task_of(net), optax.adam(1e-3)
     examples = (dataset.train_images, dataset.train_labels, None, None)
     options = Options(epochs=1, batch_size=common.BATCH)
 

@@ -3,7 +3,7 @@
 >>> import jax, numpy as np, jaxsnn
 >>> arch = jaxsnn.parse("8C3-P2-16", pool="conv", input_shape=(8, 8, 1))
 >>> activation = jaxsnn.hidden(jaxsnn.neurons.quantised_relu(k=1, bound=2))
->>> net = jaxsnn.Net(arch, activation, initialiser=jaxsnn.Initialiser(hidden=0.5))
+>>> net = jaxsnn.Net(arch, activation, initialiser=jaxsnn.CutNormal(hidden=0.5))
 >>> variables = jaxsnn.init_variables(net, jax.random.key(0))
 >>> snn = jaxsnn.convert(variables, arch, method="scatter", k=1, bound=2)
 >>> images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1), dtype=np.uint8)
@@ -26,7 +26,7 @@ from jaxsnn.net import Net, forward, init_variables, initial_state
 from jaxsnn.neurons import Neuron
 from jaxsnn.settle import settle
 from jaxsnn.simulate import Trace, simulate, unpack
-from jaxsnn.sitemap import Initialiser, SiteMap, hidden
+from jaxsnn.sitemap import CutNormal, FanInUniform, SiteMap, hidden
 from jaxsnn.spiking import Spiking, settled, with_leaf, with_unit_dropout
 from jaxsnn.store import load, load_params, save
 from jaxsnn.sweep import Sweep, sweep
@@ -37,9 +37,10 @@ __version__ = "0.1.0"
 __all__ = [
     "Arch",
     "Certificate",
+    "CutNormal",
     "Encoding",
     "Evaluation",
-    "Initialiser",
+    "FanInUniform",
     "Net",
     "Neuron",
     "Options",

@@ -1,7 +1,6 @@
-"""Networks as training tasks: cross entropy on the readout of one pass, and their optimiser."""
+"""Networks as training tasks: cross entropy on the readout of one pass."""
 
 import functools
-from collections.abc import Callable
 from typing import Any, cast
 
 import optax
@@ -37,7 +36,9 @@ def _classification(net: Net, preprocessing: Preprocessing) -> Task:
         /,
         *,
         axis_name: str | None,
+        steps: int | None = None,
     ) -> tuple[Array, tuple[Array, Any]]:
+        del steps  # one pass
         body = net.clone(axis_name=axis_name)
         units = preprocessing.train(images, key) if train else preprocessing.test(images)
         x = preprocessing.encoding.decode(units)[None]
@@ -53,25 +54,3 @@ def _classification(net: Net, preprocessing: Preprocessing) -> Task:
         return losses, (logits, rest)
 
     return Task(functools.partial(net_module.init_variables, net), loss)
-
-
-def adam(
-    learning_rate: float, schedule: str, steps: int
-) -> tuple[optax.GradientTransformation, Callable[[Any], Any]]:
-    """Adam (0.9, 0.999, 1e-8) without weight decay, and its schedule of the global step.
-
-    Args:
-        learning_rate: its highest value.
-        schedule: "constant" or "cosine" (to zero over ``steps``).
-        steps: number of updates.
-
-    Raises:
-        ValueError: an unknown schedule.
-    """
-    if schedule not in ("constant", "cosine"):
-        raise ValueError(f"schedule {schedule!r} is unknown; choose 'constant' or 'cosine'")
-    rates = {
-        "constant": optax.constant_schedule(learning_rate),
-        "cosine": optax.cosine_decay_schedule(learning_rate, max(steps, 1)),
-    }
-    return optax.adam(rates[schedule]), rates[schedule]

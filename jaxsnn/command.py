@@ -36,7 +36,7 @@ ALIASES: Mapping[str, str] = {
     "e": "evaluate",
 }
 """Other spellings of a flag. An entry holds where the class has the flag it points to, and not
-where the class has a flag of the alias's own name."""
+where the class has a flag of the alias's own name. A class may have more, in ``aliases``."""
 
 
 class Settings(Protocol):
@@ -108,8 +108,8 @@ def normalise(config_class: type, argv: Sequence[str]) -> list[str]:
     """Bring every accepted spelling of the flags into the one form that tyro takes.
 
     ``--a-b v``, ``--a_b=v``, ``a_b=v`` and aliases are the same; a boolean flag may stand alone or
-    be followed by true or false; several values stand apart or are joined by commas; a pair of
-    quotes around a value is dropped; of a flag given twice the last one holds.
+    be followed by true or false; several values stand apart or are joined by commas, in brackets or
+    not; a pair of quotes around a value is dropped; of a flag given twice the last one holds.
 
     Args:
         config_class: A dataclass, possibly with dataclasses as sections (``section.name``).
@@ -135,7 +135,7 @@ def normalise(config_class: type, argv: Sequence[str]) -> list[str]:
                 f"{word!r} belongs to no flag; write --name value or name=value, "
                 "and the stage before all flags"
             )
-        name = _resolve(match[2], kinds)
+        name = _resolve(match[2], kinds, getattr(config_class, "aliases", {}))
         given = None if match[3] is None else match[3][1:]
         chosen[name] = _values(word, kinds[name], given, words)
     return [word for name, values in chosen.items() for word in _emit(name, kinds[name], values)]
@@ -154,12 +154,12 @@ def _flags(config_class: type, prefix: str = "") -> dict[str, Any]:
     return flags
 
 
-def _resolve(spelling: str, kinds: Mapping[str, Any]) -> str:
-    name = spelling.replace("-", "_")
+def _resolve(spelling: str, kinds: Mapping[str, Any], own: Mapping[str, str]) -> str:
+    name, known = spelling.replace("-", "_"), {**ALIASES, **own}
     if name in kinds:
         return name
-    if ALIASES.get(name) in kinds:
-        return ALIASES[name]
+    if known.get(name) in kinds:
+        return known[name]
     raise ValueError(f"unknown flag {spelling!r}; {_nearest(name, kinds)}")
 
 
@@ -184,7 +184,9 @@ def _values(word: str, kind: Any, given: str | None, words: deque[str]) -> list[
     if not values:
         raise ValueError(f"{word} wants a value behind it, as in {word} VALUE")
     values = [_unquote(value) for value in values]
-    return [part for value in values for part in value.split(",") if part] if several else values
+    if not several:
+        return values
+    return [part for value in values for part in re.split(r"[\[\](), ]+", value) if part]
 
 
 def _switch(word: str, given: str | None, words: deque[str]) -> str:

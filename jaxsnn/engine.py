@@ -62,16 +62,24 @@ class Carry(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """The input: frames ``[T or 1, B, H, W, C]``, and an image's current ``[1, B, ...]``."""
+    """The input.
+
+    Attributes:
+        frames: ``[T or 1, B, H, W, C]``.
+        current: an image's ``[1, B, ...]``; None for frames.
+        lengths: steps of each example, int32 ``[B]``, after which nothing of it counts; None: all.
+    """
 
     frames: Array
     current: Array | None
+    lengths: Array | None = None
 
 
 def run(
     snn: Spiking,
     images: Array,
     keys: Array | None,
+    lengths: Array | None = None,
     *,
     steps: int,
     block: int,
@@ -84,7 +92,7 @@ def run(
     """
     blocks = -(-steps // block)
     limit = steps if steps % block else None
-    shown = show(snn, images, blocks * block)
+    shown = show(snn, images, blocks * block)._replace(lengths=lengths)
     first = start(snn, images.shape[encode_axis(snn)], keys, counts)
     end, stacked = proceed(snn, shown, block, limit, record, first, jnp.arange(blocks))
     readouts, counters, packed = jax.tree.map(lambda a: a[:steps], stacked)
@@ -156,10 +164,12 @@ def _advance(
 ) -> tuple[Carry, Any]:
     """One block of time: the carry, and what is stacked over blocks."""
     first = number * block
-    alive = jnp.ones(block, jnp.int32)
+    numbers, alive = first + jnp.arange(block), jnp.ones(block, jnp.int32)
     if limit is not None:
-        alive = (first + jnp.arange(block) < limit).astype(jnp.int32)
+        alive = (numbers < limit).astype(jnp.int32)
     gate = alive * encode.gates(snn.encoding.presentation, first, block)
+    if shown.lengths is not None:  # [K, B] from here on
+        alive = alive[:, None] * (numbers[:, None] < shown.lengths)
     out = _block(snn, shown, carry.state, first, gate)
     outs = {name: _masked(value, alive) for name, value in out.outs.items()}
     sums = tuple(
@@ -186,8 +196,8 @@ def _block(snn: Spiking, shown: Shown, state: Any, first: Array, gate: Array) ->
 
 
 def _along(steps: Array, value: Array) -> Array:
-    """``steps [K]`` shaped to multiply ``value [K or 1, B, ...]``."""
-    return steps.reshape(-1, *(1,) * (value.ndim - 1))
+    """``steps [K]`` or ``[K, B]`` shaped to multiply ``value [K or 1, B, ...]``."""
+    return steps.reshape(*steps.shape, *(1,) * (value.ndim - steps.ndim))
 
 
 def _spikes(snn: Spiking, name: str) -> tuple[int, int] | None:

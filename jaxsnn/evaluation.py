@@ -1,9 +1,10 @@
 """Evaluation of a data set in batches of one shape: predictions and exact totals, step by step."""
 
 import warnings
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sized
+from typing import Any, NamedTuple, Protocol
 
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpy.typing import NDArray
@@ -19,6 +20,18 @@ from jaxsnn.simulate import simulate
 from jaxsnn.spiking import Spiking
 
 Integers = NDArray[np.integer[Any]]
+
+
+class Streams(Protocol):
+    """A data set of frames: N examples, each with a time axis of its own."""
+
+    def __len__(self) -> int:
+        """N."""
+        ...
+
+    def batch(self, rows: NDArray[np.intp], steps: int) -> tuple[Array, Array]:
+        """Frames ``[T, B, H, W, C]`` of these examples, padded to ``steps``, and their lengths."""
+        ...
 
 
 class Evaluation(NamedTuple):
@@ -98,7 +111,7 @@ def batches(count: int, size: int, what: str = "") -> Iterator[tuple[NDArray[np.
 
 def evaluate(
     snn: Spiking,
-    images: Array | np.ndarray,
+    images: Array | np.ndarray | Streams,
     labels: Array | np.ndarray | None = None,
     *,
     steps: int = 1,
@@ -116,7 +129,8 @@ def evaluate(
 
     Args:
         snn: converted network.
-        images: ``[N, H, W, C]`` integers.
+        images: ``[N, H, W, C]`` integers; for a network that is shown frames a data set of them
+            (:class:`Streams`), whose examples count up to their own lengths.
         labels: ``[N]`` or None.
         steps: time steps; with ``settle`` the most.
         settle: end every batch with its first silent step (:func:`jaxsnn.settle`). T is then the
@@ -132,23 +146,32 @@ def evaluate(
         ValueError: no images, images and labels of different length, or a network that silence
             does not stop, with ``settle``.
     """
-    images = np.asarray(images)
-    check_stills(snn)
-    check_labels(images, labels)
+    examples = images if hasattr(images, "batch") else np.asarray(images)
+    check_presentation(snn, examples)
+    check_labels(examples, labels)
     found: list[tuple[Integers, Counters]] = []
-    for rows, real in batches(len(images), batch_size, progress):
-        batch, first = images[rows], int(rows[0])
+    for rows, real in batches(len(examples), batch_size, progress):
+        batch, lengths = _shown(examples, rows, steps)
         if settle:
             trace = run_until_silent(snn, batch, steps=steps, devices=devices)
         else:
             options: dict[str, Any] = {"steps": steps, "block": block, "devices": devices}
-            trace = simulate(snn, batch, key=key, first_image=first, **options)
+            options |= {"key": key, "first_image": int(rows[0]), "lengths": lengths}
+            trace = simulate(snn, batch, **options)
         found.append(_kept(trace, real))
     predictions, counters = _joined(found)
     evaluation = _totals(snn.arch, predictions, counters, labels)
     if not restless(snn):
         warn_unsettled(evaluation.unsettled, evaluation.steps)
     return evaluation
+
+
+def _shown(examples: Any, rows: NDArray[np.intp], steps: int) -> tuple[Any, Array | None]:
+    """The images of a batch, or its frames and lengths."""
+    if isinstance(examples, np.ndarray):
+        return examples[rows], None
+    frames, lengths = examples.batch(rows, steps)
+    return frames, jnp.minimum(lengths, steps)
 
 
 def _kept(trace: Trace, real: int) -> tuple[Integers, Counters]:
@@ -228,6 +251,18 @@ def warn_unsettled(unsettled: np.ndarray, steps: int) -> None:
         )
 
 
+def check_presentation(snn: Spiking, examples: Any) -> None:
+    """Refuse images for a network that is shown frames, and frames for one that is not.
+
+    Raises:
+        ValueError: naming what is wanted.
+    """
+    if isinstance(examples, np.ndarray):
+        check_stills(snn)
+    elif snn.encoding.presentation != "frames":
+        raise ValueError(f"the network is shown {snn.encoding.presentation!r} images, not frames")
+
+
 def check_stills(snn: Spiking) -> None:
     """Refuse networks whose input has its time axis in front of the images' axis.
 
@@ -235,10 +270,13 @@ def check_stills(snn: Spiking) -> None:
         ValueError: the encoding streams frames.
     """
     if snn.encoding.presentation == "frames":
-        raise ValueError("a data set of frames has no image axis in front; stream it by simulate()")
+        raise ValueError(
+            "this network is shown frames, whose time axis comes first; give evaluate() a data set "
+            "with batch() (jaxsnn.evaluation.Streams), or stream one batch by simulate()"
+        )
 
 
-def check_labels(images: np.ndarray, labels: Array | np.ndarray | None) -> None:
+def check_labels(images: Sized, labels: Array | np.ndarray | None) -> None:
     """Refuse an empty data set, and labels that do not belong to it.
 
     Raises:

@@ -16,7 +16,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxsnn.convolution import convolution, direct, row_products, tiled, unless_silent
+from jaxsnn.convolution import (
+    convolution,
+    direct,
+    patches,
+    row_products,
+    tiled,
+    unless_silent,
+)
 from jaxsnn.shapes import AvgPool, Site
 
 Accumulator = Literal["float32", "int32"]
@@ -25,7 +32,12 @@ WIDE_CHANNELS = 64  # from here on bfloat16 and int8 beat float32 on a CPU (meas
 
 
 def synapse(
-    x: Array, kernel: Array | None, site: Site, accumulator: Accumulator, skip_silent: bool = False
+    x: Array,
+    kernel: Array | None,
+    site: Site,
+    accumulator: Accumulator,
+    skip_silent: bool = False,
+    in_loop: bool = False,
 ) -> Array:
     """The drive that ``x`` causes at ``site``, without bias, norm or neuron.
 
@@ -37,6 +49,7 @@ def synapse(
         accumulator: for integer operands, what holds every possible sum: "float32" below 2^24,
             "int32" below 2^31 (conversion computes the bound).
         skip_silent: spend nothing on integers that are zero throughout; the same result.
+        in_loop: the gradient is taken inside a loop (floats only).
 
     Returns:
         ``[N, *site.drive_shape]``; int32 if both operands are integers, else float32. The average
@@ -45,7 +58,7 @@ def synapse(
     if kernel is None:
         return _average_pool(x, site)
     if not (_is_integer(x) and (_is_integer(kernel) or kernel.dtype == jnp.bfloat16)):
-        return _linear(x.astype(jnp.float32), kernel.astype(jnp.float32), site, skip_silent=False)
+        return _product(x.astype(jnp.float32), kernel.astype(jnp.float32), site, in_loop)
     compute = _compute_dtype(x.dtype, kernel, site, accumulator)
     drive = _linear(x, kernel.astype(compute), site, skip_silent)
     return drive.astype(jnp.int32)
@@ -90,16 +103,18 @@ def _linear(x: Array, kernel: Array, site: Site, skip_silent: bool) -> Array:
     """Convolution or dense product in the kernel's dtype; integers sum in int32, others float32."""
     if kernel.dtype == jnp.bfloat16:
         return row_products(x, kernel, site.strides, site.padding, skip_silent)
-    product = functools.partial(_product, kernel=kernel, site=site)
+    product = functools.partial(_product, kernel=kernel, site=site, in_loop=False)
     return (unless_silent(product) if skip_silent else product)(x)
 
 
-def _product(x: Array, kernel: Array, site: Site) -> Array:
+def _product(x: Array, kernel: Array, site: Site, in_loop: bool) -> Array:
     x, sums = x.astype(kernel.dtype), jnp.int32 if _is_integer(kernel) else kernel.dtype
     if site.kind == "dense":
         x = x.reshape(x.shape[0], -1)
         return jnp.matmul(x, kernel, preferred_element_type=sums, precision="highest")
     if jax.default_backend() == "cpu" and not _is_integer(kernel):
+        if in_loop:
+            return patches(x, kernel, site.strides, site.padding)
         if min(kernel.shape[-2:]) >= WIDE_CHANNELS and _windows_are_tiles(site):
             return tiled(x, kernel)
         return convolution(x, kernel, site.strides, site.padding)

@@ -24,9 +24,10 @@ from jax.core import Tracer
 from jaxsnn import arch as arch_module
 from jaxsnn import lowering, quant
 from jaxsnn.arch import Arch, Site
+from jaxsnn.convolution import max_pool
 from jaxsnn.lowering import Accumulator
 from jaxsnn.neurons import Leaves, Neuron, State
-from jaxsnn.sitemap import Initialiser, SiteMap
+from jaxsnn.sitemap import CutNormal, Initialiser, SiteMap
 
 Variables = Mapping[str, Any]
 NORM_EPSILON = 1e-5
@@ -57,6 +58,7 @@ class Net(nn.Module):
         accumulators: site -> what holds the integer sums of a folded tree.
         skip_silent: spend nothing on synapses without a spike (folded trees only; same result).
         axis_name: mapped axis over which batch statistics are averaged (data parallel training).
+        in_loop: gradients are taken inside a loop, as over micro-batches (another lowering).
         initialiser: where weights start.
     """
 
@@ -67,7 +69,8 @@ class Net(nn.Module):
     accumulators: SiteMap[Accumulator] = SiteMap("float32")
     skip_silent: bool = False
     axis_name: str | None = None
-    initialiser: Initialiser = Initialiser()
+    in_loop: bool = False
+    initialiser: Initialiser = CutNormal()
 
     @nn.compact
     def __call__(
@@ -76,6 +79,7 @@ class Net(nn.Module):
         state: Mapping[str, State],
         *,
         train: bool = False,
+        steps: int = 1,
         gate: Array | None = None,
         stem: Array | None = None,
         forced: Mapping[str, Array] | None = None,
@@ -86,20 +90,29 @@ class Net(nn.Module):
             x: images ``[K, B, H, W, C]``; ignored where ``stem`` is given.
             state: neuron states, from :func:`initial_state`.
             train: use and update batch statistics.
+            steps: K for an image ``[1, B, ...]`` that is held: its current is computed once.
             gate: ``[K]``, multiplies every bias (a bias is drive); None is all ones.
             stem: ``[K, B, ...]``, the first synapse's current if it is known already.
             forced: site -> ``[K, B, ...]`` values that later sites see instead of that site's own
                 output, which is still returned in ``outs`` (layer-wise comparison and fine-tuning).
 
         Raises:
-            ValueError: ``x`` does not have the architecture's input shape.
+            ValueError: ``x`` does not have the architecture's input shape, or it is held although
+                it has several steps or biases are gated step by step.
         """
         check_images(x, self.arch)
+        given = x if stem is None else stem
+        if steps > 1 and (given.shape[0] != 1 or gate is not None):
+            raise ValueError(
+                f"steps={steps} holds one image [1, B, ...] under all biases; {given.shape[0]} "
+                "steps are given, or a gate: leave steps out"
+            )
         values: dict[str, Array] = {"input": x}
         after, outs, readouts = dict(state), {}, []
         for site in arch_module.plan(self.arch):
             current = stem if site.source == "input" else None
-            after[site.name], out = self._site(site)(values, current, state[site.name], train, gate)
+            module, own = self._site(site), state[site.name]
+            after[site.name], out = module(values, current, own, train, steps, gate)
             outs[site.name] = out
             values[site.name] = (forced or {}).get(site.name, out)
             if site.role in ("exit", "readout"):
@@ -115,6 +128,7 @@ class Net(nn.Module):
             self.folded,
             self.skip_silent and site.source != "input",
             self.axis_name,
+            self.in_loop,
             self.initialiser,
             name=site.name,
         )
@@ -130,6 +144,7 @@ class _SiteModule(nn.Module):
     folded: bool
     skip_silent: bool
     axis_name: str | None
+    in_loop: bool
     initialiser: Initialiser
 
     @nn.compact
@@ -139,28 +154,30 @@ class _SiteModule(nn.Module):
         current: Array | None,
         state: State,
         train: bool,
+        steps: int,
         gate: Array | None,
     ) -> tuple[State, Array]:
         site, x = self.site, values[self.site.source]
-        steps = x.shape[0] if current is None else current.shape[0]
+        given = x.shape[0] if current is None else current.shape[0]
         drive = self._current(x) if current is None else _merge(current)
         if self._has_bias():
-            drive = drive + self._bias(drive, steps, gate)
+            drive = drive + self._bias(drive, given, gate)
         if site.norm and not self.folded:
             drive = self._norm(drive, train)
         if site.shortcut:
             drive = drive + self._shortcut(values[site.shortcut], drive.dtype)
         pool = getattr(site.spec, "max_pool", 0)
         if pool:
-            drive = nn.max_pool(drive, (pool, pool), (pool, pool))
-        return self._fire(state, drive.reshape(steps, -1, *site.out_shape))
+            drive = cast("Array", max_pool(drive, pool))
+        return self._fire(state, drive.reshape(given, -1, *site.out_shape), max(given, steps))
 
     def _current(self, x: Array) -> Array:
         kernel = None
         if self.site.kernel_shape:
             init = self.initialiser.kernel(self.site)
             kernel = _quantised(self.param("kernel", init, self.site.kernel_shape), self.quantiser)
-        return lowering.synapse(_merge(x), kernel, self.site, self.accumulator, self.skip_silent)
+        how = (self.accumulator, self.skip_silent, self.in_loop)
+        return lowering.synapse(_merge(x), kernel, self.site, *how)
 
     def _norm(self, drive: Array, train: bool) -> Array:
         return nn.BatchNorm(
@@ -177,7 +194,7 @@ class _SiteModule(nn.Module):
         return self.site.bias or (self.folded and self.has_variable("params", "bias"))
 
     def _bias(self, drive: Array, steps: int, gate: Array | None) -> Array:
-        bias = self.param("bias", nn.initializers.zeros, drive.shape[-1:])
+        bias = self.param("bias", self.initialiser.bias(self.site), drive.shape[-1:])
         if gate is None:
             return bias
         per_image = jnp.repeat(gate.astype(bias.dtype), drive.shape[0] // steps)
@@ -190,15 +207,21 @@ class _SiteModule(nn.Module):
             value = value * self.get_variable("params", "shortcut_gain")
         return value
 
-    def _fire(self, state: State, drive: Array) -> tuple[State, Array]:
-        """Run the neuron over the block: drive ``[K, B, ...]``."""
+    def _fire(self, state: State, drive: Array, steps: int) -> tuple[State, Array]:
+        """Run the neuron over the block: drive ``[K, B, ...]``, or ``[1, B, ...]`` held."""
         neuron, leaves = self.neuron, self._leaves()
         if neuron.stateless:
             return neuron.step(leaves, state, drive)
-        if drive.shape[0] == 1:
+        if steps == 1:
             state, out = neuron.step(leaves, state, drive[0])
             return state, out[None]
-        return jax.lax.scan(lambda carry, x: neuron.step(leaves, carry, x), state, drive)
+        if drive.shape[0] == steps:
+            return jax.lax.scan(lambda carry, x: neuron.step(leaves, carry, x), state, drive)
+
+        def held(carry: State, _: None) -> tuple[State, Array]:
+            return neuron.step(leaves, carry, drive[0])
+
+        return jax.lax.scan(held, state, None, length=steps)
 
     def _leaves(self) -> Leaves:
         channels = self.site.drive_shape[-1]
@@ -240,7 +263,8 @@ def stem(net: Net, variables: Variables, images: Array) -> Array:
     check_images(images, net.arch)
     site = arch_module.plan(net.arch)[0]
     kernel = _quantised(variables["params"][site.name]["kernel"], net.weights.at(site))
-    return lowering.synapse(images, kernel, site, net.accumulators.at(site))
+    held = net.accumulators.at(site)
+    return lowering.synapse(images, kernel, site, held, in_loop=net.in_loop)
 
 
 def prepared(net: Net, variables: Variables) -> dict[str, Any]:
@@ -323,8 +347,9 @@ def apply(
 
 
 def apply_training(
-    net: Net, variables: Variables, x: Array, state: Mapping[str, State]
+    net: Net, variables: Variables, x: Array, state: Mapping[str, State], **options: Any
 ) -> tuple[Out, dict[str, Any]]:
     """One block with batch statistics, and the updated ``{"batch_stats": ...}``."""
-    found = net.apply(cast("Any", variables), x, state, train=True, mutable=["batch_stats"])
+    options |= {"train": True, "mutable": ["batch_stats"]}
+    found = net.apply(cast("Any", variables), x, state, **options)
     return cast("tuple[Out, dict[str, Any]]", found)

@@ -22,6 +22,9 @@ class Options:
         checkpoint_seconds: a checkpoint at least so often; there is one after every epoch anyway.
         steps_per_call: updates per compiled call; None leaves it to the backend.
         devices: local devices that share each batch.
+        micro_batch: examples whose gradient a device computes at once; gradients of the micro-
+            batches of a batch are accumulated, which changes the sums' order and nothing else
+            (batch statistics, where a network has them, are those of a micro-batch). None: all.
     """
 
     epochs: int
@@ -32,21 +35,29 @@ class Options:
     checkpoint_seconds: float = 60.0
     steps_per_call: int | None = None
     devices: int = 1
+    micro_batch: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse numbers that make no sense.
 
         Raises:
-            ValueError: a number below 1, a batch that the devices cannot share equally, more
-                devices than there are, or `resume` without a directory.
+            ValueError: a number below 1, a batch that the devices cannot share equally or that is
+                no whole number of micro-batches, more devices than there are, or `resume` without
+                a directory.
         """
-        for name in ("epochs", "batch_size", "devices", "steps_per_call"):
+        for name in ("epochs", "batch_size", "devices", "steps_per_call", "micro_batch"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} = {value}: give a whole number of at least 1")
         if self.batch_size % self.devices:
             raise ValueError(
                 f"batch_size {self.batch_size} is no multiple of devices = {self.devices}"
+            )
+        share = self.batch_size // self.devices
+        if self.micro_batch is not None and share % self.micro_batch:
+            raise ValueError(
+                f"micro_batch = {self.micro_batch} does not divide the {share} examples that a "
+                "device has of every batch"
             )
         if self.devices > jax.local_device_count():
             raise ValueError(

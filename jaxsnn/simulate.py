@@ -33,12 +33,14 @@ def simulate(
     counts: bool = False,
     first_image: int = 0,
     devices: int = 1,
+    lengths: Array | np.ndarray | None = None,
 ) -> Trace:
     """Simulate a converted network, every step computed.
 
     Args:
         snn: from :func:`jaxsnn.convert`.
-        images: ``[B, H, W, C]`` integers as the encoding says; ``[T, B, H, W, C]`` for frames.
+        images: ``[B, H, W, C]`` integers as the encoding says; ``[T, B, H, W, C]`` for frames. A
+            network with float kernels takes floats as well.
         steps: number of time steps T.
         block: steps that are computed layer by layer at once, a knob for speed and memory; it never
             changes an integer network's spikes.
@@ -48,19 +50,22 @@ def simulate(
         counts: return every site's net spike count.
         first_image: number of the first image, for batches of one data set.
         devices: local devices to share the batch between (it must divide B).
+        lengths: steps of each example, int ``[B]``, from 1 to T; later ones count nowhere. None:
+            T.
 
     Raises:
         ValueError: images of another shape or dtype, an unknown site in ``record``, steps or block
-            below 1, devices that do not divide the batch.
+            below 1, devices that do not divide the batch, lengths that do not belong to the batch.
     """
     images, record = check_input(snn, images), (record,) if isinstance(record, str) else record
     check_run(snn, images, steps, block, record, devices)
     keys = image_keys(key, first_image, images.shape[-4])
+    own = None if lengths is None else check_lengths(lengths, images.shape[-4])
     options = {"steps": steps, "block": block, "record": tuple(record), "counts": counts}
     if devices == 1:
-        return _simulate(snn.program, images, keys, **options)
+        return _simulate(snn.program, images, keys, own, **options)
     shared = _sharded(devices, tuple(options.items()), encode_axis(snn))
-    return Trace(*shared(snn.program, images, keys))
+    return Trace(*shared(snn.program, images, keys, own))
 
 
 def image_keys(key: Array | None, first: int, batch: int) -> Array | None:
@@ -98,6 +103,21 @@ def check_input(snn: Spiking, images: Array | np.ndarray) -> Array:
                 "the bounds of the sums rest on; convert with an encoding that admits it"
             )
     return jnp.asarray(images)
+
+
+def check_lengths(lengths: Array | np.ndarray, batch: int) -> Array:
+    """Steps of each example, int32 ``[B]``.
+
+    Raises:
+        ValueError: another shape, no whole numbers, or a length below 1.
+    """
+    own = np.asarray(lengths)
+    if own.shape != (batch,) or not np.issubdtype(own.dtype, np.integer) or own.min(initial=1) < 1:
+        raise ValueError(
+            f"lengths are {own.dtype} of shape {own.shape}; give one whole number of at least 1 "
+            f"for each of the {batch} examples"
+        )
+    return jnp.asarray(own, jnp.int32)
 
 
 def check_run(
@@ -139,8 +159,10 @@ def _sharded(devices: int, options: tuple[tuple[str, Any], ...], axis: int) -> A
     images = along if axis else PartitionSpec("batch")
     out: Any = (along, along, PartitionSpec("batch"), PartitionSpec(None, None, "batch"))
 
-    def body(snn: Spiking, images: Array, keys: Array | None) -> tuple[Any, ...]:
-        return tuple(run(snn, images, keys, **dict(options)))
+    def body(
+        snn: Spiking, images: Array, keys: Array | None, lengths: Array | None
+    ) -> tuple[Any, ...]:
+        return tuple(run(snn, images, keys, lengths, **dict(options)))
 
-    specs = (PartitionSpec(), images, PartitionSpec("batch"))
+    specs = (PartitionSpec(), images, PartitionSpec("batch"), PartitionSpec("batch"))
     return jax.jit(jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False))

@@ -1,7 +1,8 @@
 """What differs from site to site: which neuron, which weight quantiser, where weights start."""
 
+import math
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import flax.linen as nn
 import jax
@@ -45,7 +46,23 @@ def hidden(neuron: Neuron) -> SiteMap[Neuron]:
     return SiteMap(neuron, tuple((role, neurons.identity()) for role in SILENT_ROLES))
 
 
-class Initialiser(NamedTuple):
+class Initialiser(Protocol):
+    """Where the weights of a site start; equal ones are equal, so that a network is hashable."""
+
+    def kernel(self, site: Site) -> nn.initializers.Initializer:
+        """Initialiser of a kernel."""
+        ...
+
+    def bias(self, site: Site) -> nn.initializers.Initializer:
+        """Initialiser of a bias."""
+        ...
+
+    def scale(self) -> nn.initializers.Initializer:
+        """Initialiser of a norm scale."""
+        ...
+
+
+class CutNormal(NamedTuple):
     """Standard deviations of the normals, cut at two and not rescaled, that weights start from.
 
     Source: the reference code of Zou et al.; ``readout`` also serves the heads of side exits.
@@ -56,14 +73,41 @@ class Initialiser(NamedTuple):
     norm_scale: float = 0.002
 
     def kernel(self, site: Site) -> nn.initializers.Initializer:
-        """Initialiser of a kernel."""
+        """Initialiser of a kernel: a cut normal."""
         deviation = self.readout if site.role in ("readout", "exit") else self.hidden
         return _truncated_normal(deviation)
+
+    def bias(self, site: Site) -> nn.initializers.Initializer:
+        """Initialiser of a bias: zeros."""
+        del site
+        return nn.initializers.zeros
 
     def scale(self) -> nn.initializers.Initializer:
         """Initialiser of a norm scale: normal around 1."""
         normal = nn.initializers.normal(self.norm_scale)
         return lambda key, shape, dtype=jnp.float32: 1 + normal(key, shape, dtype)
+
+
+class FanInUniform(NamedTuple):
+    """Kernels and biases uniform between plus and minus ``1 / sqrt(fan-in)``; norm scales 1.
+
+    Source: what PyTorch's convolutions and linear layers start from.
+    """
+
+    def kernel(self, site: Site) -> nn.initializers.Initializer:
+        """Initialiser of a kernel."""
+        reach = 1 / math.sqrt(math.prod(site.kernel_shape[:-1]))
+        return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
+            key, shape, dtype, -reach, reach
+        )
+
+    def bias(self, site: Site) -> nn.initializers.Initializer:
+        """Initialiser of a bias: that of its kernel."""
+        return self.kernel(site)
+
+    def scale(self) -> nn.initializers.Initializer:
+        """Initialiser of a norm scale: ones."""
+        return nn.initializers.ones
 
 
 def _truncated_normal(deviation: float) -> nn.initializers.Initializer:

@@ -1,5 +1,6 @@
 """A converted network as one frozen pytree, and the ways to change one."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +23,8 @@ class Folded:
 
     Attributes:
         site: its name.
-        kernel: name of the integer form: "ternary", "grid" (power of two) or "none" (a pool).
+        kernel: name of the integer form: "ternary", "grid" (power of two) or "none" (a pool); of a
+            network that was not converted "float".
         exponent: for "grid", kernels are whole multiples of ``2**-exponent``.
         norm: what became of batch norm and bias.
         flipped: channels whose sign was flipped (negative norm scale).
@@ -109,6 +111,35 @@ class Spiking:
     def unit(self, site: str) -> float:
         """Value of one count at ``site``, in the units of the ANN."""
         return dict(self.units)[site]
+
+
+def directly_trained(net: Net, variables: Mapping[str, Any], encoding: Encoding) -> Spiking:
+    """A network of spiking neurons as it was trained: there is no ANN, and nothing is folded.
+
+    Args:
+        net: the network, without batch norm.
+        variables: trained, float32.
+        encoding: how images or frames come in; values are taken as they are, without the scale.
+
+    Raises:
+        ValueError: a site with batch norm, which acts on a batch and not on a step.
+    """
+    sites = plan(net.arch)
+    for site in sites:
+        if site.norm:
+            raise ValueError(f"{site.name} has a batch norm, which no spiking step can compute")
+    return Spiking(
+        dict(variables),
+        arch=net.arch,
+        neurons=net.neurons,
+        ann=net.neurons,
+        weights=net.weights,
+        encoding=encoding,
+        accumulators=SiteMap("float32"),
+        units=tuple((site.name, 1.0) for site in sites),
+        report=tuple(Folded(site.name, "float") for site in sites),
+        skip_silent=False,
+    )
 
 
 def settled(snn: Spiking) -> Spiking:

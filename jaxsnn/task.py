@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -15,13 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxsnn import buckets
+
 
 class Loss(Protocol):
     """Per-example loss of a batch, pure: casts and augments the images itself, inside jit.
 
-    Takes ``(params, rest, images uint8 [B, ...], labels int32 [B], key, train)`` and the name of
-    the device axis that batch statistics are averaged over (None on one device); returns
-    ``(loss float [B], (logits [B, classes], new rest))``.
+    Takes ``(params, rest, images, labels int32 [B], key, train)``, the name of the device axis that
+    batch statistics are averaged over (None on one device), and if the task has lengths the time
+    steps of this batch; returns ``(loss float [B], (logits [B, classes], new
+    rest))``. Images are uint8 ``[B, ...]``, or a tree of arrays with B in front.
     """
 
     def __call__(
@@ -35,16 +38,30 @@ class Loss(Protocol):
         /,
         *,
         axis_name: str | None,
+        steps: int | None = None,
     ) -> tuple[Array, tuple[Array, Any]]:
         """Compute the loss of every example; see the class."""
         ...
 
 
 class Task(NamedTuple):
-    """What is trained: initial variables (``{"params": ..., ...}``) from a key, and the loss."""
+    """What is trained.
+
+    Attributes:
+        init: initial variables (``{"params": ..., ...}``) from a key.
+        loss: see :class:`Loss`.
+        lengths: images -> time steps of each, int ``[N]``, for a loss whose time differs from
+            example to example; batches are then of few lengths (:mod:`jaxsnn.buckets`).
+    """
 
     init: Callable[[Array], Mapping[str, Any]]
     loss: Loss
+    lengths: Callable[[Any], np.ndarray] | None = None
+
+
+def keywords(axis_name: str | None, steps: int | None) -> dict[str, Any]:
+    """The keyword arguments of a loss; only tasks with lengths know steps."""
+    return {"axis_name": axis_name} | ({} if steps is None else {"steps": steps})
 
 
 def evaluate(
@@ -62,7 +79,7 @@ def evaluate(
     Args:
         task: whose loss is taken.
         variables: ``{"params": ..., ...}``.
-        images: uint8 [N, ...].
+        images: uint8 [N, ...], or a tree of arrays with N in front.
         labels: whole numbers [N].
         batch_size: examples per compiled call.
         key: for tasks that are random in evaluation, too; each batch gets its own.
@@ -71,48 +88,68 @@ def evaluate(
         ValueError: no images, or images and labels of different length.
     """
     images, labels = as_examples(images, labels, "evaluation")
-    if len(images) == 0:
+    if len(labels) == 0:
         raise ValueError("evaluation needs at least one image")
     key = jax.random.key(0) if key is None else key
     params = variables["params"]
     rest = {name: value for name, value in variables.items() if name != "params"}
-    sums: list[tuple[Array, Array]] = []
-    for number, start in enumerate(range(0, len(images), batch_size)):
-        rows = np.arange(start, start + batch_size)
-        real = rows < len(images)
-        rows = np.minimum(rows, len(images) - 1)
+    program, sums = _evaluator(task.loss), list[tuple[Array, Array]]()
+    for number, (rows, real, steps) in enumerate(_batches(task, images, len(labels), batch_size)):
         batch_key = jax.random.fold_in(key, number)
-        sums.append(
-            _evaluator(task.loss)(params, rest, images[rows], labels[rows], real, batch_key)
-        )
+        own = jax.tree.map(lambda leaf, rows=rows: leaf[rows], images)
+        sums.append(program(params, rest, own, labels[rows], real, batch_key, steps=steps))
     losses, counts = zip(*jax.device_get(sums), strict=True)
     correct = sum(int(count) for count in counts)
-    loss = math.fsum(float(part) for part in losses) / len(images)
-    return {"loss": loss, "accuracy": correct / len(images), "correct": correct}
+    loss = math.fsum(float(part) for part in losses) / len(labels)
+    return {"loss": loss, "accuracy": correct / len(labels), "correct": correct}
+
+
+def _batches(
+    task: Task, images: Any, count: int, size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, int | None]]:
+    """Rows of every batch, which of them are real, and the batch's time steps."""
+    groups: list[tuple[np.ndarray, int | None]] = [(np.arange(count), None)]
+    if task.lengths is not None:
+        lengths = task.lengths(images)
+        steps = buckets.bucket_lengths(lengths)
+        own = np.searchsorted(steps, lengths)
+        groups = [(np.flatnonzero(own == number), long) for number, long in enumerate(steps)]
+    for rows, long in groups:
+        for start in range(0, len(rows), size):
+            places = np.arange(start, start + size)
+            yield rows[np.minimum(places, len(rows) - 1)], places < len(rows), long
 
 
 @functools.lru_cache(maxsize=16)  # one compiled program per task, however often it is evaluated
 def _evaluator(loss: Loss) -> Callable[..., tuple[Array, Array]]:
     def sums(
-        params: Any, rest: Any, images: Array, labels: Array, real: Array, key: Array
+        params: Any,
+        rest: Any,
+        images: Any,
+        labels: Array,
+        real: Array,
+        key: Array,
+        steps: int | None,
     ) -> tuple[Array, Array]:
-        losses, (logits, _) = loss(params, rest, images, labels, key, False, axis_name=None)
+        how = keywords(None, steps)
+        losses, (logits, _) = loss(params, rest, images, labels, key, False, **how)
         hits = (jnp.argmax(logits, axis=-1) == labels) & real
         # select, not multiply: a NaN of the padding times zero would still be a NaN
         return jnp.sum(jnp.where(real, losses.astype(jnp.float32), 0.0)), jnp.sum(
             hits, dtype=jnp.int32
         )
 
-    return jax.jit(sums)
+    return jax.jit(sums, static_argnames="steps")
 
 
-def as_examples(images: Any, labels: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
+def as_examples(images: Any, labels: Any, what: str) -> tuple[Any, np.ndarray]:
     """Images and labels as NumPy arrays, labels int32; `what` says in an error whose they are.
 
     Raises:
         ValueError: they differ in length.
     """
-    images, labels = np.asarray(images), np.asarray(labels).astype(np.int32)
-    if len(images) != len(labels):
-        raise ValueError(f"{what}: {len(images)} images but {len(labels)} labels")
+    images, labels = jax.tree.map(np.asarray, images), np.asarray(labels).astype(np.int32)
+    for leaf in jax.tree.leaves(images):
+        if len(leaf) != len(labels):
+            raise ValueError(f"{what}: {len(leaf)} images but {len(labels)} labels")
     return images, labels

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import jax
@@ -21,6 +21,7 @@ from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxsnn.arrays import flatten
+from jaxsnn.buckets import bucket_lengths, in_batches
 from jaxsnn.options import Options, steps_per_call
 from jaxsnn.progress import Display
 from jaxsnn.task import Loss, Task, as_examples, evaluate
@@ -28,6 +29,7 @@ from jaxsnn.trainfiles import Record, TrainFiles
 from jaxsnn.update import Plan, Totals, TrainState, mesh_of, programs
 
 __all__ = [
+    "AfterEpoch",
     "Data",
     "Loss",
     "Options",
@@ -41,6 +43,7 @@ __all__ = [
 ]
 
 Data: TypeAlias = tuple[Any, Any, Any, Any]
+AfterEpoch: TypeAlias = Callable[[Record, Mapping[str, Any]], Record]
 
 CHECK_CALLS = 100  # at most so many compiled calls between two looks at the loss
 REFRESH_SECONDS = 0.5
@@ -53,22 +56,25 @@ def train(
     options: Options,
     progress: bool = True,
     schedule: Callable[[int], Any] | None = None,
+    after_epoch: AfterEpoch | None = None,
 ) -> tuple[TrainState, list[Record]]:
     """Train a task; with a directory, kill-safe and resumable bit for bit.
 
-    The images stay on the device as uint8 and every batch is gathered inside the compiled step. The
-    last, partial batch of an epoch is dropped. With several devices each takes its share of every
-    batch and draws its own noise: a task without noise then trains as on one device, up to the
-    order of float sums.
+    The images stay on the device as they are given and every batch is gathered inside the compiled
+    step. The last, partial batch of an epoch is dropped. With several devices each takes its share
+    of every batch and draws its own noise: a task without noise then trains as on one device, up to
+    the order of float sums.
 
     Args:
         task: initial variables and loss.
         optimiser: updates params; schedules count global steps.
-        data: training images uint8 [N, ...] and labels [N], validation images and labels (None or
-            empty: no validation).
+        data: training images uint8 [N, ...] (or a tree of arrays with N in front) and labels [N],
+            validation images and labels (None or empty: no validation).
         options: see `Options`.
         progress: a progress bar on a terminal, else a line per epoch; False prints nothing.
         schedule: step -> learning rate, only for the record of the rate in ``metrics.jsonl``.
+        after_epoch: ``(record, variables) -> record``, called before the record of an epoch is
+            written, which it may add to.
 
     Returns:
         The final state, and one record for each epoch that this call finished (fields as in
@@ -80,7 +86,7 @@ def train(
             checkpoints without `resume`, or a loss that is not finite (the checkpoints from before
             it stay).
     """
-    run = _Run(task, optimiser, data, options, schedule)
+    run = _Run(task, optimiser, data, options, schedule, after_epoch)
     state = run.start()
     history: list[Record] = []
     sizes = (options.epochs, run.steps_per_epoch, options.batch_size)
@@ -101,29 +107,34 @@ class _Run:
         data: Data,
         options: Options,
         schedule: Callable[[int], Any] | None,
+        after_epoch: AfterEpoch | None,
     ) -> None:
         images, labels = as_examples(data[0], data[1], "training")
-        self.steps_per_epoch = len(images) // options.batch_size
+        self.steps_per_epoch = len(labels) // options.batch_size
         if self.steps_per_epoch == 0:
             raise ValueError(
-                f"{len(images)} training images do not fill one batch of {options.batch_size}; "
+                f"{len(labels)} training images do not fill one batch of {options.batch_size}; "
                 "choose a smaller batch_size"
             )
         self.validation = None
-        if data[2] is not None and len(data[2]):
+        if data[3] is not None and len(data[3]):
             self.validation = as_examples(data[2], data[3], "validation")
         self.task, self.options, self.schedule = task, options, schedule
+        self.after_epoch = after_epoch
         self.init_key, self.order_key, self.step_key = jax.random.split(
             jax.random.key(options.seed), 3
         )
-        self.steps_per_call = steps_per_call(options)
-        plan = Plan(options.batch_size, self.steps_per_epoch, self.steps_per_call, options.devices)
+        self.lengths = None if task.lengths is None else task.lengths(images)
+        # Neighbouring batches of different length are different programs.
+        self.steps_per_call = 1 if self.lengths is not None else steps_per_call(options)
+        sizes = (options.batch_size, self.steps_per_epoch, self.steps_per_call)
+        plan = Plan(*sizes, options.devices, options.micro_batch)
         self.initial, self.update = programs(task, optimiser, plan)
         self.everywhere = NamedSharding(mesh_of(options.devices), PartitionSpec())
         self.images, self.labels = jax.device_put((images, labels), self.everywhere)
         self.files = None
         if options.directory is not None:
-            run = {"seed": options.seed, "batch_size": options.batch_size, "images": len(images)}
+            run = {"seed": options.seed, "batch_size": options.batch_size, "images": len(labels)}
             self.files = TrainFiles(options.directory, run)
 
     def start(self) -> TrainState:
@@ -146,14 +157,15 @@ class _Run:
     def epoch(self, state: TrainState, epoch: int, display: Display) -> tuple[TrainState, Record]:
         """Train to the end of the epoch (counted from 0) and write down what came out."""
         began = time.monotonic()
-        order = _order(jax.random.fold_in(self.order_key, epoch), len(self.images))
+        order, lengths = self._batches(epoch)
         order = jax.device_put(order, self.everywhere)
         step, end = int(state.step), (epoch + 1) * self.steps_per_epoch
         looked, calls = began, 0
         while step < end:
             count = min(self.steps_per_call, end - step)
             constants = (order, self.images, self.labels, self.step_key)
-            state = self.update(state, *constants, count=count)
+            steps = None if lengths is None else lengths[step - epoch * self.steps_per_epoch]
+            state = self.update(state, *constants, count=count, steps=steps)
             step, calls = step + count, calls + 1
             now = time.monotonic()
             # Reading the loss waits for the device, so not after every call.
@@ -166,10 +178,22 @@ class _Run:
                 files.save(self._on_host(state))
         record = self._record(state, epoch, began)
         host = self._on_host(state)
+        if self.after_epoch is not None:
+            record = self.after_epoch(record, host.variables)
         if self.files is not None:
             self.files.end_epoch(host, record)
         display.line(record)
         return state, record
+
+    def _batches(self, epoch: int) -> tuple[Any, tuple[int, ...] | None]:
+        """The order of the examples in an epoch, and the time steps of its batches, if any."""
+        order = _order(jax.random.fold_in(self.order_key, epoch), len(self.labels))
+        if self.lengths is None:
+            return order, None
+        steps = bucket_lengths(self.lengths)
+        size, seed = self.options.batch_size, self.options.seed + epoch
+        found = in_batches(np.asarray(order), self.lengths, steps, size, seed)
+        return found.order.astype(np.int32), found.steps
 
     def _checked(self, state: TrainState) -> Totals:
         """The totals on the host; a loss that is not finite stays in them and ends the run."""

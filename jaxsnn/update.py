@@ -19,7 +19,7 @@ from jax import Array, lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from jaxsnn.task import Loss, Task
+from jaxsnn.task import Loss, Task, keywords
 
 SHARD = "shard"  # name of the device axis that a task reduces its batch statistics over
 
@@ -57,12 +57,24 @@ class TrainState:
 
 
 class Plan(NamedTuple):
-    """The numbers that a compiled update is built for; `batch_size` counts all devices together."""
+    """The numbers that a compiled update is built for.
+
+    Attributes:
+        batch_size: examples of an update, over all devices together.
+        steps_per_epoch: updates of an epoch.
+        steps_per_call: most updates of a compiled call.
+        devices: that share a batch.
+        micro_batch: examples whose gradient is computed at once; None: all that a device has.
+    """
 
     batch_size: int
     steps_per_epoch: int
     steps_per_call: int
     devices: int
+    micro_batch: int | None = None
+
+
+Found = tuple[Any, Any, Array, Array]  # gradients, new rest, sum of losses, number correct
 
 
 @functools.lru_cache(maxsize=16)  # another call with the same task and optimiser compiles nothing
@@ -71,8 +83,9 @@ def programs(
 ) -> tuple[Callable[[Array], TrainState], Callable[..., TrainState]]:
     """Two compiled functions: key -> initial state, and the update of the state in place.
 
-    The second takes ``(state, order int32 [N], images [N, ...], labels int32 [N], key, count)``,
-    `count` by name, and makes that many updates (always one if ``plan.steps_per_call`` is 1). It
+    The second takes ``(state, order int32 [N], images [N, ...], labels int32 [N], key, count,
+    steps)``, the last two by name, and makes `count` updates (always one if
+    ``plan.steps_per_call`` is 1) on examples of so many time steps (None: the task knows). It
     reuses the memory of the state that it is given.
     """
 
@@ -87,9 +100,9 @@ def programs(
             totals=Totals(jnp.zeros((), jnp.float32), zero, zero),
         )
 
-    update = _update(_gradients(task.loss, mesh_of(plan.devices)), optimiser, plan)
+    update = _update(_gradients(task.loss, plan), optimiser, plan)
     # Not jitted: a task draws in a program of its own, which is compiled for a single run.
-    return initial, jax.jit(update, donate_argnums=0)
+    return initial, jax.jit(update, donate_argnums=0, static_argnames="steps")
 
 
 def mesh_of(devices: int) -> Mesh:
@@ -97,58 +110,111 @@ def mesh_of(devices: int) -> Mesh:
     return Mesh(np.array(jax.local_devices()[:devices]), (SHARD,))
 
 
-def _gradients(loss: Loss, mesh: Mesh) -> Callable[..., tuple[Any, Any, Array, Array]]:
-    """(params, rest, images, labels, rows, key) -> gradients, new rest, sum of loss, correct."""
-    shards = mesh.size
-    axis_name = SHARD if shards > 1 else None
+def _gradients(loss: Loss, plan: Plan) -> Callable[..., Found]:
+    """(params, rest, images, labels, rows, key, steps) -> what is found over all devices."""
+    mesh = mesh_of(plan.devices)
+    axis_name = SHARD if mesh.size > 1 else None
 
     def local(
-        params: Any, rest: Any, images: Array, labels: Array, rows: Array, key: Array
-    ) -> tuple[Any, Any, Array, Array]:
-        def mean_loss(params: Any) -> tuple[Array, Any]:
-            losses, (logits, new_rest) = loss(
-                params, rest, batch, targets, key, True, axis_name=axis_name
-            )
-            return jnp.mean(losses), (new_rest, losses, logits)
-
+        params: Any,
+        rest: Any,
+        images: Any,
+        labels: Array,
+        rows: Array,
+        key: Array,
+        steps: int | None,
+    ) -> Found:
         if axis_name is not None:
             key = jax.random.fold_in(key, lax.axis_index(axis_name))
-        batch, targets = images[rows], labels[rows]
-        gradients, (new_rest, losses, logits) = jax.grad(mean_loss, has_aux=True)(params)
-        loss_sum = jnp.sum(losses, dtype=jnp.float32)
-        correct = jnp.sum(jnp.argmax(logits, axis=-1) == targets, dtype=jnp.int32)
-        if axis_name is None:
-            return gradients, new_rest, loss_sum, correct
-        gradients = lax.pmean(gradients, axis_name)
-        new_rest = jax.tree.map(
-            lambda leaf: lax.pmean(leaf, axis_name) if jnp.issubdtype(leaf, jnp.floating) else leaf,
-            new_rest,
-        )
-        return gradients, new_rest, lax.psum(loss_sum, axis_name), lax.psum(correct, axis_name)
+        size = plan.micro_batch or len(rows)
 
-    if axis_name is None:
-        return local
-    specs = (P(), P(), P(), P(), P(SHARD), P())
-    # Unchecked: the checked mode would already sum the gradient of what all devices share.
-    return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False)
+        def part(rest: Any, rows: Array, key: Array) -> Found:
+            batch = jax.tree.map(lambda leaf: leaf[rows], images)
+            how = keywords(axis_name, steps)
+            return _of_batch(loss, params, rest, batch, labels[rows], key, how)
+
+        if size == len(rows):
+            found = part(rest, rows, key)
+        else:
+            found = _accumulated(part, params, rest, rows.reshape(-1, size), key)
+        return found if axis_name is None else _over_devices(found, axis_name)
+
+    def apply(*operands: Any, steps: int | None) -> Found:
+        body: Callable[..., Found] = functools.partial(local, steps=steps)
+        if axis_name is None:
+            return body(*operands)
+        # Unchecked: the checked mode would already sum the gradient of what all devices share.
+        specs = (P(), P(), P(), P(), P(SHARD), P())
+        shared = jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False)
+        return shared(*operands)
+
+    return apply
+
+
+def _of_batch(
+    loss: Loss, params: Any, rest: Any, images: Any, labels: Array, key: Array, how: dict[str, Any]
+) -> Found:
+    """Gradients of the mean loss of some examples."""
+
+    def mean_loss(params: Any) -> tuple[Array, Any]:
+        losses, (logits, new_rest) = loss(params, rest, images, labels, key, True, **how)
+        return jnp.mean(losses), (new_rest, losses, logits)
+
+    gradients, (new_rest, losses, logits) = jax.grad(mean_loss, has_aux=True)(params)
+    correct = jnp.sum(jnp.argmax(logits, axis=-1) == labels, dtype=jnp.int32)
+    return gradients, new_rest, jnp.sum(losses, dtype=jnp.float32), correct
+
+
+def _accumulated(
+    part: Callable[[Any, Array, Array], Found], params: Any, rest: Any, rows: Array, key: Array
+) -> Found:
+    """Gradients of the mean loss of all ``rows [M, size]``, one row after the other.
+
+    The gradient is taken inside the loop, so that only one micro-batch's activations are kept.
+    """
+
+    def add(carry: Found, own: tuple[Array, Array]) -> tuple[Found, None]:
+        gradients, rest, loss, correct = carry
+        more, rest, more_loss, more_correct = part(rest, own[0], jax.random.fold_in(key, own[1]))
+        gradients = jax.tree.map(lambda total, one: total + one / len(rows), gradients, more)
+        return (gradients, rest, loss + more_loss, correct + more_correct), None
+
+    nothing = (jax.tree.map(jnp.zeros_like, params), rest, jnp.float32(0), jnp.int32(0))
+    return lax.scan(add, nothing, (rows, jnp.arange(len(rows))))[0]
+
+
+def _over_devices(found: Found, axis_name: str) -> Found:
+    """Mean gradients and statistics, and sums, of all devices."""
+    gradients, rest, loss, correct = found
+    rest = jax.tree.map(
+        lambda leaf: lax.pmean(leaf, axis_name) if jnp.issubdtype(leaf, jnp.floating) else leaf,
+        rest,
+    )
+    gradients = lax.pmean(gradients, axis_name)
+    return gradients, rest, lax.psum(loss, axis_name), lax.psum(correct, axis_name)
 
 
 def _update(
-    gradients: Callable[..., tuple[Any, Any, Array, Array]],
+    gradients: Callable[..., Found],
     optimiser: optax.GradientTransformation,
     plan: Plan,
 ) -> Callable[..., TrainState]:
-    """(state, order [N], images, labels, key, count) -> state after `count` updates."""
+    """(state, order [N], images, labels, key, count, steps) -> state after `count` updates."""
     size = plan.batch_size
 
     def one(
-        state: TrainState, order: Array, images: Array, labels: Array, key: Array
+        state: TrainState,
+        order: Array,
+        images: Any,
+        labels: Array,
+        key: Array,
+        steps: int | None,
     ) -> TrainState:
         position = state.step % plan.steps_per_epoch
         rows = lax.dynamic_slice_in_dim(order, position * size, size)
-        slopes, rest, loss, correct = gradients(
-            state.params, state.rest, images, labels, rows, jax.random.fold_in(key, state.step)
-        )
+        own = jax.random.fold_in(key, state.step)
+        operands = (state.params, state.rest, images, labels, rows, own)
+        slopes, rest, loss, correct = gradients(*operands, steps=steps)
         updates, opt_state = optimiser.update(slopes, state.opt_state, state.params)
         added = Totals(loss, correct, jnp.int32(size))
         totals = jax.tree.map(
@@ -157,10 +223,11 @@ def _update(
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, rest, opt_state, totals)
 
-    def update(state: TrainState, *constants: Array, count: Array) -> TrainState:
+    def update(state: TrainState, *constants: Any, count: Array, steps: int | None) -> TrainState:
+        following = functools.partial(one, steps=steps)
         if plan.steps_per_call == 1:
-            return one(state, *constants)
+            return following(state, *constants)
         # A loop of traced length: the last, shorter call of an epoch needs no second program.
-        return lax.fori_loop(0, count, lambda _, state: one(state, *constants), state)
+        return lax.fori_loop(0, count, lambda _, state: following(state, *constants), state)
 
     return update

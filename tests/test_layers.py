@@ -16,7 +16,8 @@ ROWS = (
     ("L0", "arch"),
     ("L0", "zoo"),
     ("L1", "prices", "certificate"),
-    ("L1", "surrogate", "quant", "encode", "metrics", "energy", "fusion", "grid"),
+    ("L1", "surrogate", "quant", "encode", "frames", "metrics", "energy", "fusion", "grid"),
+    ("L1", "losses", "buckets"),
     ("L2", "neurons", "convolution"),
     ("L2", "lowering"),
     ("L2", "sitemap"),
@@ -24,9 +25,9 @@ ROWS = (
     ("IO", "results", "arrays", "data"),
     ("IO", "report", "checkpoint"),
     ("IO", "plots", "selection"),
-    ("IO", "curves", "bars"),
+    ("IO", "curves", "learning_curves", "bars", "rasters", "gifs"),
     ("IO", "figures"),
-    ("L3", "net", "preprocess"),
+    ("L3", "net", "preprocess", "stimulus"),
     ("L4", "spiking"),
     ("L4", "fold", "refusals"),
     ("L4", "methods"),
@@ -36,18 +37,18 @@ ROWS = (
     ("L4", "settle"),
     ("L4", "evaluation"),
     ("L4", "sweep"),
-    ("L4", "task", "options"),
+    ("L4", "task", "options", "schedules"),
     ("L4", "update"),
     ("L5", "trainfiles", "tally"),
     ("L5", "certify", "finetune", "train"),
-    ("L5", "classify", "store"),
+    ("L5", "classify", "bptt", "store"),
     ("L6", "pipelines"),
     ("top", "__init__", "__main__"),
 )
 ROW = {module: number for number, row in enumerate(ROWS) for module in row[1:]}
 WITHOUT_JAX = ("command", "configfile", "shapes", "notation", "arch", "config", "zoo")
 HEAVY = {"tensorflow", "tensorflow_datasets", "torch", "tonic", "snntorch", "spikingjelly"}
-MAY_DRAW = {"plots", "curves", "bars", "figures"}
+MAY_DRAW = {"plots", "curves", "learning_curves", "bars", "rasters", "gifs", "figures"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -137,9 +138,12 @@ def test_the_check_sees_wrong_imports(source, where, expected):
     assert list(upward(source, PACKAGE / where)) == expected
 
 
-@pytest.mark.parametrize("module", WITHOUT_JAX)
-def test_specs_and_settings_do_not_import_jax(module):
-    path = PACKAGE / f"{module}.py"
+@pytest.mark.parametrize(
+    "path",
+    [path for path in FILES if unit(path) in WITHOUT_JAX],
+    ids=lambda path: path.relative_to(PACKAGE).as_posix(),
+)
+def test_specs_and_settings_do_not_import_jax(path):
     roots = {name.split(".")[0] for name in imported(ast.parse(path.read_text()), path)}
     assert not roots & {"jax", "jaxlib", "flax", "optax", "orbax", "chex"}
     inner = set(inner_units(ast.parse(path.read_text()), path))

@@ -20,6 +20,7 @@ from jaxsnn.neurons.contract import (
     no_state,
 )
 from jaxsnn.neurons.integrate_and_fire import integrate_and_fire
+from jaxsnn.neurons.leaky import leaky
 from jaxsnn.neurons.threshold import integer_level, threshold_count, threshold_table
 from jaxsnn.neurons.tracking import even_level, even_threshold, tracking
 from jaxsnn.neurons.wrappers import delayed, unit_dropout
@@ -38,6 +39,7 @@ __all__ = [
     "identity",
     "integer_level",
     "integrate_and_fire",
+    "leaky",
     "neuron",
     "no_leaves",
     "no_state",

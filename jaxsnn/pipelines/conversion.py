@@ -31,7 +31,15 @@ from jaxsnn.net import Net
 from jaxsnn.neurons import Neuron
 from jaxsnn.pipelines import outcome
 from jaxsnn.pipelines.outcome import Counting
-from jaxsnn.pipelines.run import Run, devices, held_out, read_data, seconds_of, train_run
+from jaxsnn.pipelines.run import (
+    Run,
+    devices,
+    held_out,
+    read_data,
+    seconds_of,
+    task_data,
+    train_run,
+)
 from jaxsnn.preprocess import Preprocessing
 from jaxsnn.sitemap import SiteMap, hidden
 from jaxsnn.spiking import Spiking
@@ -139,8 +147,8 @@ class Experiment(ABC):
 
     def train(self) -> None:
         """Train, or resume."""
-        validation = held_out(self.data, self.config.validation)
-        train_run(self.run, self.task, self.data, validation)
+        validation = held_out(len(self.data.train_images), self.config.validation)
+        train_run(self.run, self.task, task_data(self.data, validation))
 
     def variables(self) -> dict[str, Any]:
         """Trained variables."""

@@ -29,9 +29,21 @@ class Counting(NamedTuple):
 
 
 def spiking_fields(
-    snn: Spiking, spiking: Evaluation, proof: Certificate, counting: Counting, settle: bool = False
+    snn: Spiking,
+    spiking: Evaluation,
+    proof: Certificate | None,
+    counting: Counting,
+    settle: bool = False,
 ) -> dict[str, Any]:
-    """Fields that a converted network has; ``settle``: an image's run ends when it is silent."""
+    """Fields that a spiking network has.
+
+    Args:
+        snn: the network.
+        spiking: its simulation.
+        proof: the certificate of a converted network.
+        counting: how spikes and operations are counted.
+        settle: an image's run ends when it is silent.
+    """
     images = spiking.images
     total = sum(int(part.sum()) for part in spiking.spikes.values())
     negative = sum(int(part.sum()) for part in spiking.negative.values())
@@ -41,12 +53,7 @@ def spiking_fields(
         "steps": len(spiking.predictions),
         "accuracy_settled_step": _settled_step(spiking),
         "last_spike_step": int(spiking.last_spike_step.max()),
-        "equality": proof.equality,
-        "mismatches": {
-            "neurons": proof.mismatches,
-            "predictions": proof.predictions,
-            "compared": proof.images,
-        },
+        **_proved(proof),
         "spikes_per_image": total / images,
         "positive_spikes_per_image": (total - negative) / images,
         "negative_spikes_per_image": negative / images,
@@ -55,6 +62,14 @@ def spiking_fields(
         "energy_pj_per_image": ledger(snn, spiking, counting, settle).to_json(),
         "layers": layers(snn, spiking, proof, counting.units),
     }
+
+
+def _proved(proof: Certificate | None) -> dict[str, Any]:
+    """What the certificate says; nothing of a network that was not converted."""
+    if proof is None:
+        return {}
+    found = {"neurons": proof.mismatches, "predictions": proof.predictions}
+    return {"equality": proof.equality, "mismatches": found | {"compared": proof.images}}
 
 
 def _settled_step(spiking: Evaluation) -> int | None:
@@ -115,19 +130,20 @@ def _mean(part: Any, images: int) -> float:
 
 
 def layers(
-    snn: Spiking, spiking: Evaluation, proof: Certificate, units: int
+    snn: Spiking, spiking: Evaluation, proof: Certificate | None, units: int
 ) -> list[dict[str, Any]]:
     """One entry per spiking layer; the operations are those of its incoming spikes."""
-    proofs = {layer.site: layer for layer in proof.layers}
+    proofs = {layer.site: layer for layer in proof.layers} if proof else {}
     entries: list[dict[str, Any]] = []
     for site in spiking_sites(snn.arch):
         spikes = _mean(spiking.spikes[site.name], spiking.images)
-        operations, proved = spiking.operations.get(site.name), proofs[site.name]
+        operations, proved = spiking.operations.get(site.name), proofs.get(site.name)
         entry: dict[str, Any] = {"name": site.name, "neurons": site.neurons}
         entry |= {"spikes_per_image": spikes, "rate": spikes / (site.neurons * units)}
-        entry |= {"silent": proved.silent, "saturated": proved.saturated}
+        entry["silent"] = proved.silent if proved else None
+        entry["saturated"] = proved.saturated if proved else None
         entry["sops_per_image"] = None if operations is None else _mean(operations, spiking.images)
-        entries.append({**entry, "mismatches": proved.integer})
+        entries.append({**entry, "mismatches": proved.integer if proved else None})
     return entries
 
 

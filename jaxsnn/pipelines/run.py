@@ -6,7 +6,6 @@ else that differs is refused, both values named.
 """
 
 import dataclasses
-import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,20 +13,16 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 
 from jaxsnn.arrays import load_params
 from jaxsnn.checkpoint import Checkpoints
-from jaxsnn.classify import adam
 from jaxsnn.config import STAGES, Common, differences, from_json, parse_command, to_json
 from jaxsnn.data import Dataset, load, split_validation
-from jaxsnn.files import exclusive
+from jaxsnn.files import exclusive, plain
 from jaxsnn.report import write_bytes
-from jaxsnn.train import Data, Options, Task, TrainState
+from jaxsnn.schedules import PHASE, STEPS, adam
+from jaxsnn.train import AfterEpoch, Data, Options, Task, TrainState
 from jaxsnn.train import train as train_task
-
-PHASE = ("epochs", "learning_rate", "schedule")
-Schedule = Callable[[Any], Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,10 +91,12 @@ class Run:
             ValueError: resume without a run, or with other settings than it was trained with.
         """
         now = {name: getattr(self.config, name) for name in PHASE}
+        if self.config.schedule == "steps":
+            now |= {name: plain(getattr(self.config, name)) for name in STEPS}
         if not self.config.resume:
             return [{**now, "first_step": 0, "steps_per_epoch": steps_per_epoch}]
         _, phases = self.saved(self.identity)
-        if all(phases[-1][name] == now[name] for name in PHASE):
+        if all(phases[-1].get(name) == value for name, value in now.items()):
             return phases
         done = Checkpoints(self.folder / "checkpoints").steps()
         if not done:
@@ -120,41 +117,43 @@ def read_data(config: Common) -> Dataset:
     )
 
 
-def held_out(data: Dataset, validation: int | None) -> int:
+def held_out(available: int, validation: int | None) -> int:
     """Number of validation images: as asked, else 10,000 of MNIST's 60,000, 20 % of fewer."""
     if validation is not None:
         return validation
-    available = len(data.train_images)
     return 10_000 if available >= 60_000 else available // 5
 
 
-def schedules(phases: Sequence[Mapping[str, Any]]) -> tuple[optax.GradientTransformation, Schedule]:
-    """Adam, and the learning rate of every global step, over all phases."""
-    names = ("learning_rate", "schedule", "epochs", "steps_per_epoch", "first_step")
-    return _schedules(tuple(tuple(one[name] for name in names) for one in phases))
+def task_data(data: Dataset, validation: int) -> Data:
+    """Training and validation images and labels of a data set of images."""
+    return split_validation(data, validation)
 
 
-@functools.lru_cache(maxsize=64)  # equal phases give the same optimiser, which compiles once
-def _schedules(
-    phases: tuple[tuple[Any, ...], ...],
-) -> tuple[optax.GradientTransformation, Schedule]:
-    rates = [adam(rate, course, epochs * steps)[1] for rate, course, epochs, steps, _ in phases]
-    joined = optax.join_schedules(rates, [first for *_, first in phases[1:]])
-    return optax.adam(joined), joined
+def train_run(
+    run: Run,
+    task: Task,
+    data: Data,
+    micro_batch: int | None = None,
+    after_epoch: AfterEpoch | None = None,
+) -> TrainState:
+    """Train (or resume) the network of a run folder; writes all its files but results.json.
 
-
-def train_run(run: Run, task: Task, data: Dataset, validation: int) -> TrainState:
-    """Train (or resume) the network of a run folder; writes all its files but results.json."""
+    Args:
+        run: the folder and its settings.
+        task: what is trained.
+        data: training images and labels, validation images and labels.
+        micro_batch: see :class:`jaxsnn.train.Options`.
+        after_epoch: see :func:`jaxsnn.train.train`.
+    """
     config = run.config
-    parts: Data = split_validation(data, validation)
-    steps_per_epoch = len(parts[0]) // config.batch_size
+    steps_per_epoch = len(data[1]) // config.batch_size
     if not steps_per_epoch:
         raise ValueError(
-            f"--batch-size {config.batch_size}: {len(parts[0])} training images do not fill one "
+            f"--batch-size {config.batch_size}: {len(data[1])} training images do not fill one "
             "batch; choose a smaller one"
         )
     phases = run.phases(steps_per_epoch)
-    optimiser, rate = schedules(phases)
+    optimiser, rate = adam(phases)
     last = phases[-1]
     options = Options(
         epochs=last["first_step"] // steps_per_epoch + last["epochs"],
@@ -163,6 +162,7 @@ def train_run(run: Run, task: Task, data: Dataset, validation: int) -> TrainStat
         directory=run.folder,
         resume=config.resume,
         devices=devices(config, config.batch_size),
+        micro_batch=micro_batch,
     )
     if not config.resume and (run.folder / "checkpoints").is_dir():
         raise ValueError(
@@ -172,7 +172,9 @@ def train_run(run: Run, task: Task, data: Dataset, validation: int) -> TrainStat
     run.folder.mkdir(parents=True, exist_ok=True)
     with exclusive(run.folder):
         run.record(phases)
-        state, history = train_task(task, optimiser, parts, options, schedule=rate)
+        state, history = train_task(
+            task, optimiser, data, options, schedule=rate, after_epoch=after_epoch
+        )
     if not history:
         print(f"{run.folder}: already trained for {options.epochs} epochs")
     return state

@@ -1,100 +1,20 @@
-"""Settings of an experiment: frozen dataclasses = command line = config.json (no jax).
+"""Settings of the systems that train a quantised network and convert it."""
 
-One class per system: its fields are the flags, their docstrings the help, its JSON the record of a
-run. How a command line is read stands in :mod:`jaxsnn.command`, how config.json is read in
-:mod:`jaxsnn.configfile`; both work on any such class and are offered here as well.
-"""
-
-import math
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import ClassVar, Literal
 
-from jaxsnn.command import STAGES, parse_command
-from jaxsnn.configfile import differences, from_json, to_json
-
-__all__ = [
-    "STAGES",
-    "Common",
-    "Conversion",
-    "LeNetScatter",
-    "NegativeSpikes",
-    "NegativeSpikesCnn1",
-    "NegativeSpikesCnn2",
-    "NegativeSpikesMnist",
-    "differences",
-    "from_json",
-    "parse_command",
-    "to_json",
-]
-
-
-def _require(holds: bool, name: str, value: object, remedy: str) -> None:
-    if not holds:
-        raise ValueError(f"{name} is {value!r} in the configuration; give {remedy}")
+from jaxsnn.config.base import Scripted, require
 
 
 @dataclass(frozen=True)
-class Common:
-    """What every experiment can be asked for. A value out of range is a ValueError."""
-
-    dataset: str = "digits"
-    """Data set: mnist, fashion_mnist, cifar10, or digits (embedded: no files, minutes)."""
-    data_dir: str | None = None
-    """Folder of the data files, or the one above it; None: $JAXSNN_DATA, ./data and further."""
-    out: str = "runs"
-    """Folder for results; each setting gets a folder of its own in it."""
-    epochs: int | None = 15
-    """Passes over the training images (of this phase, when a resumed run changes settings)."""
-    batch_size: int = 128
-    """Images per training step."""
-    learning_rate: float = 1e-3
-    """Adam's step size, the highest of the schedule."""
-    seed: int = 0
-    """Seed of initialisation, data order and noise."""
-    resume: bool = False
-    """Continue training from the newest checkpoint; may stand alone."""
-    limit_train: int | None = None
-    """Use only the first N training images; None: all."""
-    limit_test: int | None = None
-    """Use only the first N test images; None: all."""
-    devices: int | None = None
-    """Number of local devices to spread a batch over; None: all."""
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range, by name."""
-        for name in ("epochs", "batch_size", "limit_train", "limit_test", "devices"):
-            value = getattr(self, name)
-            _require(value is None or value >= 1, name, value, "1 or more")
-        rate = self.learning_rate
-        _require(math.isfinite(rate) and rate > 0, "learning_rate", rate, "a number above 0")
-        _require(0 <= self.seed < 2**32, "seed", self.seed, "0 to 4294967295")
-        for name in ("dataset", "out"):
-            _require(getattr(self, name) != "", name, "", "a name, or leave the flag away")
-
-    @property
-    def implied_stage(self) -> str:
-        """The stage to run when the command line names none."""
-        return "all"
-
-
-@dataclass(frozen=True)
-class Conversion(Common):
+class Conversion(Scripted):
     """What every experiment that converts a trained network can be asked for."""
 
-    home: ClassVar[str] = "mnist"  # the paper's data set
-    experiment: ClassVar[str] = ""  # name of the script
-    usual_epochs: ClassVar[dict[str, int]] = {}  # by data set; "" for all others
-
-    out: str = ""
-    """Folder for results; each setting gets a folder of its own in it. Empty: runs/ and the
-    script's name, with _DATASET behind it for another data set than the paper's."""
     k: int = 1
     """Fractional bits of an activation: a step of the quantiser is 2^-k."""
     precision: Literal["quantised", "fp32"] = "quantised"
     """quantised: quantised activations, to be converted; fp32: the full-precision network."""
-    epochs: int | None = None
-    """Passes over the training images of this phase. None: as in the description above."""
     learning_rate: float = 1e-3
     """Adam's step size, the highest of the schedule."""
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -102,31 +22,19 @@ class Conversion(Common):
     mode: Literal["training", "inference", ""] = ""
     """The original's word for a stage, used when none is named: training = train, inference =
     evaluate."""
-    validation: int | None = None
-    """Training images held out to choose the epoch; 0: train on all and take the last epoch; None:
-    10,000 of 60,000 or more, 20 % of fewer."""
     noise_ratio: tuple[float, ...] = ()
     """Noise ratios, each simulated beside the noise-free run; 0: none."""
     noise_seeds: int = 5
     """Independent repetitions of each noise ratio."""
 
     def __post_init__(self) -> None:
-        """Fill in defaults, refuse values out of range, drop noise ratios of 0 (no noise)."""
-        name = PurePath(self.dataset).stem
-        if not self.out:
-            ending = "" if name == self.home else f"_{name}"
-            object.__setattr__(self, "out", f"runs/{self.experiment}{ending}")
-        if self.epochs is None:
-            usual = self.usual_epochs.get(name, self.usual_epochs[""])
-            object.__setattr__(self, "epochs", usual)
+        """Refuse values out of range, drop noise ratios of 0 (no noise)."""
         super().__post_init__()
-        _require(self.k >= 0, "k", self.k, "0 or more")
+        require(self.k >= 0, "k", self.k, "0 or more")
         ratios = self.noise_ratio
-        _require(all(0 <= r <= 1 for r in ratios), "noise_ratio", ratios, "shares from 0 to 1")
+        require(all(0 <= r <= 1 for r in ratios), "noise_ratio", ratios, "shares from 0 to 1")
         object.__setattr__(self, "noise_ratio", tuple(r for r in ratios if r))
-        _require(self.noise_seeds >= 1, "noise_seeds", self.noise_seeds, "1 or more")
-        held_out = self.validation
-        _require(held_out is None or held_out >= 0, "validation", held_out, "0 or more")
+        require(self.noise_seeds >= 1, "noise_seeds", self.noise_seeds, "1 or more")
 
     @property
     def implied_stage(self) -> str:
@@ -137,11 +45,6 @@ class Conversion(Common):
     def setting(self) -> str:
         """Name of the run's folder below ``out``."""
         return "fp32" if self.precision == "fp32" else f"k{self.k}"
-
-    @property
-    def compared(self) -> tuple[str, ...]:
-        """Folders of other experiments whose results join in the figures, if they are there."""
-        return ()
 
 
 @dataclass(frozen=True)
@@ -174,7 +77,7 @@ class LeNetScatter(Conversion):
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         super().__post_init__()
-        _require(self.B >= 1, "B", self.B, "1 or more")
+        require(self.B >= 1, "B", self.B, "1 or more")
 
     @property
     def setting(self) -> str:
@@ -211,8 +114,8 @@ class NegativeSpikes(Conversion):
         super().__post_init__()
         for name in ("steps", "certify"):
             value = getattr(self, name)
-            _require(value is None or value >= 1, name, value, "1 or more")
-        _require(1 <= self.weight_bits <= 24, "weight_bits", self.weight_bits, "1 to 24")
+            require(value is None or value >= 1, name, value, "1 or more")
+        require(1 <= self.weight_bits <= 24, "weight_bits", self.weight_bits, "1 to 24")
 
 
 @dataclass(frozen=True)

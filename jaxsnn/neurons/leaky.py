@@ -1,0 +1,113 @@
+"""Leaky integrate and fire, differentiable: the neuron of directly trained spiking networks."""
+
+from typing import Literal, get_args
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxsnn import surrogate as surrogates
+from jaxsnn.neurons.contract import Leaves, Neuron, Shape, State, neuron
+
+Reset = Literal["delayed", "subtract", "zero", "none"]
+LEARNABLE = ("leak", "threshold")
+
+
+@neuron
+def leaky(
+    leak: float = 0.5,
+    threshold: float = 1.0,
+    reset: Reset = "delayed",
+    surrogate: str = "fast_sigmoid",
+    slope: float | None = None,
+    learn: tuple[str, ...] = (),
+    emit: Literal["spike", "potential"] = "spike",
+) -> Neuron:
+    """Leaky integrate and fire with a surrogate gradient.
+
+    ``U(t) = leak U(t-1) + I(t) - R(t)``, ``S(t) = 1`` iff ``U(t) > threshold``: strictly above, as
+    in the system that it comes from, where the neurons of converted networks fire at a tie. ``R``
+    is the reset:
+
+    - "delayed": ``threshold`` in the step after a spike (``R(t) = threshold S(t-1)``). The
+      potential that is compared and emitted is that before the reset. Source: Eshraghian et al.,
+      Proc. IEEE 111, 2023 (snnTorch's rule).
+    - "subtract": ``threshold``, at once after the spike (soft reset).
+    - "zero": the whole potential, at once after the spike (hard reset).
+    - "none": nothing.
+
+    No gradient flows through whether a neuron is reset; it does through leak, drive, what a reset
+    takes away, and the spikes, there by the surrogate.
+
+    State: membrane potential ``[B, ..., C]`` float32, from 0. Leaves, each ``[C]`` float32:
+    ``leak``, per step, used between 0 and 1, and ``threshold``, units of the drive; fixed, or
+    learned where ``learn`` names them.
+
+    Args:
+        leak: what is left of a potential after one step (beta).
+        threshold: potential above which the neuron spikes.
+        reset: see above.
+        surrogate: name in ``jaxsnn.surrogate.SURROGATES``.
+        slope: of the surrogate; None: its usual one.
+        learn: which of "leak", "threshold" are parameters.
+        emit: "spike", or "potential" for a readout whose membrane potential is read.
+
+    Raises:
+        ValueError: a leak outside [0, 1], a threshold or slope not above 0, or an unknown reset,
+            surrogate, leaf or ``emit``.
+
+    >>> cell, drive = leaky(0.5), jnp.full((1, 1), 0.75)
+    >>> leaves = cell.fixed(1)
+    >>> state, seen = cell.init(leaves, (1, 1), None), []
+    >>> for _ in range(5):
+    ...     state, out = cell.step(leaves, state, drive)
+    ...     seen.append((float(state[0][0, 0]), int(out[0, 0])))
+    >>> seen
+    [(0.75, 0), (1.125, 1), (0.3125, 0), (0.90625, 0), (1.203125, 1)]
+    """
+    _check(leak, threshold, reset, learn, emit)
+    surrogates.spike(jnp.zeros(()), surrogate, slope)  # refuses name and slope before any run
+    values = {"leak": leak, "threshold": threshold}
+
+    def leaves_of(names: tuple[str, ...], channels: int) -> Leaves:
+        return {name: jnp.full(channels, values[name]) for name in names}
+
+    def init(leaves: Leaves, shape: Shape, keys: Array | None) -> State:
+        del leaves, keys
+        return (jnp.zeros(shape),)
+
+    def step(leaves: Leaves, state: State, drive: Array) -> tuple[State, Array]:
+        before, level = state[0], leaves["threshold"]
+        potential = jnp.clip(leaves["leak"], 0, 1) * before + drive
+        if reset == "delayed":
+            potential = potential - (before > level) * level
+        spike = surrogates.spike(potential - level, surrogate, slope)
+        return (_after(potential, level),), potential if emit == "potential" else spike
+
+    def _after(potential: Array, level: Array) -> Array:
+        fired = potential > level  # a comparison has no gradient
+        if reset == "subtract":
+            return potential - fired * level
+        return jnp.where(fired, 0, potential) if reset == "zero" else potential
+
+    others = tuple(name for name in LEARNABLE if name not in learn)
+    return Neuron(
+        init,
+        step,
+        learned=lambda channels: leaves_of(learn, channels),
+        fixed=lambda channels: leaves_of(others, channels),
+        spikes=(0, 1) if emit == "spike" else None,
+    )
+
+
+def _check(leak: float, threshold: float, reset: str, learn: tuple[str, ...], emit: str) -> None:
+    if not 0 <= leak <= 1:
+        raise ValueError(f"leak={leak}: what is left of a potential after a step is 0 to 1")
+    if not threshold > 0:
+        raise ValueError(f"threshold={threshold}: give a number above 0")
+    if reset not in get_args(Reset):
+        raise ValueError(f"reset={reset!r} is unknown; choose one of {', '.join(get_args(Reset))}")
+    for name in learn:
+        if name not in LEARNABLE:
+            raise ValueError(f"learn={name!r} is no leaf; choose among {', '.join(LEARNABLE)}")
+    if emit not in ("spike", "potential"):
+        raise ValueError(f"emit={emit!r} is unknown; choose spike or potential")

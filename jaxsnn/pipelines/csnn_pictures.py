@@ -1,0 +1,71 @@
+"""Pictures of the first test samples, drawn from a run's samples.npz: GIFs, raster, membranes."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jaxsnn import gifs, rasters
+from jaxsnn.arrays import load_arrays, save_arrays
+
+FILE = "samples.npz"
+FIGURES = "figs"
+
+
+def keep(
+    folder: Path,
+    labels: np.ndarray,
+    spikes: Mapping[str, np.ndarray],
+    potentials: np.ndarray,
+    threshold: np.ndarray,
+) -> None:
+    """Write what the pictures show.
+
+    Args:
+        folder: of the run.
+        labels: int ``[N]``.
+        spikes: site -> 0 or 1 ``[T, N, ...]``, the readout last.
+        potentials: of the readout, float32 ``[T, N, classes]``.
+        threshold: of the readout, ``[classes]``.
+    """
+    arrays = {f"spikes/{site}": np.asarray(part, bool) for site, part in spikes.items()}
+    arrays |= {"labels": labels, "potentials": np.asarray(potentials, np.float32)}
+    arrays["threshold"] = np.asarray(threshold, np.float32)
+    save_arrays(folder / FILE, arrays, {"sites": list(spikes)})
+
+
+def draw(folder: Path) -> dict[str, Path]:
+    """Draw the pictures of one run; nothing where it has kept no samples.
+
+    Returns:
+        One path of each kind by name.
+    """
+    if not (folder / FILE).is_file():
+        return {}
+    arrays, meta = load_arrays(folder / FILE)
+    spikes = {site: arrays[f"spikes/{site}"] for site in meta["sites"]}
+    readout = spikes[meta["sites"][-1]]
+    paths = gifs.spike_bar_files(np.cumsum(readout, axis=0), arrays["labels"], folder)
+    _remove_others(folder, paths)
+    label = int(arrays["labels"][0])
+    classes = [f"class {number}" for number in range(readout.shape[-1])]
+    first = {site: part[:, 0] for site, part in spikes.items()}
+    title = f"Spikes of the first test sample, of class {label}"
+    shown = slice(12)  # more neurons than classes of a data set of ten would not be readable
+    return {
+        "spike_bar": paths[0],
+        "raster": rasters.raster(first, folder / FIGURES, title=title)[0],
+        "membranes": rasters.membranes(
+            arrays["potentials"][:, 0, shown],
+            readout[:, 0, shown],
+            arrays["threshold"][shown],
+            folder / FIGURES,
+            labels=classes[shown],
+        )[0],
+    }
+
+
+def _remove_others(folder: Path, paths: Sequence[Path]) -> None:
+    """Remove the counts of earlier samples."""
+    for old in set(folder.glob("spike_bar_*_target*.gif")) - set(paths):
+        old.unlink()

@@ -1,0 +1,243 @@
+"""Direct training of a spiking network on static MNIST, or on the events of N-MNIST.
+
+Eshraghian et al., Proc. IEEE 111, 2023: ``12C5-MP2-64C5-MP2-10`` of leaky integrate-and-fire
+neurons, trained by backpropagation through time with a surrogate gradient. Stages: train, evaluate,
+simulate (count spikes and operations, keep what the pictures show), plot.
+"""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+from jaxsnn import figures, learning_curves, neurons, report, store, zoo
+from jaxsnn import net as net_module
+from jaxsnn.arch import plan
+from jaxsnn.arrays import load_params
+from jaxsnn.bptt import spiking_net, threshold, through_time, watch
+from jaxsnn.command import STAGES as EVERY_STAGE
+from jaxsnn.config import NmnistCsnn
+from jaxsnn.evaluation import Evaluation
+from jaxsnn.evaluation import evaluate as evaluate_snn
+from jaxsnn.pipelines import csnn_data, csnn_pictures, outcome
+from jaxsnn.pipelines.run import Run, devices, seconds_of, train_run
+from jaxsnn.spiking import Spiking, directly_trained
+from jaxsnn.task import Task, evaluate
+from jaxsnn.train import Record
+
+STAGES = {
+    **EVERY_STAGE,
+    "evaluate": "accuracy of the trained network on the test set, by spike count",
+    "simulate": "simulate the test set: spikes, operations, energy; results.json, samples.npz",
+}
+NETWORK = ("dataset", "spike", "num_steps", "time_window", "event_count", "frames", "filter_time")
+NEURON = ("beta", "slope", "surrogate", "reset", "learn", "loss")
+TRAINING = ("seed", "batch_size", "limit_train", "validation", "subset", "checkpoint", "rotation")
+PUBLISHED = {"mnist": 0.9912, "nmnist": 0.9705}
+MOST = 100  # examples per compiled call of a simulation
+BLOCK = 10  # steps of it that are computed layer by layer
+SAMPLES = 5  # test samples whose spikes are kept for the pictures
+MICRO_BATCH = 4  # on a CPU, where what is kept for the way back then stays in the cache
+
+
+class Csnn:
+    """One setting on one data set: its data, network and folder."""
+
+    system = "surrogate_csnn"
+
+    def __init__(self, config: NmnistCsnn) -> None:
+        """Read the data and refuse what does not fit; nothing is written."""
+        self.config: Any = config
+        self.material = csnn_data.read(config)
+        shape, classes = self.material.input_shape, self.material.classes
+        self.arch = dataclasses.replace(zoo.csnn_static, input_shape=shape, classes=classes)
+        plan(self.arch)  # refuses images that the network cannot take
+        self.net = spiking_net(self.arch, self._cell(), self._cell(self._emitted))
+        task = through_time(self.net, self.material.stimulus, config.loss, config.time_block)
+        self.task = task._replace(init=self._initial(task))
+        network = (*NETWORK, *NEURON)
+        identity = (*network, *TRAINING, "padded_loss")
+        self.run = Run(Path(config.out) / config.setting, config, identity, network)
+
+    @property
+    def _emitted(self) -> str:
+        return "potential" if self.config.loss == "ce_membrane" else "spike"
+
+    def _cell(self, emit: Any = "spike") -> neurons.Neuron:
+        """The neuron that the settings ask for."""
+        config = self.config
+        return neurons.leaky(
+            leak=config.beta,
+            reset=config.reset,
+            surrogate=config.surrogate,
+            slope=config.slope,
+            learn=config.learn,
+            emit=emit,
+        )
+
+    def _initial(self, task: Task) -> Any:
+        """Where training starts: at random, or from the weights of ``--checkpoint``."""
+        if not self.config.checkpoint:
+            return task.init
+        place = Path(self.config.checkpoint)
+        if place.is_dir():
+            best = place / "best.npz"
+            place = best if best.is_file() else place / "model.npz"
+        loaded = load_params(place, net_module.template(self.net))
+        return lambda key: jax.tree.map(jnp.asarray, loaded)
+
+    # ------------------------------------------------------------ stages
+
+    def train(self) -> None:
+        """Train, or resume; ``training.log`` says after every epoch how it stands."""
+        micro_batch = self.config.micro_batch
+        if micro_batch is None and jax.default_backend() == "cpu":
+            share = self.config.batch_size // devices(self.config, self.config.batch_size)
+            micro_batch = max(n for n in range(1, MICRO_BATCH + 1) if share % n == 0)
+        train_run(self.run, self.task, self.material.parts, micro_batch, self._after_epoch)
+
+    def _after_epoch(self, record: Record, variables: Mapping[str, Any]) -> Record:
+        """The record, with the test accuracy where it is asked for; rewrites training.log."""
+        if self.config.test_every_epoch:
+            record = {**record, "test_accuracy": self.evaluate(variables)}
+        written = self.run.folder / "metrics.jsonl"
+        earlier = report.read_jsonl(written, "epoch") if written.is_file() else []
+        known = [one for one in earlier if one["epoch"] < (record["epoch"] or 0)]
+        text = "\n".join([str(self.config), *map(_log_lines, [*known, record]), ""])
+        report.write_bytes(self.run.folder / "training.log", text.encode())
+        return record
+
+    def variables(self) -> dict[str, Any]:
+        """Trained variables."""
+        return self.run.variables(net_module.template(self.net))
+
+    def evaluate(self, variables: Mapping[str, Any] | None = None) -> float:
+        """Test accuracy by spike count."""
+        found = self.variables() if variables is None else variables
+        size = min(MOST, len(self.material.labels))
+        return evaluate(self.task, found, self.material.test, self.material.labels, size)[
+            "accuracy"
+        ]
+
+    def simulate(self, console: Console) -> None:
+        """Simulate the test set; write model, samples and results.json."""
+        variables = self.variables()
+        spiking = spiking_net(self.arch, self._cell(), self._cell("spike"))
+        snn = directly_trained(spiking, variables, self.material.encoding)
+        store.save(snn, self.run.folder / "snn.npz")
+        found, seconds = self._spiking(snn)
+        self._samples(spiking, variables)
+        report.write_results(self.run.folder, self._results(snn, found, seconds))
+        accuracy = found.accuracy_per_step[-1]
+        console.print(f"{self.config.setting}: test accuracy {accuracy:.2%}", highlight=False)
+
+    def _spiking(self, snn: Spiking) -> tuple[Evaluation, dict[str, float]]:
+        """Simulate the test set; what came out, and the seconds it took."""
+        labels, size = self.material.labels, min(MOST, len(self.material.labels))
+        options: dict[str, Any] = {"steps": self.material.steps, "batch_size": size}
+        options |= {"block": BLOCK, "devices": devices(self.config, size)}
+        began = time.perf_counter()
+        evaluate_snn(snn, self.material.shown(slice(size)), **options)
+        compiled = time.perf_counter()
+        everything = self.material.shown(slice(None))
+        found = evaluate_snn(snn, everything, labels, progress="simulating", **options)
+        done = time.perf_counter()
+        return found, {"compile": compiled - began, "simulate": done - compiled}
+
+    def _samples(self, net: net_module.Net, variables: Mapping[str, Any]) -> None:
+        """Keep what the pictures show of the first test samples."""
+        batch = jax.tree.map(lambda leaf: jnp.asarray(leaf[:SAMPLES]), self.material.test)
+        shown = self.material.stimulus.show(batch, None, self.material.steps)
+        sites = tuple(site.name for site in plan(self.arch) if site.role != "pool")
+        potentials, spikes = watch(net, variables, shown.x, shown.steps, sites)
+        csnn_pictures.keep(
+            self.run.folder,
+            self.material.labels[:SAMPLES],
+            {name: np.asarray(spikes[name]) for name in sites},
+            np.asarray(potentials[sites[-1]]),
+            np.asarray(threshold(variables, sites[-1])),
+        )
+
+    def _results(
+        self, snn: Spiking, found: Evaluation, seconds: dict[str, float]
+    ) -> report.Results:
+        """The content of results.json."""
+        records = report.read_jsonl(self.run.folder / "metrics.jsonl", "epoch")
+        counting = outcome.Counting(heads=True)
+        fields = outcome.spiking_fields(snn, found, None, counting)
+        fields["accuracy_settled_step"] = None  # a held image, or events, never come to rest
+        if self.config.spike:
+            fields["energy_pj_per_image"] = None  # the ledger prices one pass of the first layer
+        paper = PUBLISHED.get(self.material.name)
+        return report.Results(
+            experiment=self.config.experiment,
+            system=self.system,
+            dataset=self.material.name,
+            setting=self.config.setting,
+            epochs_run=records[-1]["epoch"] if records else 0,
+            ann_macs_per_image=outcome.macs_driven_by_spikes(self.arch, heads=True),
+            seconds={**seconds, "train": seconds_of(records)},
+            precision="float32",
+            paper={"snn_accuracy": paper} if paper and self.config.limit_test is None else None,
+            seed=self.config.seed,
+            **fields,
+            **outcome.environment_fields(),
+        )
+
+
+def _log_lines(record: Mapping[str, Any]) -> str:
+    """Three lines of an epoch, as the original's log has them."""
+    epoch, rate = record["epoch"], record["learning_rate"]
+    lines = [f"Epoch {epoch}: learning rate {rate:g}"]
+    lines.append(f"Epoch {epoch}: train loss {record['train_loss']:.6f}")
+    for what in ("validation", "test"):
+        value = record.get(f"{what}_accuracy")
+        if value is not None:
+            lines.append(f"Epoch {epoch}: {what} accuracy {value:.4f}")
+    return "\n".join(lines)
+
+
+def run(stage: str, config: NmnistCsnn) -> None:
+    """Run one stage, or all of them, of one setting.
+
+    Raises:
+        ValueError: bad data, a missing or mismatched checkpoint; said before work starts.
+    """
+    console = Console()
+    if stage == "plot":
+        _plot(config, console)
+        return
+    one = Csnn(config)
+    if stage in ("all", "train"):
+        one.train()
+    if stage == "evaluate":
+        console.print(f"{config.setting}: test accuracy {one.evaluate():.2%}", highlight=False)
+    if stage in ("all", "simulate"):
+        one.simulate(console)
+        report.print_table(report.scan_results(config.out), f"{config.dataset}: all settings")
+    if stage == "all":
+        _plot(config, console)
+
+
+def _plot(config: NmnistCsnn, console: Console) -> None:
+    out, runs = Path(config.out), report.scan_results(config.out)
+    ideal = learning_curves.rate_loss_levels(10)
+    levels = {row.setting: ideal for row in runs if _rate_loss(out / row.setting)}
+    drawn = figures.draw_all(config.out, config.compared, levels)
+    found = {name: paths[0] for name, paths in drawn.items()}
+    for row in runs:
+        pictures = csnn_pictures.draw(out / row.setting)
+        found |= {f"{row.setting}/{name}": path for name, path in pictures.items()}
+    for name, path in found.items():
+        console.print(f"{name}: {path}", highlight=False)
+
+
+def _rate_loss(folder: Path) -> bool:
+    """Whether the run was trained by the cross entropy of the spikes, over ten classes."""
+    return report.read_json(folder / "config.json").get("loss") == "ce_rate"
