@@ -16,6 +16,7 @@
 
 from jaxsnn import neurons, quant, zoo
 from jaxsnn.arch import Arch, format, parse, plan, totals
+from jaxsnn.bptt import spiking_net, through_time, watch
 from jaxsnn.certificate import Certificate
 from jaxsnn.certify import certify
 from jaxsnn.classify import classification
@@ -27,7 +28,8 @@ from jaxsnn.neurons import Neuron
 from jaxsnn.settle import settle
 from jaxsnn.simulate import Trace, simulate, unpack
 from jaxsnn.sitemap import CutNormal, FanInUniform, SiteMap, hidden
-from jaxsnn.spiking import Spiking, settled, with_leaf, with_unit_dropout
+from jaxsnn.spiking import Spiking, directly_trained, settled, with_leaf, with_unit_dropout
+from jaxsnn.stimulus import EventStream, event_frames, held
 from jaxsnn.store import load, load_params, save
 from jaxsnn.sweep import Sweep, sweep
 from jaxsnn.train import Options, Task, train
@@ -40,6 +42,7 @@ __all__ = [
     "CutNormal",
     "Encoding",
     "Evaluation",
+    "EventStream",
     "FanInUniform",
     "Net",
     "Neuron",
@@ -52,10 +55,13 @@ __all__ = [
     "certify",
     "classification",
     "convert",
+    "directly_trained",
     "evaluate",
+    "event_frames",
     "float_ends",
     "format",
     "forward",
+    "held",
     "hidden",
     "init_variables",
     "initial_state",
@@ -69,10 +75,13 @@ __all__ = [
     "settle",
     "settled",
     "simulate",
+    "spiking_net",
     "sweep",
+    "through_time",
     "totals",
     "train",
     "unpack",
+    "watch",
     "with_leaf",
     "with_unit_dropout",
     "zoo",

@@ -1,8 +1,10 @@
 """What a spiking network that is trained directly is shown: a held image, or frames of events."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,9 @@ import numpy as np
 from jax import Array
 
 from jaxsnn import frames as events
-from jaxsnn.data import Recordings
+
+if TYPE_CHECKING:
+    from jaxsnn.data import Recordings
 
 
 class Shown(NamedTuple):

@@ -12,10 +12,11 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 ROOT = Path(__file__).resolve().parent.parent
-TINY = [
+LIMITS = [
     *("--dataset", "digits", "--epochs", "1", "--limit-train", "120", "--limit-test", "220"),
-    *("--batch-size", "32", "--noise-seeds", "2"),
+    *("--batch-size", "32"),
 ]
+TINY = [*LIMITS, "--noise-seeds", "2"]
 IMAGES = 220  # of the test set: one whole batch of the text files, and a part of one
 
 

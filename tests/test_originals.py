@@ -4,7 +4,7 @@ import re
 import shlex
 
 import pytest
-from experiment_runs import ROOT, TINY, run
+from experiment_runs import LIMITS, ROOT, TINY, run
 
 from jaxsnn.config import STAGES
 
@@ -24,11 +24,13 @@ def commands(system):
         yield found[1], found[2], re.findall(r"`([\w./]+/[\w./]+)`", writes)
 
 
+FEW = ("--limit-train", "16", "--limit-test", "2", "--batch-size", "8")
 SMALL = {  # limits that keep a system's commands short
-    "scatter_gather_lenet": (),
-    "negative_spikes_cnn1": ("--limit-train", "16", "--limit-test", "2", "--batch-size", "8"),
-    "negative_spikes_cnn2": ("--limit-train", "16", "--limit-test", "2", "--batch-size", "8"),
-    "negative_spikes_mnist": (),
+    "scatter_gather_lenet": TINY,
+    "negative_spikes_cnn1": (*TINY, *FEW),
+    "negative_spikes_cnn2": (*TINY, *FEW),
+    "negative_spikes_mnist": TINY,
+    "surrogate_csnn": (*LIMITS, *FEW, "--limit-test", "8", "--num_steps", "4", "--frames", "6"),
 }
 ROWS = [(system, number, *row) for system in SMALL for number, row in enumerate(commands(system))]
 
@@ -54,11 +56,13 @@ def test_the_tables_have_the_commands_of_the_originals():
         "python accuracy_speed.py",
         "python sparsity.py",
         "python sops.py",
+        "CUDA_VISIBLE_DEVICES=0 python scripts/train.py`",
+        "CUDA_VISIBLE_DEVICES=0 python scripts/train.py exp_id=spike data.spike=true`",
     ):
         assert words in text
     for system in SMALL:
         used = {words.split()[0] for name, _, _, words, _ in ROWS if name == system}
-        assert "simulate" in used & set(STAGES)
+        assert "simulate" in used & set(STAGES) or system == "surrogate_csnn"  # one script
     assert all((ROOT / script).is_file() for _, _, script, _, _ in ROWS)
 
 
@@ -70,8 +74,8 @@ def test_a_command_writes_what_the_table_says(system, number, folders, capsys):
     script, words, files = next(row[2:] for row in ROWS if row[:2] == (system, number))
     out = folders[system]
     known = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    tiny = [*TINY, *SMALL[system]]
-    assert run(*shlex.split(words), out=out, tiny=tiny, script=script.split("/")[1][:-3]) == 0
+    script = script.split("/")[1][:-3]
+    assert run(*shlex.split(words), out=out, tiny=SMALL[system], script=script) == 0
     for name in files:
         assert (out / name).exists(), f"{words} did not write {name}"
     if not files:

@@ -15,21 +15,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxsnn.config import (
-    Conversion,
     LeNetScatter,
     NegativeSpikesCnn1,
     NegativeSpikesCnn2,
     NegativeSpikesMnist,
+    NmnistCsnn,
+    Scripted,
     from_json,
 )
-from jaxsnn.pipelines import negative_spikes, scatter_gather
+from jaxsnn.pipelines import negative_spikes, scatter_gather, surrogate_csnn
 from jaxsnn.results import Results, natural_key, read_results
 
 ROOT = Path(__file__).resolve().parent.parent
-CONFIGS: dict[str, type[Conversion]] = {
-    one.experiment: one
-    for one in (LeNetScatter, NegativeSpikesMnist, NegativeSpikesCnn1, NegativeSpikesCnn2)
-}
+SYSTEMS = (LeNetScatter, NegativeSpikesMnist, NegativeSpikesCnn1, NegativeSpikesCnn2, NmnistCsnn)
+CONFIGS: dict[str, type[Scripted]] = {one.experiment: one for one in SYSTEMS}
 PLACES = frozenset({"data_dir", "out", "resume", "devices", "mode"})  # no result depends
 
 
@@ -39,7 +38,7 @@ class Row(NamedTuple):
     ``phases`` are those of its training, as config.json has them.
     """
 
-    config: Conversion
+    config: Scripted
     results: Results | None
     paper: dict[str, Any] | None
     phases: list[dict[str, Any]] | None = None
@@ -58,7 +57,7 @@ class Table(NamedTuple):
 
     system: str
     columns: tuple[tuple[str, Callable[[Row], str]], ...]
-    wanted: tuple[Conversion, ...]
+    wanted: tuple[Scripted, ...]
     published: Callable[[str, Any], dict[str, Any] | None]
 
     @property
@@ -67,7 +66,7 @@ class Table(NamedTuple):
         return f"<!-- results: {self.system} -->", f"<!-- /results: {self.system} -->"
 
 
-def command(config: Conversion) -> str:
+def command(config: Scripted) -> str:
     """The command line of a run: what differs from the defaults for its data set.
 
     >>> command(LeNetScatter(k=0, B=1)), command(LeNetScatter(dataset="digits", epochs=2))
@@ -75,12 +74,17 @@ def command(config: Conversion) -> str:
 'python experiments/mnist_lenet.py --dataset digits --k 1 --B 2 --epochs 2')
     >>> command(NegativeSpikesMnist(arch="mlp", precision="fp32"))
     'python experiments/mnist_negative_spikes.py --arch mlp --precision fp32'
+    >>> command(NmnistCsnn(spike=True)), command(NmnistCsnn(dataset="digits", lr_step=(5,)))
+    ('python experiments/nmnist_csnn.py --spike True', \
+'python experiments/nmnist_csnn.py --dataset digits --lr-step 5')
     """
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    defaults = type(config)(dataset=config.dataset)
-    flags = [] if config.dataset == config.home else [f"--dataset {Path(config.dataset).stem}"]
-    leading = ["arch"] if "arch" in fields else []
-    leading += ["precision"] if config.precision == "fp32" else ["k", "B"]
+    kind: dict[str, Any] = {"spike": True} if fields.get("spike") else {}
+    defaults = type(config)(dataset=config.dataset, **kind)
+    own = type(config)(**kind).dataset == config.dataset
+    flags = [] if own else [f"--dataset {Path(config.dataset).stem}"]
+    leading = [*kind, *(["arch"] if "arch" in fields else [])]
+    leading += ["precision"] if fields.get("precision") == "fp32" else ["k", "B"]
     flags += [f"--{name} {fields[name]}" for name in leading if name in fields]
     for name, value in fields.items():
         shown = PLACES | {"dataset", "arch", "k", "B", "precision"}
@@ -92,8 +96,11 @@ def command(config: Conversion) -> str:
 
 def commands(row: Row) -> str:
     """The command of every phase of training, the later ones resumed."""
-    settings = ("epochs", "learning_rate", "schedule")
+    settings = ("epochs", "learning_rate", "schedule", "lr_step", "lr_factor")
     phases = [{name: one[name] for name in settings if name in one} for one in row.phases or []]
+    phases = [
+        one | {"lr_step": tuple(one["lr_step"])} if "lr_step" in one else one for one in phases
+    ]
     lines = [command(dataclasses.replace(row.config, **phase)) for phase in phases]
     lines = lines or [command(row.config)]
     return ", then ".join([f"`{lines[0]}`", *(f"`{line} --resume`" for line in lines[1:])])
@@ -131,11 +138,11 @@ def read_row(path: Path, results: Results, table: Table) -> Row:
     return Row(dataclasses.replace(same[0], dataset=results.dataset), results, results.paper)
 
 
-def _names(config: Conversion) -> tuple[str, str]:
+def _names(config: Scripted) -> tuple[str, str]:
     return config.experiment, config.setting
 
 
-def _done(config: Conversion, found: list[Row], table: Table) -> bool:
+def _done(config: Scripted, found: list[Row], table: Table) -> bool:
     """Whether a run of the paper's table is there: the long one needs its many epochs."""
     same = [
         row.results
@@ -148,7 +155,7 @@ def _done(config: Conversion, found: list[Row], table: Table) -> bool:
     return any((results.epochs_run or 0) >= (config.epochs or 0) for results in same if results)
 
 
-def _key(config: Conversion) -> tuple[str, str, str]:
+def _key(config: Scripted) -> tuple[str, str, str]:
     return config.dataset, *_names(config)
 
 
@@ -185,7 +192,7 @@ def _noise(results: Results, ratio: float) -> str:
 def _setting(row: Row) -> str:
     network = (
         f" {row.config.experiment.removeprefix('cifar10_')}"
-        if "cnn" in row.config.experiment
+        if row.config.experiment.startswith("cifar10_")
         else ""
     )
     return f"{Path(row.config.dataset).stem}{network}, {row.config.setting}"
@@ -305,6 +312,13 @@ TABLES = (
          ("paper: ANN, SNN", _paper_accuracies), ("paper: settles; spikes; SOPs", _paper_costs)),
         (*_mnist_runs(), *_cifar_runs()),
         negative_spikes.published,
+    ),
+    Table(
+        "surrogate_csnn",
+        (*RUN[:5], RUN[6], ("steps", _of("steps", _count)), *COSTS,
+         ("paper", _paper_accuracies)),
+        (NmnistCsnn(), NmnistCsnn(spike=True)),
+        surrogate_csnn.published,
     ),
 )  # fmt: skip
 

@@ -169,12 +169,11 @@ class Csnn:
     ) -> report.Results:
         """The content of results.json."""
         records = report.read_jsonl(self.run.folder / "metrics.jsonl", "epoch")
-        counting = outcome.Counting(heads=True)
+        counting, whole = outcome.Counting(heads=True), self.config.limit_test is None
         fields = outcome.spiking_fields(snn, found, None, counting)
         fields["accuracy_settled_step"] = None  # a held image, or events, never come to rest
         if self.config.spike:
             fields["energy_pj_per_image"] = None  # the ledger prices one pass of the first layer
-        paper = PUBLISHED.get(self.material.name)
         return report.Results(
             experiment=self.config.experiment,
             system=self.system,
@@ -184,11 +183,18 @@ class Csnn:
             ann_macs_per_image=outcome.macs_driven_by_spikes(self.arch, heads=True),
             seconds={**seconds, "train": seconds_of(records)},
             precision="float32",
-            paper={"snn_accuracy": paper} if paper and self.config.limit_test is None else None,
+            paper=published(self.material.name, self.config) if whole else None,
             seed=self.config.seed,
             **fields,
             **outcome.environment_fields(),
         )
+
+
+def published(dataset: str, config: Any) -> dict[str, float] | None:
+    """What the original reports of its network on a data set."""
+    if dataset not in PUBLISHED or config.loss != "ce_rate":
+        return None
+    return {"snn_accuracy": PUBLISHED[dataset]}
 
 
 def _log_lines(record: Mapping[str, Any]) -> str:
