@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import optax
 from rich.console import Console
 from rich.table import Table
 

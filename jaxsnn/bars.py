@@ -197,6 +197,8 @@ def layers(results: Sequence[Results], folder: str | Path, name: str = "layers")
             found = {entry["name"]: entry[key] for entry in spiking_layers(row)}
             values = [percent(found.get(layer)) for layer in names]
             series.append(Series(display_name(row), values, style))
+        if key == "rate" and any(value and value > 100 for one in series for value in one.values):
+            title, series = "spikes per neuron", [_unscaled(one) for one in series]
         grouped_bars(ax, names, series, "{:.3g}")
         label(ax, y=title)
     head(figure, axes[0], figure_title("Activity by layer", shown))
@@ -208,6 +210,12 @@ def layers(results: Sequence[Results], folder: str | Path, name: str = "layers")
         + ("; saturated: at the highest count." if "saturated" in known else "."),
     )
     return save(figure, folder, name)
+
+
+def _unscaled(series: Series) -> Series:
+    """Percentages as plain numbers: many spikes of a neuron are no share of anything."""
+    values = [None if value is None else value / 100 for value in series.values]
+    return series._replace(values=values)
 
 
 def energy(results: Sequence[Results], folder: str | Path, name: str = "energy") -> Paths:

@@ -64,7 +64,7 @@ def through_time(
 def _check(net: Net, loss: str, time_block: int | None) -> None:
     if loss not in LOSSES:
         raise ValueError(f"loss {loss!r} is unknown; choose one of {', '.join(LOSSES)}")
-    emitted = dict(net.neurons.at(arch_module.plan(net.arch)[-1]).options).get("emit", "spike")
+    emitted = "spike" if net.neurons.at(arch_module.plan(net.arch)[-1]).spikes else "potential"
     wanted = "potential" if loss == "ce_membrane" else "spike"
     if emitted != wanted:
         raise ValueError(

@@ -27,15 +27,25 @@ def pytest_addoption(parser):
         action="store_true",
         help="fail, instead of skipping, where $JAXSNN_DATA does not hold the real data",
     )
+    parser.addoption(
+        "--require-parity",
+        action="store_true",
+        help="fail, instead of skipping, where torch or snnTorch is not installed",
+    )
+
+
+ON_REQUEST = {"realdata": "real-data check", "parity": "comparison with torch and snnTorch"}
 
 
 def pytest_collection_modifyitems(config, items):
-    """Real-data checks take minutes: they run only when the marker is asked for."""
-    if "realdata" in config.getoption("markexpr"):
-        return
-    for item in items:
-        if item.get_closest_marker("realdata"):
-            item.add_marker(pytest.mark.skip(reason="real-data check; select it by -m realdata"))
+    """These take minutes, or other packages: they run only when their marker is asked for."""
+    for marker, what in ON_REQUEST.items():
+        if marker in config.getoption("markexpr"):
+            continue
+        for item in items:
+            if item.get_closest_marker(marker):
+                reason = f"{what}; select it by -m {marker}"
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +65,18 @@ def _real_data_present(request):
     """A test marked realdata needs the folder, whether it asks for the fixture or not."""
     if request.node.get_closest_marker("realdata"):
         request.getfixturevalue("data_root")
+
+
+@pytest.fixture(scope="session")
+def snntorch(request):
+    """The package that results are compared with."""
+    if request.config.getoption("--require-parity"):
+        import snntorch
+
+        return snntorch
+    reason = "not installed (extra parity)"
+    pytest.importorskip("torch", reason=f"torch is {reason}")
+    return pytest.importorskip("snntorch", reason=f"snnTorch is {reason}")
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from jaxsnn.arch import parse
 from jaxsnn.arrays import flatten, save_arrays
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
-OURS = ("common", "training", "simulation", "lowering", "negative_spikes")
+OURS = ("common", "training", "simulation", "lowering", "negative_spikes", "surrogate_training")
 
 
 @pytest.fixture
@@ -121,6 +121,29 @@ def test_fewer_steps(benchmark, capsys, monkeypatch):
     assert double["events"] < double["spikes"]
     assert double["last_max"] < plain["last_max"]
     assert rising["negative"] <= plain["negative"]
+
+
+@pytest.mark.slow
+def test_surrogate_training(benchmark, capsys):
+    """Every row runs in a process of its own, without torch or spyx."""
+    benchmark("surrogate_training").main(["--quick", "--dataset", "digits"])
+    found, table = records(capsys)
+    one, two = "csnn jaxsnn, micro-batch 4", "csnn jaxsnn, micro-batch 2, 2 devices"
+    for name in (one, two):
+        assert (found[name]["steps"], found[name]["images"]) == (5, 8)
+        assert found[name]["images_per_s"] > 0
+    # The same weights and images: how the batch is divided does not matter.
+    assert found[one]["loss"] == pytest.approx(found[two]["loss"], rel=1e-5)
+    assert found["linear jaxsnn, N 8, micro-batch 2"]["loss"] > 0
+    # This does not depend on the clock: blocks keep less than all steps do.
+    size = {
+        (micro, block): found[f"memory jaxsnn{micro}{block}"]["bytes"]
+        for micro in ("", ", micro-batch 2")
+        for block in ("", ", time block 4")
+    }
+    assert size["", ", time block 4"] < size["", ""]
+    assert "memory jaxsnn" in table
+    assert not any("snnTorch" in name or "spyx" in name for name in found)
 
 
 def test_the_spiking_networks_compared_are_the_same(benchmark):
