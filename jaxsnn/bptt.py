@@ -45,7 +45,8 @@ def through_time(
 
     The loss is that of the last readout over time; its prediction is the class that spiked most
     often, the lowest at a tie. With ``loss="ce_membrane"`` the readout emits its membrane potential
-    (``leaky(emit="potential")``), and spikes are counted where that exceeds the threshold.
+    (``leaky(emit="potential")``), and spikes are counted where that exceeds the threshold; a
+    readout without neurons, whose currents are its output, predicts by their sum.
 
     Args:
         net: from :func:`spiking_net`.
@@ -100,7 +101,8 @@ def _through_time(net: Net, stimulus: Stimulus, loss: str, time_block: int | Non
         readout, rest = _readout(body, variables, rest, shown, train, time_block)
         losses = LOSSES[loss](readout, labels, shown.mask)
         if loss == "ce_membrane":
-            readout = readout > threshold(variables, head)
+            level = threshold(variables, head)
+            readout = readout if level is None else readout > level
         return losses, (_counted(readout, shown.mask), rest)
 
     init = functools.partial(net_module.init_variables, net)
@@ -173,10 +175,10 @@ def watch(
     return jax.lax.scan(following, state, jnp.arange(steps))[1]
 
 
-def threshold(variables: Mapping[str, Any], site: str) -> Array:
-    """Threshold of a site's neurons, learned or fixed."""
-    trees = (variables[name].get(site, {}) for name in ("params", "fixed") if name in variables)
-    return next(tree["threshold"] for tree in trees if "threshold" in tree)
+def threshold(variables: Mapping[str, Any], site: str) -> Array | None:
+    """Threshold of a site's neurons, learned or fixed; None where there is none."""
+    trees = (variables.get(name, {}).get(site, {}) for name in ("params", "fixed"))
+    return next((tree["threshold"] for tree in trees if "threshold" in tree), None)
 
 
 def _counted(spikes: Array, mask: Array | None) -> Array:
