@@ -99,7 +99,7 @@ def _through_time(net: Net, stimulus: Stimulus, loss: str, time_block: int | Non
         body, variables = net.clone(axis_name=axis_name), {"params": params, **rest}
         shown = stimulus.show(images, key if train else None, steps)
         readout, rest = _readout(body, variables, rest, shown, train, time_block)
-        losses = LOSSES[loss](readout, labels, shown.mask)
+        losses = LOSSES[loss](readout, labels, None if shown.padded_loss else shown.mask)
         if loss == "ce_membrane":
             level = threshold(variables, head)
             readout = readout if level is None else readout > level

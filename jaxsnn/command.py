@@ -160,14 +160,14 @@ def _resolve(spelling: str, kinds: Mapping[str, Any], own: Mapping[str, str]) ->
         return name
     if known.get(name) in kinds:
         return known[name]
-    raise ValueError(f"unknown flag {spelling!r}; {_nearest(name, kinds)}")
+    raise ValueError(f"unknown flag {spelling!r}; {_nearest(name, kinds, own)}")
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
-    """What to write instead of an unknown name: one neighbour, or the whole list."""
-    by_lower = {candidate.lower(): candidate for candidate in known}
+def _nearest(name: str, known: Iterable[str], also: Iterable[str] = ()) -> str:
+    """What to write instead of an unknown name: one neighbour, or the whole list of the known."""
+    by_lower = {candidate.lower(): candidate for candidate in (*also, *known)}
     close = get_close_matches(name.lower(), by_lower, n=1)
-    return f"nearest: {by_lower[close[0]]}" if close else f"known: {', '.join(by_lower.values())}"
+    return f"nearest: {by_lower[close[0]]}" if close else f"known: {', '.join(known)}"
 
 
 def _values(word: str, kind: Any, given: str | None, words: deque[str]) -> list[str]:

@@ -24,11 +24,13 @@ class Shown(NamedTuple):
         x: ``[T, B, H, W, C]`` float32, or ``[1, B, H, W, C]`` held for all steps.
         steps: T.
         mask: float32 ``[T, B]``, 0 in the padding behind an example; None: no padding.
+        padded_loss: let the padding enter the loss; what is counted never includes it.
     """
 
     x: Array
     steps: int
     mask: Array | None = None
+    padded_loss: bool = False
 
 
 class Stimulus(NamedTuple):
@@ -68,7 +70,7 @@ def held(steps: int, scale: float = 1 / 255) -> Stimulus:
 
 @functools.cache
 def event_frames(
-    sensor: tuple[int, int, int], rotation: float = 0.0, masked: bool = True
+    sensor: tuple[int, int, int], rotation: float = 0.0, padded_loss: bool = False
 ) -> Stimulus:
     """Frames of event counts, made on the device from sparse recordings.
 
@@ -78,7 +80,7 @@ def event_frames(
         sensor: ``(height, width, polarities)``.
         rotation: in training, each recording is turned by an angle uniform in plus and minus so
             many degrees, drawn anew each time.
-        masked: leave steps behind a recording's end out of the loss.
+        padded_loss: let the steps behind a recording's end enter the loss.
     """
 
     def show(batch: Any, key: Array | None, steps: int | None) -> Shown:
@@ -89,7 +91,7 @@ def event_frames(
         if key is not None and rotation:
             angle = jax.random.uniform(key, lengths.shape, minval=-rotation, maxval=rotation)
         x = events.frames(codes, sensor, steps, angle)
-        return Shown(x, steps, events.mask(lengths, steps) if masked else None)
+        return Shown(x, steps, events.mask(lengths, steps), padded_loss)
 
     return Stimulus(show, lambda batch: np.asarray(batch["lengths"]))
 

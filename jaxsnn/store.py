@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -126,11 +126,15 @@ def _neuron_to_json(neuron: Neuron) -> dict[str, Any]:
 def _neuron_from_json(record: Mapping[str, Any]) -> Neuron:
     if record["name"] not in neurons.FACTORIES:
         raise ValueError(f"unknown neuron {record['name']!r}; known: {sorted(neurons.FACTORIES)}")
-    options = {
-        name: _neuron_from_json(value) if isinstance(value, Mapping) else value
-        for name, value in record["options"].items()
-    }
+    options = {name: _option_from_json(value) for name, value in record["options"].items()}
     return neurons.FACTORIES[record["name"]](**options)
+
+
+def _option_from_json(value: Any) -> Any:
+    """A neuron in a neuron; a tuple, which JSON has as a list; anything else as it is."""
+    if isinstance(value, Mapping):
+        return _neuron_from_json(cast("Mapping[str, Any]", value))
+    return tuple(cast("list[Any]", value)) if isinstance(value, list) else value
 
 
 def _map_to_json(sites: SiteMap[Any], convert: Any) -> dict[str, Any]:

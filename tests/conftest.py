@@ -67,6 +67,14 @@ def _real_data_present(request):
         request.getfixturevalue("data_root")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Frames of events are not kept where the user's are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAXSNN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def snntorch(request):
     """The package that results are compared with."""

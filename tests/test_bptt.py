@@ -216,7 +216,7 @@ def test_padded_recordings_are_as_each_alone(loss):
 def test_without_a_mask_the_silent_steps_count():
     """The behaviour of the original, as an option: a longer padding, another loss."""
     net, labels = network(SENSOR), np.array([2, 0])
-    shown = stimulus.event_frames(SENSOR, masked=False)
+    shown = stimulus.event_frames(SENSOR, padded_loss=True)
     batch, task = recordings([3, 3]), bptt.through_time(net, shown)
     short, long = (found(task, net, batch, labels, steps)[0] for steps in (3, 12))
     assert np.abs(short - long).min() > 1e-3

@@ -91,7 +91,7 @@ def test_the_results_table_is_current(tool, capsys):
     assert tool.main(["--check"]) == 0, capsys.readouterr().out
 
 
-SYSTEMS = ("scatter_gather", "negative_spikes")
+SYSTEMS = ("scatter_gather", "negative_spikes", "surrogate_csnn")
 
 
 @pytest.fixture

@@ -117,7 +117,8 @@ class NmnistCsnn(Scripted):
         if name == "nmnist" and not self.out:
             put("out", f"runs/{self.experiment}")
         put("exp_id", self.exp_id or ("spike" if self.spike else "static"))
-        require(PurePath(self.exp_id).name == self.exp_id, "exp_id", self.exp_id, "a plain name")
+        plain = PurePath(self.exp_id).name == self.exp_id != ".."
+        require(plain, "exp_id", self.exp_id, "a plain name")
         super().__post_init__()
         self._refuse_numbers()
         for one in self.learn:

@@ -86,7 +86,7 @@ def _events(config: NmnistCsnn) -> Material:
         (examples(kept), kept.labels, examples(validation), validation.labels),
         examples(test),
         test.labels,
-        event_frames(sensor, config.rotation, masked=not config.padded_loss),
+        event_frames(sensor, config.rotation, config.padded_loss),
         lambda rows: EventStream(test.take(np.arange(len(test))[rows]), sensor),
         Encoding("frames"),
         int(test.lengths.max()),

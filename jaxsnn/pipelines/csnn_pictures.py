@@ -18,6 +18,7 @@ def keep(
     spikes: Mapping[str, np.ndarray],
     potentials: np.ndarray,
     threshold: np.ndarray,
+    mask: np.ndarray | None = None,
 ) -> None:
     """Write what the pictures show.
 
@@ -27,8 +28,12 @@ def keep(
         spikes: site -> 0 or 1 ``[T, N, ...]``, the readout last.
         potentials: of the readout, float32 ``[T, N, classes]``.
         threshold: of the readout, ``[classes]``.
+        mask: ``[T, N]``, 0 behind the end of a sample, where no spike counts; None: no sample ends.
     """
-    arrays = {f"spikes/{site}": np.asarray(part, bool) for site, part in spikes.items()}
+    arrays = {f"spikes/{site}": np.array(part, bool) for site, part in spikes.items()}
+    if mask is not None:
+        for part in arrays.values():
+            part[mask == 0] = False
     arrays |= {"labels": labels, "potentials": np.asarray(potentials, np.float32)}
     arrays["threshold"] = np.asarray(threshold, np.float32)
     save_arrays(folder / FILE, arrays, {"sites": list(spikes)})
