@@ -485,7 +485,7 @@ def test_metrics_that_break_off_lose_their_last_line_only(copy):
         ("--learn leak treshold", "learn is ('leak', 'treshold')"),
         ("--surrogate relu", "--surrogate"),
         ("--betta 0.5", "unknown flag 'betta'; nearest: beta"),
-        ("train.lr_stepp=[10]", "unknown flag 'train.lr_stepp'; nearest: lr_step"),
+        ("train.lr_stepp=[10]", "unknown flag 'train.lr_stepp'; nearest: train.lr_step"),
     ],
 )
 def test_values_that_make_no_sense_are_named_with_the_remedy(flags, message, capsys):
