@@ -164,6 +164,8 @@ def watch(
         Potentials and outputs, each site -> ``[T, B, ...]``. A neuron with a delayed reset shows
         the potential that it compared with its threshold.
     """
+    if x.shape[0] not in (1, steps):
+        raise ValueError(f"x has {x.shape[0]} steps; give one image, or as many frames as {steps}")
 
     def following(state: Any, number: Array) -> tuple[Any, Any]:
         shown = x if x.shape[0] == 1 else jax.lax.dynamic_slice_in_dim(x, number, 1)

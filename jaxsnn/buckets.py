@@ -70,8 +70,8 @@ def in_batches(
 ) -> Batches:
     """Full batches of examples of about one length, in random order.
 
-    The examples of a bucket that fill no batch go to the next longer one, so that only the last of
-    all are dropped: as many batches as without buckets.
+    The last examples, that fill no batch, are dropped first; those of a bucket that fill none go to
+    the next longer one: as many batches as without buckets, and every example as often.
 
     Args:
         order: rows in random order ``[N]``.
@@ -84,6 +84,7 @@ def in_batches(
     >>> sorted(zip(found.steps, found.order.reshape(2, 2).tolist()))
     [(2, [1, 2]), (9, [3, 0])]
     """
+    order = order[: len(order) // size * size]  # who is left out is left to chance, not to length
     bucket = np.searchsorted(buckets, lengths[order])
     rest, batches, steps = order[:0], [order[:0].reshape(0, size)], list[int]()
     for number, length in enumerate(buckets):

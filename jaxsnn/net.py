@@ -24,9 +24,9 @@ from jax.core import Tracer
 from jaxsnn import arch as arch_module
 from jaxsnn import lowering, quant
 from jaxsnn.arch import Arch, Site
-from jaxsnn.convolution import max_pool
 from jaxsnn.lowering import Accumulator
 from jaxsnn.neurons import Leaves, Neuron, State
+from jaxsnn.pooling import max_pool
 from jaxsnn.sitemap import CutNormal, Initialiser, SiteMap
 
 Variables = Mapping[str, Any]

@@ -23,8 +23,8 @@ class Options:
         steps_per_call: updates per compiled call; None leaves it to the backend.
         devices: local devices that share each batch.
         micro_batch: examples whose gradient a device computes at once; gradients of the micro-
-            batches of a batch are accumulated, which changes the sums' order and nothing else
-            (batch statistics, where a network has them, are those of a micro-batch). None: all.
+            batches of a batch are accumulated, which changes the order of sums, what is drawn at
+            random, and batch statistics (those of a micro-batch). None: all.
     """
 
     epochs: int

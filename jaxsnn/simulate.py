@@ -40,7 +40,7 @@ def simulate(
     Args:
         snn: from :func:`jaxsnn.convert`.
         images: ``[B, H, W, C]`` integers as the encoding says; ``[T, B, H, W, C]`` for frames. A
-            network with float kernels takes floats as well.
+            network with float kernels takes floats as well, as they are.
         steps: number of time steps T.
         block: steps that are computed layer by layer at once, a knob for speed and memory; it never
             changes an integer network's spikes.
@@ -60,7 +60,7 @@ def simulate(
     images, record = check_input(snn, images), (record,) if isinstance(record, str) else record
     check_run(snn, images, steps, block, record, devices)
     keys = image_keys(key, first_image, images.shape[-4])
-    own = None if lengths is None else check_lengths(lengths, images.shape[-4])
+    own = None if lengths is None else check_lengths(lengths, images.shape[-4], steps)
     options = {"steps": steps, "block": block, "record": tuple(record), "counts": counts}
     if devices == 1:
         return _simulate(snn.program, images, keys, own, **options)
@@ -90,6 +90,8 @@ def check_input(snn: Spiking, images: Array | np.ndarray) -> Array:
         )
     kernel = snn.variables["params"][plan(snn.arch)[0].name]["kernel"]
     whole = jnp.issubdtype(images.dtype, jnp.integer)
+    if not whole and isinstance(images, np.ndarray) and not np.isfinite(images).all():
+        raise ValueError("images hold a value that is not finite; look at what was read or scaled")
     if jnp.issubdtype(kernel.dtype, jnp.integer) and not whole:
         raise ValueError(
             f"images are {images.dtype}, but the network takes integers worth "
@@ -102,20 +104,23 @@ def check_input(snn: Spiking, images: Array | np.ndarray) -> Array:
                 f"an input of {largest} is beyond Encoding.highest = {snn.encoding.highest}, which "
                 "the bounds of the sums rest on; convert with an encoding that admits it"
             )
+    if whole and snn.report and snn.report[0].kernel == "float":
+        return snn.encoding.decode(jnp.asarray(images))  # not converted: it takes scaled values
     return jnp.asarray(images)
 
 
-def check_lengths(lengths: Array | np.ndarray, batch: int) -> Array:
+def check_lengths(lengths: Array | np.ndarray, batch: int, steps: int) -> Array:
     """Steps of each example, int32 ``[B]``.
 
     Raises:
-        ValueError: another shape, no whole numbers, or a length below 1.
+        ValueError: another shape, no whole numbers, or a length outside 1 to ``steps``.
     """
     own = np.asarray(lengths)
-    if own.shape != (batch,) or not np.issubdtype(own.dtype, np.integer) or own.min(initial=1) < 1:
+    fits = own.shape == (batch,) and np.issubdtype(own.dtype, np.integer)
+    if not fits or own.min(initial=1) < 1 or own.max(initial=1) > steps:
         raise ValueError(
-            f"lengths are {own.dtype} of shape {own.shape}; give one whole number of at least 1 "
-            f"for each of the {batch} examples"
+            f"lengths are {own.dtype} of shape {own.shape}; give one whole number of 1 to "
+            f"{steps} (steps) for each of the {batch} examples"
         )
     return jnp.asarray(own, jnp.int32)
 

@@ -119,7 +119,8 @@ def directly_trained(net: Net, variables: Mapping[str, Any], encoding: Encoding)
     Args:
         net: the network, without batch norm.
         variables: trained, float32.
-        encoding: how images or frames come in; values are taken as they are, without the scale.
+        encoding: how images or frames come in; integers are multiplied by its scale, floats are
+            taken as they are.
 
     Raises:
         ValueError: a site with batch norm, which acts on a batch and not on a step.

@@ -71,6 +71,7 @@ def evaluate(
     labels: Any,
     batch_size: int,
     key: Array | None = None,
+    micro_batch: int | None = None,
 ) -> dict[str, Any]:
     """Mean loss and accuracy with ``train=False``: ``{"loss", "accuracy", "correct"}``.
 
@@ -83,6 +84,7 @@ def evaluate(
         labels: whole numbers [N].
         batch_size: examples per compiled call.
         key: for tasks that are random in evaluation, too; each batch gets its own.
+        micro_batch: examples that are computed at once, to save memory; it divides `batch_size`.
 
     Raises:
         ValueError: no images, or images and labels of different length.
@@ -93,7 +95,7 @@ def evaluate(
     key = jax.random.key(0) if key is None else key
     params = variables["params"]
     rest = {name: value for name, value in variables.items() if name != "params"}
-    program, sums = _evaluator(task.loss), list[tuple[Array, Array]]()
+    program, sums = _evaluator(task.loss, micro_batch), list[tuple[Array, Array]]()
     for number, (rows, real, steps) in enumerate(_batches(task, images, len(labels), batch_size)):
         batch_key = jax.random.fold_in(key, number)
         own = jax.tree.map(lambda leaf, rows=rows: leaf[rows], images)
@@ -121,8 +123,8 @@ def _batches(
 
 
 @functools.lru_cache(maxsize=16)  # one compiled program per task, however often it is evaluated
-def _evaluator(loss: Loss) -> Callable[..., tuple[Array, Array]]:
-    def sums(
+def _evaluator(loss: Loss, micro_batch: int | None) -> Callable[..., tuple[Array, Array]]:
+    def of_some(
         params: Any,
         rest: Any,
         images: Any,
@@ -138,6 +140,29 @@ def _evaluator(loss: Loss) -> Callable[..., tuple[Array, Array]]:
         return jnp.sum(jnp.where(real, losses.astype(jnp.float32), 0.0)), jnp.sum(
             hits, dtype=jnp.int32
         )
+
+    def sums(
+        params: Any,
+        rest: Any,
+        images: Any,
+        labels: Array,
+        real: Array,
+        key: Array,
+        steps: int | None,
+    ) -> tuple[Array, Array]:
+        if micro_batch is None or micro_batch == len(labels):
+            return of_some(params, rest, images, labels, real, key, steps)
+
+        def part(own: tuple[tuple[Any, Array, Array], Array]) -> tuple[Array, Array]:
+            (images, labels, real), number = own
+            own_key = jax.random.fold_in(key, number)
+            return of_some(params, rest, images, labels, real, own_key, steps)
+
+        parts = jax.tree.map(
+            lambda leaf: leaf.reshape(-1, micro_batch, *leaf.shape[1:]), (images, labels, real)
+        )
+        losses, hits = jax.lax.map(part, (parts, jnp.arange(len(parts[1]))))
+        return jnp.sum(losses), jnp.sum(hits)
 
     return jax.jit(sums, static_argnames="steps")
 

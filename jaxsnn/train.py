@@ -135,6 +135,8 @@ class _Run:
         self.files = None
         if options.directory is not None:
             run = {"seed": options.seed, "batch_size": options.batch_size, "images": len(labels)}
+            if options.micro_batch is not None:  # what is drawn at random depends on it
+                run["micro_batch"] = options.micro_batch
             self.files = TrainFiles(options.directory, run)
 
     def start(self) -> TrainState:
@@ -227,7 +229,8 @@ class _Run:
         if self.validation is not None:
             # One device does it; copies on all of them would all do the same.
             variables = jax.device_put(state.variables, jax.local_devices()[0])
-            found = evaluate(self.task, variables, *self.validation, self.options.batch_size)
+            size, micro_batch = self.options.batch_size, self.options.micro_batch
+            found = evaluate(self.task, variables, *self.validation, size, micro_batch=micro_batch)
             record["validation_loss"] = found["loss"] if math.isfinite(found["loss"]) else None
             record["validation_accuracy"] = found["accuracy"]
         return record

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxsnn import bptt, convolution, neurons, stimulus, zoo
+from jaxsnn import bptt, convolution, neurons, pooling, stimulus, zoo
 from jaxsnn.arch import parse, totals
 from jaxsnn.checkpoint import Checkpoints
 from jaxsnn.task import evaluate
@@ -422,12 +422,12 @@ def test_max_pooling_and_its_gradient(shape, size, levels):
     x = rng.integers(0, levels, (2, *shape, 3)).astype(np.float32)
     gradient = rng.normal(size=(2, shape[0] // size, shape[1] // size, 3)).astype(np.float32)
     out, back = pooled(x, gradient, size)
-    got, pull = jax.vjp(lambda x: convolution.max_pool(x, size), jnp.asarray(x))
+    got, pull = jax.vjp(lambda x: pooling.max_pool(x, size), jnp.asarray(x))
     np.testing.assert_array_equal(got, out)
     np.testing.assert_array_equal(pull(jnp.asarray(gradient))[0], back.astype(np.float32))
     whole = x.astype(np.int16)
-    assert convolution.max_pool(jnp.asarray(whole), size).dtype == jnp.int16
-    np.testing.assert_array_equal(convolution.max_pool(jnp.asarray(whole), size), out.astype(int))
+    assert pooling.max_pool(jnp.asarray(whole), size).dtype == jnp.int16
+    np.testing.assert_array_equal(pooling.max_pool(jnp.asarray(whole), size), out.astype(int))
 
 
 @pytest.mark.parametrize("window", [(3, 3), (5, 5), (1, 1), (2, 3)])

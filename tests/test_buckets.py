@@ -92,3 +92,16 @@ def test_what_fills_no_batch_goes_to_the_next_longer_bucket():
     found = in_batches(np.arange(5), lengths, (2, 5, 9), 2, 0)
     batches = dict(zip(found.steps, found.order.reshape(2, 2).tolist(), strict=True))
     assert batches == {2: [0, 1], 5: [2, 3]}
+
+
+def test_long_examples_are_seen_as_often_as_short_ones():
+    """What fills no batch is left out by chance: here 16 of 144 in every epoch, long or short."""
+    lengths = np.array([20] * 40 + [5] * 104)
+    buckets, rng, seen = bucket_lengths(lengths, 2), np.random.default_rng(1), np.zeros(144)
+    for epoch in range(200):
+        found = in_batches(rng.permutation(144), lengths, buckets, 64, seed=epoch)
+        assert len(found.order) == 128
+        seen[found.order] += 1
+    long, short = seen[:40].mean() / 200, seen[40:].mean() / 200
+    assert abs(long - 8 / 9) < 0.02
+    assert abs(short - 8 / 9) < 0.02

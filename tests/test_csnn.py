@@ -37,6 +37,10 @@ TINY = [
     *("--dataset", "digits", "--limit-train", "200", "--limit-test", str(TEST)),
     *("--batch-size", "16", "--num_steps", "4", "--epochs", "2"),
 ]
+PADDED = {
+    **{"dataset": "digits", "spike": True, "event_count": 150, "padded_loss": True},
+    **{"limit_train": 200, "limit_test": TEST, "batch_size": 16, "num_steps": 4, "epochs": 1},
+}
 UPDATES = 10  # an epoch: 200 images, a fifth held out, 16 a batch
 COURSE = ("train.lr_step=[1]", "train.lr_factor=0.5")
 SPIKE = ("--spike", "true", "--frames", "6", "--epochs", "1")
@@ -376,6 +380,65 @@ def test_training_starts_from_given_weights(out, tmp_path):
             np.testing.assert_array_equal(leaf, last[f"params/{site}/{name}"])
 
 
+def test_neurons_are_those_of_the_settings_whatever_the_checkpoint_had(out, tmp_path):
+    """A checkpoint is weights alone: a leak that is fixed there may be another here, or learned."""
+    given = {"dataset": "digits", "out": str(tmp_path), "checkpoint": str(out / "static")}
+    other = Csnn(NmnistCsnn(**given, beta=0.9)).task.init(jax.random.key(0))
+    assert {float(leaf) for tree in other["fixed"].values() for leaf in tree["leak"]} == {
+        float(np.float32(0.9))
+    }
+    learning = Csnn(NmnistCsnn(**given, learn=("leak",))).task.init(jax.random.key(0))
+    assert learning["params"]["conv1"]["leak"].tolist() == [0.5] * 12
+    best = weights(out / "static/best.npz")["params/conv2/kernel"]
+    for begun in (other, learning):
+        np.testing.assert_array_equal(begun["params"]["conv2"]["kernel"], best)
+
+
+def test_every_surrogate_has_the_slope_of_its_source_unless_one_is_given(tmp_path):
+    fast = NmnistCsnn(dataset="digits", out=str(tmp_path))
+    steep = dataclasses.replace(fast, surrogate="superspike")
+    same = dataclasses.replace(fast, surrogate="superspike", slope=25.0)
+
+    def slope(config):
+        cell = Csnn(config).net.neurons.default
+        leaves, state = cell.fixed(1), (jnp.zeros((1, 1)),)
+        found = jax.grad(lambda x: cell.step(leaves, state, x)[1].sum())(jnp.array([[1.04]]))
+        return float(found[0, 0])
+
+    assert slope(fast) == pytest.approx(0.25, rel=1e-4)  # 1 / (1 + 25 * 0.04)^2
+    assert slope(steep) == pytest.approx(0.04, rel=1e-4)  # 1 / (1 + 100 * 0.04)^2
+    assert slope(same) == slope(fast)
+
+
+def test_grey_values_are_scaled_and_what_is_not_finite_is_refused(out):
+    snn, digits = jaxsnn.load(out / "static/snn.npz"), load("digits")
+    images = digits.test_images[:8]
+    whole = evaluate(snn, images, steps=4)
+    scaled = evaluate(snn, images.astype(np.float32) * np.float32(1 / 255), steps=4)
+    np.testing.assert_array_equal(whole.image_spikes, scaled.image_spikes)
+    assert whole.image_spikes.sum() > 0
+    wrong = images.astype(np.float32)
+    wrong[3, 2, 1] = np.nan
+    with pytest.raises(ValueError, match="not finite"):
+        evaluate(snn, wrong, steps=4)
+
+
+def test_padding_in_the_loss_changes_no_count(tmp_path):
+    """--padded_loss: what is evaluated is what is simulated, to each recording's own end."""
+    flags = (*SPIKE[:2], "--event_count", "150", "--epochs", "1", "--padded_loss")
+    assert start("train", *flags, out=tmp_path) == 0
+    one = Csnn(NmnistCsnn(**{**PADDED, "out": str(tmp_path)}))
+    simulated = evaluate(
+        directly_trained(one.net, one.variables(), one.material.encoding),
+        one.material.shown(slice(None)),
+        one.material.labels,
+        steps=one.material.steps,
+        batch_size=20,
+    )
+    assert len(set(one.material.test["lengths"].tolist())) > 4  # more than there are buckets
+    assert one.evaluate() == simulated.accuracy_per_step[-1]
+
+
 # ------------------------------------------------------------------ refusals
 
 
@@ -474,7 +537,7 @@ def test_metrics_that_break_off_lose_their_last_line_only(copy):
         ("train.lr_step=[0,5]", "lr_step is (0, 5)"),
         ("--lr_factor inf", "lr_factor is inf"),
         ("--dataset nmnist", "dataset is 'nmnist' in the configuration; give --spike true"),
-        ("exp_id=a/b", "exp_id is 'a/b' in the configuration; give a plain name"),
+        ("exp_id=a/b", "exp_id is 'a/b' in the configuration; give a plain name other than figs"),
         ("exp_id=..", "exp_id is '..'"),
         ("--num_steps 0", "num_steps is 0 in the configuration; give 1 or more"),
         ("--batch_size -1", "batch_size is -1"),
@@ -534,8 +597,9 @@ def test_dotted_overrides_are_the_flags(overrides, flags):
 
 def test_the_settings_of_the_original_are_the_defaults():
     config = NmnistCsnn()
-    found = (config.exp_id, config.slope, config.beta, config.checkpoint, config.spike)
-    assert found == ("static", 25.0, 0.5, "", False)
+    found = (config.exp_id, config.beta, config.checkpoint, config.spike)
+    assert found == ("static", 0.5, "", False)
+    assert (config.surrogate, config.slope) == ("fast_sigmoid", None)  # that is, its usual 25
     assert (config.subset, config.num_workers, config.batch_size, config.num_steps) == (
         *(1, 32),
         *(1024, 50),

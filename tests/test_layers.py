@@ -18,7 +18,7 @@ ROWS = (
     ("L1", "prices", "certificate"),
     ("L1", "surrogate", "quant", "encode", "frames", "metrics", "energy", "fusion", "grid"),
     ("L1", "losses", "buckets"),
-    ("L2", "neurons", "convolution"),
+    ("L2", "neurons", "convolution", "pooling"),
     ("L2", "lowering"),
     ("L2", "sitemap"),
     ("IO", "files", "environment", "progress"),

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from jaxsnn import bptt, neurons, stimulus, zoo
-from jaxsnn.convolution import max_pool
 from jaxsnn.losses import LOSSES
 from jaxsnn.net import apply, initial_state
+from jaxsnn.pooling import max_pool
 from jaxsnn.surrogate import spike
 
 pytestmark = pytest.mark.parity

@@ -64,8 +64,8 @@ class NmnistCsnn(Scripted):
     """Time steps that a static image is shown for; events take as many as they have frames."""
     beta: float = 0.5
     """Leak: what is left of a membrane potential after one step."""
-    slope: float = 25.0
-    """Slope of the surrogate."""
+    slope: float | None = None
+    """Slope of the surrogate. None: that of its source, which is 25 for fast_sigmoid."""
     surrogate: Literal[
         "fast_sigmoid", "arctan", "sigmoid", "triangular", "straight_through", "superspike"
     ] = "fast_sigmoid"
@@ -98,7 +98,7 @@ class NmnistCsnn(Scripted):
     num_workers: int = 32
     """Accepted for the original's sake, without effect: the data lie on the device."""
     micro_batch: int | None = None
-    """Examples whose gradient is computed at once. None: 4 on a CPU, on an accelerator all."""
+    """Examples whose gradient is computed at once. None: 2 on a CPU, on an accelerator all."""
     time_block: int | None = None
     """Steps that are computed again on the way back, block by block, to save memory; None: all are
     kept."""
@@ -117,8 +117,8 @@ class NmnistCsnn(Scripted):
         if name == "nmnist" and not self.out:
             put("out", f"runs/{self.experiment}")
         put("exp_id", self.exp_id or ("spike" if self.spike else "static"))
-        plain = PurePath(self.exp_id).name == self.exp_id != ".."
-        require(plain, "exp_id", self.exp_id, "a plain name")
+        plain = PurePath(self.exp_id).name == self.exp_id and self.exp_id not in ("..", "figs")
+        require(plain, "exp_id", self.exp_id, "a plain name other than figs")
         super().__post_init__()
         self._refuse_numbers()
         for one in self.learn:
@@ -131,7 +131,10 @@ class NmnistCsnn(Scripted):
         require(0 <= self.beta <= 1, "beta", self.beta, "a number from 0 to 1")
         for name in ("slope", "lr_factor"):
             value = getattr(self, name)
-            require(math.isfinite(value) and value > 0, name, value, "a number above 0")
+            positive = value is None or (math.isfinite(value) and value > 0)
+            require(positive, name, value, "a number above 0")
+        require(self.num_workers >= 0, "num_workers", self.num_workers, "0 or more")
+        require(len(set(self.learn)) == len(self.learn), "learn", self.learn, "each name once")
         require(0 <= self.rotation <= 180, "rotation", self.rotation, "degrees from 0 to 180")
         steps = self.lr_step
         rising = all(a < b for a, b in itertools.pairwise((0, *steps)))

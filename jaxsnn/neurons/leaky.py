@@ -10,6 +10,7 @@ from jaxsnn.neurons.contract import Leaves, Neuron, Shape, State, neuron
 
 Reset = Literal["delayed", "subtract", "zero", "none"]
 LEARNABLE = ("leak", "threshold")
+LEAST_THRESHOLD = 1e-3  # a learned one that fell to 0 would spike for ever, its reset then adding
 
 
 @neuron
@@ -39,7 +40,8 @@ def leaky(
     takes away, and the spikes, there by the surrogate.
 
     State: membrane potential ``[B, ..., C]`` float32, from 0. Leaves, each ``[C]`` float32:
-    ``leak``, per step, used between 0 and 1, and ``threshold``, units of the drive; fixed, or
+    ``leak``, per step, used between 0 and 1, and ``threshold``, units of the drive, used from 0.001
+    on; fixed, or
     learned where ``learn`` names them.
 
     Args:
@@ -76,7 +78,7 @@ def leaky(
         return (jnp.zeros(shape),)
 
     def step(leaves: Leaves, state: State, drive: Array) -> tuple[State, Array]:
-        before, level = state[0], leaves["threshold"]
+        before, level = state[0], jnp.maximum(leaves["threshold"], LEAST_THRESHOLD)
         potential = jnp.clip(leaves["leak"], 0, 1) * before + drive
         if reset == "delayed":
             potential = potential - (before > level) * level

@@ -66,7 +66,7 @@ def _static(config: NmnistCsnn) -> Material:
         test,
         data.test_labels,
         held(steps, GREY),
-        lambda rows: test[rows].astype(np.float32) * np.float32(GREY),
+        lambda rows: test[rows],
         Encoding("held", GREY),
         steps,
         data.input_shape,

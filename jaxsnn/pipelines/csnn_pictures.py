@@ -34,6 +34,8 @@ def keep(
     if mask is not None:
         for part in arrays.values():
             part[mask == 0] = False
+    steps, number = potentials.shape[:2]
+    arrays["lengths"] = np.full(number, steps) if mask is None else mask.sum(0).astype(np.int64)
     arrays |= {"labels": labels, "potentials": np.asarray(potentials, np.float32)}
     arrays["threshold"] = np.asarray(threshold, np.float32)
     save_arrays(folder / FILE, arrays, {"sites": list(spikes)})
@@ -54,20 +56,28 @@ def draw(folder: Path) -> dict[str, Path]:
     _remove_others(folder, paths)
     label = int(arrays["labels"][0])
     classes = [f"class {number}" for number in range(readout.shape[-1])]
-    first = {site: part[:, 0] for site, part in spikes.items()}
+    end = int(arrays["lengths"][0])
+    first = {site: part[:end, 0] for site, part in spikes.items()}
     title = f"Spikes of the first test sample, of class {label}"
     shown = slice(12)  # more neurons than classes of a data set of ten would not be readable
     return {
         "spike_bar": paths[0],
         "raster": rasters.raster(first, folder / FIGURES, title=title)[0],
         "membranes": rasters.membranes(
-            arrays["potentials"][:, 0, shown],
-            readout[:, 0, shown],
+            arrays["potentials"][:end, 0, shown],
+            readout[:end, 0, shown],
             arrays["threshold"][shown],
             folder / FIGURES,
             labels=classes[shown],
         )[0],
     }
+
+
+def classes_of(folder: Path) -> int | None:
+    """Number of classes of a run; None where it has kept no samples."""
+    if not (folder / FILE).is_file():
+        return None
+    return load_arrays(folder / FILE)[0]["potentials"].shape[-1]
 
 
 def _remove_others(folder: Path, paths: Sequence[Path]) -> None:
