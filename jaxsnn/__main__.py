@@ -148,16 +148,22 @@ def _size(shape: Shape) -> str:
 
 
 def _data(chosen: argparse.Namespace, console: Console) -> None:
-    from jaxsnn.data import NAMES, locations  # needs packages that `describe` does without
+    # needs packages that `describe` does without
+    from jaxsnn.data import EVENT_SOURCES, NAMES, locations
+    from jaxsnn.data.search import places
 
     table = Table(title="places in the order of the search")
     for column in ("data set", "place", "exists"):
         table.add_column(column, overflow="fold")
-    for name in NAMES:
-        places: list[Path] = locations(name, chosen.data_dir)
-        for place in places:
+    looked_at = {name: locations(name, chosen.data_dir) for name in NAMES}
+    for name, source in EVENT_SOURCES.items():
+        looked_at[f"{name}, events"] = (
+            places(source.folders, chosen.data_dir) if source.folders else list[Path]()
+        )
+    for name, folders in looked_at.items():
+        for place in folders:
             table.add_row(name, str(place), "yes" if place.exists() else "no")
-        if not places:
+        if not folders:
             table.add_row(name, "embedded, needs no files", "yes")
     console.print(table)
 

@@ -88,7 +88,8 @@ def test_data_lists_places(capsys, tmp_path):
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
     cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
     names = {row[0] for row in cells if row[0]}
-    assert {"digits", "mnist", "fashion_mnist"} <= names
+    assert {"digits", "mnist", "fashion_mnist", "nmnist, events"} <= names
+    assert any(row[1].endswith("N-MNIST") for row in cells)
     assert {row[2] for row in cells if row[0]} <= {"yes", "no"}
 
 

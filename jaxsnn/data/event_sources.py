@@ -47,12 +47,14 @@ class EventSource:
         classes: number of classes.
         sensor: size of the camera's image.
         find: takes the reader's data folder and finds the data.
+        folders: usual names of the folder that holds the files; none if they are embedded.
     """
 
     name: str
     classes: int
     sensor: Sensor
     find: Callable[[Path | None], Found]
+    folders: tuple[str, ...] = ()
 
 
 def load_events(
@@ -138,6 +140,6 @@ EVENT_SOURCES = {
     source.name: source
     for source in (
         EventSource("digits", 10, NMNIST, _digits),
-        EventSource("nmnist", 10, NMNIST, _nmnist),
+        EventSource("nmnist", 10, NMNIST, _nmnist, nmnist.FOLDERS),
     )
 }
