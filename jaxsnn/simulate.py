@@ -104,7 +104,7 @@ def check_input(snn: Spiking, images: Array | np.ndarray) -> Array:
                 f"an input of {largest} is beyond Encoding.highest = {snn.encoding.highest}, which "
                 "the bounds of the sums rest on; convert with an encoding that admits it"
             )
-    if whole and snn.report and snn.report[0].kernel == "float":
+    if whole and snn.report and snn.report[0].kernel == "trained":
         return snn.encoding.decode(jnp.asarray(images))  # not converted: it takes scaled values
     return jnp.asarray(images)
 

@@ -23,8 +23,8 @@ class Folded:
 
     Attributes:
         site: its name.
-        kernel: name of the integer form: "ternary", "grid" (power of two) or "none" (a pool); of a
-            network that was not converted "float".
+        kernel: name of the integer form: "ternary", "grid" (power of two) or "none" (a pool);
+            "float" where weights stay as they are; "trained" in a network that was not converted.
         exponent: for "grid", kernels are whole multiples of ``2**-exponent``.
         norm: what became of batch norm and bias.
         flipped: channels whose sign was flipped (negative norm scale).
@@ -138,7 +138,7 @@ def directly_trained(net: Net, variables: Mapping[str, Any], encoding: Encoding)
         encoding=encoding,
         accumulators=SiteMap("float32"),
         units=tuple((site.name, 1.0) for site in sites),
-        report=tuple(Folded(site.name, "float") for site in sites),
+        report=tuple(Folded(site.name, "trained") for site in sites),
         skip_silent=False,
     )
 
