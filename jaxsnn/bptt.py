@@ -19,6 +19,7 @@ from jaxsnn import neurons
 from jaxsnn.losses import LOSSES
 from jaxsnn.net import Net
 from jaxsnn.neurons import Neuron
+from jaxsnn.neurons.leaky import LEAST_THRESHOLD
 from jaxsnn.sitemap import FanInUniform, SiteMap
 from jaxsnn.stimulus import Shown, Stimulus
 from jaxsnn.task import Task
@@ -178,9 +179,10 @@ def watch(
 
 
 def threshold(variables: Mapping[str, Any], site: str) -> Array | None:
-    """Threshold of a site's neurons, learned or fixed; None where there is none."""
+    """Threshold ``[C]`` that a site's leaky neurons use, learned or fixed; None without neurons."""
     trees = (variables.get(name, {}).get(site, {}) for name in ("params", "fixed"))
-    return next((tree["threshold"] for tree in trees if "threshold" in tree), None)
+    found = [tree["threshold"] for tree in trees if "threshold" in tree]
+    return jnp.maximum(found[0], LEAST_THRESHOLD) if found else None
 
 
 def _counted(spikes: Array, mask: Array | None) -> Array:

@@ -124,44 +124,29 @@ def _batches(
 
 @functools.lru_cache(maxsize=16)  # one compiled program per task, however often it is evaluated
 def _evaluator(loss: Loss, micro_batch: int | None) -> Callable[..., tuple[Array, Array]]:
+    """``(params, rest, images, labels, real, key, steps)`` -> sum of losses, number correct."""
+
     def of_some(
-        params: Any,
-        rest: Any,
-        images: Any,
-        labels: Array,
-        real: Array,
-        key: Array,
-        steps: int | None,
+        variables: tuple[Any, Any], batch: tuple[Any, Array, Array], key: Array, steps: int | None
     ) -> tuple[Array, Array]:
+        images, labels, real = batch
         how = keywords(None, steps)
-        losses, (logits, _) = loss(params, rest, images, labels, key, False, **how)
+        losses, (logits, _) = loss(*variables, images, labels, key, False, **how)
         hits = (jnp.argmax(logits, axis=-1) == labels) & real
         # select, not multiply: a NaN of the padding times zero would still be a NaN
-        return jnp.sum(jnp.where(real, losses.astype(jnp.float32), 0.0)), jnp.sum(
-            hits, dtype=jnp.int32
-        )
+        kept = jnp.where(real, losses.astype(jnp.float32), 0.0)
+        return jnp.sum(kept), jnp.sum(hits, dtype=jnp.int32)
 
-    def sums(
-        params: Any,
-        rest: Any,
-        images: Any,
-        labels: Array,
-        real: Array,
-        key: Array,
-        steps: int | None,
-    ) -> tuple[Array, Array]:
-        if micro_batch is None or micro_batch == len(labels):
-            return of_some(params, rest, images, labels, real, key, steps)
-
-        def part(own: tuple[tuple[Any, Array, Array], Array]) -> tuple[Array, Array]:
-            (images, labels, real), number = own
-            own_key = jax.random.fold_in(key, number)
-            return of_some(params, rest, images, labels, real, own_key, steps)
-
+    def sums(params: Any, rest: Any, *operands: Any, steps: int | None) -> tuple[Array, Array]:
+        *batch, key = operands
+        found = functools.partial(of_some, (params, rest), steps=steps)
+        if micro_batch is None or micro_batch == len(batch[1]):
+            return found(tuple(batch), key)
         parts = jax.tree.map(
-            lambda leaf: leaf.reshape(-1, micro_batch, *leaf.shape[1:]), (images, labels, real)
+            lambda leaf: leaf.reshape(-1, micro_batch, *leaf.shape[1:]), tuple(batch)
         )
-        losses, hits = jax.lax.map(part, (parts, jnp.arange(len(parts[1]))))
+        keys = jax.random.split(key, len(parts[1]))
+        losses, hits = jax.lax.map(lambda own: found(*own), (parts, keys))
         return jnp.sum(losses), jnp.sum(hits)
 
     return jax.jit(sums, static_argnames="steps")

@@ -451,3 +451,20 @@ def test_a_convolution_as_one_product_of_windows(window, strides, padding):
     assert_close(got, want)
     gradient = jnp.asarray(rng.normal(size=want.shape), jnp.float32)
     assert_close(pull(gradient), usual_pull(gradient), 3e-6)
+
+
+def test_the_threshold_that_counts_is_the_one_that_the_neuron_uses():
+    """A learned one below 0.001 is used as 0.001; identity readouts have none."""
+    trees = {"params": {"readout": {"threshold": jnp.array([-1.0, 0.5])}}}
+    assert bptt.threshold(trees, "readout").tolist() == [np.float32(0.001), 0.5]
+    assert bptt.threshold({"fixed": {}}, "readout") is None
+
+
+def test_evaluation_in_micro_batches_is_that_of_whole_batches():
+    task, (images, labels) = bptt.through_time(network(), stimulus.held(4)), separable(22)
+    variables = task.init(jax.random.key(3))
+    whole = evaluate(task, variables, images, labels, 12)
+    for micro_batch in (1, 3, 12):
+        parts = evaluate(task, variables, images, labels, 12, micro_batch=micro_batch)
+        assert parts["correct"] == whole["correct"]
+        assert parts["loss"] == pytest.approx(whole["loss"], rel=1e-6)

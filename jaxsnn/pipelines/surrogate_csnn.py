@@ -42,9 +42,7 @@ EVENTS = ("time_window", "event_count", "frames", "filter_time")
 NEURON = ("beta", "slope", "surrogate", "reset", "learn", "loss")
 TRAINING = ("seed", "batch_size", "limit_train", "validation", "subset", "checkpoint", "rotation")
 WHOLE = 10_000  # test examples of the original, in both data sets
-UPDATE = (
-    7  # additions of a leaky update: drive, comparison, reset, and a product worth four of them
-)
+UPDATE = 7  # additions that a leaky update costs: drive, comparison, reset, a product worth four
 PUBLISHED = {"mnist": 0.9912, "nmnist": 0.9705}
 MOST = 100  # examples per compiled call of a simulation
 BLOCK = 10  # steps of it that are computed layer by layer
