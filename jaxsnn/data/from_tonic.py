@@ -56,7 +56,7 @@ def sensor_of(dataset: Any) -> Sensor:
 def _opened(name: str, options: dict[str, Any]) -> Any:
     """The data set of tonic that has this name."""
     try:
-        from tonic import datasets
+        from tonic import datasets  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         remedy = "pip install 'jaxsnn-conversion[events]'"
         raise ValueError(f"tonic, which reads {name}, is not installed: {remedy}") from error
