@@ -12,18 +12,16 @@ The second phase of the paper's training: --resume --learning_rate 0.0001. Resul
 runs/cifar10_cnn2/<setting>/, figures over all settings to its figs/.
 """
 
-import functools
 import sys
 
 from jaxsnn.config import NegativeSpikesCnn2
-from jaxsnn.pipelines import conversion, run
+from jaxsnn.pipelines import stages
 from jaxsnn.pipelines.negative_spikes import NegativeSpikes
 
 
 def main() -> int:
     """Run the stage that the command line asks for."""
-    start = functools.partial(conversion.run, NegativeSpikes)
-    return run.main(start, NegativeSpikesCnn2, sys.argv[1:])
+    return stages.main(NegativeSpikes, NegativeSpikesCnn2, sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -11,17 +11,16 @@ step, the accuracy of its quantised ANN; full precision 99.52 % (200 epochs).
 Results go to runs/mnist_lenet/<setting>/, figures over all settings to runs/mnist_lenet/figs/.
 """
 
-import functools
 import sys
 
 from jaxsnn.config import LeNetScatter
-from jaxsnn.pipelines import conversion, run
+from jaxsnn.pipelines import stages
 from jaxsnn.pipelines.scatter_gather import ScatterGather
 
 
 def main() -> int:
     """Run the stage that the command line asks for."""
-    return run.main(functools.partial(conversion.run, ScatterGather), LeNetScatter, sys.argv[1:])
+    return stages.main(ScatterGather, LeNetScatter, sys.argv[1:])
 
 
 if __name__ == "__main__":

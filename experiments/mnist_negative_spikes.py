@@ -12,18 +12,16 @@ The second phase of the paper's training: --resume --learning_rate 0.0001. Resul
 runs/mnist_negative_spikes/<arch>_<setting>/, figures over all settings to its figs/.
 """
 
-import functools
 import sys
 
 from jaxsnn.config import NegativeSpikesMnist
-from jaxsnn.pipelines import conversion, run
+from jaxsnn.pipelines import stages
 from jaxsnn.pipelines.negative_spikes import NegativeSpikes
 
 
 def main() -> int:
     """Run the stage that the command line asks for."""
-    start = functools.partial(conversion.run, NegativeSpikes)
-    return run.main(start, NegativeSpikesMnist, sys.argv[1:])
+    return stages.main(NegativeSpikes, NegativeSpikesMnist, sys.argv[1:])
 
 
 if __name__ == "__main__":

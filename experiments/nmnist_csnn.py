@@ -15,12 +15,13 @@ Results go to runs/nmnist_csnn/<exp_id>/.
 import sys
 
 from jaxsnn.config import NmnistCsnn
-from jaxsnn.pipelines import run, surrogate_csnn
+from jaxsnn.pipelines import stages
+from jaxsnn.pipelines.surrogate_csnn import Csnn
 
 
 def main() -> int:
     """Run the stage that the command line asks for."""
-    return run.main(surrogate_csnn.run, NmnistCsnn, sys.argv[1:], surrogate_csnn.STAGES)
+    return stages.main(Csnn, NmnistCsnn, sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ On the host, in NumPy: lengths are known before training begins.
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
 
@@ -48,8 +50,13 @@ def bucket_lengths(lengths: Integers, most: int = MOST) -> tuple[int, ...]:
     if len(lengths) == 0 or int(np.min(lengths)) < 1:
         raise ValueError(f"lengths {lengths}: there must be examples, each of at least 1 step")
     values, numbers = np.unique(lengths, return_counts=True)
-    values, below = values.tolist(), [0, *np.cumsum(numbers).tolist()]
-    ends = range(1, len(values) + 1)
+    return _least_padded(tuple(values.tolist()), tuple(numbers.tolist()), most)
+
+
+@functools.lru_cache(maxsize=16)  # the same in every epoch and evaluation of a data set
+def _least_padded(values: tuple[int, ...], numbers: tuple[int, ...], most: int) -> tuple[int, ...]:
+    """The buckets for ascending lengths, each of so many examples."""
+    below, ends = [0, *itertools.accumulate(numbers)], range(1, len(values) + 1)
     # For the first i of the different lengths: the steps of all their examples, and the buckets.
     plans: list[Plan] = [(0, ()), *((below[i] * values[i - 1], (values[i - 1],)) for i in ends)]
     for _ in range(most - 1):  # one more bucket, for lengths number j to i - 1
@@ -57,7 +64,9 @@ def bucket_lengths(lengths: Integers, most: int = MOST) -> tuple[int, ...]:
     return plans[-1][1]
 
 
-def _ended(plans: list[Plan], values: list[int], below: list[int], end: int) -> Iterator[Plan]:
+def _ended(
+    plans: list[Plan], values: tuple[int, ...], below: list[int], end: int
+) -> Iterator[Plan]:
     """The plans for the first ``end`` lengths, by where the last bucket begins."""
     for begin in range(end):
         steps, lengths = plans[begin]

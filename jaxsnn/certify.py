@@ -8,7 +8,9 @@ the layer where a difference starts (an origin) from those that inherit it (a ca
 must be a tie: an activation so close to a level's boundary that float32 cannot place it.
 """
 
+import functools
 import warnings
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +24,7 @@ from jaxsnn.convert import snapped
 from jaxsnn.engine import Trace
 from jaxsnn.evaluation import batches, check_stills
 from jaxsnn.metrics import head_sites, last_step, spiking_sites
-from jaxsnn.net import Variables
+from jaxsnn.net import Net, Variables
 from jaxsnn.settle import settle as run_until_silent
 from jaxsnn.simulate import check_input, simulate
 from jaxsnn.sitemap import SiteMap
@@ -64,14 +66,15 @@ def certify(
     images = np.asarray(images)
     if len(images) == 0:
         raise ValueError("there are no images to certify on")
-    settled(snn)  # refuses neurons that have no integer ANN
+    whole = settled(snn)  # refuses neurons that have no integer ANN
     floats = snapped(variables, snn)
     tally = Tally(snn, variables)
     simulation = run_until_silent if settle else simulate
     for rows, real in batches(len(images), batch_size, progress):
         batch = check_input(snn, images[rows])
         trace = simulation(snn, batch, steps=steps, counts=True, devices=devices)
-        found = (_simulated(snn, trace), _references(snn, floats, batch))
+        known = _references(whole.program, snn.float_ann, floats, batch, dict(snn.units))
+        found = (_simulated(snn, trace), known)
         spiking, references = jax.tree.map(lambda a, n=real: np.asarray(a)[:n], found)
         tally.add(spiking, references, int(rows[0]), len(trace.readout))
     certificate = tally.certificate()
@@ -99,21 +102,34 @@ def _simulated(snn: Spiking, trace: Trace) -> Simulated:
     )
 
 
-@jax.jit
-def _references(snn: Spiking, floats: Variables, images: Array) -> References:
-    integer = settled(snn).net
-    whole = net_module.forward(integer, snn.variables, images)
-    reference = net_module.forward(snn.quantised_ann, floats, snn.encoding.decode(images))
+def _currents_alone(variables: Variables) -> dict[str, Any]:
+    """The folded tree whose drives are those of the synapses: neither biases nor gains."""
+    params = {
+        name: {leaf: jnp.zeros_like(a) if leaf == "bias" else a for leaf, a in tree.items()}
+        for name, tree in variables["params"].items()
+    }
+    for tree in params.values():
+        tree.pop("gain", None)
+    return {**variables, "params": params}
+
+
+@functools.partial(jax.jit, static_argnames="ann")
+def _references(
+    settling: Spiking, ann: Net, floats: Variables, images: Array, units: dict[str, float]
+) -> References:
+    """Both references; networks of one shape share a program, whatever their counts are worth."""
+    snn, integer, variables = settling, settling.net, settling.variables
+    whole = net_module.forward(integer, variables, images)
+    reference = net_module.forward(ann, floats, snn.encoding.decode(images))
     names = [site.name for site in spiking_sites(snn.arch)]
     heads = [site.name for site in head_sites(snn.arch)]
     levels = {
-        name: jnp.round(reference.outs[name][0] / snn.unit(name)).astype(jnp.int32)
-        for name in names
+        name: jnp.round(reference.outs[name][0] / units[name]).astype(jnp.int32) for name in names
     }
     forced = {name: level[None] for name, level in levels.items()}
-    fed = net_module.forward(integer, snn.variables, images, forced=forced)
+    fed = net_module.forward(integer, variables, images, forced=forced)
     drives = integer.clone(neurons=SiteMap(neurons.identity()))
-    drive = net_module.forward(drives, snn.variables, images, forced=forced)
+    drive = net_module.forward(drives, _currents_alone(variables), images, forced=forced)
     return References(
         integer={name: whole.outs[name][0] for name in names + heads},
         end_to_end=levels | {name: reference.outs[name][0] for name in heads},

@@ -14,7 +14,8 @@ so thresholds are int32 and no float is compared anywhere.
 "scatter" keeps a table of all ``theta_j``. "negative" (Zou et al., Advanced Intelligent Systems,
 2023) keeps the first and their distance, on a grid of ``2**-16`` drive units: its neurons follow
 their level with spikes +1 and -1 and need as many steps as the largest level and the depth ask for,
-at most the number of spiking layers times the cap.
+at most the number of spiking layers times the cap. "signed_if" (Hu et al., IEEE TPAMI, 2023) holds
+the input for as many steps as there are levels, and its neurons keep one threshold and a bias.
 """
 
 from dataclasses import replace
@@ -24,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn import neurons, quant
+from jaxsnn import quant
 from jaxsnn.arch import Arch, plan
 from jaxsnn.encode import Encoding
 from jaxsnn.fold import Fold
@@ -45,8 +46,6 @@ def convert(
     arch: Arch,
     method: str = "scatter",
     *,
-    k: int,
-    bound: int | None,
     weights: SiteMap[quant.WeightQuantiser] | None = None,
     encoding: Encoding = PIXELS,
     **options: Any,
@@ -58,12 +57,15 @@ def convert(
         arch: the architecture.
         method: "scatter": every neuron becomes ``2**k * bound`` threshold units, one time step.
             "negative": every neuron tracks its level with spikes +1 and -1 and settles on it.
-        k: fractional bits of the activation quantiser it was trained with.
-        bound: its upper bound ``B``; None for none ("negative" only).
+            "signed_if": every neuron integrates and fires for ``2**bits - 1`` steps.
         weights: the weight quantisers it was trained with; default: for "scatter" ternary with
-            float ends, for "negative" full precision.
-        encoding: presentation and scale of the integer images.
-        options: for "negative", ``highest``: largest net count where there is no bound (127; a
+            float ends, for "negative" full precision, for "signed_if" those of its ``bits``.
+        encoding: presentation and scale of the integer images ("signed_if" holds them).
+        options: those of the method. "scatter" and "negative" need ``k``, fractional bits of the
+            activation quantiser that the network was trained with, and ``bound``, its upper bound
+            ``B``, None for none ("negative" only). "signed_if" needs ``bits``, and takes
+            ``signed`` and ``settling``: see :func:`jaxsnn.methods.signed_if.signed_if`. "negative"
+            takes ``highest``: largest net count where there is no bound (127; a
             larger level of the ANN is cut there, which the certificate shows); ``bits``:
             significant bits of the largest weight (7: int8), None for the finest grid whose sums
             stay below 2^24; ``exact``: False keeps float weights and thresholds, for comparison;
@@ -73,14 +75,16 @@ def convert(
         ValueError: an unknown method or option, a tree that does not belong to ``arch``, values
             that are not finite, or a layer that cannot be folded, with its name and the reason.
     """
-    chosen = method_named(method, k, bound, options)
+    chosen = method_named(method, options)
     if chosen.once and encoding.presentation != "onset":
         raise ValueError(
             f"presentation {encoding.presentation!r}: the counts of {method!r} follow the sum of "
             "all input, which is therefore given once; use Encoding('onset', ...)"
         )
-    refuse(variables, arch, chosen.refusal)
     weights = weights or chosen.weights
+    if chosen.duration:
+        encoding = replace(encoding, presentation="held", duration=chosen.duration)
+    refuse(variables, arch, chosen, weights)
     fold = Fold(variables, chosen, weights, encoding)
     for site in plan(arch):
         fold.add(site)
@@ -88,7 +92,7 @@ def convert(
         variables=jax.tree.map(jnp.asarray, {"params": fold.params, "fixed": fold.fixed}),
         arch=arch,
         neurons=replace(hidden(chosen.neuron), first=chosen.encoder),
-        ann=hidden(neurons.quantised_relu(k, None if bound is None else int(bound))),
+        ann=hidden(chosen.ann),
         weights=weights,
         encoding=encoding,
         accumulators=SiteMap("float32", by_name=tuple(fold.accumulators.items())),
@@ -98,13 +102,26 @@ def convert(
 
 
 def snapped(variables: Variables, snn: Spiking) -> dict[str, Any]:
-    """The training tree with every kernel that conversion moved put on the same grid (float32).
+    """The training tree with every kernel as the spiking network has it (float32).
 
-    The float ANN of these variables is the certificate's second reference.
+    A kernel with whole numbers of its own is their multiple, one that conversion moved lies on the
+    same grid: :attr:`jaxsnn.Spiking.float_ann`, which quantises no more, is the certificate's
+    second reference.
     """
     params = {name: dict(tree) for name, tree in variables["params"].items()}
+    sites = {site.name: site for site in plan(snn.arch)}
     for record in snn.report:
+        if record.kernel in ("none", "trained"):
+            continue
+        tree = params[record.site]
+        master = np.asarray(tree["kernel"], np.float32)
+        quantiser = snn.weights.at(sites[record.site])
         if record.kernel == "grid":
-            codes = on_grid(np.asarray(params[record.site]["kernel"]), record.exponent)
-            params[record.site]["kernel"] = jnp.asarray(codes * 2.0**-record.exponent, jnp.float32)
+            tree["kernel"] = on_grid(master, record.exponent) * 2.0**-record.exponent
+        elif record.kernel == "float" or quantiser.codes is None:
+            tree["kernel"] = quantiser.quantise(jnp.asarray(master), tree)
+        else:
+            codes, unit = quantiser.codes(jnp.asarray(master), tree)
+            tree["kernel"] = np.asarray(codes, np.float64) * unit
+        tree["kernel"] = jnp.asarray(tree["kernel"], jnp.float32)
     return {**variables, "params": params}

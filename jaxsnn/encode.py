@@ -20,25 +20,40 @@ class Encoding:
         scale: value of one input unit; ``1 / 256`` for uint8 pixels shown to a network that was
             trained on ``pixels / 256``.
         highest: largest magnitude of an input unit, on which the bounds of all sums rest.
+        duration: steps after which a held image ends, and all biases with it; None: never.
     """
 
     presentation: Presentation = "held"
     scale: float = 1.0
     highest: int = 255
+    duration: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a duration that cannot be."""
+        if self.duration is not None and (self.duration < 1 or self.presentation != "held"):
+            raise ValueError(
+                f"duration={self.duration} with presentation {self.presentation!r}: a held image "
+                "is shown for at least 1 step; leave it out elsewhere"
+            )
+
+    @property
+    def ends(self) -> int | None:
+        """The step with which the input and all biases end; None: they do not, or frames do."""
+        return 1 if self.presentation == "onset" else self.duration
 
     def decode(self, images: Array) -> Array:
         """The floats that the ANN sees for ``images`` (any shape): float32."""
         return images.astype(jnp.float32) * self.scale
 
 
-def gates(presentation: Presentation, first: Array | int, block: int) -> Array:
+def gates(encoding: Encoding, first: Array | int, block: int) -> Array:
     """What the stem's current is multiplied by in steps ``first .. first + block - 1`` (0-based).
 
-    >>> gates("onset", 0, 3).tolist()
-    [1, 0, 0]
+    >>> gates(Encoding("onset"), 0, 3).tolist(), gates(Encoding(duration=2), 0, 3).tolist()
+    ([1, 0, 0], [1, 1, 0])
     """
     step = first + jnp.arange(block)
-    return (step == 0).astype(jnp.int32) if presentation == "onset" else jnp.ones_like(step)
+    return jnp.ones_like(step) if encoding.ends is None else (step < encoding.ends).astype(int)
 
 
 def jitter(units: Array, keys: Array, ratio: Array | float, highest: int) -> Array:

@@ -167,7 +167,7 @@ def _advance(
     numbers, alive = first + jnp.arange(block), jnp.ones(block, jnp.int32)
     if limit is not None:
         alive = (numbers < limit).astype(jnp.int32)
-    gate = alive * encode.gates(snn.encoding.presentation, first, block)
+    gate = alive * encode.gates(snn.encoding, first, block)
     if shown.lengths is not None:  # [K, B] from here on
         alive = alive[:, None] * (numbers[:, None] < shown.lengths)
     out = _block(snn, shown, carry.state, first, gate)

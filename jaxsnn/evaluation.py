@@ -17,7 +17,7 @@ from jaxsnn.progress import bar
 from jaxsnn.settle import restless
 from jaxsnn.settle import settle as run_until_silent
 from jaxsnn.simulate import simulate
-from jaxsnn.spiking import Spiking
+from jaxsnn.spiking import Spiking, comes_to_rest
 
 Integers = NDArray[np.integer[Any]]
 
@@ -161,7 +161,7 @@ def evaluate(
         found.append(_kept(trace, real))
     predictions, counters = _joined(found)
     evaluation = _totals(snn.arch, predictions, counters, labels)
-    if not restless(snn):
+    if comes_to_rest(snn) and not restless(snn):
         warn_unsettled(evaluation.unsettled, evaluation.steps)
     return evaluation
 

@@ -5,8 +5,9 @@ site is worth, how large it can become, and checks that every sum is held.
 """
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,8 +37,11 @@ class Kernel(NamedTuple):
 class Drive(NamedTuple):
     """What a site's neurons see: the ANN activates ``slope * (unit * drive - center) + offset``.
 
+    The drive is the sum over all steps.
+
     Attributes:
         site: the site's name.
+        step: value of one count of its neurons, the ANN's quantisation step.
         slope: float64 ``[C]``, never negative (a negative one has flipped kernel and sign).
         center, offset: float64 ``[C]``.
         unit: value of one unit of the drive.
@@ -45,6 +49,7 @@ class Drive(NamedTuple):
     """
 
     site: str
+    step: float
     slope: np.ndarray
     center: np.ndarray
     offset: np.ndarray
@@ -61,32 +66,53 @@ class Drive(NamedTuple):
         return ((activation - self.offset) / safe + self.center) / self.unit
 
 
+class Cells(NamedTuple):
+    """A site's neurons in the folded tree.
+
+    Attributes:
+        fixed: leaves by name.
+        highest: largest net counts, one number or ``[C]``.
+        params: what stands beside the kernel: ``gain``, ``bias`` in units of the grained drive.
+        threshold_grid: grid of the spacing of thresholds in drive units, 0 if each is exact.
+    """
+
+    fixed: dict[str, np.ndarray]
+    highest: np.ndarray
+    params: Mapping[str, np.ndarray] = types.MappingProxyType({})
+    threshold_grid: float = 0.0
+
+
+Master = Mapping[str, Any]  # a site's params in the training tree
+
+
 class Method(NamedTuple):
     """How one conversion method folds a site.
 
     Attributes:
+        ann: the activation of the quantised ANN.
         neuron: the spiking neuron of every activation site.
-        step: value of one count of it (the ANN's quantisation step).
+        step: ``params of a site -> value of one count`` (the ANN's quantisation step).
         spikes: largest ``|out|`` of it in one step.
         weights: the weight quantisers it takes by default.
-        kernel: ``(site, master, quantiser, largest input counts) -> Kernel``.
-        leaves: ``Drive -> (fixed leaves, largest net counts [C] or a number)``.
-        threshold_grid: grid of the spacing of thresholds in drive units, 0 if each is exact.
+        kernel: ``(site, params, quantiser, largest input counts) -> Kernel``.
+        cells: ``Drive -> Cells``.
         refusal: ``site -> reason`` why it cannot be converted; empty if it can.
         once: the input must be given in the first step only.
         encoder: spiking neuron of the first site, None for the same.
+        duration: steps for which the input and all biases are held; None: as the encoding says.
     """
 
+    ann: Neuron
     neuron: Neuron
-    step: float
+    step: Callable[[Master], float]
     spikes: int
     weights: SiteMap[quant.WeightQuantiser]
-    kernel: Callable[[Site, np.ndarray, quant.WeightQuantiser, np.ndarray], Kernel]
-    leaves: Callable[[Drive], tuple[dict[str, np.ndarray], np.ndarray]]
-    threshold_grid: float = 0.0
+    kernel: Callable[[Site, Master, quant.WeightQuantiser, np.ndarray], Kernel]
+    cells: Callable[[Drive], Cells]
     refusal: Callable[[Site], str] = lambda site: ""
     once: bool = False
     encoder: Neuron | None = None
+    duration: int | None = None
 
 
 class Fold:
@@ -109,8 +135,10 @@ class Fold:
         encoding: Encoding,
     ) -> None:
         self.variables, self.method, self.weights = variables, method, weights
-        self.units = {"input": encoding.scale}
-        self.highest = {"input": np.asarray(encoding.highest, np.int64)}
+        self.duration = encoding.ends or 1
+        # Counts are sums over all steps: a held input counts once in each.
+        self.units = {"input": encoding.scale / self.duration}
+        self.highest = {"input": np.asarray(encoding.highest * self.duration, np.int64)}
         self.peaks = {"input": encoding.highest}
         self.params: dict[str, dict[str, np.ndarray]] = {}
         self.fixed: dict[str, dict[str, np.ndarray]] = {}
@@ -126,7 +154,7 @@ class Fold:
         if site.kind == "avgpool":
             self._add_pool(site)
             return
-        master = np.asarray(self.variables["params"][site.name]["kernel"], np.float32)
+        master = self.variables["params"][site.name]
         inputs = self.highest[site.source]
         kernel = self.method.kernel(site, master, self.weights.at(site), inputs)
         slope, center, offset = norm_of(self.variables, site)
@@ -134,23 +162,29 @@ class Fold:
         kernel = kernel._replace(values=kernel.values * sign)
         bound, step_bound = self._sums(site, kernel)
         unit = self.units[site.source] * kernel.unit
-        drive = Drive(site.name, np.abs(slope), center * sign, offset, unit, bound)
+        neuron = site.role == "activation"
+        step = self.method.step(master) if neuron else 0.0
+        drive = Drive(site.name, step, np.abs(slope), center * sign, offset, unit, bound)
         whole = _is_whole(kernel.values)
         stored = smallest_integer(kernel.values) if whole else kernel.values.astype(np.float32)
         self.params[site.name] = {"kernel": stored}
-        neuron = site.role == "activation"
-        bias = self._add_neuron(drive, whole) if neuron else self._add_head(drive, whole)
         if site.bias:  # the tree keeps its paths
-            self.params[site.name]["bias"] = bias
+            kind = np.int32 if whole else np.float32
+            self.params[site.name]["bias"] = np.zeros(len(drive.slope), kind)
+        grid = self._add_neurons(drive) if neuron else self._add_head(site, drive, whole)
         accumulator = accumulator_for(step_bound) if whole else "float32"
         self.accumulators[site.name] = accumulator
         had = [name for name in ("norm", "bias") if getattr(site, name)]
         into = "thresholds" if neuron else "bias on the grid"
+        if neuron and "gain" in self.params[site.name]:
+            into = "thresholds and bias on a finer grid"
         self.report.append(
             Folded(
                 site.name,
                 kernel=kernel.name,
                 exponent=kernel.exponent,
+                scale=kernel.unit * 2.0**kernel.exponent,
+                added=tuple(name for name in ("gain", "bias") if self._added(site, name)),
                 norm=f"{' and '.join(had)} into {into}" if had else "none",
                 flipped=int((slope < 0).sum()),
                 constant=int((slope == 0).sum()),
@@ -158,7 +192,7 @@ class Fold:
                 accumulator=accumulator,
                 weight_error=kernel.error,
                 step_bound=step_bound,
-                threshold_grid=self.method.threshold_grid if neuron else 0.0,
+                threshold_grid=grid,
             )
         )
 
@@ -179,33 +213,43 @@ class Fold:
             )
         return bound, largest_sum(kernel.values, self.peaks[site.source])
 
-    def _add_neuron(self, drive: Drive, whole: bool) -> np.ndarray:
-        """Thresholds and counts of the site's neurons, and the zeros that are left of its bias."""
-        self.fixed[drive.site], self.highest[drive.site] = self.method.leaves(drive)
-        self.units[drive.site], self.peaks[drive.site] = self.method.step, self.method.spikes
-        return np.zeros(len(drive.slope), np.int32 if whole else np.float32)
+    def _add_neurons(self, drive: Drive) -> float:
+        """The site's neurons; the grid of their thresholds."""
+        cells = self.method.cells(drive)
+        self.fixed[drive.site], self.highest[drive.site] = cells.fixed, cells.highest
+        self.params[drive.site] |= cells.params
+        self.units[drive.site], self.peaks[drive.site] = drive.step, self.method.spikes
+        return cells.threshold_grid
 
-    def _add_head(self, drive: Drive, whole: bool) -> np.ndarray:
-        """The unit of a site without neurons, and its bias in that unit."""
+    def _added(self, site: Site, name: str) -> bool:
+        had = name == "bias" and site.bias
+        return name in self.params[site.name] and not had
+
+    def _add_head(self, site: Site, drive: Drive, whole: bool) -> float:
+        """The unit of a site without neurons, and its bias in that unit, step by step."""
         self.units[drive.site] = drive.unit
-        bias = drive.offset - drive.center  # a head has no norm
-        if not whole:
-            return (bias / drive.unit).astype(np.float32)
-        return whole_bias(bias, drive.unit, drive.bound, drive.site)
+        bias = (drive.offset - drive.center) / self.duration  # a head has no norm
+        if site.bias:
+            self.params[drive.site]["bias"] = (
+                whole_bias(bias, drive.unit, drive.bound, drive.site, self.duration)
+                if whole
+                else (bias / drive.unit).astype(np.float32)
+            )
+        return 0.0
 
 
 def _is_whole(kernel: np.ndarray) -> bool:
     return bool(np.issubdtype(kernel.dtype, np.integer))
 
 
-def whole_bias(bias: np.ndarray, unit: float, bound: int, name: str) -> np.ndarray:
-    """A head's bias in units of its drive, int32.
+def whole_bias(bias: np.ndarray, unit: float, bound: int, name: str, steps: int = 1) -> np.ndarray:
+    """A head's bias of one step in units of its drive, int32.
 
     Raises:
-        ValueError: together with a drive of up to ``bound`` it would leave int32.
+        ValueError: over all ``steps``, with a drive of up to ``bound``, it would leave int32.
     """
     codes = np.round(bias / unit)
-    if np.abs(codes).max(initial=0) + bound >= NEVER:
+    if steps * np.abs(codes).max(initial=0) + bound >= NEVER:
         raise ValueError(
             f"{name}: its bias is {np.abs(bias).max():.3g}, beyond int32 on the grid {unit:.3g} of "
             "its weights; rescale the layer so that weights and bias are of similar size"

@@ -6,8 +6,9 @@ simulator, ``K = T`` is layer by layer. With integer or power-of-two weights all
 spikes on every backend; with float weights they do where the synapses are lowered alike.
 
 Paths: ``params/<site>/kernel``, ``params/<site>/bias``, ``params/<site>/norm/{scale,bias}``,
-``batch_stats/<site>/norm/{mean,var}``, learnable neuron leaves in ``params/<site>/<leaf>`` and
-fixed ones (thresholds) in ``fixed/<site>/<leaf>``. The folded tree has no norm.
+``batch_stats/<site>/norm/{mean,var}``, learnable leaves of neurons and weight quantisers in
+``params/<site>/<leaf>`` and fixed ones (thresholds) in ``fixed/<site>/<leaf>``. The folded tree has
+no norm, and may have ``params/<site>/gain``, which multiplies the synapse's integer current.
 """
 
 import functools
@@ -160,6 +161,8 @@ class _SiteModule(nn.Module):
         site, x = self.site, values[self.site.source]
         given = x.shape[0] if current is None else current.shape[0]
         drive = self._current(x) if current is None else _merge(current)
+        if self.folded and self.has_variable("params", "gain"):  # a finer grid than that of spikes
+            drive = drive * self.get_variable("params", "gain")
         if self._has_bias():
             drive = drive + self._bias(drive, given, gate)
         if site.norm and not self.folded:
@@ -175,7 +178,11 @@ class _SiteModule(nn.Module):
         kernel = None
         if self.site.kernel_shape:
             init = self.initialiser.kernel(self.site)
-            kernel = _quantised(self.param("kernel", init, self.site.kernel_shape), self.quantiser)
+            kernel = _quantised(
+                self.param("kernel", init, self.site.kernel_shape),
+                self.quantiser,
+                self._learned(self.quantiser.learned()) if not self.folded else {},
+            )
         how = (self.accumulator, self.skip_silent, self.in_loop)
         return lowering.synapse(_merge(x), kernel, self.site, *how)
 
@@ -225,11 +232,14 @@ class _SiteModule(nn.Module):
 
     def _leaves(self) -> Leaves:
         channels = self.site.drive_shape[-1]
-        learned = self.neuron.learned(channels).items()
         fixed = self.neuron.fixed(channels).items()
-        leaves = {name: self.param(name, lambda key, leaf=leaf: leaf) for name, leaf in learned}
-        return leaves | {
+        return self._learned(self.neuron.learned(channels)) | {
             name: self.variable("fixed", name, lambda leaf=leaf: leaf).value for name, leaf in fixed
+        }
+
+    def _learned(self, leaves: Leaves) -> Leaves:
+        return {
+            name: self.param(name, lambda key, leaf=leaf: leaf) for name, leaf in leaves.items()
         }
 
 
@@ -237,9 +247,9 @@ def _merge(x: Array) -> Array:
     return x.reshape(-1, *x.shape[2:])
 
 
-def _quantised(kernel: Array, quantiser: quant.WeightQuantiser) -> Array:
+def _quantised(kernel: Array, quantiser: quant.WeightQuantiser, leaves: Leaves) -> Array:
     whole = kernel.dtype == jnp.bfloat16 or jnp.issubdtype(kernel.dtype, jnp.integer)
-    return kernel if whole else quantiser.quantise(kernel)
+    return kernel if whole else quantiser.quantise(kernel, leaves)
 
 
 def check_images(x: Array | np.ndarray, arch: Arch) -> None:
@@ -262,7 +272,8 @@ def stem(net: Net, variables: Variables, images: Array) -> Array:
     """
     check_images(images, net.arch)
     site = arch_module.plan(net.arch)[0]
-    kernel = _quantised(variables["params"][site.name]["kernel"], net.weights.at(site))
+    own = variables["params"][site.name]
+    kernel = _quantised(own["kernel"], net.weights.at(site), own)
     held = net.accumulators.at(site)
     return lowering.synapse(images, kernel, site, held, in_loop=net.in_loop)
 

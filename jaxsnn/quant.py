@@ -8,7 +8,7 @@ spiking neuron that compares with the same boundaries decides every tie in the s
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -75,39 +75,54 @@ def ternary_codes(kernel: Array) -> Array:
     return (kernel >= magnitude).astype(kernel.dtype) - (kernel <= -magnitude).astype(kernel.dtype)
 
 
+Leaves = dict[str, Array]
+
+
 class WeightQuantiser(NamedTuple):
     """How a float master kernel becomes the kernel that is used.
 
-    ``quantise`` maps a float kernel to one of the same shape and dtype, with a straight-through
-    gradient; ``codes`` maps it to whole numbers and says the value of one unit, or is None where
-    the kernel has no integer form of its own (conversion then puts it on a power-of-two grid).
+    Attributes:
+        name: the factory's name, and
+        quantise: ``(kernel, leaves) -> kernel`` of the same shape and dtype, with a
+            straight-through gradient.
+        codes: ``(kernel, leaves) -> (whole numbers, value of one unit)``, or None where the kernel
+            has no integer form of its own (conversion then puts it on a power-of-two grid).
+        learned: default leaves that training may change (a clip), scalars.
+        options: the factory's arguments; with the name they rebuild it (saved networks).
     """
 
     name: str
-    quantise: Callable[[Array], Array]
-    codes: Callable[[Array], tuple[Array, float]] | None
+    quantise: Callable[[Array, Leaves], Array]
+    codes: Callable[[Array, Leaves], tuple[Array, float]] | None
+    learned: Callable[[], Leaves] = dict
+    options: tuple[tuple[str, Any], ...] = ()
 
 
-WEIGHTS: dict[str, Callable[[], WeightQuantiser]] = {}
+WEIGHTS: dict[str, Callable[..., WeightQuantiser]] = {}
 
 
-def _named(factory: Callable[[], WeightQuantiser]) -> Callable[[], WeightQuantiser]:
-    """Register a factory; it gives the same object every time, so jit compiles once."""
-    WEIGHTS[factory.__name__] = functools.cache(factory)
-    return WEIGHTS[factory.__name__]
+def weight_quantiser(factory: Callable[..., WeightQuantiser]) -> Callable[..., WeightQuantiser]:
+    """Register a factory; equal options give the same object, so jit compiles once."""
+
+    @functools.cache
+    def build(**options: Any) -> WeightQuantiser:
+        return factory(**options)._replace(options=tuple(options.items()))
+
+    WEIGHTS[factory.__name__] = build
+    return functools.wraps(factory)(build)
 
 
-@_named
+@weight_quantiser
 def full_precision() -> WeightQuantiser:
     """Use the master kernel as it is."""
-    return WeightQuantiser("full_precision", lambda kernel: kernel, None)
+    return WeightQuantiser("full_precision", lambda kernel, leaves: kernel, None)
 
 
-@_named
+@weight_quantiser
 def ternary() -> WeightQuantiser:
     """Weights -1, 0, +1 without a scale (batch norm absorbs it); identity gradient."""
     return WeightQuantiser(
         "ternary",
-        lambda kernel: straight_through(ternary_codes(kernel), kernel),
-        lambda kernel: (ternary_codes(kernel), 1.0),
+        lambda kernel, leaves: straight_through(ternary_codes(kernel), kernel),
+        lambda kernel, leaves: (ternary_codes(kernel), 1.0),
     )

@@ -1,15 +1,23 @@
 """What stands against a conversion, said before any work starts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from jaxsnn import quant
 from jaxsnn.arch import Arch, Site, plan
+from jaxsnn.fold import Method
 from jaxsnn.net import Variables
+from jaxsnn.sitemap import SiteMap
 
 
-def refuse(variables: Variables, arch: Arch, refusal: Callable[[Site], str]) -> None:
+def refuse(
+    variables: Variables,
+    arch: Arch,
+    method: Method,
+    weights: SiteMap[quant.WeightQuantiser],
+) -> None:
     """Say everything that stands against a conversion at once.
 
     Raises:
@@ -19,9 +27,9 @@ def refuse(variables: Variables, arch: Arch, refusal: Callable[[Site], str]) -> 
     for site in plan(arch):
         if site.shortcut:
             reasons.append(f"{site.name}: a shortcut's drive does not share the branch's units")
-        if refusal(site):
-            reasons.append(f"{site.name}: {refusal(site)}")
-        for path, shape in _needed(site).items():
+        if reason := method.refusal(site):
+            reasons.append(f"{site.name}: {reason}")
+        for path, shape in (_needed(site) | _learned(site, method, weights)).items():
             reason = _unfit(variables, path, shape)
             if reason:
                 reasons.append(f"{site.name}: {path} {reason}")
@@ -42,6 +50,16 @@ def _needed(site: Site) -> dict[str, tuple[int, ...]]:
     return needed
 
 
+def _learned(
+    site: Site, method: Method, weights: SiteMap[quant.WeightQuantiser]
+) -> dict[str, tuple[int, ...]]:
+    """Path -> shape of the learned leaves of the ANN's activation and of its weight quantiser."""
+    channels = site.drive_shape[-1]
+    leaves = method.ann.learned(channels) if site.role == "activation" else {}
+    leaves = leaves | (weights.at(site).learned() if site.kernel_shape else {})
+    return {f"params/{site.name}/{name}": np.shape(leaf) for name, leaf in leaves.items()}
+
+
 def _unfit(variables: Variables, path: str, shape: tuple[int, ...]) -> str:
     """What is wrong with the array at ``path``; empty if nothing."""
     leaf: Any = variables
@@ -53,4 +71,6 @@ def _unfit(variables: Variables, path: str, shape: tuple[int, ...]) -> str:
         return f"has shape {np.shape(leaf)}, expected {tuple(shape)}"
     if not np.all(np.isfinite(leaf)):
         return "is not finite"
+    if path.endswith("clip") and np.any(np.asarray(leaf) <= 0):
+        return "is not positive: a clip has worn away; train it again with its guard"
     return "is negative" if path.endswith("/var") and np.any(np.asarray(leaf) < 0) else ""

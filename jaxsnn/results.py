@@ -27,6 +27,7 @@ KINDS: dict[str, type] = {
     "list": list,
     "dict": dict,
 }
+LATER = ("test_examples",)  # fields that files of earlier versions lack
 ACCURACIES = ("float_ann_accuracy", "ann_accuracy", "snn_accuracy")
 
 
@@ -35,10 +36,11 @@ class Results:
     """The content of results.json: one setting of one experiment.
 
     Accuracies are fractions, steps are 1-based, counts are means per image over the test set
-    unless said otherwise, energies are picojoules; what does not apply is None. `sops_per_image`
-    is the hardware-free count, and `ann_macs_per_image` counts the same synapses. The keys of
-    nested entries stand in `ENTRY_KEYS`; a layer's `rate` (spikes per neuron and threshold unit),
-    `silent` and `saturated` are fractions.
+    unless said otherwise, energies are picojoules; what does not apply is None. `test_examples` is
+    the number of images or recordings that were tested. `sops_per_image` is the hardware-free
+    count, and `ann_macs_per_image` counts the same synapses. The keys of nested entries stand in
+    `ENTRY_KEYS`; a layer's `rate` (spikes per neuron and threshold unit), `silent` and `saturated`
+    are fractions.
 
     Raises:
         ValueError: a value is of another kind, an accuracy is not a fraction, the word for equality
@@ -57,6 +59,7 @@ class Results:
     dataset: str
     setting: str
     epochs_run: int | None = None
+    test_examples: int | None = None
     float_ann_accuracy: float | None = None
     ann_accuracy: float | None = None
     snn_accuracy: float | None = None
@@ -107,13 +110,14 @@ class Results:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """Build from what `to_json` gave.
+        """Build from what `to_json` gave; a field of `LATER` may be missing and is then None.
 
         Raises:
             ValueError: a field is missing or unknown; the message names it.
         """
-        _require_keys("results", record, [field.name for field in fields(cls)])
-        return cls(**record)
+        known: dict[str, Any] = {**dict.fromkeys(LATER), **record}
+        _require_keys("results", known, [field.name for field in fields(cls)])
+        return cls(**known)
 
 
 def write_results(folder: str | Path, results: Results) -> Path:

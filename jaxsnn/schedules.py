@@ -4,6 +4,8 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 
 Schedule = Callable[[Any], Any]
@@ -11,6 +13,7 @@ Schedule = Callable[[Any], Any]
 COURSES = ("constant", "cosine", "steps")
 PHASE = ("epochs", "learning_rate", "schedule")  # what a phase says of itself,
 STEPS = ("lr_step", "lr_factor")  # and where its course is "steps"
+SMALLEST_CLIP = 1e-3  # weight decay and gradients move a learned clip no further down
 
 
 def course(
@@ -45,15 +48,67 @@ def course(
     raise ValueError(f"schedule {name!r} is unknown; choose one of {', '.join(COURSES)}")
 
 
+def joined(phases: Sequence[Mapping[str, Any]]) -> Schedule:
+    """Learning rate of every global update over phases that follow each other.
+
+    Args:
+        phases: each with "epochs", "learning_rate", "schedule", "steps_per_epoch" and its
+            "first_step"; and where its schedule is "steps", "lr_step" (epochs of the phase before
+            which the rate is multiplied) and "lr_factor".
+    """
+    return _joined(_key(phases))
+
+
 def adam(phases: Sequence[Mapping[str, Any]]) -> tuple[optax.GradientTransformation, Schedule]:
     """Adam (0.9, 0.999, 1e-8) without weight decay, and the learning rate of every global update.
 
     Args:
-        phases: one after the other, each with "epochs", "learning_rate", "schedule",
-            "steps_per_epoch" and its "first_step"; and where its schedule is "steps", "lr_step"
-            (epochs of the phase before which the rate is multiplied) and "lr_factor".
+        phases: see :func:`joined`.
     """
-    return _adam(tuple((_course_of(phase), phase["first_step"]) for phase in phases))
+    return _adam(_key(phases)), joined(phases)
+
+
+def sgd(
+    phases: Sequence[Mapping[str, Any]], weight_decay: float, decay_clips: bool = True
+) -> tuple[optax.GradientTransformation, Schedule]:
+    """Stochastic gradient descent with momentum 0.9, and the learning rate of every global update.
+
+    Args:
+        phases: see :func:`joined`.
+        weight_decay: added to the gradient of every parameter, times the parameter.
+        decay_clips: of learned clips, too, as in Fast-SNN. No clip falls below ``SMALLEST_CLIP``.
+    """
+    return _sgd(_key(phases), weight_decay, decay_clips), joined(phases)
+
+
+def sgd_step(learning_rate: float, weight_decay: float) -> optax.GradientTransformation:
+    """The same at a constant learning rate."""
+    constant = {"epochs": 1, "learning_rate": learning_rate, "schedule": "constant"}
+    return sgd([{**constant, "steps_per_epoch": 1, "first_step": 0}], weight_decay)[0]
+
+
+def keep_clips() -> optax.GradientTransformation:
+    """Cut updates that would move a learned clip below ``SMALLEST_CLIP``."""
+
+    def cut(updates: Any, params: Any) -> Any:
+        def above(path: Any, update: Any, param: Any) -> Any:
+            return jnp.maximum(update, SMALLEST_CLIP - param) if is_clip(path) else update
+
+        return jax.tree_util.tree_map_with_path(above, updates, params)
+
+    return optax.stateless(cut)
+
+
+def is_clip(path: Sequence[Any]) -> bool:
+    """Whether a leaf of the params, by its path, is the learned clip of a quantiser."""
+    return str(getattr(path[-1], "key", "")) in ("clip", "kernel_clip")
+
+
+Key = tuple[tuple[tuple[Any, ...], int], ...]
+
+
+def _key(phases: Sequence[Mapping[str, Any]]) -> Key:
+    return tuple((_course_of(phase), phase["first_step"]) for phase in phases)
 
 
 def _course_of(phase: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -63,10 +118,27 @@ def _course_of(phase: Mapping[str, Any]) -> tuple[Any, ...]:
     return (*fixed, milestones, phase.get("lr_factor", 1.0))
 
 
-@functools.lru_cache(maxsize=64)  # equal phases give the same optimiser, which compiles once
-def _adam(
-    phases: tuple[tuple[tuple[Any, ...], int], ...],
-) -> tuple[optax.GradientTransformation, Schedule]:
+# Equal phases give the same optimiser, which compiles once.
+@functools.lru_cache(maxsize=64)
+def _joined(phases: Key) -> Schedule:
     rates = [course(*arguments) for arguments, _ in phases]
-    joined = optax.join_schedules(rates, [first for _, first in phases[1:]])
-    return optax.adam(joined), joined
+    return optax.join_schedules(rates, [first for _, first in phases[1:]])
+
+
+@functools.lru_cache(maxsize=64)
+def _adam(phases: Key) -> optax.GradientTransformation:
+    return optax.adam(_joined(phases))
+
+
+@functools.lru_cache(maxsize=64)
+def _sgd(phases: Key, weight_decay: float, decay_clips: bool) -> optax.GradientTransformation:
+    def decayed(params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: decay_clips or not is_clip(path), params
+        )
+
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay, mask=decayed),
+        optax.sgd(_joined(phases), momentum=0.9),
+        keep_clips(),
+    )

@@ -1,9 +1,9 @@
 """The settle stop: simulate until a whole step is silent, and drop images that have settled.
 
-Where the input is given once, with no delay and no random neuron, an image is settled for good with
-its first step in which no neuron spikes: no spike is no drive (zero times any weight is zero, in
-floats too), biases are given in the first step only, and a potential without drive stays where it
-was, below every threshold that would fire. What such an image adds to any sum is zero.
+Where the input ends, with no delay and no random neuron, an image is settled for good with the
+first step from then on in which no neuron spikes: no spike is no drive (zero times any weight is
+zero, in floats too), biases end with the input, and a potential without drive stays where it was,
+below every threshold that would fire. What such an image adds to any sum is zero.
 
 The host runs a few compiled steps at a time, looks which images spiked in the last of them, and as
 soon as the others fit into half the batch it goes on with a batch of that size. Sizes halve, so
@@ -46,11 +46,11 @@ def settle(
 
     The result is that of ``simulate(snn, images, steps=T)``: bit for bit, where sums are exact;
     float weights may round differently in batches of another size. T is the last step with a spike
-    in any image, and one silent step more, or ``steps``. Which images still spike then, the last
-    row of the counters says.
+    in any image, or the last but one of the input, and one silent step more, or ``steps``. Which
+    images still spike then, the last row of the counters says.
 
     Args:
-        snn: a converted network whose input is given once, of tracking or integrate-and-fire
+        snn: a converted network whose input ends, of tracking or integrate-and-fire
             neurons.
         images: ``[B, H, W, C]`` integers.
         steps: most steps to simulate.
@@ -75,11 +75,14 @@ def settle(
     network, limit = snn.program, jnp.asarray(steps, jnp.int32)
     shown, carry = begin(network, images)
     batch = _Batch(shown, carry, np.arange(len(images)))
-    history = _History(len(images))
+    ends = snn.encoding.ends or 1
+    history = _History(len(images), ends)
     for number in range(-(-steps // every)):
         carry, sums, counters = further(network, batch.shown, batch.carry, number, limit)
         batch = batch._replace(carry=carry)
         active = history.add(batch, sums, counters)
+        if (number + 1) * every < ends:
+            continue
         if not active.any():
             break
         size = halved(len(batch.rows), int(active.sum()), devices)
@@ -92,8 +95,11 @@ def settle(
 
 def restless(snn: Spiking) -> str:
     """Why a silent step would not end a simulation of ``snn``; empty where it does."""
-    if snn.encoding.presentation != "onset":
-        return f"its input is presented as {snn.encoding.presentation!r}, not once ('onset')"
+    if snn.encoding.ends is None:
+        return (
+            f"its input is presented as {snn.encoding.presentation!r} without an end, not once "
+            "('onset') or for a duration"
+        )
     for site in plan(snn.arch):
         neuron = snn.neurons.at(site)
         if site.role == "activation" and neuron.name not in RESTING:
@@ -173,10 +179,13 @@ def _taken(shown: Shown, carry: Carry, index: Array) -> tuple[Shown, Carry]:
 
 
 class _History:
-    """What the host keeps of B images: readouts and counters per step, counts at the end."""
+    """What the host keeps of B images: readouts and counters per step, counts at the end.
 
-    def __init__(self, images: int) -> None:
-        self.images = images
+    The input ends with step ``ends``, before which no image is at rest.
+    """
+
+    def __init__(self, images: int, ends: int) -> None:
+        self.images, self.ends = images, ends
         self.blocks: list[tuple[tuple[np.ndarray, ...], Counters]] = []
         self.counts: dict[str, Any] = {}
 
@@ -210,6 +219,6 @@ class _History:
         readouts, counters = jax.tree.map(lambda *a: np.concatenate(a), *self.blocks)
         spiking = np.any([one.any(1) for one in counters.spikes.values()], axis=0)
         last = int(np.flatnonzero(spiking).max(initial=-1)) + 1
-        kept = min(last + 1, steps)
+        kept = min(max(last + 1, self.ends), steps)
         readouts, counters = jax.tree.map(lambda a: a[:kept], (readouts, counters))
         return Trace(readouts, counters, self.counts, {})

@@ -24,8 +24,11 @@ class Folded:
     Attributes:
         site: its name.
         kernel: name of the integer form: "ternary", "grid" (power of two) or "none" (a pool);
-            "float" where weights stay as they are; "trained" in a network that was not converted.
+            "float" where weights stay as they are; "trained" in a network that was not converted;
+            else the name of the weight quantiser whose whole numbers they are.
         exponent: for "grid", kernels are whole multiples of ``2**-exponent``.
+        scale: for other whole numbers, the value of one in the units of the weights.
+        added: names of arrays in ``params`` that the training tree does not have.
         norm: what became of batch norm and bias.
         flipped: channels whose sign was flipped (negative norm scale).
         constant: channels with a constant level (zero norm scale).
@@ -35,12 +38,15 @@ class Folded:
         weight_error: largest change of a weight by the grid, in the units of the weights.
         step_bound: largest possible ``|sum|`` of one step.
         threshold_grid: what the distance of even thresholds is a whole multiple of, in units of the
-            drive; 0 where each threshold is exact by itself.
+            drive; 0 where each threshold is exact by itself. A bias that is given step by step, on
+            the same grid, counts in it.
     """
 
     site: str
     kernel: str
     exponent: int = 0
+    scale: float = 1.0
+    added: tuple[str, ...] = ()
     norm: str = "none"
     flipped: int = 0
     constant: int = 0
@@ -49,6 +55,11 @@ class Folded:
     weight_error: float = 0.0
     step_bound: int = 0
     threshold_grid: float = 0.0
+
+    @property
+    def kernel_unit(self) -> float:
+        """Value of one unit of the kernel, in the units of the weights."""
+        return self.scale * 2.0**-self.exponent
 
 
 def accumulator_for(bound: int) -> Accumulator:
@@ -108,6 +119,11 @@ class Spiking:
         """The network that it was converted from: batch norm, float masters."""
         return Net(self.arch, self.ann, self.weights)
 
+    @property
+    def float_ann(self) -> Net:
+        """The same network over kernels that are quantised already (:func:`jaxsnn.snapped`)."""
+        return self.quantised_ann.clone(weights=SiteMap(quant.full_precision()))
+
     def unit(self, site: str) -> float:
         """Value of one count at ``site``, in the units of the ANN."""
         return dict(self.units)[site]
@@ -143,18 +159,48 @@ def directly_trained(net: Net, variables: Mapping[str, Any], encoding: Encoding)
     )
 
 
+def comes_to_rest(snn: Spiking) -> bool:
+    """Whether every net count comes to rest at its level some time after the input has ended."""
+    spiking = (snn.neurons.at(site) for site in metrics.spiking_sites(snn.arch))
+    return snn.encoding.ends is not None and all(neuron.rests for neuron in spiking)
+
+
 def settled(snn: Spiking) -> Spiking:
     """The network whose one step gives the final net counts: settled mode.
 
     Every spiking neuron is replaced by its settled level (:class:`Neuron`): the integer ANN. The
     transient is not simulated: spikes per step mean nothing, counts at rest are those of the SNN.
+    What a held input and its biases give over all their steps is given at once, so the first
+    kernel and the biases are multiplied by their number.
 
     Raises:
         ValueError: a neuron for which no theory gives the final count.
     """
     levels = tuple((site.name, _settled(site, snn.neurons.at(site))) for site in plan(snn.arch))
     mapped = SiteMap(neurons.identity(), by_name=levels)
-    return replace(snn, neurons=mapped, accumulators=whole_accumulators(snn))
+    return replace(
+        snn,
+        variables={**snn.variables, "params": _at_once(snn)},
+        neurons=mapped,
+        encoding=replace(snn.encoding, presentation="onset", duration=None),
+        accumulators=whole_accumulators(snn),
+    )
+
+
+def _at_once(snn: Spiking) -> dict[str, Any]:
+    """The params whose one step gives what those of ``snn`` give until its input ends."""
+    steps = snn.encoding.ends or 1
+    if steps == 1:
+        return snn.variables["params"]
+    first = plan(snn.arch)[0].name
+    params = {name: dict(tree) for name, tree in snn.variables["params"].items()}
+    kernel = params[first]["kernel"]
+    wide = jnp.int32 if jnp.issubdtype(kernel.dtype, jnp.integer) else kernel.dtype
+    params[first]["kernel"] = kernel.astype(wide) * steps
+    for tree in params.values():
+        if "bias" in tree:
+            tree["bias"] = tree["bias"] * steps
+    return params
 
 
 def _settled(site: Site, neuron: Neuron) -> Neuron:

@@ -1,7 +1,7 @@
 """Networks in and out of files: trained weights, and converted networks, without pickle."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -54,7 +54,7 @@ def save(snn: Spiking, path: str | Path) -> None:
         "arch": {"notation": arch_module.format(snn.arch), **snn.arch.options},
         "neurons": _map_to_json(snn.neurons, _neuron_to_json),
         "ann": _map_to_json(snn.ann, _neuron_to_json),
-        "weights": _map_to_json(snn.weights, lambda quantiser: quantiser.name),
+        "weights": _map_to_json(snn.weights, _quantiser_to_json),
         "accumulators": _map_to_json(snn.accumulators, str),
         "encoding": dataclasses.asdict(snn.encoding),
         "units": dict(snn.units),
@@ -93,17 +93,25 @@ def _rebuild(meta: Mapping[str, Any], variables: Mapping[str, Any]) -> Spiking:
         arch=arch_module.parse(options.pop("notation"), **options),
         neurons=_map_from_json(meta["neurons"], _neuron_from_json),
         ann=_map_from_json(meta["ann"], _neuron_from_json),
-        weights=_map_from_json(meta["weights"], lambda name: quant.WEIGHTS[name]()),
+        weights=_map_from_json(meta["weights"], _quantiser_from_json),
         accumulators=_map_from_json(meta["accumulators"], lambda word: word),
         encoding=Encoding(**meta["encoding"]),
         units=tuple(meta["units"].items()),
-        report=tuple(Folded(**record) for record in meta["report"]),
+        report=tuple(_folded(**record) for record in meta["report"]),
     )
+
+
+def _folded(added: Sequence[str] = (), **record: Any) -> Folded:
+    return Folded(added=tuple(added), **record)
 
 
 def _check_arrays(snn: Spiking, arrays: Mapping[str, np.ndarray], place: str) -> None:
     """Names and shapes of the folded tree, strictly."""
     expected = flatten(net_module.template(snn.net))
+    channels = {site.name: site.drive_shape[-1:] for site in arch_module.plan(snn.arch)}
+    for record in snn.report:
+        whole = jax.ShapeDtypeStruct(channels[record.site], jnp.int32)
+        expected |= {f"params/{record.site}/{name}": whole for name in record.added}
     problems = [f"missing {name}" for name in expected if name not in arrays]
     for name, array in arrays.items():
         if name not in expected:
@@ -113,6 +121,19 @@ def _check_arrays(snn: Spiking, arrays: Mapping[str, np.ndarray], place: str) ->
             problems.append(f"{name} has shape {array.shape}, expected {wanted}")
     if problems:
         raise ValueError(f"{place}: {'; '.join(problems)}")
+
+
+def _quantiser_to_json(quantiser: quant.WeightQuantiser) -> Any:
+    """The name; where there are options, as neurons have it."""
+    if not quantiser.options:
+        return quantiser.name
+    return {"name": quantiser.name, "options": dict(quantiser.options)}
+
+
+def _quantiser_from_json(record: str | Mapping[str, Any]) -> quant.WeightQuantiser:
+    if isinstance(record, str):
+        return quant.WEIGHTS[record]()
+    return quant.WEIGHTS[record["name"]](**record["options"])
 
 
 def _neuron_to_json(neuron: Neuron) -> dict[str, Any]:

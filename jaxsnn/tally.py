@@ -10,8 +10,9 @@ from jaxsnn.certificate import Certificate, Difference, LayerProof
 from jaxsnn.fold import affine
 from jaxsnn.metrics import head_sites, spiking_sites
 from jaxsnn.net import Variables
-from jaxsnn.spiking import Folded, Spiking
+from jaxsnn.spiking import Folded, Spiking, comes_to_rest
 
+WHOLE = ("ternary", "grid")  # kernels that are whole numbers or powers of two in the ANN, too
 EPSILON = 2.0**-24  # half a unit in the last place of float32, relative
 
 
@@ -55,6 +56,7 @@ class Tally:
         self.first: dict[tuple[str, str], Difference] = {}
         self.settled_steps: list[int] = []
         self.unsettled_images = self.unsettled_neurons = self.steps = 0
+        self.rests = comes_to_rest(snn)
         self.stateless = all(snn.neurons.at(site).stateless for site in self.sites)
 
     def add(self, run: Simulated, known: References, first_image: int, steps: int) -> None:
@@ -69,7 +71,7 @@ class Tally:
         last = np.max([run.last_step[site.name] for site in self.sites], axis=0)
         self.settled_steps += last.tolist()
         self.steps = max(self.steps, steps)
-        if not self.stateless:
+        if self.rests:
             self._add_unsettled(run, known, last == steps)
 
     def _add_unsettled(self, run: Simulated, known: References, spiking: np.ndarray) -> None:
@@ -102,7 +104,8 @@ class Tally:
         """Largest difference of a logit that rounding explains: the bias's grid, float32 sums."""
         record = next(one for one in self.snn.report if one.site == site.name)
         unit = self.snn.unit(site.name)
-        grid = unit / 2 if site.bias else 0.0
+        each_step = self.snn.encoding.ends or 1
+        grid = each_step * unit / 2 if site.bias else 0.0
         return grid + unit * _rounding(site, record) + 4 * EPSILON * np.abs(logits)
 
     def _add_layer(self, site: Site, run: Simulated, known: References, first_image: int) -> None:
@@ -145,7 +148,7 @@ class Tally:
         slope, offset = affine(self.variables, site)
         record = next(r for r in self.snn.report if r.site == site.name)
         step = self.snn.unit(site.name)
-        unit = self.snn.unit(site.source) * 2.0**-record.exponent
+        unit = self.snn.unit(site.source) * record.kernel_unit
         z = np.abs(drive * unit)
         sign = np.where(slope < 0, -1, 1)
         value = slope * sign * drive * unit + offset
@@ -224,9 +227,10 @@ class Tally:
         # With integer sums, a potential whose count is the level of its final drive is at rest, so
         # that no silent step need be seen.
         whole = not any(record.kernel == "float" for record in self.snn.report)
-        at_rest = settled < self.steps or (whole and not self.stateless)
+        at_rest = settled < self.steps or (whole and self.rests)
         # Only where nothing more comes in; neurons with a delay were refused before.
-        at_rest = at_rest and self.snn.encoding.presentation == "onset"
+        ends = self.snn.encoding.ends
+        at_rest = at_rest and ends is not None and self.steps >= ends
         return "exact after settling" if at_rest else "approximate"
 
 
@@ -240,7 +244,7 @@ def _rounding(site: Site, record: Folded) -> float:
 
     The roundings of n terms add up to about ``sqrt(n)`` of one; four times that is allowed.
     """
-    if record.kernel != "float" and record.bound < 2**24:
+    if record.kernel in WHOLE and record.bound < 2**24:
         return 0.0
     terms = site.macs / max(int(np.prod(site.drive_shape)), 1)
     return float(4 * np.sqrt(terms) * EPSILON * record.bound)

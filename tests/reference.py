@@ -19,6 +19,7 @@ no neuron. A layer is a dictionary with
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -458,3 +459,134 @@ def random_network(
         layer |= _random_norm(rng, z, gammas, dyadic)
         x = median_level(batch_norm(z, *norm_of(layer)), k, bound) * 2.0**-k
     return layers
+
+
+# ---------------------------------------------------------------- Fast-SNN (signed IF)
+#
+# Layers have, beside the entries above, `clip`, the activation's largest value and the neuron's
+# threshold, and optionally `avg_pool`, the side of the windows whose mean follows the neuron.
+
+NEGATIVE_THRESHOLD = -1e-3
+MAGNITUDES = {
+    2: "0 1",
+    3: "0 1/4 1/2 1",
+    4: "0 1/10 1/5 3/10 2/5 3/5 4/5 1",
+    5: "0 1/48 1/24 1/16 1/12 1/8 1/6 3/16 1/4 1/3 3/8 1/2 2/3 11/16 3/4 1",
+}
+
+
+class SignedLayer(NamedTuple):
+    """Every step of one layer of (signed) integrate-and-fire neurons, `[T, B, ...]`."""
+
+    spikes: Array  # int64 in {-1, 0, 1}
+    potentials: Array  # after the reset
+    charges: Array  # what was added in the step
+    margins: Array  # distance to the nearest threshold that was looked at, in firing thresholds
+
+
+class SignedIF(NamedTuple):
+    """A network of such layers."""
+
+    layers: list[SignedLayer]
+    logits: Array  # float64 [B, classes], mean over steps
+
+
+def weight_shares(shares: Array, bits: int) -> Array:
+    """The signed magnitude nearest to each share of the clip; a tie takes the smaller one."""
+    table = np.array([float(Fraction(text)) for text in MAGNITUDES[bits].split()])
+    away = np.abs(np.minimum(np.abs(shares), 1)[..., None] - table)
+    return np.sign(shares) * table[away.argmin(-1)]  # the first of equals
+
+
+def standardised(master: Array) -> Array:
+    """Over the whole tensor, with n - 1."""
+    master = np.asarray(master, np.float64)
+    return (master - master.mean()) / master.std(ddof=1)
+
+
+def clipped_kernel(master: Array, clip: float, bits: int) -> Array:
+    """The `bits`-bit kernel, not scaled back."""
+    return clip * weight_shares(standardised(master) / clip, bits)
+
+
+def symmetric_kernel(master: Array) -> Array:
+    """The 8-bit kernel of the first and the last layer."""
+    master = np.asarray(master, np.float64)
+    largest = np.abs(master).max()
+    return np.round(master / largest * 127) / 127 * largest
+
+
+def clipped_level(x: Array, clip: float, bits: int, up: bool = False) -> Array:
+    """Level 0 .. 2^bits - 1 of x; halves go to the even level, or up."""
+    scaled = np.clip(np.asarray(x, np.float64) / clip, 0, 1) * (2**bits - 1)
+    return (np.floor(scaled + 0.5) if up else np.round(scaled)).astype(np.int64)
+
+
+def charge(layer: Layer, x: Array) -> Array:
+    """Synapse, bias, batch norm, in this order and in every step."""
+    z = synapse(layer, x) + layer.get("bias", 0)
+    return batch_norm(z, *norm_of(layer)) if "scale" in layer else z
+
+
+def mean_pool(x: Array, size: int) -> Array:
+    """Mean of every size x size window of [B, H, W, C], without overlap."""
+    if size == 1:
+        return x
+    rows, columns = x.shape[1] // size, x.shape[2] // size
+    total = np.zeros((len(x), rows, columns, x.shape[3]))
+    for i in range(rows):
+        for j in range(columns):
+            window = x[:, i * size : (i + 1) * size, j * size : (j + 1) * size]
+            total[:, i, j] = window.mean((1, 2))
+    return total
+
+
+def clipped_ann(
+    layers: Sequence[Layer], images: Array, bits: int, up: bool = False
+) -> tuple[list[Array], list[Array], Array]:
+    """Float64 forward of the clipped ANN: levels, scaled drives (before rounding), logits."""
+    x, levels, scaled = np.asarray(images, np.float64), [], []
+    for layer in layers[:-1]:
+        drive = charge(layer, x)
+        levels.append(clipped_level(drive, layer["clip"], bits, up))
+        scaled.append(drive / layer["clip"] * (2**bits - 1))
+        x = mean_pool(layer["clip"] * levels[-1] / (2**bits - 1), layer.get("avg_pool", 1))
+    return levels, scaled, charge(layers[-1], x)
+
+
+def signed_if_layer(layer: Layer, train: Array, signed: bool = True) -> SignedLayer:
+    """One layer over all steps of what comes in, `[T, B, ...]` in the units of the activations."""
+    theta, kept = layer["clip"], []
+    potential: Any = None
+    net: Any = 0
+    for x in train:
+        z = charge(layer, x)
+        v = z + (theta / 2 if potential is None else potential)
+        margin = np.abs(v - theta)
+        fired = (v >= theta).astype(np.int64)
+        v = v - theta * fired
+        net = net + fired
+        back = np.zeros_like(fired)
+        if signed:
+            back = ((v <= NEGATIVE_THRESHOLD) & (net > 0)).astype(np.int64)
+            near = np.where(net > 0, np.abs(v - NEGATIVE_THRESHOLD), np.inf)
+            margin = np.minimum(margin, near)
+        potential = v + theta * back
+        net = net - back
+        kept.append((fired - back, potential, z, margin / theta))
+    return SignedLayer(*map(np.array, zip(*kept, strict=True)))
+
+
+def signed_if(layers: Sequence[Layer], images: Array, steps: int, signed: bool = True) -> SignedIF:
+    """The unfolded network: the image and every bias and norm in each of `steps` steps."""
+    train = np.repeat(np.asarray(images, np.float64)[None], steps, axis=0)
+    found = []
+    for layer in layers[:-1]:
+        found.append(signed_if_layer(layer, train, signed))
+        train = emitted(layer, found[-1].spikes)
+    return SignedIF(found, np.mean([charge(layers[-1], x) for x in train], axis=0))
+
+
+def emitted(layer: Layer, spikes: Array) -> Array:
+    """What the next layer gets for a layer's spikes [T, B, ...]: clip times spikes, pooled."""
+    return np.array([mean_pool(layer["clip"] * one, layer.get("avg_pool", 1)) for one in spikes])

@@ -182,3 +182,124 @@ def test_senseless_ranges_are_refused():
     for lower, upper in ((1.8, 0.2), (-0.1, 1.0)):
         with pytest.raises(ValueError, match=f"factors {lower}"):
             augment.contrast(images(), KEY, lower, upper)
+
+
+def test_pad_to_puts_the_image_in_the_middle_of_zeros():
+    whole = np.asarray(images(2, 28, 27, 3))
+    padded = np.asarray(augment.pad_to(whole, 32))
+    np.testing.assert_array_equal(padded[:, 2:30, 2:29], whole)
+    assert padded.shape == (2, 32, 32, 3)
+    assert padded.sum() == whole.sum()
+    # a side that is long enough stays
+    assert augment.pad_to(whole, 27).shape == (2, 28, 27, 3)
+    assert augment.pad_to(whole.astype(np.uint8), 32).dtype == jnp.uint8
+
+
+turn = jax.jit(augment.rotate)
+
+
+def angles(*degrees):
+    return jnp.array(degrees, jnp.float32)
+
+
+@pytest.mark.parametrize(("height", "width"), [(6, 6), (7, 5), (1, 4)])
+def test_no_turn_is_the_image_itself(height, width):
+    whole = images(2, height, width)
+    np.testing.assert_array_equal(turn(whole, angles(0, 0)), whole)
+
+
+@pytest.mark.parametrize("side", [5, 6])
+def test_quarter_turns_are_those_of_numpy(side):
+    """Counter-clockwise, about the centre; each image by its own angle."""
+    whole = images(4, side, side, 3) / 100
+    turned = np.asarray(turn(whole, angles(90, 180, 270, -90)))
+    for image, result, quarters in zip(np.asarray(whole), turned, (1, 2, 3, -1), strict=True):
+        np.testing.assert_allclose(result, np.rot90(image, quarters), rtol=0, atol=1e-4)
+
+
+def test_a_half_turn_of_an_oblong_image():
+    whole = images(1, 3, 6, 2)
+    turned = turn(whole, angles(180))
+    np.testing.assert_allclose(turned, whole[:, ::-1, ::-1], rtol=0, atol=1e-3)
+
+
+def test_half_a_right_angle_by_hand():
+    """Three by three: a corner comes from sqrt(2) beside or above the centre, where the outermost
+    pixel and the zero beyond it weigh 2 - sqrt(2) and sqrt(2) - 1; the middle of a side comes from
+    sqrt(1/2) both ways, between four pixels.
+    """
+    image = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]])
+    turned = np.asarray(turn(jnp.asarray(image)[None, :, :, None], angles(45)))[0, ..., 0]
+    assert turned[1, 1] == 5
+    edge, near = 2 - np.sqrt(2), np.sqrt(0.5)
+    # the upper right corner goes to the top, so the upper left one shows what was at the top
+    corners = [turned[0, 0], turned[0, 2], turned[2, 2], turned[2, 0]]
+    np.testing.assert_allclose(corners, edge * np.array([2.0, 6.0, 8.0, 4.0]), rtol=1e-5)
+    far = 1 - near
+    top = near * near * 3 + near * far * (2 + 6) + far * far * 5
+    np.testing.assert_allclose(turned[0, 1], top, rtol=1e-5)
+
+
+def test_a_plane_stays_a_plane():
+    """Bilinear interpolation is exact on a plane: a row r that grows by 1 becomes, at an angle t,
+    cos t times the row plus sin t times the column, where nothing comes from outside."""
+    rows = np.arange(21.0) - 10
+    whole = jnp.asarray(np.tile(rows[:, None], (1, 21)) + 50, jnp.float32)[None, :, :, None]
+    turned = np.asarray(turn(whole, angles(30)))[0, 5:16, 5:16, 0]
+    middle = rows[5:16]
+    wanted = 50 + np.cos(np.pi / 6) * middle[:, None] + np.sin(np.pi / 6) * middle[None, :]
+    np.testing.assert_allclose(turned, wanted, rtol=0, atol=1e-4)
+
+
+def test_no_pixel_leaves_the_range():
+    whole = jnp.asarray(np.random.default_rng(0).choice([0.0, 255.0], (20, 16, 16, 3)), jnp.float32)
+    turned = np.asarray(turn(whole, jnp.linspace(0, 350, 20)))
+    assert turned.min() >= 0
+    assert turned.max() <= 255.001
+
+
+def test_random_rotation_draws_angles_up_to_its_own():
+    """A bright pixel 20 to the right of the centre shows the angle; 1,000 draws from [0, 30):
+    mean 15 and standard deviation 30 / sqrt(12), to 5 deviations."""
+    dot = jnp.zeros((1, 41, 41, 1)).at[0, 20, 40, 0].set(1)
+    turned = jax.jit(augment.random_rotation, static_argnums=2)(
+        jnp.tile(dot, (1000, 1, 1, 1)), KEY, 30
+    )
+    turned = np.asarray(turned)[..., 0]
+    up, right = 20 - np.arange(41)[:, None], np.arange(41)[None, :] - 20
+    total = turned.sum((1, 2))
+    up, right = ((turned * part).sum((1, 2)) / total for part in (up, right))
+    drawn = np.rad2deg(np.arctan2(up, right))  # counter-clockwise: upwards
+    assert -1 < drawn.min() < 1
+    assert 29 < drawn.max() < 31
+    assert abs(drawn.mean() - 15) < 5 * 30 / np.sqrt(12 * 1000)
+    assert drawn.std() == pytest.approx(30 / np.sqrt(12), rel=0.07)
+
+
+def test_random_rotation_depends_on_the_key_alone_and_compiles_once():
+    traces = []
+
+    @jax.jit
+    def drawn(whole, key):
+        traces.append(whole.shape)
+        return augment.random_rotation(whole, key, 30)
+
+    first, again, other = (drawn(images(), jax.random.key(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(np.asarray(first - other)).max() > 1
+    np.testing.assert_allclose(
+        first, augment.random_rotation(images(), jax.random.key(1), 30), 1e-3
+    )
+    assert len(traces) == 1
+
+
+def test_turns_that_make_no_sense_are_refused():
+    with pytest.raises(ValueError, match="degrees -30 must not be negative"):
+        augment.random_rotation(images(), KEY, -30)
+    with pytest.raises(ValueError, match=r"angles of shape \(1,\) for 64 images"):
+        turn(images(), angles(30))
+    for function in (lambda x: augment.random_rotation(x, KEY, 30), lambda x: augment.pad_to(x, 9)):
+        with pytest.raises(ValueError, match=r"not shape \(4, 4, 1\)"):
+            function(jnp.zeros((4, 4, 1)))
+    with pytest.raises(ValueError, match="float images, not uint8"):
+        augment.random_rotation(jnp.zeros((1, 4, 4, 1), jnp.uint8), KEY, 30)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxsnn import buckets as module
 from jaxsnn.buckets import MOST, bucket_lengths, in_batches
 
 LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=14)
@@ -34,6 +35,19 @@ def test_padding_is_the_least_possible(lengths, most):
     assert list(found) == sorted(set(found))
     assert found[-1] == max(lengths)
     assert padded_steps(lengths, found) == least(lengths, most)
+
+
+def test_buckets_of_a_data_set_are_computed_once(monkeypatch):
+    """However often it is gone through, in whatever order; another data set has its own."""
+    lengths = np.random.default_rng(0).integers(40, 90, 500)
+    found = bucket_lengths(lengths)
+    inner, calls = module._ended, []
+    monkeypatch.setattr(module, "_ended", lambda *given: calls.append(1) or inner(*given))
+    assert bucket_lengths(lengths[::-1].copy()) == bucket_lengths(lengths) == found
+    assert not calls
+    assert bucket_lengths(lengths + 1) == tuple(length + 1 for length in found)
+    assert bucket_lengths(lengths, 1) == (lengths.max(),)
+    assert calls
 
 
 def test_buckets_by_hand():

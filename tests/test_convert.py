@@ -439,7 +439,7 @@ def test_tiny_norm_scales_become_constant_or_are_refused():
 
 NEGATIVE_REFUSED = [
     ({"encoding": Encoding("held", 1 / 256)}, "'held'.*given once"),
-    ({"stretch": 2}, "no option stretch; known: highest, bits, exact"),
+    ({"stretch": 2}, "no option stretch; known: k, bound, highest, bits, exact"),
     ({"bits": 0}, "bits=0"),
     ({"bits": 24, "encoding": Encoding("onset", 1, 2**20)}, "conv1: a sum .*beyond int32"),
     ({"highest": 0}, "highest=0"),
@@ -461,7 +461,7 @@ def test_max_pooling_behind_the_encoder_is_refused_and_scatter_has_no_options():
     variables = init_variables(net, jax.random.key(0))
     with pytest.raises(ValueError, match=r"conv2: the largest current of every step"):
         convert(variables, arch, "negative", k=1, bound=None)
-    with pytest.raises(ValueError, match="'scatter' has no option bits; known: none"):
+    with pytest.raises(ValueError, match="'scatter' has no option bits; known: k, bound"):
         convert(variables, arch, "scatter", k=1, bound=2, bits=4)
     with pytest.raises(ValueError, match="k=1, bound=None"):
         convert(variables, arch, "scatter", k=1, bound=None)

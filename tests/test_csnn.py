@@ -21,11 +21,12 @@ import jaxsnn
 from jaxsnn import bptt, neurons
 from jaxsnn.arch import parse
 from jaxsnn.arrays import load_arrays
-from jaxsnn.config import NmnistCsnn, from_json, parse_command
+from jaxsnn.config import NmnistCsnn, from_json, parse_command, to_json
 from jaxsnn.data import Recordings, event_sources, load
 from jaxsnn.encode import Encoding
 from jaxsnn.evaluation import evaluate
-from jaxsnn.pipelines.surrogate_csnn import STAGES, Csnn
+from jaxsnn.pipelines.stages import described
+from jaxsnn.pipelines.surrogate_csnn import Csnn
 from jaxsnn.results import read_results
 from jaxsnn.schedules import adam
 from jaxsnn.spiking import directly_trained
@@ -207,7 +208,7 @@ def test_results_agree_with_each_other(kind, neurons, macs, request):
     found = read_results(folder / "results.json")
     assert (found.experiment, found.system) == ("nmnist_csnn", "surrogate_csnn")
     assert (found.dataset, found.setting) == ("digits", kind)
-    assert found.epochs_run == len(records(folder))
+    assert (found.test_examples, found.epochs_run) == (TEST, len(records(folder)))
     assert found.steps == len(found.accuracy_per_step) == {"static": 4, "spike": 6}[kind]
     assert found.snn_accuracy == found.accuracy_per_step[-1]
     assert round(found.snn_accuracy * TEST, 6) == round(found.snn_accuracy * TEST)
@@ -457,6 +458,43 @@ def test_a_missing_checkpoint_is_refused(tmp_path, capsys):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("flags", "name", "need"),
+    [
+        ("--frames 6", "frames is 6", "--spike true"),
+        ("--time-window 2000", "time_window is 2000", "--spike true"),
+        ("--event-count 50", "event_count is 50", "--spike true"),
+        ("--filter-time 500", "filter_time is 500", "--spike true"),
+        ("--filter-time None", "filter_time is None", "--spike true"),
+        ("--rotation 5", "rotation is 5.0", "--spike true"),
+        ("--padded-loss", "padded_loss is True", "--spike true"),
+        ("--schedule cosine --lr-step 3", "lr_step is (3,)", "--schedule steps"),
+        ("--schedule constant --lr-factor 0.5", "lr_factor is 0.5", "--schedule steps"),
+    ],
+)
+def test_flags_without_effect_are_refused(flags, name, need, tmp_path, capsys):
+    for stage in ("all", "train", "evaluate"):
+        message = refused(capsys, stage, *flags.split(), out=tmp_path / "runs")
+        assert f"{name} in the configuration; give {need} with it" in message
+    assert not (tmp_path / "runs").exists()
+
+
+def test_flags_with_an_effect_and_defaults_are_not_refused():
+    events = ("frames=6", "rotation=5", "filter_time=None", "padded_loss=true")
+    for words in (
+        ("rotation=10", "filter_time=10000"),  # as they are by default
+        ("data.spike=true", *events),
+        ("train.lr_step=[3]", "train.lr_factor=0.5"),
+        ("schedule=cosine", "lr_step=[10,15]"),
+    ):
+        parse_command(NmnistCsnn, words, described(Csnn))[1].refuse_idle()
+
+
+def test_settings_of_a_run_from_before_idle_flags_were_refused_can_be_read():
+    saved = NmnistCsnn(frames=6, schedule="cosine", lr_factor=0.5)
+    assert from_json(NmnistCsnn, to_json(saved))[0] == saved
+
+
 @pytest.mark.parametrize("stage", ["evaluate", "simulate"])
 def test_nothing_trained_is_refused(stage, tmp_path, capsys):
     message = refused(capsys, stage, out=tmp_path / "runs")
@@ -553,7 +591,7 @@ def test_metrics_that_break_off_lose_their_last_line_only(copy):
 )
 def test_values_that_make_no_sense_are_named_with_the_remedy(flags, message, capsys):
     with pytest.raises(SystemExit) as stopped:
-        parse_command(NmnistCsnn, flags.split(), STAGES)
+        parse_command(NmnistCsnn, flags.split(), described(Csnn))
     assert stopped.value.code == 2
     assert message in said(capsys)
 
@@ -590,7 +628,9 @@ def test_data_that_do_not_fit_are_refused_before_anything_is_written(
     ],
 )
 def test_dotted_overrides_are_the_flags(overrides, flags):
-    one, other = (parse_command(NmnistCsnn, text.split(), STAGES) for text in (overrides, flags))
+    one, other = (
+        parse_command(NmnistCsnn, text.split(), described(Csnn)) for text in (overrides, flags)
+    )
     assert one == other
     assert one[0] == "all"
 
@@ -613,7 +653,7 @@ def test_the_settings_of_the_original_are_the_defaults():
 
 def test_help_says_what_has_no_effect(capsys):
     with pytest.raises(SystemExit) as stopped:
-        parse_command(NmnistCsnn, ["--help"], STAGES)
+        parse_command(NmnistCsnn, ["--help"], described(Csnn))
     assert stopped.value.code == 0
     shown = said(capsys)
     for one in dataclasses.fields(NmnistCsnn):

@@ -195,5 +195,5 @@ def test_what_silence_does_not_stop_is_refused():
     with pytest.raises(ValueError, match="conv1: 'threshold_count' may spike after a silent step"):
         evaluate(snn, images, labels, settle=True)
     snn, images, labels = fires()
-    with pytest.raises(ValueError, match="presented as 'held', not once"):
+    with pytest.raises(ValueError, match="presented as 'held' without an end, not once"):
         evaluate(snn, images, labels, steps=4, settle=True)

@@ -19,8 +19,8 @@ SETTING = ("--k", "0", "--B", "1")
 FIELDS = re.findall(
     r"\w+",
     """
-    experiment system dataset setting epochs_run float_ann_accuracy ann_accuracy snn_accuracy
-    accuracy_per_step steps accuracy_settled_step last_spike_step equality mismatches
+    experiment system dataset setting epochs_run test_examples float_ann_accuracy ann_accuracy
+    snn_accuracy accuracy_per_step steps accuracy_settled_step last_spike_step equality mismatches
     spikes_per_image positive_spikes_per_image negative_spikes_per_image spikes_per_neuron
     sops_per_image ann_macs_per_image energy_pj_per_image layers variants noise paper seconds
     precision device seed versions commit
@@ -66,6 +66,7 @@ def test_results_follow_the_schema(out, results):
     assert sorted(record) == sorted(FIELDS)
     assert (results.experiment, results.system) == ("mnist_lenet", "scatter_gather")
     assert (results.dataset, results.setting, results.epochs_run) == ("digits", "k0B1", 1)
+    assert results.test_examples == IMAGES
     assert results.paper is None  # the paper has no digits
     assert results.steps == results.accuracy_settled_step == 1
     assert set(results.versions) >= {"jax", "flax", "numpy"}

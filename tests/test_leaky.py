@@ -107,6 +107,28 @@ def test_a_learned_leak_is_used_between_0_and_1(given, used, reset):
     assert jax.grad(lambda leak: total(leak)[-1])(given) == 0  # and has no gradient out there
 
 
+@pytest.mark.parametrize("reset", RESETS)
+@pytest.mark.parametrize("leak", [0.0, 1.0])
+def test_a_leak_that_starts_at_a_bound_has_its_whole_gradient(leak, reset):
+    """U(3) = leak U(2) + 0.2, U(2) = leak 0.5 + 0.25, below the threshold throughout."""
+    cell = LEAKY(leak, reset=reset, learn=("leak",), emit="potential")
+    drives = np.array([0.5, 0.25, 0.2]).reshape(3, 1, 1)
+    found = jax.grad(lambda leak: run(cell, drives, leak=leak)[-1].sum())(jnp.full(1, leak))
+    assert float(found[0]) == 0.25 + 2 * leak * 0.5
+
+
+@pytest.mark.parametrize(("threshold", "gradient"), [(2**-9, -1.0), (1e-3, -1.0), (0.0, 0.0)])
+def test_a_threshold_at_its_bound_has_its_whole_gradient(threshold, gradient):
+    """The second potential is what is left less the threshold; below 1e-3 that is a constant."""
+    cell = LEAKY(learn=("threshold",), emit="potential")
+    drives = np.array([1.5, 0.0]).reshape(2, 1, 1)
+
+    def last(threshold):
+        return run(cell, drives, threshold=threshold)[-1].sum()
+
+    assert float(jax.grad(last)(jnp.full(1, threshold, jnp.float32))[0]) == gradient
+
+
 def reference(drives, leak, threshold, reset, slope, of_spikes, of_potentials):
     """Spikes, potentials and the gradients of sum(of_spikes S + of_potentials U), in float64.
 

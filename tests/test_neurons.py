@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference as ref
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jaxsnn import neurons
 from jaxsnn.fold import ALWAYS, NEVER
@@ -284,3 +286,209 @@ def test_constant_drive_for_as_many_steps_as_levels_is_the_quantiser(signed):
     leaves |= {"threshold": np.full(len(z), 2.0), "initial": np.ones(len(z))}
     outs, _ = run(IF(signed), leaves, np.tile(z, (2**k * bound, 1, 1)).astype(np.float32))
     np.testing.assert_array_equal(outs.sum(0)[0], ref.median_level(z, k, bound))
+
+
+# ---------------------------------------------------------------- signed integrate and fire
+
+TRACES = [  # threshold 1, from 1/2: drives, signed spikes, sum of the unsigned ones
+    ([1.5, -1.5, 0], [1, -1, 0], 1),
+    ([2, -1, -1], [1, 0, -1], 1),
+    ([0.9, 0.9, -1.8], [1, 1, -1], 2),
+    ([3, 0, 0], [1, 1, 1], 3),
+    ([1, -0.6, -0.6, 0, 0, 0, 0], [1, -1, 0, 0, 0, 0, 0], 1),
+]
+
+
+def leaves_of(threshold, signed, kind=np.float32):
+    """Leaves of one channel that starts from half its threshold."""
+    leaves = {"threshold": np.full(1, threshold, kind), "initial": np.full(1, threshold / 2, kind)}
+    lower = -1e-3 if kind == np.float32 else np.floor(-1e-3 * threshold)
+    return leaves | ({"negative_threshold": np.full(1, lower, kind)} if signed else {})
+
+
+@pytest.mark.parametrize("integer", [False, True])
+@pytest.mark.parametrize(("drives", "signed", "unsigned"), TRACES)
+def test_check_8_traces(drives, signed, unsigned, integer):
+    scale, kind = (1000, np.int32) if integer else (1, np.float32)
+    shown = one([scale * drive for drive in drives], kind)
+    assert np.allclose(shown.ravel(), np.multiply(drives, scale))
+    outs, _ = run(IF(True), leaves_of(scale, True, kind), shown)
+    assert outs.ravel().tolist() == signed
+    outs, _ = run(IF(), leaves_of(scale, False, kind), shown)
+    assert outs.sum() == unsigned
+
+
+@pytest.mark.parametrize(("drives", "signed", "unsigned"), TRACES)
+@pytest.mark.parametrize("clip", [1.0, 0.25, 4.0])
+def test_check_8_over_the_training_tree_the_clip_is_threshold_and_amplitude(
+    drives, signed, unsigned, clip
+):
+    shown = one(np.multiply(drives, clip))
+    outs, states = run(neurons.clipped_spikes(), {"clip": np.float32(clip)}, shown)
+    assert (outs.ravel() / clip).tolist() == signed
+    assert int(states[-1][1][0, 0]) == sum(signed)
+    outs, _ = run(neurons.clipped_spikes(False), {"clip": np.float32(clip)}, shown)
+    assert outs.sum() / clip == unsigned
+
+
+def test_the_negative_threshold_is_an_absolute_number():
+    # With a clip of 100, V = -0.01 lies below -1e-3 and takes the spike back, which -1e-3 of the
+    # clip would not: 50 + 60 fires -> 10, - 10.01 = -0.01 -> 99.99, and 0.01 more fires again.
+    shown = one([60, -10.0078125, 0.0078125])
+    outs, _ = run(neurons.clipped_spikes(), {"clip": np.float32(100)}, shown)
+    assert (outs.ravel() / 100).tolist() == [1, -1, 1]
+    # V = -2^-11 = -0.00049 lies above.
+    outs, _ = run(neurons.clipped_spikes(), {"clip": np.float32(1)}, one([0.5, -(2.0**-11), 0]))
+    assert outs.ravel().tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("steps", [3, 7, 15])
+def test_check_7_a_constant_drive_is_counted_to_its_level(steps, signed):
+    # Integers: a threshold of 2^16, so that z = drive / 2^16 is exact, and Python's own integers
+    # say which level is nearest.
+    z = np.random.default_rng(steps).integers(-(2**15), 3 * 2**15, 10_000)
+    leaves = {k: np.repeat(v, len(z)) for k, v in leaves_of(2**16, signed, np.int32).items()}
+    outs, _ = run(IF(signed), leaves, np.tile(z.astype(np.int32), (steps, 1, 1)))
+    nearest = [min(max((2 * steps * int(one) + 2**16) // 2**17, 0), steps) for one in z]
+    assert outs.sum(0, dtype=int)[0].tolist() == nearest
+    settled = neurons.fired_level(steps, signed)
+    whole = steps * z[None].astype(np.int32)
+    levels = settled.step({k: jnp.asarray(v) for k, v in leaves.items()}, (), jnp.asarray(whole))
+    assert levels[1][0].tolist() == nearest
+    # The float neuron and the float rounding, but for values that float32 cannot tell from ties.
+    floats = (z / 2**16).astype(np.float32)
+    leaves = {k: np.repeat(v, len(z)) for k, v in leaves_of(1, signed).items()}
+    outs, _ = run(IF(signed), leaves, np.tile(floats, (steps, 1, 1)))
+    scaled = steps * np.clip(z / 2**16, 0, 1)
+    clear = np.abs(scaled % 1 - 0.5) > 1e-5
+    assert clear.mean() > 0.999
+    np.testing.assert_array_equal(outs.sum(0)[0][clear], np.round(scaled)[clear])
+
+
+@pytest.mark.parametrize("bounded", [False, True])
+def test_check_9_counts_stay_in_their_range(bounded):
+    rng = np.random.default_rng(0)
+    steps, scale = 15, 1000
+    drives = (rng.normal(0.1, 1.2, (steps, 1, 4000)) * scale).astype(np.int32)
+    leaves = {k: np.repeat(v, 4000) for k, v in leaves_of(scale, True, np.int32).items()}
+    outs, states = run(IF(True, levels=5 if bounded else steps, bounded=bounded), leaves, drives)
+    net = outs.astype(int).cumsum(0)
+    assert set(np.unique(outs)) == {-1, 0, 1}
+    assert net.min() == 0
+    assert net.max() == (5 if bounded else 15)
+    first = outs[np.argmax(outs != 0, axis=0)[0], 0, np.arange(4000)]
+    assert set(np.unique(first)) == {0, 1}
+    np.testing.assert_array_equal(states[-1][1], net[-1])
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_check_12_the_membrane_keeps_the_books(signed):
+    rng = np.random.default_rng(1)
+    drives = rng.integers(-2000, 2500, (9, 3, 50)).astype(np.int32)
+    leaves = {k: np.repeat(v, 50) for k, v in leaves_of(1000, signed, np.int32).items()}
+    outs, states = run(IF(signed), leaves, drives)
+    spikes = outs.astype(int).cumsum(0)
+    for t, state in enumerate(states):
+        expected = 500 + drives[: t + 1].sum(0) - 1000 * spikes[t]
+        np.testing.assert_array_equal(state[0], expected)
+    dyadic = (drives // 8 / 64).astype(np.float32)  # every float sum is exact
+    outs, states = run(neurons.clipped_spikes(signed), {"clip": np.float32(1.5)}, dyadic)
+    np.testing.assert_array_equal(states[-1][0], 0.75 + dyadic.sum(0) - outs.sum(0))
+    assert outs.any()
+
+
+@pytest.mark.parametrize(
+    ("steps", "signed", "error", "equal"),
+    [(3, False, 0.20, 0.82), (3, True, 0.07, 0.93), (7, False, 0.37, 0.67), (7, True, 0.11, 0.89)],
+)
+def test_check_10_how_far_counts_are_from_levels(steps, signed, error, equal):
+    z = np.random.default_rng(steps).normal(0.3, 0.8, (steps, 1, 50_000))
+    leaves = {k: np.repeat(v, 50_000) for k, v in leaves_of(1, signed).items()}
+    outs, _ = run(IF(signed), leaves, z.astype(np.float32))
+    away = np.abs(outs.sum(0)[0] - np.round(steps * np.clip(z.mean(0)[0], 0, 1)))
+    assert away.mean() == pytest.approx(error, rel=0.2)
+    assert (away == 0).mean() == pytest.approx(equal, abs=0.015)
+
+
+@settings(max_examples=30, derandomize=True, database=None)
+@given(
+    drives=st.lists(st.integers(-3000, 3000), min_size=1, max_size=8),
+    threshold=st.integers(1, 1500),
+    levels=st.integers(1, 7),
+)
+def test_a_bounded_neuron_comes_to_rest_at_its_level(drives, threshold, levels):
+    # Python alone: V and n of the rule, then the level that the whole drive asks for.
+    level = min(max((threshold // 2 + sum(drives)) // threshold, 0), levels)
+    shown = np.full((8 + 2 * levels + 1, 1, 1), 0, np.int32)
+    shown[: len(drives), 0, 0] = drives
+    neuron = IF(True, levels=levels, bounded=True)
+    leaves = {
+        "threshold": np.full(1, threshold, np.int32),
+        "initial": np.full(1, threshold // 2, np.int32),
+        "negative_threshold": np.full(1, -1, np.int32),
+    }
+    outs, _ = run(neuron, leaves, shown)
+    assert outs.sum() == level
+    assert not outs[-1].any()
+    assert neuron.rests
+    whole = jnp.full((1, 1), sum(drives), jnp.int32)
+    own = {name: jnp.asarray(leaf) for name, leaf in leaves.items()}
+    assert int(neuron.settled.step(own, (), whole)[1][0, 0]) == level
+
+
+def test_only_signed_and_bounded_neurons_come_to_rest():
+    assert not IF(True, levels=7).rests
+    assert not IF(levels=7, bounded=True).rests
+    assert IF(True).settled is None
+    assert IF(True, levels=7).settled is neurons.fired_level(7, True)
+    assert IF(True, levels=7).spikes == (-1, 1)
+    assert IF(levels=7).spikes == (0, 1)
+    assert neurons.fired_level(7).spikes == (0, 7)
+    # An unbounded neuron that was driven up and back in time goes beyond its level, and stays.
+    drives = np.zeros((12, 1, 1), np.int32)
+    drives[:4, 0, 0] = 1000
+    leaves = leaves_of(1000, True, np.int32)
+    assert run(IF(True, levels=3), leaves, drives)[0].sum() == 4
+    assert run(IF(True, levels=3, bounded=True), leaves, drives)[0].sum() == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bounded": True}, "bounded=True"),
+        ({"levels": 0}, "levels=0"),
+        ({"levels": -3, "bounded": True}, "levels=-3"),
+    ],
+)
+def test_integrate_and_fire_refuses_bounds_without_a_level(options, message):
+    with pytest.raises(ValueError, match=message):
+        IF(True, **options)
+
+
+def test_clipped_relu_is_an_activation_with_a_learned_clip():
+    neuron = neurons.clipped_relu(2)
+    assert neuron.stateless
+    assert neuron.spikes is None
+    assert {k: float(v) for k, v in neuron.learned(5).items()} == {"clip": 8.0}
+    assert {k: float(v) for k, v in neurons.clipped_spikes().learned(5).items()} == {"clip": 8.0}
+    assert float(neurons.clipped_relu(2, clip=6.0).learned(5)["clip"]) == 6
+    drive = jnp.array([-1.0, 0.3, 0.34, 1.0, 1.7, 2.5])
+    out = neuron.step({"clip": jnp.float32(2)}, (), drive)[1]
+    np.testing.assert_allclose(out, [0, 0, 2 / 3, 4 / 3, 2, 2], rtol=1e-6)
+    for bits in (1, 6, 32):
+        with pytest.raises(ValueError, match=f"bits={bits}"):
+            neurons.clipped_relu(bits)
+
+
+@pytest.mark.parametrize(
+    "neuron",
+    [
+        neurons.clipped_relu(3, "up", 6.0),
+        IF(True, levels=7, bounded=True),
+        neurons.fired_level(7),
+        neurons.clipped_spikes(False),
+    ],
+)
+def test_name_and_options_rebuild_the_clipped_ones(neuron):
+    assert neurons.FACTORIES[neuron.name](**dict(neuron.options)) is neuron

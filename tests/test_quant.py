@@ -79,7 +79,7 @@ def test_check_3_ternary():
     assert quant.ternary_codes(jnp.array([1.5, -0.5, 0.5, -1.5])).tolist() == [1, 0, 0, -1]
     assert quant.ternary_codes(jnp.ones(4)).tolist() == [1, 1, 1, 1]
     master = np.random.default_rng(2).normal(size=(3, 3, 5, 7)).astype(np.float32)
-    codes = quant.ternary().quantise(jnp.asarray(master))
+    codes = quant.ternary().quantise(jnp.asarray(master), {})
     np.testing.assert_array_equal(codes, ref.ternary(master))
     assert set(np.unique(codes)) == {-1, 0, 1}
 
@@ -93,10 +93,12 @@ def test_one_magnitude_serves_the_whole_tensor():
 def test_weight_quantisers_have_identity_gradients_and_codes():
     kernel = jnp.array([0.9, -0.9, 0.05, -3.0])
     for quantiser in (quant.ternary(), quant.full_precision()):
-        gradient = jax.grad(lambda w, q=quantiser: (q.quantise(w) * jnp.arange(4.0)).sum())(kernel)
+        gradient = jax.grad(lambda w, q=quantiser: (q.quantise(w, {}) * jnp.arange(4.0)).sum())(
+            kernel
+        )
         assert gradient.tolist() == [0, 1, 2, 3]
-    codes, unit = quant.ternary().codes(kernel)
-    np.testing.assert_array_equal(codes * unit, quant.ternary().quantise(kernel))
-    assert quant.full_precision().quantise(kernel).tolist() == kernel.tolist()
+    codes, unit = quant.ternary().codes(kernel, {})
+    np.testing.assert_array_equal(codes * unit, quant.ternary().quantise(kernel, {}))
+    assert quant.full_precision().quantise(kernel, {}).tolist() == kernel.tolist()
     assert quant.full_precision().codes is None
     assert quant.ternary() is quant.ternary()

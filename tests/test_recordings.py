@@ -1,5 +1,6 @@
 """Sets of recordings: packing, the cache and what may be wrong with it, N-MNIST's files, tonic."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -417,6 +418,39 @@ def test_new_files_and_other_frames_are_read_anew(tmp_path, monkeypatch):
     assert len(list((tmp_path / "kept").glob("nmnist-*.npz"))) == 3
     monkeypatch.setattr(nmnist.Part, "read", None)  # what is cached is not read again
     assert len(load(folder).train) == 31
+
+
+def put(folder, name, content):
+    """Replace a training file, in the folder or in the zip, a moment after it was written."""
+    packed = folder / "Train.zip"
+    if not packed.exists():
+        written = (folder / name).stat().st_mtime_ns
+        (folder / name).write_bytes(content)
+        os.utime(folder / name, ns=(written + 1_000_000, written + 1_000_000))
+        return
+    with zipfile.ZipFile(packed) as archive:
+        members = {member: archive.read(member) for member in archive.namelist()}
+    assert len(members[name]) == len(content)
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member, kept in members.items():
+            archive.writestr(member, content if member == name else kept)
+
+
+@pytest.mark.parametrize("write", [write_tree, write_zips])
+def test_a_file_replaced_by_another_of_equal_size_is_read_anew(tmp_path, monkeypatch, write):
+    monkeypatch.setenv("JAXSNN_CACHE", str(tmp_path / "kept"))
+    folder = write(tmp_path / "data")
+    before = load(folder)
+    assert same(load(folder).train, before.train)
+    assert len(list((tmp_path / "kept").iterdir())) == 1
+    name = "Train/2/00001.bin"
+    other = b"".join(record(9, 9, 1, time) for time in (10, 1500, 3000))
+    assert len(other) == len(files_of("Train")[name])
+    put(folder, name, other)
+    after = load(folder)
+    differ = (after.train.codes != before.train.codes).any(axis=1)
+    assert after.train.labels[differ].tolist() == [2]
+    assert same(after.test, before.test)
 
 
 # --- digits, and names ----------------------------------------------------------------------

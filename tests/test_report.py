@@ -28,9 +28,9 @@ from jaxsnn.results import ENTRY_KEYS
 # The fields of results.json in the order of the documentation.
 # fmt: off
 FIELDS = [
-    "experiment", "system", "dataset", "setting", "epochs_run", "float_ann_accuracy",
-    "ann_accuracy", "snn_accuracy", "accuracy_per_step", "steps", "accuracy_settled_step",
-    "last_spike_step", "equality", "mismatches", "spikes_per_image",
+    "experiment", "system", "dataset", "setting", "epochs_run", "test_examples",
+    "float_ann_accuracy", "ann_accuracy", "snn_accuracy", "accuracy_per_step", "steps",
+    "accuracy_settled_step", "last_spike_step", "equality", "mismatches", "spikes_per_image",
     "positive_spikes_per_image", "negative_spikes_per_image", "spikes_per_neuron",
     "sops_per_image", "ann_macs_per_image", "energy_pj_per_image", "layers", "variants",
     "noise", "paper", "seconds", "precision", "device", "seed", "versions", "commit",
@@ -240,6 +240,19 @@ def test_results_refuse_what_is_not_in_the_schema(tmp_path: Path, edit: Any, mes
         Results.from_json(record)
     path = report.write_json(tmp_path / "results.json", record)
     with pytest.raises(ValueError, match=re.escape(str(path))):
+        report.read_results(path)
+
+
+def test_results_from_before_a_field_was_added_can_be_read(tmp_path: Path):
+    path = report.write_results(tmp_path, results(test_examples=100))
+    assert report.read_results(path).test_examples == 100
+    record = json.loads(path.read_text())
+    del record["test_examples"]
+    path.write_text(json.dumps(record))
+    assert report.read_results(path) == results()
+    del record["steps"]  # which every version has written
+    path.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"results: missing steps"):
         report.read_results(path)
 
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 import reference as ref
+from clipped_networks import cached
 from helpers import converted, firing, firing_images, firing_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -48,7 +49,8 @@ def check(snn, images, steps, **options):
             assert isinstance(a, np.ndarray)
             assert a.dtype == b.dtype
             np.testing.assert_array_equal(a, b)
-    assert len(found.readout) == min(last_steps(fixed).max() + 1, steps)
+    ends = snn.encoding.ends  # before its last step the input may bring the next spike
+    assert len(found.readout) == min(max(last_steps(fixed).max() + 1, ends), steps)
     return found
 
 
@@ -90,6 +92,54 @@ def test_images_leave_and_the_reference_agrees(every):
     # The limit at, just below and just above the last spike.
     for steps in range(last.max() - 1, last.max() + 2):
         assert len(check(snn, images, int(steps), every=every).readout) == steps
+
+
+@pytest.mark.parametrize(("settling", "every"), [(True, 2), (True, 5), (False, 3)])
+def test_an_image_that_is_held_for_some_steps(settling, every):
+    net = cached(1)  # 3 bits: 7 steps of input
+    snn = net.snn(settling=settling)
+    images = net.images.copy()
+    images[::2] //= 32
+    found = check(snn, images, 80, every=every)
+    steps = len(found.readout)
+    assert steps > 7
+    assert len(set(last_steps(found).tolist())) > 1
+    # Nothing ever happens again.
+    later = simulate(snn, images, steps=steps + 9, counts=True)
+    for name, count in found.counts.items():
+        np.testing.assert_array_equal(later.counts[name], count)
+    for step in range(steps, steps + 9):
+        np.testing.assert_array_equal(later.readout[step], found.readout[-1])
+    for limit in (6, 8) if settling else ():
+        assert len(check(snn, images, limit, every=every).readout) == limit
+
+
+def quiet_until(step):
+    """A network of one neuron that fires in that step of 7 first, for an image of one 60."""
+    net = cached(1, "1x", 3, shape=(1, 1, 1))
+    snn = net.snn()
+    fixed, params = snn.variables["fixed"]["dense1"], snn.variables["params"]["dense1"]
+    drive = 60 * int(params["kernel"][0, 0]) * int(params["gain"][0])
+    threshold = step * abs(drive) - 1
+    fixed = {
+        **fixed,
+        "threshold": fixed["threshold"] * 0 + threshold,
+        "initial": 0 * fixed["initial"],
+    }
+    snn = dataclasses.replace(snn, variables={**snn.variables, "fixed": {"dense1": fixed}})
+    return snn, np.full((2, 1, 1, 1), 60 if drive > 0 else -60, np.int16)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_silence_before_the_input_has_ended_is_no_rest(every):
+    for step in (3, 7):
+        snn, images = quiet_until(step)
+        found = check(snn, images, 40, every=every)
+        assert last_steps(found).tolist() == [7 - 7 % step] * 2
+        first = np.argmax(np.asarray(found.counters.spikes["dense1"]) > 0, axis=0) + 1
+        assert first.tolist() == [step] * 2
+        # A dark image is simulated as long as its input lasts.
+        assert len(check(snn, 0 * images, 40, every=every).readout) == 7
 
 
 def silent_network():
@@ -156,7 +206,7 @@ def test_refusals():
     late = dataclasses.replace(snn, neurons=hidden(neurons.delayed(snn.neurons.default, 2)))
     stateful = SiteMap(snn.neurons.default, (("readout", neurons.integrate_and_fire()),))
     for network, reason in [
-        (held, "presented as 'held', not once"),
+        (held, "presented as 'held' without an end, not once"),
         (late, "conv1: 'delayed' may spike after a silent step"),
         (with_unit_dropout(snn, "dense1"), "dense1: 'unit_dropout' may spike"),
         (dataclasses.replace(snn, neurons=stateful), "readout: 'integrate_and_fire' has a state"),

@@ -3,11 +3,19 @@
 import functools
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import PurePath
 from typing import ClassVar, Literal
 
 from jaxsnn.config.base import Scripted, require
+
+OF_EVENTS = (
+    *("time_window", "event_count", "frames", "filter_time"),
+    *("rotation", "padded_loss"),
+)
+"""Settings of recordings alone."""
+OF_STEPS = ("lr_step", "lr_factor")
+"""Settings of a learning rate that falls in steps."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +152,22 @@ class NmnistCsnn(Scripted):
         for name in ("time_window", "event_count", "frames", "filter_time"):
             value = getattr(self, name)
             require(value is None or value >= 1, name, value, "1 or more")
+
+    def refuse_idle(self) -> None:
+        """Refuse flags that were set and would change nothing.
+
+        Apart from the values themselves, so that config.json of an earlier run can still be read.
+
+        Raises:
+            ValueError: it names the flag, and what it needs.
+        """
+        needs = {} if self.spike else dict.fromkeys(OF_EVENTS, "--spike true")
+        if self.schedule != "steps":
+            needs |= dict.fromkeys(OF_STEPS, "--schedule steps")
+        for one in fields(self):
+            value, need = getattr(self, one.name), needs.get(one.name)
+            remedy = f"{need} with it, or leave the flag away: it would have no effect"
+            require(need is None or value == one.default, one.name, value, remedy)
 
     @property
     def setting(self) -> str:

@@ -106,7 +106,7 @@ def load_events(
 
 def _nmnist(data_dir: Path | None) -> Found:
     parts = nmnist.find(data_dir)
-    identity = {name: [len(part.names), part.size] for name, part in parts.items()}
+    identity = {name: [len(part.names), part.digest] for name, part in parts.items()}
     source = str(parts["train"].place.resolve().parent)
     return Found(source, {"files": identity}, {name: part.read for name, part in parts.items()})
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TypeAlias
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from jaxsnn.progress import bar
 FOLDERS = ("nmnist", "N-MNIST", "NMNIST")
 PARTS = ("Train", "Test")
 CLASSES = 10
+File: TypeAlias = tuple[str, str, int, int]  # class folder, path, size, and what marks a change
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,13 +30,14 @@ class Part:
         place: the folder or the zip file.
         names: path of each file below the folder or within the zip, in a fixed shuffled order.
         labels: digit of each file.
-        size: bytes of all files.
+        digest: of every file's path below the folder, its size and when it was changed; in a zip of
+            its path, size and checksum.
     """
 
     place: Path
     names: list[str]
     labels: list[int]
-    size: int
+    digest: str
 
     def read(self) -> Iterator[tuple[Events, int]]:
         """Yield each recording with its digit, under a progress bar.
@@ -99,37 +103,37 @@ def _part(folder: Path, name: str) -> Part | None:
     return None
 
 
-def _unpacked(place: Path) -> Iterator[tuple[str, str, int]]:
-    """Class folder, path and size of every file below a folder."""
+def _unpacked(place: Path) -> Iterator[File]:
+    """Every file below a folder."""
     for folder in place.iterdir():
         if folder.is_dir():
             for path in folder.glob("*.bin"):
-                yield folder.name, f"{folder.name}/{path.name}", path.stat().st_size
+                known = path.stat()
+                name = f"{folder.name}/{path.name}"
+                yield folder.name, name, known.st_size, known.st_mtime_ns
 
 
-def _packed(place: Path, part: str) -> list[tuple[str, str, int]]:
-    """Class folder, path and size of every file in a zip."""
+def _packed(place: Path, part: str) -> list[File]:
+    """Every file in a zip."""
     try:
         with zipfile.ZipFile(place) as archive:
             members = archive.infolist()
     except (OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"{place}: not a readable zip file ({error}); fetch it again") from error
-    found: list[tuple[str, str, int]] = []
+    found: list[File] = []
     for member in members:
         parts = PurePosixPath(member.filename).parts
         hidden = "__MACOSX" in parts  # what macOS adds to a zip
         if len(parts) >= 3 and parts[-3] == part and parts[-1].endswith(".bin") and not hidden:
-            found.append((parts[-2], member.filename, member.file_size))
+            found.append((parts[-2], member.filename, member.file_size, member.CRC))
     return found
 
 
-def _listed(
-    place: Path, files: Iterator[tuple[str, str, int]] | list[tuple[str, str, int]]
-) -> Part:
+def _listed(place: Path, files: Iterable[File]) -> Part:
     """A part of these files, after a look at the digits."""
     ordered = sorted(file for file in files if not file[1].rpartition("/")[2].startswith("."))
     digits = [str(digit) for digit in range(CLASSES)]
-    found = {folder for folder, _, _ in ordered}
+    found = {folder for folder, *_ in ordered}
     if unknown := sorted(found - set(digits)):
         raise ValueError(f"{place}: folder {unknown[0]!r} is no digit; N-MNIST has 0 to 9")
     if empty := [digit for digit in digits if digit not in found]:
@@ -137,8 +141,9 @@ def _listed(
         raise ValueError(f"{place}: {wanted}; N-MNIST has all ten digits: unpack it again")
     # RandomState's stream is frozen for good, unlike that of a Generator.
     order = np.random.RandomState(0).permutation(len(ordered))
-    folders, names, sizes = zip(*(ordered[index] for index in order), strict=True)
-    return Part(place, list(names), [int(folder) for folder in folders], sum(sizes))
+    folders, names, *_ = zip(*(ordered[index] for index in order), strict=True)
+    digest = hashlib.sha256(repr(ordered).encode()).hexdigest()
+    return Part(place, list(names), [int(folder) for folder in folders], digest)
 
 
 def _member(archive: zipfile.ZipFile, name: str, place: Path) -> bytes:

@@ -13,6 +13,12 @@ from jaxsnn.data.digits import load_digits
 
 Shape = tuple[int, int, int]
 
+# The aligned faces come first; then those of torchvision and scikit-learn.
+_FACES = (
+    *("lfw-deepfunneled", "lfw_funneled", "lfw", "lfw-deepfunneled/lfw-deepfunneled"),
+    *("lfw-py/lfw-deepfunneled", "lfw-py/lfw_funneled", "lfw-py/lfw", "lfw_home/lfw_funneled"),
+)
+
 
 @dataclass(frozen=True)
 class Source:
@@ -20,13 +26,15 @@ class Source:
 
     Attributes:
         name: as on the command line, and in tensorflow-datasets.
-        classes: number of classes.
+        classes: number of classes, for `lfw` of the whole published data: its own are counted.
         input_shape: `(H, W, C)` of an image.
         loader: takes this record and the reader's data folder and finds the data.
         files: what the authors call their files; empty if none are needed.
-        packed: the form in which the files may also be there, for the message of what is wanted.
+        packed: the form in which the files may also be there, for the message of what is wanted;
+            empty if there is none.
         folders: usual names of the folder that holds them (ours, torchvision's, Keras's).
         read_folder: takes a folder, name, classes and shape; None if the folder has no such files.
+        in_tfds: whether tensorflow-datasets has it in this form, too.
     """
 
     name: str
@@ -37,6 +45,7 @@ class Source:
     packed: str = ".gz"
     folders: tuple[str, ...] = ()
     read_folder: Callable[[Path, str, int, Shape], Dataset | None] | None = None
+    in_tfds: bool = True
 
 
 def search(source: Source, data_dir: Path | None) -> Dataset:
@@ -52,7 +61,7 @@ def search(source: Source, data_dir: Path | None) -> Dataset:
         dataset = read(source, folder, notes)
         if dataset is not None:
             return dataset
-    if prepared.tensorflow_installed():
+    if source.in_tfds and prepared.tensorflow_installed():
         try:
             folder = prepared.download(source.name, _tfds_home())
         except RuntimeError as error:
@@ -102,11 +111,13 @@ def _candidates(source: Source, data_dir: Path | None) -> Iterator[tuple[Path, b
             yield given, False
         yield from ((given / folder, False) for folder in source.folders)
         # A folder that the reader names outranks every usual place, prepared or not.
-        yield from ((folder / source.name, True) for folder in (given, given / "tfds"))
+        if source.in_tfds:
+            yield from ((folder / source.name, True) for folder in (given, given / "tfds"))
     usual = _usual_places()
     yield from ((place / folder, False) for place in usual for folder in source.folders)
-    yield from ((place / "tfds" / source.name, True) for place in usual)
-    yield _tfds_home() / source.name, True
+    if source.in_tfds:
+        yield from ((place / "tfds" / source.name, True) for place in usual)
+        yield _tfds_home() / source.name, True
 
 
 def _usual_places() -> list[Path]:
@@ -130,11 +141,21 @@ def _belongs_to_another(folder: Path, source: Source) -> bool:
 def _not_found(source: Source, data_dir: Path | None, notes: list[str]) -> str:
     lines = [f"{source.name} was not found. Looked in:"]
     lines += [f"  {folder}" for folder in folders_of(source, data_dir)]
-    lines += [f"Files wanted (plain or {source.packed}): {', '.join(source.files)}", *notes]
-    if not prepared.tensorflow_installed():
+    packed = f" (plain or {source.packed})" if source.packed else ""
+    lines += [f"Files wanted{packed}: {', '.join(source.files)}", *notes]
+    if source.in_tfds and not prepared.tensorflow_installed():
         lines.append("tensorflow-datasets downloads it after: pip install '.[tfds]'")
     lines.append("Pass --data-dir FOLDER, or --dataset digits, which needs nothing.")
     return "\n".join(lines)
+
+
+def _read_faces(folder: Path, name: str, classes: int, shape: Shape) -> Dataset | None:
+    # Imported here: what `python -m` runs must not be imported by its own package first.
+    from jaxsnn.data import lfw
+
+    if any((folder / inner).is_dir() for inner in _FACES):
+        return None  # the folder above: whatever else lies in it, these are no people
+    return lfw.load_folder(folder, name, classes, shape)
 
 
 def _embedded(source: Source, data_dir: Path | None) -> Dataset:
@@ -178,6 +199,17 @@ SOURCES = {
                 ".",  # where torchvision puts the archive
             ),
             read_folder=cifar.load_folder,
+        ),
+        Source(
+            name="lfw",
+            classes=29,
+            input_shape=(96, 96, 3),
+            loader=search,
+            files=("<Name>/*.jpg",),
+            packed="",
+            folders=_FACES,
+            read_folder=_read_faces,
+            in_tfds=False,  # there it has no split, and one label for each image
         ),
     )
 }

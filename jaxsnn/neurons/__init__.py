@@ -7,7 +7,7 @@ To add a neuron: write a function decorated with ``@neuron`` that returns a :cla
 module of this package, name it below, and compute a trajectory by hand in its test.
 """
 
-from jaxsnn.neurons.activations import activation, identity, quantised_relu, relu
+from jaxsnn.neurons.activations import activation, clipped_relu, identity, quantised_relu, relu
 from jaxsnn.neurons.contract import (
     FACTORIES,
     Leaves,
@@ -19,7 +19,12 @@ from jaxsnn.neurons.contract import (
     no_leaves,
     no_state,
 )
-from jaxsnn.neurons.integrate_and_fire import integrate_and_fire
+from jaxsnn.neurons.integrate_and_fire import (
+    NEGATIVE_THRESHOLD,
+    clipped_spikes,
+    fired_level,
+    integrate_and_fire,
+)
 from jaxsnn.neurons.leaky import leaky
 from jaxsnn.neurons.threshold import integer_level, threshold_count, threshold_table
 from jaxsnn.neurons.tracking import even_level, even_threshold, tracking
@@ -27,15 +32,19 @@ from jaxsnn.neurons.wrappers import delayed, unit_dropout
 
 __all__ = [
     "FACTORIES",
+    "NEGATIVE_THRESHOLD",
     "Leaves",
     "Neuron",
     "Shape",
     "State",
     "activation",
+    "clipped_relu",
+    "clipped_spikes",
     "count_dtype",
     "delayed",
     "even_level",
     "even_threshold",
+    "fired_level",
     "identity",
     "integer_level",
     "integrate_and_fire",

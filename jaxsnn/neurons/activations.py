@@ -3,10 +3,11 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
-from jaxsnn import quant
-from jaxsnn.neurons.contract import Neuron, neuron, no_state
+from jaxsnn import clipped, quant
+from jaxsnn.neurons.contract import Leaves, Neuron, State, neuron, no_state
 
 
 def activation(function: Callable[[Array], Array]) -> Neuron:
@@ -30,3 +31,26 @@ def relu() -> Neuron:
 def quantised_relu(k: int, bound: float | None = None) -> Neuron:
     """ReLU and median quantiser with step ``2**-k`` and upper bound ``bound`` (None: no bound)."""
     return activation(lambda drive: quant.median_quantise(drive, k, bound))
+
+
+@neuron
+def clipped_relu(bits: int, ties: clipped.Ties = "even", clip: float = 8.0) -> Neuron:
+    """ReLU and uniform quantiser of ``bits`` bits below a learned clip (Fast-SNN).
+
+    Leaf (learned): ``clip``, a scalar in units of the drive, which starts at ``clip``. The output
+    is ``clip`` times a whole number of ``1 / (2**bits - 1)``.
+
+    Args:
+        bits: width.
+        ties: where a drive in the middle of two levels goes (:func:`jaxsnn.clipped.clip_level`).
+        clip: where the clip starts.
+
+    Raises:
+        ValueError: a width that has no levels.
+    """
+    clipped.levels(bits)
+
+    def step(leaves: Leaves, state: State, drive: Array) -> tuple[State, Array]:
+        return state, clipped.clip_quantise(drive, leaves["clip"], bits, ties)
+
+    return Neuron(no_state, step, learned=lambda channels: {"clip": jnp.float32(clip)})

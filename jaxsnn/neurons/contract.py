@@ -40,6 +40,7 @@ class Neuron(NamedTuple):
         settled: the stateless neuron that gives the final net count from the whole drive, if
             theory has one (settled mode; the integer ANN of the certificate). It reads the same
             leaves.
+        rests: the net count comes to rest there, and only there, once its drive has ended.
         name: the factory's name, and
         options: its arguments; together they rebuild the neuron (saved networks).
     """
@@ -50,6 +51,7 @@ class Neuron(NamedTuple):
     fixed: Callable[[int], Leaves] = no_leaves
     spikes: tuple[int, int] | None = None
     settled: "Neuron | None" = None
+    rests: bool = False
     name: str = ""
     options: tuple[tuple[str, Any], ...] = ()
 

@@ -1,5 +1,6 @@
 """Leaky integrate and fire, differentiable: the neuron of directly trained spiking networks."""
 
+import math
 from typing import Literal, get_args
 
 import jax.numpy as jnp
@@ -41,8 +42,8 @@ def leaky(
 
     State: membrane potential ``[B, ..., C]`` float32, from 0. Leaves, each ``[C]`` float32:
     ``leak``, per step, used between 0 and 1, and ``threshold``, units of the drive, used from 0.001
-    on; fixed, or
-    learned where ``learn`` names them.
+    on; fixed, or learned where ``learn`` names them, with a whole gradient up to these bounds and
+    at them (as PyTorch's ``clamp`` has it) and none beyond.
 
     Args:
         leak: what is left of a potential after one step (beta).
@@ -78,8 +79,8 @@ def leaky(
         return (jnp.zeros(shape),)
 
     def step(leaves: Leaves, state: State, drive: Array) -> tuple[State, Array]:
-        before, level = state[0], jnp.maximum(leaves["threshold"], LEAST_THRESHOLD)
-        potential = jnp.clip(leaves["leak"], 0, 1) * before + drive
+        before, level = state[0], _within(leaves["threshold"], LEAST_THRESHOLD)
+        potential = _within(leaves["leak"], 0, 1) * before + drive
         if reset == "delayed":
             potential = potential - (before > level) * level
         spike = surrogates.spike(potential - level, surrogate, slope)
@@ -99,6 +100,11 @@ def leaky(
         fixed=lambda channels: leaves_of(others, channels),
         spikes=(0, 1) if emit == "spike" else None,
     )
+
+
+def _within(value: Array, least: float, most: float = math.inf) -> Array:
+    """``value``, kept within bounds; at a bound ``jnp.clip`` would halve the gradient."""
+    return jnp.where(value < least, least, jnp.where(value > most, most, value))
 
 
 def _check(leak: float, threshold: float, reset: str, learn: tuple[str, ...], emit: str) -> None:

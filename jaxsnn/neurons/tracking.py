@@ -154,7 +154,7 @@ def tracking(highest: int = 127, per_step: int = 1, rising: bool = False) -> Neu
         return (potential, net + out), out
 
     fixed, spikes = functools.partial(_even, highest), (-per_step, per_step)
-    return Neuron(init, step, fixed=fixed, spikes=spikes, settled=even_level(highest))
+    return Neuron(init, step, fixed=fixed, spikes=spikes, settled=even_level(highest), rests=True)
 
 
 def _even(highest: int, channels: int) -> Leaves:

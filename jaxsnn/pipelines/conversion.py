@@ -6,63 +6,59 @@ train, evaluate, simulate (convert, simulate, certify, add noise) and plot stand
 
 import dataclasses
 import functools
-import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from abc import abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-import jax
 import numpy as np
 from rich.console import Console
 
-from jaxsnn import figures, neurons, preprocess, quant, report, store
 from jaxsnn import net as net_module
+from jaxsnn import neurons, preprocess, quant, report, store
 from jaxsnn.arch import Arch, plan
 from jaxsnn.certify import certify
 from jaxsnn.classify import classification
-from jaxsnn.config import Conversion
 from jaxsnn.convert import snapped
 from jaxsnn.data import Dataset
 from jaxsnn.encode import Encoding
 from jaxsnn.evaluation import Evaluation
-from jaxsnn.evaluation import evaluate as evaluate_snn
 from jaxsnn.net import Net
 from jaxsnn.neurons import Neuron
-from jaxsnn.pipelines import outcome
+from jaxsnn.pipelines import outcome, simulation
 from jaxsnn.pipelines.outcome import Counting
 from jaxsnn.pipelines.run import (
     Run,
     devices,
     held_out,
     read_data,
-    seconds_of,
     task_data,
     train_run,
 )
+from jaxsnn.pipelines.stages import System
 from jaxsnn.preprocess import Preprocessing
-from jaxsnn.sitemap import SiteMap, hidden
+from jaxsnn.sitemap import CutNormal, Initialiser, SiteMap, hidden
 from jaxsnn.spiking import Spiking
-from jaxsnn.sweep import sweep
 from jaxsnn.train import evaluate as evaluate_ann
 
 Paper = dict[str, Any]
 
 
-class Experiment(ABC):
+class Experiment(System):
     """One setting on one data set: its data, network and folder.
 
     Attributes:
-        system: name of the published system.
         network: settings that say which network and data it is; later stages need them as trained.
         most: images per compiled call, at most.
         heads: whether synaptic operations and MACs count those of the readout.
+        training: further settings that the weights depend on; resuming needs them as they were.
     """
 
-    system: ClassVar[str]
+    measured = "ANN test accuracy"
     network: ClassVar[tuple[str, ...]] = ("k", "precision", "dataset")
     most: ClassVar[int] = 200
     heads: ClassVar[bool] = False
+    training: ClassVar[tuple[str, ...]] = ("seed", "batch_size", "limit_train", "validation")
 
     def __init__(self, config: Any) -> None:
         """Read the data and refuse what does not fit; nothing is written."""
@@ -78,9 +74,9 @@ class Experiment(ABC):
         full = config.precision == "fp32"
         activation = neurons.relu() if full else self.activation()
         weights = SiteMap(quant.full_precision()) if full else self.weights()
-        self.net = Net(self.arch, hidden(activation), weights)
+        self.net = Net(self.arch, hidden(activation), weights, initialiser=self.initialiser())
         self.task = classification(self.net, self.preprocessing)
-        identity = (*self.network, "seed", "batch_size", "limit_train", "validation")
+        identity = (*self.network, *self.training)
         self.run = Run(Path(config.out) / config.setting, config, identity, self.network)
 
     # ------------------------------------------------------------ what a system says
@@ -108,6 +104,10 @@ class Experiment(ABC):
     def weights(self) -> SiteMap[quant.WeightQuantiser]:
         """The quantised ANN's weight quantisers: none."""
         return SiteMap(quant.full_precision())
+
+    def initialiser(self) -> Initialiser:
+        """Where training starts."""
+        return CutNormal()
 
     def recipe(self) -> Preprocessing:
         """From images to input units: grey values as they are."""
@@ -154,10 +154,10 @@ class Experiment(ABC):
         """Trained variables."""
         return self.run.variables(net_module.template(self.net))
 
-    def evaluate(self, variables: Mapping[str, Any] | None = None) -> float:
-        """Test accuracy of the ANN in float32; by default with the weights as trained."""
+    def evaluate(self, variables: Mapping[str, Any] | None = None, net: Net | None = None) -> float:
+        """Test accuracy of the ANN in float32; by default as it was trained."""
         variables = self.variables() if variables is None else variables
-        task = classification(self.net, preprocess.unchanged(self.encoding))
+        task = classification(net or self.net, preprocess.unchanged(self.encoding))
         found = evaluate_ann(task, variables, self.images, self.data.test_labels, self.batch)
         return found["accuracy"]
 
@@ -184,31 +184,25 @@ class Experiment(ABC):
         if self.config.precision != "fp32":
             snn = self.converted(variables)
             store.save(snn, self.run.folder / "snn.npz")
-            _print_report(snn, console)
+            simulation.print_report(snn, console)
             found, seconds = self._spiking(snn)
             fields = self._compared(snn, variables, found, results, console)
             fields["seconds"] = {**(results.seconds or {}), **seconds}
-            # Noisy images may settle later.
-            fields["noise"] = self._noise(snn, found.steps * (2 if self.settles else 1))
+            steps = found.steps * (2 if self.settles else 1)  # noisy images may settle later
+            fields["noise"] = simulation.noisy(
+                snn, self.images, self.data.test_labels, self.config, self.noise_site, steps
+            )
             results = dataclasses.replace(results, **fields)
         report.write_results(self.run.folder, results)
         return results
 
     def _spiking(self, snn: Spiking) -> tuple[Evaluation, dict[str, float]]:
         """Simulate the test set, write the text files; what came out, and the seconds it took."""
-        images, labels = self.images, self.data.test_labels
-        share = devices(self.config, self.batch)
+        first, share = self.images[: self.batch], devices(self.config, self.batch)
         options: dict[str, Any] = {"batch_size": self.batch, "devices": share, **self.horizon}
-        times: list[float] = []
-        for _ in range(2):
-            began = time.perf_counter()
-            evaluate_snn(snn, images[: self.batch], **options)
-            times.append(time.perf_counter() - began)
-        began = time.perf_counter()
-        found = evaluate_snn(snn, images, labels, progress="simulating", **options)
-        simulated = time.perf_counter() - began
+        found, seconds = simulation.timed(snn, first, self.images, self.data.test_labels, **options)
         self.text_files(found)
-        return found, {"compile": max(times[0] - times[1], 0.0), "simulate": simulated}
+        return found, seconds
 
     def _compared(
         self,
@@ -225,7 +219,7 @@ class Experiment(ABC):
         )
         console.print(f"certificate: {proof}", highlight=False)
         fields = outcome.spiking_fields(snn, spiking, proof, self.counting, self.settles)
-        fields["ann_accuracy"] = self.evaluate(snapped(variables, snn))
+        fields["ann_accuracy"] = self.evaluate(snapped(variables, snn), snn.float_ann)
         as_trained = outcome.variant(accuracy=results.ann_accuracy)
         fields["variants"] = {"ANN, weights as trained": as_trained}
         cost = (results.ann_accuracy or 0) - fields["ann_accuracy"]
@@ -235,74 +229,14 @@ class Experiment(ABC):
     def _base(self, accuracy: float) -> report.Results:
         """What every setting reports, spiking or not."""
         full = self.config.precision == "fp32"
-        records = report.read_jsonl(self.run.folder / "metrics.jsonl", "epoch")
+        known = outcome.run_fields(
+            self.run, self.system, self.data.name, len(self.data.test_labels)
+        )
         return report.Results(
-            experiment=self.config.experiment,
-            system=self.system,
-            dataset=self.data.name,
-            setting=self.config.setting,
-            epochs_run=records[-1]["epoch"] if records else 0,
+            **known,
             float_ann_accuracy=accuracy if full else None,
             ann_accuracy=None if full else accuracy,
             ann_macs_per_image=outcome.macs_driven_by_spikes(self.arch, self.heads),
-            seconds={"compile": None, "train": seconds_of(records), "simulate": None},
             precision="float32" if full else self.precision,
             paper=self.paper() if self.config.limit_test is None else None,
-            seed=self.config.seed,
-            **outcome.environment_fields(),
-        )
-
-    def _noise(self, snn: Spiking, steps: int) -> list[dict[str, Any]]:
-        """Accuracy under noise after ``steps``, for every ratio and seed, in one program."""
-        if not self.config.noise_ratio:
-            return []
-        found = sweep(
-            snn,
-            self.images,
-            self.data.test_labels,
-            noise=self.config.noise_ratio,
-            keys=jax.random.split(jax.random.key(self.config.seed), self.config.noise_seeds),
-            site=self.noise_site,
-            steps=steps,
-            progress="noise",
-        )
-        accuracies = np.asarray(found.accuracy)[..., 0].tolist()
-        ratios = zip(self.config.noise_ratio, accuracies, strict=True)
-        return [{"ratio": ratio, "accuracy": row} for ratio, row in ratios]
-
-
-def run(experiment: Callable[[Any], Experiment], stage: str, config: Conversion) -> None:
-    """Run one stage, or all of them, of one setting.
-
-    Raises:
-        ValueError: bad data, a missing or mismatched checkpoint; said before work starts.
-    """
-    console = Console()
-    if stage == "plot":
-        _plot(config, console)
-        return
-    one = experiment(config)
-    if stage in ("all", "train"):
-        one.train()
-    if stage in ("all", "evaluate"):
-        accuracy = one.evaluate()
-        console.print(f"{config.setting}: ANN test accuracy {accuracy:.2%}", highlight=False)
-    if stage in ("all", "simulate"):
-        one.simulate(console)
-        report.print_table(report.scan_results(config.out), f"{config.dataset}: all settings")
-    if stage == "all":
-        _plot(config, console)
-
-
-def _plot(config: Conversion, console: Console) -> None:
-    for name, paths in figures.draw_all(config.out, config.compared).items():
-        console.print(f"{name}: {paths[0]}", highlight=False)
-
-
-def _print_report(snn: Spiking, console: Console) -> None:
-    for one in snn.report:
-        console.print(
-            f"{one.site}: kernel {one.kernel}; {one.norm}; {one.flipped} channels flipped, "
-            f"{one.constant} constant; |sum| <= {one.bound:,} in {one.accumulator}",
-            highlight=False,
         )

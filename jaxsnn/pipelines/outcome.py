@@ -10,6 +10,7 @@ from jaxsnn.certificate import Certificate
 from jaxsnn.energy import EnergyLedger, LayerCounts, energy_ledger
 from jaxsnn.evaluation import Evaluation
 from jaxsnn.metrics import spiking_sites
+from jaxsnn.pipelines.run import Run, seconds_of
 from jaxsnn.prices import WeightKind
 from jaxsnn.spiking import Folded, Spiking
 
@@ -86,10 +87,28 @@ def _operations(spiking: Evaluation, counting: Counting) -> float:
     return float(counted) / spiking.images
 
 
-def environment_fields() -> dict[str, Any]:
-    """Device, versions and commit."""
+def run_fields(run: Run, system: str, dataset: str, test_examples: int) -> dict[str, Any]:
+    """Fields that every setting has, whatever its network: whose they are, training, environment.
+
+    Args:
+        run: the setting's folder and settings.
+        system: name of the published system.
+        dataset: name of the data set.
+        test_examples: number of test images or recordings.
+    """
+    records = report.read_jsonl(run.folder / "metrics.jsonl", "epoch")
     where = report.environment()
-    return {name: where[name] for name in ("device", "versions", "commit")}
+    return {
+        "experiment": run.config.experiment,
+        "system": system,
+        "dataset": dataset,
+        "setting": run.config.setting,
+        "epochs_run": records[-1]["epoch"] if records else 0,
+        "test_examples": test_examples,
+        "seconds": {"compile": None, "train": seconds_of(records), "simulate": None},
+        "seed": run.config.seed,
+        **{name: where[name] for name in ("device", "versions", "commit")},
+    }
 
 
 def ledger(

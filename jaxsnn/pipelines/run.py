@@ -6,23 +6,25 @@ else that differs is refused, both values named.
 """
 
 import dataclasses
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+import optax
 
-from jaxsnn.arrays import load_params
+from jaxsnn.arrays import flatten, load_arrays, load_params, unflatten
 from jaxsnn.checkpoint import Checkpoints
-from jaxsnn.config import STAGES, Common, differences, from_json, parse_command, to_json
+from jaxsnn.config import Common, differences, from_json, to_json
 from jaxsnn.data import Dataset, load, split_validation
 from jaxsnn.files import exclusive, plain
 from jaxsnn.report import write_bytes
-from jaxsnn.schedules import PHASE, STEPS, adam
+from jaxsnn.schedules import PHASE, STEPS, Schedule, adam
 from jaxsnn.train import AfterEpoch, Data, Options, Task, TrainState
 from jaxsnn.train import train as train_task
+
+Optimiser = Callable[[Sequence[Mapping[str, Any]]], tuple[optax.GradientTransformation, Schedule]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,12 +131,43 @@ def task_data(data: Dataset, validation: int) -> Data:
     return split_validation(data, validation)
 
 
+def weights_at(place: str | Path) -> Path:
+    """The file of weights that a path names: itself, or a run's best epoch, else its last."""
+    path = Path(place)
+    if path.is_dir():
+        return path / ("best.npz" if (path / "best.npz").is_file() else "model.npz")
+    return path
+
+
+def start_from(
+    task: Task, place: str | Path, template: Mapping[str, Any], newly: Sequence[str] = ()
+) -> Task:
+    """The task whose training starts from trained weights, strictly as ``template``.
+
+    Args:
+        task: what is trained.
+        place: the folder of a run, or an npz file of one.
+        template: the tree of variables, as shapes.
+        newly: names of leaves that the file may lack; they start where the task starts them.
+
+    Raises:
+        ValueError: a missing or damaged file, or arrays that do not fit, each named.
+    """
+    path = weights_at(place)
+    arrays, expected = load_arrays(path)[0], flatten(template)
+    lacking = [n for n in expected if n.rpartition("/")[2] in newly and n not in arrays]
+    wanted = {name: leaf for name, leaf in expected.items() if name not in lacking}
+    loaded = flatten(load_params(path, unflatten(wanted)))
+    return task._replace(init=lambda key: unflatten({**flatten(task.init(key)), **loaded}))
+
+
 def train_run(
     run: Run,
     task: Task,
     data: Data,
     micro_batch: int | None = None,
     after_epoch: AfterEpoch | None = None,
+    optimiser: Optimiser = adam,
 ) -> TrainState:
     """Train (or resume) the network of a run folder; writes all its files but results.json.
 
@@ -144,6 +177,7 @@ def train_run(
         data: training images and labels, validation images and labels.
         micro_batch: see :class:`jaxsnn.train.Options`.
         after_epoch: see :func:`jaxsnn.train.train`.
+        optimiser: phases -> optimiser and learning rate (:mod:`jaxsnn.schedules`).
     """
     config = run.config
     steps_per_epoch = len(data[1]) // config.batch_size
@@ -153,7 +187,7 @@ def train_run(
             "batch; choose a smaller one"
         )
     phases = run.phases(steps_per_epoch)
-    optimiser, rate = adam(phases)
+    moved_by, rate = optimiser(phases)
     last = phases[-1]
     options = Options(
         epochs=last["first_step"] // steps_per_epoch + last["epochs"],
@@ -173,34 +207,11 @@ def train_run(
     with exclusive(run.folder):
         run.record(phases)
         state, history = train_task(
-            task, optimiser, data, options, schedule=rate, after_epoch=after_epoch
+            task, moved_by, data, options, schedule=rate, after_epoch=after_epoch
         )
     if not history:
         print(f"{run.folder}: already trained for {options.epochs} epochs")
     return state
-
-
-def main(
-    run: Callable[[str, Any], None],
-    config_class: type[Any],
-    argv: Sequence[str],
-    stages: Mapping[str, str] = STAGES,
-) -> int:
-    """Run the stage that a command line asks for; the exit status.
-
-    A mistake, or a file that cannot be read or written, is one line and status 2; Ctrl-C says how
-    to go on and is status 130.
-    """
-    stage, config = parse_command(config_class, argv, stages)
-    try:
-        run(stage, config)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; --resume continues from the last checkpoint", file=sys.stderr)
-        return 130
-    return 0
 
 
 def devices(config: Common, batch_size: int) -> int:

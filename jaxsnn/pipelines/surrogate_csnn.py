@@ -6,10 +6,9 @@ simulate (count spikes and operations, keep what the pictures show), plot.
 """
 
 import dataclasses
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -21,21 +20,15 @@ from jaxsnn import net as net_module
 from jaxsnn.arch import plan
 from jaxsnn.arrays import flatten, load_arrays, load_params, unflatten
 from jaxsnn.bptt import spiking_net, threshold, through_time, watch
-from jaxsnn.command import STAGES as EVERY_STAGE
 from jaxsnn.config import NmnistCsnn
 from jaxsnn.evaluation import Evaluation
-from jaxsnn.evaluation import evaluate as evaluate_snn
-from jaxsnn.pipelines import csnn_data, csnn_pictures, outcome
-from jaxsnn.pipelines.run import Run, devices, seconds_of, train_run
+from jaxsnn.pipelines import csnn_data, csnn_pictures, outcome, simulation
+from jaxsnn.pipelines.run import Run, devices, train_run
+from jaxsnn.pipelines.stages import COMMON, Stage, System
 from jaxsnn.spiking import Spiking, directly_trained
 from jaxsnn.task import Task, evaluate
 from jaxsnn.train import Record
 
-STAGES = {
-    **EVERY_STAGE,
-    "evaluate": "accuracy of the trained network on the test set, by spike count",
-    "simulate": "simulate the test set: spikes, operations, energy; results.json, samples.npz",
-}
 NETWORK = ("dataset", "spike")
 STILLS = ("num_steps",)
 EVENTS = ("time_window", "event_count", "frames", "filter_time")
@@ -50,13 +43,24 @@ SAMPLES = 5  # test samples whose spikes are kept for the pictures
 MICRO_BATCH = 2  # on a CPU, where what is kept for the way back then stays in the cache
 
 
-class Csnn:
+class Csnn(System):
     """One setting on one data set: its data, network and folder."""
 
     system = "surrogate_csnn"
+    stages: ClassVar[Mapping[str, Stage]] = {
+        **COMMON,
+        "evaluate": COMMON["evaluate"]._replace(
+            what="accuracy of the trained network on the test set, by spike count"
+        ),
+        "simulate": COMMON["simulate"]._replace(
+            what="simulate the test set: spikes, operations, energy; results.json, samples.npz"
+        ),
+    }
+    every = ("train", "simulate", "plot")  # a simulation says the accuracy, too
 
     def __init__(self, config: NmnistCsnn) -> None:
         """Read the data and refuse what does not fit; nothing is written."""
+        config.refuse_idle()
         self.config: Any = config
         self.material = csnn_data.read(config)
         shape, classes = self.material.input_shape, self.material.classes
@@ -151,16 +155,11 @@ class Csnn:
 
     def _spiking(self, snn: Spiking) -> tuple[Evaluation, dict[str, float]]:
         """Simulate the test set; what came out, and the seconds it took."""
-        labels, size = self.material.labels, min(MOST, len(self.material.labels))
+        shown, labels = self.material.shown, self.material.labels
+        size = min(MOST, len(labels))
         options: dict[str, Any] = {"steps": self.material.steps, "batch_size": size}
         options |= {"block": BLOCK, "devices": devices(self.config, size)}
-        began = time.perf_counter()
-        evaluate_snn(snn, self.material.shown(slice(size)), **options)
-        compiled = time.perf_counter()
-        everything = self.material.shown(slice(None))
-        found = evaluate_snn(snn, everything, labels, progress="simulating", **options)
-        done = time.perf_counter()
-        return found, {"compile": compiled - began, "simulate": done - compiled}
+        return simulation.timed(snn, shown(slice(size)), shown(slice(None)), labels, **options)
 
     def _samples(self, net: net_module.Net, variables: Mapping[str, Any]) -> None:
         """Keep what the pictures show of the first test samples."""
@@ -177,30 +176,41 @@ class Csnn:
             None if shown.mask is None else np.asarray(shown.mask),
         )
 
+    @classmethod
+    def draw(cls, config: NmnistCsnn) -> dict[str, Path]:
+        """Draw all figures from files of earlier runs alone; a picture of each, by name."""
+        out, runs = Path(config.out), report.scan_results(config.out)
+        classes = {row.setting: csnn_pictures.classes_of(out / row.setting) for row in runs}
+        levels = {
+            setting: learning_curves.rate_loss_levels(number)
+            for setting, number in classes.items()
+            if number and _rate_loss(out / setting)
+        }
+        drawn = figures.draw_all(config.out, config.compared, levels)
+        found = {name: paths[0] for name, paths in drawn.items()}
+        for row in runs:
+            pictures = csnn_pictures.draw(out / row.setting)
+            found |= {f"{row.setting}/{name}": path for name, path in pictures.items()}
+        return found
+
     def _results(
         self, snn: Spiking, found: Evaluation, seconds: dict[str, float]
     ) -> report.Results:
         """The content of results.json."""
-        records = report.read_jsonl(self.run.folder / "metrics.jsonl", "epoch")
-        counting, whole = outcome.Counting(1, UPDATE, heads=True), self.config.limit_test is None
-        whole &= len(self.material.labels) == WHOLE
+        counting, tested = outcome.Counting(1, UPDATE, heads=True), len(self.material.labels)
+        whole = self.config.limit_test is None and tested == WHOLE
         fields = outcome.spiking_fields(snn, found, None, counting)
         fields["accuracy_settled_step"] = None  # a held image, or events, never come to rest
         if self.config.spike:
             fields["energy_pj_per_image"] = None  # the ledger prices one pass of the first layer
+        known = outcome.run_fields(self.run, self.system, self.material.name, tested)
+        known["seconds"] |= seconds
         return report.Results(
-            experiment=self.config.experiment,
-            system=self.system,
-            dataset=self.material.name,
-            setting=self.config.setting,
-            epochs_run=records[-1]["epoch"] if records else 0,
             ann_macs_per_image=outcome.macs_driven_by_spikes(self.arch, heads=True),
-            seconds={**seconds, "train": seconds_of(records)},
             precision="float32",
             paper=published(self.material.name, self.config) if whole else None,
-            seed=self.config.seed,
             **fields,
-            **outcome.environment_fields(),
+            **known,
         )
 
 
@@ -226,45 +236,6 @@ def _log_lines(record: Mapping[str, Any]) -> str:
         if value is not None:
             lines.append(f"Epoch {epoch}: {what} accuracy {value:.4f}")
     return "\n".join(lines)
-
-
-def run(stage: str, config: NmnistCsnn) -> None:
-    """Run one stage, or all of them, of one setting.
-
-    Raises:
-        ValueError: bad data, a missing or mismatched checkpoint; said before work starts.
-    """
-    console = Console()
-    if stage == "plot":
-        _plot(config, console)
-        return
-    one = Csnn(config)
-    if stage in ("all", "train"):
-        one.train()
-    if stage == "evaluate":
-        console.print(f"{config.setting}: test accuracy {one.evaluate():.2%}", highlight=False)
-    if stage in ("all", "simulate"):
-        one.simulate(console)
-        report.print_table(report.scan_results(config.out), f"{config.dataset}: all settings")
-    if stage == "all":
-        _plot(config, console)
-
-
-def _plot(config: NmnistCsnn, console: Console) -> None:
-    out, runs = Path(config.out), report.scan_results(config.out)
-    classes = {row.setting: csnn_pictures.classes_of(out / row.setting) for row in runs}
-    levels = {
-        setting: learning_curves.rate_loss_levels(number)
-        for setting, number in classes.items()
-        if number and _rate_loss(out / setting)
-    }
-    drawn = figures.draw_all(config.out, config.compared, levels)
-    found = {name: paths[0] for name, paths in drawn.items()}
-    for row in runs:
-        pictures = csnn_pictures.draw(out / row.setting)
-        found |= {f"{row.setting}/{name}": path for name, path in pictures.items()}
-    for name, path in found.items():
-        console.print(f"{name}: {path}", highlight=False)
 
 
 def _rate_loss(folder: Path) -> bool:

@@ -1,0 +1,195 @@
+"""Quantisers with a learned clip: uniform levels for activations, few levels for weights.
+
+Hu et al., Fast-SNN, IEEE TPAMI 45(12), 2023; the weights' levels are the additive powers of two of
+Li, Dong and Wang (ICLR 2020). A width of ``b`` bits gives activations ``2**b`` levels and weights
+one bit of sign; 32 bits are full precision and have no quantiser.
+"""
+
+import itertools
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Literal
+
+import jax.numpy as jnp
+from jax import Array
+from jax.lax import stop_gradient
+
+from jaxsnn.quant import Leaves, WeightQuantiser, median_level, straight_through, weight_quantiser
+
+BITS = (2, 3, 4, 5)
+WEIGHT_CLIP = 3.0  # where the clip of a weight starts, in standard deviations of the weights
+SMALLEST_SCALE = 1e-8  # of a kernel that is zero throughout
+Ties = Literal["even", "up"]
+
+# Sums of one number of each set, over the largest sum, are the magnitudes (exponents of 1/2; None
+# stands for zero). Two bits leave one magnitude beside zero.
+_TERMS: dict[int, tuple[tuple[int | None, ...], ...]] = {
+    2: ((None, 0),),
+    3: ((None, 1, 2, 3),),
+    4: ((None, 1, 2, 4), (None, 3)),
+    5: ((None, 1, 3, 5), (None, 2, 4, 6)),
+}
+
+
+def levels(bits: int) -> int:
+    """Highest level of an activation of ``bits`` bits, and the time steps it stands for: 2^b - 1.
+
+    Raises:
+        ValueError: a width that has no levels: 32 bits are full precision.
+
+    >>> [levels(bits) for bits in BITS]
+    [3, 7, 15, 31]
+    """
+    if bits not in BITS:
+        raise ValueError(
+            f"bits={bits}: quantised networks have {', '.join(map(str, BITS))} bits; a network of "
+            "32 bits has no levels that spikes could count"
+        )
+    return 2**bits - 1
+
+
+def magnitudes(bits: int) -> tuple[Fraction, ...]:
+    """Magnitudes of the weights as shares of the clip, ascending from 0 to 1.
+
+    >>> [str(magnitude) for magnitude in magnitudes(4)]
+    ['0', '1/10', '1/5', '3/10', '2/5', '3/5', '4/5', '1']
+    """
+    levels(bits)
+    sets = [
+        [Fraction(0) if e is None else Fraction(1, 2**e) for e in terms] for terms in _TERMS[bits]
+    ]
+    sums = sorted({sum(chosen, Fraction(0)) for chosen in itertools.product(*sets)})
+    return tuple(one / sums[-1] for one in sums)
+
+
+def whole_magnitudes(bits: int) -> tuple[int, ...]:
+    """The same magnitudes as the smallest whole numbers in their proportions.
+
+    >>> whole_magnitudes(3), whole_magnitudes(4)
+    ((0, 1, 2, 4), (0, 1, 2, 3, 4, 6, 8, 10))
+    """
+    shares = magnitudes(bits)
+    unit = min(share for share in shares if share)
+    while any((share / unit).denominator > 1 for share in shares):
+        unit /= 2
+    return tuple(int(share / unit) for share in shares)
+
+
+def clip_level(x: Array, clip: Array, bits: int, ties: Ties = "even") -> Array:
+    """Level ``0..2**bits - 1`` of ``x`` in the range ``0..clip``, whole numbers in its dtype.
+
+    Args:
+        x: any shape, floating point.
+        clip: upper end of the range, a scalar above 0.
+        bits: width.
+        ties: to which level a value in the middle of two goes: the even one, or the upper one,
+            as a neuron that fires at its threshold decides.
+    """
+    highest = levels(bits)
+    scaled = jnp.clip(x / clip, 0, 1) * highest
+    return jnp.round(scaled) if ties == "even" else median_level(scaled, 0, highest)
+
+
+def clip_quantise(x: Array, clip: Array, bits: int, ties: Ties = "even") -> Array:
+    """Quantise ``x`` to ``clip * level / (2**bits - 1)``, the ReLU included.
+
+    The gradient passes to ``x`` where ``0 < x <= clip``, and above it to ``clip``, which also gets
+    the rounding error of what is below: ``q - x / clip``, with q the level over the highest
+    (Fast-SNN; arguments as in :func:`clip_level`).
+
+    >>> clip_quantise(jnp.array([-1.0, 0.4, 1.2, 5.0]), jnp.float32(3.0), 2).tolist()
+    [0.0, 0.0, 1.0, 3.0]
+    """
+    share = clip_level(x, clip, bits, ties) / levels(bits)
+    above, inside = x / clip > 1, (x > 0) & (x / clip <= 1)
+    slope = jnp.where(inside, share - x / clip, above)
+    soft = jnp.where(inside, x, 0) + clip * stop_gradient(slope)
+    return straight_through(clip * share, soft)
+
+
+def standardised(kernel: Array) -> Array:
+    """``(kernel - mean) / deviation`` over the whole tensor, both constants for the gradient."""
+    mean, deviation = jnp.mean(kernel), jnp.std(kernel, ddof=1)
+    return (kernel - stop_gradient(mean)) / stop_gradient(jnp.maximum(deviation, SMALLEST_SCALE))
+
+
+def _chosen(shares: Array, values: Sequence[float], bits: int) -> Array:
+    """The signed entry of ``values`` whose magnitude is nearest; a tie takes the smaller one."""
+    places = [float(share) for share in magnitudes(bits)]
+    middles = jnp.array([(a + b) / 2 for a, b in itertools.pairwise(places)], shares.dtype)
+    index = jnp.searchsorted(middles, jnp.minimum(jnp.abs(shares), 1), side="left")
+    return jnp.sign(shares) * jnp.array(values, shares.dtype)[index]
+
+
+def project(weights: Array, clip: Array, bits: int) -> Array:
+    """Put standardised weights on the levels ``clip * magnitude`` with their sign.
+
+    The gradient passes to the weights everywhere, and to ``clip`` the sign of what is clipped and
+    the rounding error, over the clip, of the rest.
+
+    Args:
+        weights: any shape, floating point.
+        clip: a scalar above 0, in the units of ``weights``.
+        bits: width, sign included.
+
+    >>> project(jnp.array([-4.0, -2.0, -0.9, 0.2, 1.0, 3.5]), jnp.float32(3.0), 3).tolist()
+    [-3.0, -1.5, -0.75, 0.0, 0.75, 3.0]
+    """
+    shares = weights / clip
+    nearest = _chosen(shares, [float(share) for share in magnitudes(bits)], bits)
+    slope = jnp.where(jnp.abs(shares) > 1, jnp.sign(shares), nearest - shares)
+    return straight_through(clip * nearest, weights + clip * stop_gradient(slope))
+
+
+@weight_quantiser
+def clipped_levels(*, bits: int, clip: float = WEIGHT_CLIP) -> WeightQuantiser:
+    """Standardised weights on additive powers of two, or ternary (2 bits), times a clip.
+
+    The kernel that is used is not scaled back: a norm behind it absorbs the scale.
+
+    Args:
+        bits: width, sign included.
+        clip: where the learned leaf ``kernel_clip`` starts.
+
+    Raises:
+        ValueError: a width that has no levels.
+    """
+    whole = whole_magnitudes(bits)
+
+    def codes(kernel: Array, leaves: Leaves) -> tuple[Array, float]:
+        shares = standardised(kernel) / leaves["kernel_clip"]
+        return _chosen(shares, whole, bits), float(leaves["kernel_clip"]) / whole[-1]
+
+    return WeightQuantiser(
+        "clipped_levels",
+        lambda kernel, leaves: project(standardised(kernel), leaves["kernel_clip"], bits),
+        codes,
+        lambda: {"kernel_clip": jnp.float32(clip)},
+    )
+
+
+@weight_quantiser
+def symmetric(*, bits: int = 8) -> WeightQuantiser:
+    """Whole multiples of ``max |kernel| / (2**(bits-1) - 1)``; identity gradient.
+
+    Of the first and the last layer. The original scales by the largest weight with its sign, whose
+    codes can leave their range.
+
+    Raises:
+        ValueError: ``bits`` outside 2 to 16.
+    """
+    if not 2 <= bits <= 16:
+        raise ValueError(f"bits={bits}: a symmetric quantiser has 2 to 16 bits")
+    highest = 2 ** (bits - 1) - 1
+
+    def scale(kernel: Array) -> Array:
+        return jnp.maximum(jnp.max(jnp.abs(kernel)), SMALLEST_SCALE)
+
+    def codes(kernel: Array) -> Array:
+        return jnp.round(kernel / scale(kernel) * highest)
+
+    return WeightQuantiser(
+        "symmetric",
+        lambda kernel, leaves: straight_through(codes(kernel) / highest * scale(kernel), kernel),
+        lambda kernel, leaves: (codes(kernel), float(scale(kernel)) / highest),
+    )

@@ -1,0 +1,109 @@
+"""Signed integrate and fire: T = 2^b - 1 steps of a held input (Hu et al., Fast-SNN, 2023).
+
+Kernels are whole numbers times one scale per layer, so scale, norm and bias go into thresholds and
+biases per channel, all on a grid of ``1 / gain`` drive units, where ``gain`` is a power of two::
+
+    V += gain * drive + bias,    fires at threshold = gain * step / (slope * unit)
+
+with ``step = clip / T`` the quantisation step, and the bias that of one step. Rounding to the grid
+moves a level by at most ``(T + j) / 2`` grid units; nothing else differs from the quantised ANN but
+the order in which spikes come.
+"""
+
+import functools
+
+import numpy as np
+
+from jaxsnn import clipped, neurons, quant
+from jaxsnn.arch import Site
+from jaxsnn.fold import Cells, Drive, Method
+from jaxsnn.methods.register import grid_kernel, named
+from jaxsnn.sitemap import SiteMap
+
+MOST = 2**29  # a potential is less than four times it, in int32
+FINEST = 2**20  # largest gain
+CONSTANT = 2**16  # threshold of a channel that no drive reaches
+LARGEST_OFFSET = 4.0  # of a constant channel, in clips: beyond one nothing changes
+
+
+def quantised_weights(bits: int) -> SiteMap[quant.WeightQuantiser]:
+    """The weight quantisers of a network of ``bits`` bits: 8 in the first and the last layer."""
+    ends = clipped.symmetric(bits=8)
+    hidden = clipped.clipped_levels(bits=bits)
+    return SiteMap(hidden, (("readout", ends), ("exit", ends)), first=ends)
+
+
+@named("signed_if")
+def signed_if(bits: int, signed: bool = True, settling: bool = False) -> Method:
+    """Every neuron integrates and fires, for ``2**bits - 1`` steps; it may take spikes back.
+
+    Args:
+        bits: width that the network was trained with.
+        signed: neurons emit negative spikes (False: the usual integrate-and-fire neuron).
+        settling: the input and all biases still end after ``2**bits - 1`` steps, but the network
+            runs on and settles: net counts stay in ``0..2**bits - 1`` and a potential below 0, with
+            no tolerance, takes a spike back. The ANN then rounds half up, as the neuron does.
+
+    Raises:
+        ValueError: a width without levels, or ``settling`` without negative spikes.
+    """
+    steps = clipped.levels(bits)
+    if settling and not signed:
+        raise ValueError("settling=True: only signed neurons come to rest at their level")
+    return Method(
+        ann=neurons.clipped_relu(bits, "up" if settling else "even"),
+        neuron=neurons.integrate_and_fire(signed, levels=steps, bounded=settling),
+        step=lambda params: float(params["clip"]) / steps,
+        spikes=1,
+        weights=quantised_weights(bits),
+        kernel=functools.partial(grid_kernel, None),
+        cells=functools.partial(_fixed_point, steps, signed, settling),
+        refusal=_pooled,
+        duration=steps,
+    )
+
+
+def _pooled(site: Site) -> str:
+    if getattr(site.spec, "max_pool", 0):
+        return "a max pool acts on currents without their bias; use strides or an average pool"
+    return ""
+
+
+def _fixed_point(steps: int, signed: bool, settling: bool, drive: Drive) -> Cells:
+    """Leaves of the integrate-and-fire neuron and the biases of a step, int32 ``[C]``."""
+    constant = drive.slope == 0
+    safe = np.where(constant, 1.0, drive.slope) * drive.unit
+    threshold = np.where(constant, CONSTANT, drive.step / safe)  # in drive units
+    bias = (drive.offset - drive.slope * drive.center) / (safe * steps)
+    share = np.clip(drive.offset / (drive.step * steps), -LARGEST_OFFSET, LARGEST_OFFSET)
+    bias = np.where(constant, share * CONSTANT, bias)
+    reach = np.where(constant, 0, drive.bound) + steps * np.abs(bias) + threshold
+    _check_reach(drive, reach)
+    finest = np.exp2(np.floor(np.log2(MOST / reach)))
+    gain = np.where(constant, 1, np.minimum(finest, FINEST))
+    fires = np.maximum(np.round(threshold * gain), 1)
+    leaves = {"threshold": fires, "initial": fires // 2}
+    if signed:
+        # An absolute number in the units of the activation, which a clip is not; see the neuron.
+        absolute = neurons.NEGATIVE_THRESHOLD * threshold / (drive.step * steps)
+        leaves["negative_threshold"] = (
+            np.full_like(fires, -1) if settling else np.floor(absolute * gain)
+        )
+    params = {"gain": np.where(constant, 0, gain), "bias": np.round(bias * gain)}
+    return Cells(
+        {name: leaf.astype(np.int32) for name, leaf in leaves.items()},
+        np.asarray(steps),
+        {name: leaf.astype(np.int32) for name, leaf in params.items()},
+        (1 + steps) / float(gain.min()),
+    )
+
+
+def _check_reach(drive: Drive, reach: np.ndarray) -> None:
+    """Refuse a channel whose potential would leave int32 even on the coarsest grid."""
+    if (reach >= MOST).any():
+        channel = int(np.flatnonzero(reach >= MOST)[0])
+        raise ValueError(
+            f"{drive.site}: the potential of channel {channel} leaves int32, because its norm "
+            f"scale is tiny (slope {drive.slope[channel]:.3g}); set it to 0, which makes the "
+            "channel constant"
+        )
