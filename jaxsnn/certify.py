@@ -19,6 +19,7 @@ from jax import Array
 
 from jaxsnn import net as net_module
 from jaxsnn import neurons
+from jaxsnn.arch import plan
 from jaxsnn.certificate import Certificate
 from jaxsnn.convert import snapped
 from jaxsnn.engine import Trace
@@ -103,9 +104,10 @@ def _simulated(snn: Spiking, trace: Trace) -> Simulated:
 
 
 def _currents_alone(variables: Variables) -> dict[str, Any]:
-    """The folded tree whose drives are those of the synapses: neither biases nor gains."""
+    """The folded tree whose drives are those of the synapses: no bias, gain or shortcut."""
+    nothing = ("bias", "shortcut_gain")
     params = {
-        name: {leaf: jnp.zeros_like(a) if leaf == "bias" else a for leaf, a in tree.items()}
+        name: {leaf: jnp.zeros_like(a) if leaf in nothing else a for leaf, a in tree.items()}
         for name, tree in variables["params"].items()
     }
     for tree in params.values():
@@ -123,6 +125,7 @@ def _references(
     reference = net_module.forward(ann, floats, snn.encoding.decode(images))
     names = [site.name for site in spiking_sites(snn.arch)]
     heads = [site.name for site in head_sites(snn.arch)]
+    projections = [site.name for site in plan(snn.arch) if site.role == "shortcut"]
     levels = {
         name: jnp.round(reference.outs[name][0] / units[name]).astype(jnp.int32) for name in names
     }
@@ -134,7 +137,7 @@ def _references(
         integer={name: whole.outs[name][0] for name in names + heads},
         end_to_end=levels | {name: reference.outs[name][0] for name in heads},
         fed={name: fed.outs[name][0] for name in names + heads},
-        drive={name: drive.outs[name][0] for name in names},
+        drive={name: drive.outs[name][0] for name in names + projections},
         predictions=(
             jnp.argmax(whole.readouts[-1][0], -1),
             jnp.argmax(reference.readouts[-1][0], -1),

@@ -21,6 +21,7 @@ from jaxsnn.neurons import Neuron
 from jaxsnn.sitemap import SiteMap
 from jaxsnn.spiking import Folded, accumulator_for
 
+ADDED = ("gain", "shortcut_gain", "bias")  # names of arrays that a folded tree may have more
 NEVER, ALWAYS = 2**31 - 1, -(2**31)  # thresholds that no drive, every drive, reaches
 
 
@@ -32,6 +33,19 @@ class Kernel(NamedTuple):
     name: str
     exponent: int = 0
     error: float = 0.0
+
+
+class Shortcut(NamedTuple):
+    """What a shortcut adds to an activation: ``scale * drive + offset``, each ``[C]``.
+
+    Attributes:
+        scale, offset: float64 ``[C]``; the drive is a projection's, or the source's net count.
+        bound: largest possible ``|drive|``, summed over all steps.
+    """
+
+    scale: np.ndarray
+    offset: np.ndarray
+    bound: int
 
 
 class Drive(NamedTuple):
@@ -46,6 +60,7 @@ class Drive(NamedTuple):
         center, offset: float64 ``[C]``.
         unit: value of one unit of the drive.
         bound: largest possible ``|drive|``, summed over all steps.
+        shortcut: what is added to the activation, None for nothing.
     """
 
     site: str
@@ -55,6 +70,7 @@ class Drive(NamedTuple):
     offset: np.ndarray
     unit: float
     bound: int
+    shortcut: Shortcut | None = None
 
     def reaching(self, activation: np.ndarray | float) -> np.ndarray:
         """The drive at which an activation is reached, float64; without meaning at slope 0.
@@ -72,7 +88,7 @@ class Cells(NamedTuple):
     Attributes:
         fixed: leaves by name.
         highest: largest net counts, one number or ``[C]``.
-        params: what stands beside the kernel: ``gain``, ``bias`` in units of the grained drive.
+        params: what stands beside the kernel: ``gain``, with it ``bias`` and ``shortcut_gain``.
         threshold_grid: grid of the spacing of thresholds in drive units, 0 if each is exact.
     """
 
@@ -100,6 +116,7 @@ class Method(NamedTuple):
         once: the input must be given in the first step only.
         encoder: spiking neuron of the first site, None for the same.
         duration: steps for which the input and all biases are held; None: as the encoding says.
+        shortcuts: it can fold residual blocks.
     """
 
     ann: Neuron
@@ -113,6 +130,7 @@ class Method(NamedTuple):
     once: bool = False
     encoder: Neuron | None = None
     duration: int | None = None
+    shortcuts: bool = False
 
 
 class Fold:
@@ -144,6 +162,7 @@ class Fold:
         self.fixed: dict[str, dict[str, np.ndarray]] = {}
         self.accumulators: dict[str, Accumulator] = {}
         self.report: list[Folded] = []
+        self._projections: dict[str, Shortcut] = {}
 
     def add(self, site: Site) -> None:
         """Fold the next site of the plan.
@@ -164,18 +183,27 @@ class Fold:
         unit = self.units[site.source] * kernel.unit
         neuron = site.role == "activation"
         step = self.method.step(master) if neuron else 0.0
-        drive = Drive(site.name, step, np.abs(slope), center * sign, offset, unit, bound)
+        added = self._shortcut(site)
+        drive = Drive(site.name, step, np.abs(slope), center * sign, offset, unit, bound, added)
         whole = _is_whole(kernel.values)
         stored = smallest_integer(kernel.values) if whole else kernel.values.astype(np.float32)
         self.params[site.name] = {"kernel": stored}
         if site.bias:  # the tree keeps its paths
             kind = np.int32 if whole else np.float32
             self.params[site.name]["bias"] = np.zeros(len(drive.slope), kind)
-        grid = self._add_neurons(drive) if neuron else self._add_head(site, drive, whole)
+        grid = 0.0
+        if neuron:
+            grid = self._add_neurons(drive)
+        elif site.role == "shortcut":
+            self._add_projection(drive)
+        else:
+            self._add_head(site, drive, whole)
         accumulator = accumulator_for(step_bound) if whole else "float32"
         self.accumulators[site.name] = accumulator
         had = [name for name in ("norm", "bias") if getattr(site, name)]
         into = "thresholds" if neuron else "bias on the grid"
+        if site.role == "shortcut":
+            into = "the block's thresholds"
         if neuron and "gain" in self.params[site.name]:
             into = "thresholds and bias on a finer grid"
         self.report.append(
@@ -184,7 +212,7 @@ class Fold:
                 kernel=kernel.name,
                 exponent=kernel.exponent,
                 scale=kernel.unit * 2.0**kernel.exponent,
-                added=tuple(name for name in ("gain", "bias") if self._added(site, name)),
+                added=tuple(name for name in ADDED if self._added(site, name)),
                 norm=f"{' and '.join(had)} into {into}" if had else "none",
                 flipped=int((slope < 0).sum()),
                 constant=int((slope == 0).sum()),
@@ -225,7 +253,22 @@ class Fold:
         had = name == "bias" and site.bias
         return name in self.params[site.name] and not had
 
-    def _add_head(self, site: Site, drive: Drive, whole: bool) -> float:
+    def _shortcut(self, site: Site) -> Shortcut | None:
+        """What is added at the end of a residual block: a projection's drive, or net counts."""
+        if not site.shortcut or site.shortcut in self._projections:
+            return self._projections.get(site.shortcut)
+        channels = site.drive_shape[-1]
+        scale = np.full(channels, self.units[site.shortcut])
+        bound = int(np.max(self.highest[site.shortcut]))
+        return Shortcut(scale, np.zeros(channels), bound)
+
+    def _add_projection(self, drive: Drive) -> None:
+        """A projection has no neurons: its norm and bias go where it is added."""
+        self.units[drive.site] = drive.unit
+        offset = drive.offset - drive.slope * drive.center
+        self._projections[drive.site] = Shortcut(drive.slope * drive.unit, offset, drive.bound)
+
+    def _add_head(self, site: Site, drive: Drive, whole: bool) -> None:
         """The unit of a site without neurons, and its bias in that unit, step by step."""
         self.units[drive.site] = drive.unit
         bias = (drive.offset - drive.center) / self.duration  # a head has no norm
@@ -235,7 +278,6 @@ class Fold:
                 if whole
                 else (bias / drive.unit).astype(np.float32)
             )
-        return 0.0
 
 
 def _is_whole(kernel: np.ndarray) -> bool:

@@ -25,7 +25,7 @@ def refuse(
     """
     reasons: list[str] = []
     for site in plan(arch):
-        if site.shortcut:
+        if site.shortcut and not method.shortcuts:
             reasons.append(f"{site.name}: a shortcut's drive does not share the branch's units")
         if reason := method.refusal(site):
             reasons.append(f"{site.name}: {reason}")

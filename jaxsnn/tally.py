@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxsnn.arch import Site
+from jaxsnn.arch import Site, plan
 from jaxsnn.certificate import Certificate, Difference, LayerProof
 from jaxsnn.fold import affine
 from jaxsnn.metrics import head_sites, spiking_sites
@@ -102,8 +102,7 @@ class Tally:
 
     def _head_rounding(self, site: Site, logits: np.ndarray) -> np.ndarray:
         """Largest difference of a logit that rounding explains: the bias's grid, float32 sums."""
-        record = next(one for one in self.snn.report if one.site == site.name)
-        unit = self.snn.unit(site.name)
+        record, unit = self._record(site), self.snn.unit(site.name)
         each_step = self.snn.encoding.ends or 1
         grid = each_step * unit / 2 if site.bias else 0.0
         return grid + unit * _rounding(site, record) + 4 * EPSILON * np.abs(logits)
@@ -114,7 +113,7 @@ class Tally:
         origin = known.fed[name] != end
         tie, furthest = np.zeros_like(origin), 0.0
         if origin.any():  # rare, and the distances are float64 of every neuron
-            distance, allowed = self._distance(site, known.drive[name], end, known.fed[name])
+            distance, allowed = self._distance(site, known, end, known.fed[name])
             tie = origin & (np.abs(known.fed[name] - end) == 1) & (distance <= allowed)
             furthest = float(np.max(distance[origin]))
         neuron = self.snn.neurons.at(site)
@@ -136,7 +135,7 @@ class Tally:
         self._remember("float", name, known.fed[name], end, origin & ~tie, first_image)
 
     def _distance(
-        self, site: Site, drive: np.ndarray, reference: np.ndarray, fed: np.ndarray
+        self, site: Site, known: References, reference: np.ndarray, fed: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """How far each activation is from the boundary in dispute, and what may move it, in steps.
 
@@ -145,19 +144,39 @@ class Tally:
         On the other side, evenly spaced thresholds lie on a grid: the first is up to half a unit of
         it off, and so is every distance between two.
         """
-        slope, offset = affine(self.variables, site)
-        record = next(r for r in self.snn.report if r.site == site.name)
+        slope = affine(self.variables, site)[0]
+        record = self._record(site)
         step = self.snn.unit(site.name)
         unit = self.snn.unit(site.source) * record.kernel_unit
-        z = np.abs(drive * unit)
-        sign = np.where(slope < 0, -1, 1)
-        value = slope * sign * drive * unit + offset
+        value, rounding = self._activated(site, known.drive[site.name])
+        if site.shortcut:
+            more, imprecise = self._added(site, known)
+            value, rounding = value + more, rounding + imprecise
         number = np.maximum(reference, fed)
         boundary = (number - 0.5) * step
-        mean = np.abs(offset) + 2 * np.abs(slope) * z + self._norm_size(site)
         grid = np.abs(slope) * unit * record.threshold_grid / 2 * number
+        return np.abs(value - boundary) / step, (grid + rounding) / step
+
+    def _record(self, site: Site) -> Folded:
+        return next(record for record in self.snn.report if record.site == site.name)
+
+    def _activated(self, site: Site, drive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What norm and bias make of a drive, float64, and how far float32 may be off."""
+        slope, offset = affine(self.variables, site)
+        record = self._record(site)
+        unit = self.snn.unit(site.source) * record.kernel_unit
+        z, sign = np.abs(drive * unit), np.where(slope < 0, -1, 1)
+        mean = np.abs(offset) + 2 * np.abs(slope) * z + self._norm_size(site)
         summed = np.abs(slope) * unit * _rounding(site, record)
-        return np.abs(value - boundary) / step, (8 * EPSILON * mean + grid + summed) / step
+        return slope * sign * drive * unit + offset, 8 * EPSILON * mean + summed
+
+    def _added(self, site: Site, known: References) -> tuple[np.ndarray, np.ndarray]:
+        """The same of what a shortcut adds: a projection's drive, or the source's activation."""
+        source = next(one for one in plan(self.snn.arch) if one.name == site.shortcut)
+        if source.role == "shortcut":
+            return self._activated(source, known.drive[source.name])
+        value = known.end_to_end[source.name] * self.snn.unit(source.name)
+        return value, 8 * EPSILON * np.abs(value)
 
     def _norm_size(self, site: Site) -> np.ndarray | float:
         if not site.norm:

@@ -57,6 +57,12 @@ fast_vgg11 = parse(
     "64C3p1-128C3s2p1-256C3p1-256C3s2p1-512C3p1-512C3s2p1-512C3p1-512C3s2p1-4096nb-4096nb",
     input_shape=_CIFAR, head_bias=True,
 )  # fmt: skip
+fast_resnet18 = parse(
+    "64C3p1-[128C3p1-128C3p1]+norm-[128C3p1-128C3p1]+identity-[128C3p1-128C3p1]+identity"
+    "-[256C3s2p1-256C3p1]+norm-[256C3p1-256C3p1]+identity-[256C3p1-256C3p1]+identity"
+    "-[512C3s2p1-512C3p1]+norm-[512C3p1-512C3p1]+identity",
+    input_shape=_CIFAR, head_pool=True, head_bias=True,
+)  # fmt: skip
 
 # BayesianSpikeFusion (Habara et al., Front. Neurosci. 2024): exits after block 3 and block 4.
 bsf_vgg11 = parse(
@@ -98,6 +104,7 @@ NAMES: dict[str, Entry] = {
     ),
     "fast_alexnet": Entry(fast_alexnet, "", f"{_NO_STRING}, as alex"),
     "fast_vgg11": Entry(fast_vgg11, "", f"{_NO_STRING}, as vgg11"),
+    "fast_resnet18": Entry(fast_resnet18, "", f"{_NO_STRING}; weights are not quantised"),
     "bsf_vgg11": Entry(bsf_vgg11, "", f"{_NO_STRING}, as vgg11 with ic_index 3 (0-based)"),
     "bsf_resnet18": Entry(bsf_resnet18, "", f"{_NO_STRING}, as resnet18 with ic_index 4 (0-based)"),
 }

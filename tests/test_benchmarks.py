@@ -15,7 +15,10 @@ from jaxsnn.arch import parse
 from jaxsnn.arrays import flatten, save_arrays
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
-OURS = ("common", "training", "simulation", "lowering", "negative_spikes", "surrogate_training")
+OURS = (
+    *("common", "training", "simulation", "lowering", "negative_spikes", "surrogate_training"),
+    "fast_snn",
+)
 
 
 @pytest.fixture
@@ -222,3 +225,15 @@ def test_multiply_accumulates_of_a_program(benchmark):
 
     # Three images: the encoder's own count, and 28 rows times 16 x 5.
     assert macs(jax.make_jaxpr(program)(x, kernel).jaxpr) == 3 * (site.macs + 28 * 16 * 5)
+
+
+@pytest.mark.slow
+def test_fast_snn(benchmark, capsys):
+    benchmark("fast_snn").main(["--quick"])
+    found, table = records(capsys)
+    for name in ("quantised ANN", "SNN, block = T", "SNN, block = 1", "SNN, settling"):
+        assert found[name]["images_per_s"] > 0
+    # At rest the spiking network is the quantised ANN, half a level apart from it at most.
+    assert found["SNN, settling: predictions that differ from the ANN's"]["value"] <= 1
+    assert found["update over the sum of its parts"]["goal"] == "<= 1.2"
+    assert "<= 2.5" in table

@@ -17,20 +17,20 @@ ROWS = (
     ("L0", "zoo"),
     ("L1", "prices", "certificate"),
     ("L1", "surrogate", "quant", "encode", "frames", "metrics", "energy", "fusion", "grid"),
-    ("L1", "losses", "buckets"),
+    ("L1", "losses", "buckets", "clipped"),
     ("L2", "neurons", "convolution", "pooling"),
     ("L2", "lowering"),
     ("L2", "sitemap"),
     ("IO", "files", "environment", "progress"),
     ("IO", "results", "arrays", "data"),
     ("IO", "report", "checkpoint"),
-    ("IO", "plots", "selection"),
-    ("IO", "curves", "learning_curves", "bars", "rasters", "gifs"),
+    ("IO", "plots", "selection", "comparison"),
+    ("IO", "curves", "learning_curves", "bars", "variant_bars", "layer_figures", "rasters", "gifs"),
     ("IO", "figures"),
     ("L3", "net", "preprocess", "stimulus"),
     ("L4", "spiking"),
-    ("L4", "fold", "refusals"),
-    ("L4", "methods"),
+    ("L4", "fold"),
+    ("L4", "refusals", "methods"),
     ("L4", "convert"),
     ("L4", "engine"),
     ("L4", "simulate"),
@@ -40,7 +40,7 @@ ROWS = (
     ("L4", "task", "options", "schedules"),
     ("L4", "update"),
     ("L5", "trainfiles", "tally"),
-    ("L5", "certify", "finetune", "train"),
+    ("L5", "certify", "finetune", "gaps", "train"),
     ("L5", "classify", "bptt", "store"),
     ("L6", "pipelines"),
     ("top", "__init__", "__main__"),
@@ -48,7 +48,10 @@ ROWS = (
 ROW = {module: number for number, row in enumerate(ROWS) for module in row[1:]}
 WITHOUT_JAX = ("command", "configfile", "shapes", "notation", "arch", "config", "zoo")
 HEAVY = {"tensorflow", "tensorflow_datasets", "torch", "tonic", "snntorch", "spikingjelly"}
-MAY_DRAW = {"plots", "curves", "learning_curves", "bars", "rasters", "gifs", "figures"}
+MAY_DRAW = {
+    *("plots", "curves", "learning_curves", "bars", "variant_bars", "layer_figures", "rasters"),
+    *("gifs", "figures"),
+}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

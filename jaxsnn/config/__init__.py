@@ -16,12 +16,14 @@ from jaxsnn.config.conversion import (
     NegativeSpikesMnist,
 )
 from jaxsnn.config.csnn import NmnistCsnn
+from jaxsnn.config.fast_snn import FastSnn
 from jaxsnn.configfile import differences, from_json, to_json
 
 __all__ = [
     "STAGES",
     "Common",
     "Conversion",
+    "FastSnn",
     "LeNetScatter",
     "NegativeSpikes",
     "NegativeSpikesCnn1",

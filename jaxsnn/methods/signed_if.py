@@ -6,8 +6,9 @@ biases per channel, all on a grid of ``1 / gain`` drive units, where ``gain`` is
     V += gain * drive + bias,    fires at threshold = gain * step / (slope * unit)
 
 with ``step = clip / T`` the quantisation step, and the bias that of one step. Rounding to the grid
-moves a level by at most ``(T + j) / 2`` grid units; nothing else differs from the quantised ANN but
-the order in which spikes come.
+moves level ``j`` by at most ``(T + j) / 2`` grid units; nothing else differs from the quantised ANN
+but the order in which spikes come. At the end of a residual block the shortcut's drive, or the
+spikes of the block's source, are added with a gain of their own on the same grid.
 """
 
 import functools
@@ -16,7 +17,7 @@ import numpy as np
 
 from jaxsnn import clipped, neurons, quant
 from jaxsnn.arch import Site
-from jaxsnn.fold import Cells, Drive, Method
+from jaxsnn.fold import Cells, Drive, Method, Shortcut
 from jaxsnn.methods.register import grid_kernel, named
 from jaxsnn.sitemap import SiteMap
 
@@ -34,7 +35,9 @@ def quantised_weights(bits: int) -> SiteMap[quant.WeightQuantiser]:
 
 
 @named("signed_if")
-def signed_if(bits: int, signed: bool = True, settling: bool = False) -> Method:
+def signed_if(
+    bits: int, signed: bool = True, settling: bool = False, kernel_bits: int | None = None
+) -> Method:
     """Every neuron integrates and fires, for ``2**bits - 1`` steps; it may take spikes back.
 
     Args:
@@ -43,6 +46,8 @@ def signed_if(bits: int, signed: bool = True, settling: bool = False) -> Method:
         settling: the input and all biases still end after ``2**bits - 1`` steps, but the network
             runs on and settles: net counts stay in ``0..2**bits - 1`` and a potential below 0, with
             no tolerance, takes a spike back. The ANN then rounds half up, as the neuron does.
+        kernel_bits: significant bits of kernels that have no whole numbers of their own (7: int8);
+            None for the finest grid whose sums stay below 2^24.
 
     Raises:
         ValueError: a width without levels, or ``settling`` without negative spikes.
@@ -56,10 +61,11 @@ def signed_if(bits: int, signed: bool = True, settling: bool = False) -> Method:
         step=lambda params: float(params["clip"]) / steps,
         spikes=1,
         weights=quantised_weights(bits),
-        kernel=functools.partial(grid_kernel, None),
+        kernel=functools.partial(grid_kernel, kernel_bits),
         cells=functools.partial(_fixed_point, steps, signed, settling),
         refusal=_pooled,
         duration=steps,
+        shortcuts=True,
     )
 
 
@@ -70,31 +76,35 @@ def _pooled(site: Site) -> str:
 
 
 def _fixed_point(steps: int, signed: bool, settling: bool, drive: Drive) -> Cells:
-    """Leaves of the integrate-and-fire neuron and the biases of a step, int32 ``[C]``."""
+    """Leaves of the integrate-and-fire neuron, gains and the biases of a step, int32 ``[C]``."""
     constant = drive.slope == 0
-    safe = np.where(constant, 1.0, drive.slope) * drive.unit
-    threshold = np.where(constant, CONSTANT, drive.step / safe)  # in drive units
-    bias = (drive.offset - drive.slope * drive.center) / (safe * steps)
-    share = np.clip(drive.offset / (drive.step * steps), -LARGEST_OFFSET, LARGEST_OFFSET)
-    bias = np.where(constant, share * CONSTANT, bias)
+    unit = np.where(constant, drive.step / CONSTANT, drive.slope * drive.unit)
+    added = drive.shortcut or Shortcut(np.zeros(1), np.zeros(1), 0)
+    threshold, share = drive.step / unit, added.scale / unit  # in units of the drive
+    bias = (drive.offset - drive.slope * drive.center + added.offset) / (unit * steps)
+    if drive.shortcut is None:
+        most = LARGEST_OFFSET * CONSTANT
+        bias = np.where(constant, np.clip(bias, -most, most), bias)
     reach = np.where(constant, 0, drive.bound) + steps * np.abs(bias) + threshold
+    reach = reach + np.abs(share) * added.bound
     _check_reach(drive, reach)
     finest = np.exp2(np.floor(np.log2(MOST / reach)))
-    gain = np.where(constant, 1, np.minimum(finest, FINEST))
+    gain = np.where(constant & (drive.shortcut is None), 1, np.minimum(finest, FINEST))
     fires = np.maximum(np.round(threshold * gain), 1)
     leaves = {"threshold": fires, "initial": fires // 2}
     if signed:
         # An absolute number in the units of the activation, which a clip is not; see the neuron.
-        absolute = neurons.NEGATIVE_THRESHOLD * threshold / (drive.step * steps)
-        leaves["negative_threshold"] = (
-            np.full_like(fires, -1) if settling else np.floor(absolute * gain)
-        )
+        absolute = neurons.NEGATIVE_THRESHOLD / (unit * steps)
+        lowest = np.full_like(fires, -1) if settling else np.floor(absolute * gain)
+        leaves["negative_threshold"] = lowest
     params = {"gain": np.where(constant, 0, gain), "bias": np.round(bias * gain)}
+    if drive.shortcut is not None:
+        params["shortcut_gain"] = np.round(share * gain)
     return Cells(
         {name: leaf.astype(np.int32) for name, leaf in leaves.items()},
         np.asarray(steps),
         {name: leaf.astype(np.int32) for name, leaf in params.items()},
-        (1 + steps) / float(gain.min()),
+        (1 + steps + added.bound) / float(gain.min()),
     )
 
 

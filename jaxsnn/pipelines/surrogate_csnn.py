@@ -23,7 +23,7 @@ from jaxsnn.bptt import spiking_net, threshold, through_time, watch
 from jaxsnn.config import NmnistCsnn
 from jaxsnn.evaluation import Evaluation
 from jaxsnn.pipelines import csnn_data, csnn_pictures, outcome, simulation
-from jaxsnn.pipelines.run import Run, devices, train_run
+from jaxsnn.pipelines.run import Run, devices, train_run, weights_at
 from jaxsnn.pipelines.stages import COMMON, Stage, System
 from jaxsnn.spiking import Spiking, directly_trained
 from jaxsnn.task import Task, evaluate
@@ -93,10 +93,7 @@ class Csnn(System):
         """Where training starts: at random, or from the weights of ``--checkpoint``."""
         if not self.config.checkpoint:
             return task.init
-        place = Path(self.config.checkpoint)
-        if place.is_dir():
-            place /= "best.npz" if (place / "best.npz").is_file() else "model.npz"
-        loaded = _weights(load_arrays(place)[0])
+        loaded = _weights(load_arrays(weights_at(self.config.checkpoint))[0])
         expected = _weights(flatten(net_module.template(self.net)))
         weights = flatten(load_params(loaded, expected))
         return lambda key: unflatten({**flatten(task.init(key)), **weights})

@@ -1,0 +1,316 @@
+"""Fast-SNN: progressively quantised networks, signed integrate-and-fire, layer-wise fine-tuning.
+
+Hu, Zheng, Jiang and Pan, Fast-SNN: Fast Spiking Neural Network by Converting Quantized ANN, IEEE
+TPAMI 45(12), 2023: AlexNet and VGG11 of 32, 4, 3 and 2 bits. Stages: train, evaluate, snn (convert,
+simulate, certify), finetune, plot, and progressive: all of it for every width.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from rich.console import Console
+
+from jaxsnn import (
+    clipped,
+    comparison,
+    finetune,
+    neurons,
+    preprocess,
+    quant,
+    report,
+    schedules,
+    store,
+    zoo,
+)
+from jaxsnn import net as net_module
+from jaxsnn.arch import Arch
+from jaxsnn.certify import certify
+from jaxsnn.config import from_json
+from jaxsnn.convert import convert
+from jaxsnn.evaluation import Evaluation
+from jaxsnn.gaps import gaps
+from jaxsnn.methods.signed_if import quantised_weights
+from jaxsnn.neurons import Neuron
+from jaxsnn.pipelines import outcome, simulation, tuning
+from jaxsnn.pipelines.conversion import Experiment, Paper
+from jaxsnn.pipelines.run import devices, held_out, start_from, task_data, train_run
+from jaxsnn.pipelines.stages import COMMON, Request, Stage
+from jaxsnn.preprocess import Preprocessing
+from jaxsnn.sitemap import FanInUniform, FanOutNormal, Initialiser, SiteMap
+from jaxsnn.spiking import Spiking
+
+ARCHITECTURES = {
+    "alex": zoo.fast_alexnet,
+    "vgg11": zoo.fast_vgg11,
+    "resnet18": zoo.fast_resnet18,
+}
+RESNET_CLIP = 6.0  # where the clips of a ResNet start
+KERNEL_BITS = 7  # of its weights, which int8 holds
+LONGEST = 40  # a settling network is given so many times 2^b - 1 steps; it needs a fraction
+# Accuracy on MNIST and LFW of the quantised ANN, and of unsigned, signed and fine-tuned SNN.
+QUANTISED: dict[tuple[str, str, int], tuple[float, float, float, float]] = {
+    ("mnist", "alex", 3): (0.9898, 0.7892, 0.9890, 0.9889),
+    ("mnist", "alex", 2): (0.9893, 0.1462, 0.6272, 0.8178),
+    ("mnist", "vgg11", 3): (0.9775, 0.9698, 0.9746, 0.9754),
+    ("mnist", "vgg11", 2): (0.9818, 0.9710, 0.9811, 0.9818),
+    ("lfw", "alex", 4): (0.9623, 0.5409, 0.9732, 0.9772),
+    ("lfw", "alex", 3): (0.9905, 0.6827, 0.9841, 0.9881),
+    ("lfw", "vgg11", 4): (0.9436, 0.1151, 0.9277, 0.9453),
+    ("lfw", "vgg11", 3): (0.9711, 0.2622, 0.9700, 0.9884),
+}
+
+
+def published(dataset: str, config: Any) -> Paper | None:
+    """What the original reports of a setting on a data set; None where it reports nothing."""
+    where = dataset, config.arch, config.bit
+    if where not in QUANTISED:
+        return None
+    names = ("ann_accuracy", "unsigned_accuracy", "snn_accuracy", "finetuned_accuracy")
+    return dict(zip(names, QUANTISED[where], strict=True))
+
+
+def _snn(request: Request) -> None:
+    request.one.simulate(request.console)
+    _table(request)
+
+
+def _finetune(request: Request) -> None:
+    request.one.finetune(request.console)
+    _table(request)
+
+
+def _table(request: Request) -> None:
+    rows = report.scan_results(request.config.out)
+    report.print_table(rows, f"{request.config.dataset}: all settings")
+    comparison.print_variants(rows)
+
+
+def _progressive(request: Request) -> None:
+    """Every width, each from the best weights of the last."""
+    before = ""
+    for config in request.config.widths():
+        folder = Path(config.out) / config.setting
+        resume = config.resume and (folder / "checkpoints").is_dir()
+        init = before or config.init
+        if resume:  # the folder may have moved since
+            path = folder / "config.json"
+            init = from_json(type(config), path.read_text(), str(path))[0].init
+        config = dataclasses.replace(config, init=init, resume=resume)
+        step = dataclasses.replace(request, config=config)
+        step.say(f"{config.setting}:")
+        step.one.train()
+        if not resume or not step.one.finished:
+            step.one.simulate(step.console)
+            if config.bit != 32:
+                step.one.finetune(step.console)
+        before = str(step.one.run.folder)
+    _table(request)
+
+
+class FastSnn(Experiment):
+    """One width of a network on one data set."""
+
+    system = "fast_snn"
+    network = ("arch", "bit", "dataset")
+    training = (*Experiment.training, "weight_decay", "decay_clips", "init")
+    most = 100
+    heads = True
+    stages: ClassVar[Mapping[str, Stage]] = {
+        **{name: COMMON[name] for name in ("train", "evaluate")},
+        "snn": Stage("convert, simulate and certify; results.json", _snn),
+        "finetune": Stage("fine-tune the spiking network layer by layer", _finetune),
+        "plot": COMMON["plot"],
+        "progressive": Stage(
+            "train, snn and finetune for 32, 4, 3, ... bits down to --bit, each from the last",
+            _progressive,
+        ),
+    }
+    every = ("train", "evaluate", "snn", "finetune", "plot")
+
+    # ------------------------------------------------------------ what this system is
+
+    def architecture(self) -> Arch:
+        """The original's network."""
+        return ARCHITECTURES[self.config.arch]
+
+    def activation(self) -> Neuron:
+        """Quantised to ``2^b`` levels below a learned clip."""
+        if self.config.arch == "resnet18":
+            return neurons.clipped_relu(self.config.bit, clip=RESNET_CLIP)
+        return neurons.clipped_relu(self.config.bit)
+
+    def weights(self) -> SiteMap[quant.WeightQuantiser]:
+        """Additive powers of two or ternary, 8 bits in the first and the last layer; or floats."""
+        if self.config.arch == "resnet18":
+            return SiteMap(quant.full_precision())
+        return quantised_weights(self.config.bit)
+
+    def initialiser(self) -> Initialiser:
+        """As the original starts each network."""
+        return FanInUniform() if self.config.arch == "alex" else FanOutNormal()
+
+    def recipe(self) -> Preprocessing:
+        """Standardised with the data set's numbers; cropped, mirrored, turned in training."""
+        return preprocess.paper_recipe(self.data.name)
+
+    def converted(self, variables: Mapping[str, Any], variant: str = "signed") -> Spiking:
+        """Every neuron integrates and fires."""
+        return convert(
+            variables,
+            self.arch,
+            "signed_if",
+            bits=self.config.bit,
+            signed=variant != "unsigned",
+            settling=variant == "settling",
+            kernel_bits=KERNEL_BITS if self.config.arch == "resnet18" else None,
+            weights=self.weights(),
+            encoding=self.encoding,
+        )
+
+    @property
+    def steps(self) -> int:
+        """Time steps that the input is shown for, ``2^b - 1``."""
+        return clipped.levels(self.config.bit)
+
+    def text_files(self, spiking: Evaluation) -> None:
+        """The original writes none."""
+
+    def paper(self) -> Paper | None:
+        """The original's accuracies."""
+        return published(self.data.name, self.config)
+
+    # ------------------------------------------------------------ stages
+
+    def train(self) -> None:
+        """Train, or resume."""
+        config, task = self.config, self.task
+        if config.init and not config.resume:
+            template = net_module.template(self.net)
+            task = start_from(task, config.init, template, newly=("clip", "kernel_clip"))
+        validation = held_out(len(self.data.train_images), config.validation)
+        optimiser = functools.partial(
+            schedules.sgd, weight_decay=config.weight_decay, decay_clips=config.decay_clips
+        )
+        train_run(self.run, task, task_data(self.data, validation), optimiser=optimiser)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every stage of this width has left its results behind."""
+        names = ("results.json",) if self.config.bit == 32 else ("results.json", tuning.RECORD)
+        return all((self.run.folder / name).is_file() for name in names)
+
+    def simulate(self, console: Console) -> report.Results:
+        """Convert, simulate every variant that is asked for, certify; write results.json."""
+        variables = self.variables()
+        results = self._base(self.evaluate(variables))
+        fields: dict[str, Any] = {}
+        if self.config.bit == 32:
+            console.print("32 bits are not converted: spikes cannot count to 2^32 - 1")
+            report.write_results(self.run.folder, results)
+            return results
+        earlier = self._earlier()
+        variants = dict((earlier and earlier.variants) or {})
+        asked = self.config.variants
+        headline = "signed" if "signed" in asked or earlier is not None else asked[0]
+        for name in asked:
+            snn, horizon = self.converted(variables, name), self._horizon(name)
+            found, seconds = self._simulated(snn, horizon)
+            variants[name] = self._variant(snn, found, name)
+            if name == headline:
+                store.save(snn, self.run.folder / "snn.npz")
+                simulation.print_report(snn, console)
+                fields = self._headline(snn, variables, found, horizon, console)
+                fields["seconds"] = {**(results.seconds or {}), **seconds}
+            elif name == "settling":
+                self._certified(snn, variables, horizon, console)
+        if not fields and earlier is not None:
+            results = earlier
+        results = dataclasses.replace(results, **fields, variants=variants)
+        report.write_results(self.run.folder, results)
+        return results
+
+    def _earlier(self) -> report.Results | None:
+        """What an earlier simulation of the same weights found."""
+        path = self.run.folder / "results.json"
+        if not path.is_file() or path.stat().st_mtime < self.run.weights().stat().st_mtime:
+            return None
+        found = report.read_results(path)
+        return found if found.snn_accuracy is not None else None
+
+    def _horizon(self, name: str) -> dict[str, Any]:
+        """Arguments ``steps`` and ``settle`` of a variant's simulation."""
+        if name == "settling":
+            return {"steps": LONGEST * self.steps, "settle": True}
+        return {"steps": self.steps}
+
+    def _simulated(
+        self, snn: Spiking, horizon: Mapping[str, Any]
+    ) -> tuple[Evaluation, dict[str, float]]:
+        """Simulate the test set, layer by layer; what came out, and the seconds it took."""
+        options = {"batch_size": self.batch, "devices": devices(self.config, self.batch), **horizon}
+        if not horizon.get("settle"):
+            options["block"] = self.steps
+        return simulation.timed(
+            snn, self.images[: self.batch], self.images, self.data.test_labels, **options
+        )
+
+    def _variant(self, snn: Spiking, found: Evaluation, name: str) -> dict[str, Any]:
+        fields = outcome.spiking_fields(snn, found, None, self.counting, name == "settling")
+        return outcome.variant(
+            accuracy=fields["snn_accuracy"],
+            steps=fields["last_spike_step"] if name == "settling" else found.steps,
+            spikes_per_image=fields["spikes_per_image"],
+            sops_per_image=fields["sops_per_image"],
+            energy_pj_per_image=fields["energy_pj_per_image"],
+        )
+
+    def _certified(
+        self, snn: Spiking, variables: Any, horizon: Mapping[str, Any], console: Console
+    ) -> Any:
+        images = self.images[: self.config.certify]
+        size = min(self.batch, len(images))
+        proof = certify(snn, variables, images, batch_size=size, progress="certifying", **horizon)
+        console.print(f"certificate: {proof}", highlight=False)
+        return proof
+
+    def _headline(
+        self,
+        snn: Spiking,
+        variables: Any,
+        found: Evaluation,
+        horizon: Mapping[str, Any],
+        console: Console,
+    ) -> dict[str, Any]:
+        """Fields of results.json from the first variant, with its certificate and its gaps."""
+        settles = bool(horizon.get("settle"))
+        proof = self._certified(snn, variables, horizon, console)
+        fields = outcome.spiking_fields(snn, found, proof, self.counting, settles)
+        images = self.images[: self.config.certify]
+        split = gaps(snn, variables, images, steps=self.steps, progress="gaps")
+        tuning.write_gaps(self.run.folder, split, console)
+        return fields
+
+    def finetune(self, console: Console) -> None:
+        """Fine-tune layer by layer; the tuned network, and its variant in results.json."""
+        variables, config = self.variables(), self.config
+        if config.bit == 32:
+            raise ValueError("--bit 32: a network of 32 bits is not converted; fine-tune 4, 3 or 2")
+        held = held_out(len(self.data.train_images), config.validation)
+        images, labels, _, _ = task_data(self.data, held)
+        settings = finetune.Settings(
+            bits=config.bit,
+            epochs=config.num_epochs,
+            batch_size=min(config.batch_size, len(images)),
+            force=config.force,
+            seed=config.seed,
+        )
+        tuner = finetune.Tuner(self.net, variables, self.preprocessing, settings)
+        tuned = tuning.tune(self.run.folder, tuner, images, labels, config.resume)
+        snn = self.converted(tuned.variables)
+        store.save(snn, self.run.folder / "snn_finetuned.npz")
+        found, _ = self._simulated(snn, self._horizon("signed"))
+        variant = self._variant(snn, found, "signed")
+        tuning.record(self.run.folder, tuner, tuned, variant, console)

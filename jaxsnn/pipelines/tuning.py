@@ -1,0 +1,108 @@
+"""What fine-tuning leaves in a run's folder, and how it goes on after a kill: layer by layer."""
+
+import dataclasses
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from jaxsnn import finetune, report
+from jaxsnn.arrays import flatten, load_arrays, load_params, save_arrays, unflatten
+from jaxsnn.files import write_json
+from jaxsnn.finetune import LayerRecord, Tuned, Tuner
+from jaxsnn.gaps import Gap
+
+RECORD = "finetune.json"
+WEIGHTS = "finetuned.npz"
+GAPS = "gaps.json"
+UNFINISHED = "finetune_progress.npz"
+
+
+def tune(folder: Path, tuner: Tuner, images: np.ndarray, labels: np.ndarray, resume: bool) -> Tuned:
+    """Fine-tune every layer; after each, what is done is kept, and ``resume`` goes on from there.
+
+    Raises:
+        ValueError: as :func:`jaxsnn.finetune.finetune_layer`, or a damaged file to go on from.
+    """
+    path, of = folder / UNFINISHED, _identity(tuner)
+    tuned = _earlier(path, tuner, of) if resume and path.is_file() else None
+    if tuned is None:
+        tuned = finetune.begin(tuner, images, labels)
+    for name in finetune.tuned_sites(tuner.ann)[len(tuned.layers) :]:
+        tuned = finetune.finetune_layer(tuner, tuned, name, images, labels)
+        save_arrays(path, _arrays(tuned), {"of": of, "accuracy": tuned.accuracy, **_layers(tuned)})
+    save_arrays(folder / WEIGHTS, _arrays(tuned), {})
+    path.unlink(missing_ok=True)
+    return tuned
+
+
+def record(
+    folder: Path, tuner: Tuner, tuned: Tuned, variant: dict[str, Any], console: Console
+) -> None:
+    """Write finetune.json with the accuracy before and after, and the variant of results.json."""
+    results = _results(folder)
+    before = ((results and results.variants) or {}).get("signed", {}).get("accuracy")
+    found = {
+        "test_accuracy_before": before,
+        "test_accuracy_after": variant["accuracy"],
+        "training_accuracy_after": tuned.accuracy,
+        **dataclasses.asdict(tuner.settings),
+        **_layers(tuned),
+    }
+    write_json(folder / RECORD, found)
+    if results is not None:
+        variants = {**(results.variants or {}), "fine-tuned": variant}
+        report.write_results(folder, dataclasses.replace(results, variants=variants))
+    shown = "" if before is None else f"{before:.2%} before, "
+    console.print(f"fine-tuned: test accuracy {shown}{variant['accuracy']:.2%}", highlight=False)
+
+
+def write_gaps(folder: Path, split: Sequence[Gap], console: Console) -> None:
+    """Write gaps.json, and print where the spiking network departs from its ANN."""
+    write_json(folder / GAPS, [gap._asdict() for gap in split])
+    table = Table(title="mean error as a share of the clip", box=None, pad_edge=False)
+    for name in Gap._fields:
+        table.add_column(name.replace("_", " "), justify="left" if name == "site" else "right")
+    for gap in split:
+        table.add_row(gap.site, *(f"{value:.4f}" for value in gap[1:]))
+    console.print(table)
+
+
+def _results(folder: Path) -> report.Results | None:
+    path = folder / "results.json"
+    return report.read_results(path) if path.is_file() else None
+
+
+def _layers(tuned: Tuned) -> dict[str, Any]:
+    return {"layers": [dataclasses.asdict(one) for one in tuned.layers]}
+
+
+def _arrays(tuned: Tuned) -> dict[str, np.ndarray]:
+    return {name: np.asarray(leaf) for name, leaf in flatten(tuned.variables).items()}
+
+
+def _identity(tuner: Tuner) -> dict[str, Any]:
+    """What fine-tuning began with: its settings, and a checksum of the weights."""
+    checksum = 0
+    for name, leaf in sorted(flatten(tuner.reference).items()):
+        checksum = zlib.crc32(
+            np.ascontiguousarray(leaf).tobytes(), zlib.crc32(name.encode(), checksum)
+        )
+    return {**dataclasses.asdict(tuner.settings), "weights": checksum}
+
+
+def _earlier(path: Path, tuner: Tuner, of: dict[str, Any]) -> Tuned | None:
+    """What an earlier call left, if it began alike."""
+    arrays, meta = load_arrays(path)
+    if meta.get("of") != of:
+        return None
+    variables = load_params(unflatten(arrays), tuner.reference)
+    layers = tuple(
+        LayerRecord(one["site"], tuple(one["losses"]), tuple(one["accuracies"]), one["kept"])
+        for one in meta["layers"]
+    )
+    return Tuned(variables, meta["accuracy"], layers)
