@@ -14,6 +14,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from jaxsnn.convolution import (
@@ -135,7 +136,7 @@ def _average_pool(x: Array, site: Site) -> Array:
         raise ValueError(f"{site.name}: a synapse needs a kernel; only average pooling has none")
     integer = _is_integer(x)
     x = x.astype(jnp.int32 if integer else jnp.float32)
-    zero = jnp.zeros((), x.dtype)
+    zero = np.zeros((), x.dtype)  # a constant: of a traced zero there is no gradient
     window, strides = (1, *site.window, 1), (1, *site.strides, 1)
     total = lax.reduce_window(x, zero, lax.add, window, strides, "VALID")
     return total if integer else total / (site.window[0] * site.window[1])

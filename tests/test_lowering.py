@@ -145,3 +145,12 @@ def test_spikes_times_float_weights_are_float32():
     found = lowering.synapse(x, kernel, site, "float32")
     assert found.dtype == jnp.float32
     assert found.tolist() == [[-2.5, 2.25]]
+
+
+def test_average_pool_has_a_gradient_inside_jit():
+    arch = Arch((Conv(3, 1),), input_shape=(2, 2, 3), head_pool=True)
+    site = next(site for site in plan(arch) if site.kind == "avgpool")
+    pooled = jax.jit(jax.grad(lambda x: lowering.synapse(x, None, site, "float32")[..., 0].sum()))
+    expected = np.zeros((1, 2, 2, 3))
+    expected[..., 0] = 1 / 4
+    np.testing.assert_array_equal(pooled(jnp.ones((1, 2, 2, 3))), expected)
