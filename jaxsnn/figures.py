@@ -1,20 +1,23 @@
 """The figures of an experiment, drawn from the files that its runs left behind.
 
 Each published system has its own three (accuracy, sparsity, computing operations): `FIGURES` says
-which, `JOINED` which of them set several networks side by side, `TRAINED` what is drawn of each
-training beside the curves that all systems share. `noise`, `training`, `layers` and `energy` are
-ours. They are drawn by :mod:`jaxsnn.bars` and :mod:`jaxsnn.curves`.
+which, `JOINED` which of them set several networks side by side, `RECORDED` which are drawn from
+files of their own beside the results, `TRAINED` what is drawn of each training beside the curves
+that all systems share. `noise`, `training`, `layers` and `energy` are ours. They are drawn by
+:mod:`jaxsnn.bars`, :mod:`jaxsnn.variant_bars`, :mod:`jaxsnn.layer_figures` and
+:mod:`jaxsnn.curves`.
 """
 
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxsnn import bars, curves, learning_curves
-from jaxsnn.report import Results, scan_metrics, scan_phases, scan_results
+from jaxsnn import bars, curves, layer_figures, learning_curves, variant_bars
+from jaxsnn.report import Results, read_json, scan_metrics, scan_phases, scan_results
 from jaxsnn.selection import NothingToDrawError, by_network, row_parts, setting_parts
 
 Paths = tuple[Path, Path]
@@ -30,9 +33,17 @@ FIGURES: dict[str, dict[str, Draw]] = {
         "sops": bars.sops_beside_macs,
     },
     "surrogate_csnn": {"accuracy": curves.accuracy_over_time},
+    "fast_snn": {
+        "accuracy": variant_bars.accuracy,
+        "sparsity": variant_bars.sparsity,
+        "sops": variant_bars.sops,
+    },
 }
 JOINED: dict[str, dict[str, Draw]] = {
-    name: FIGURES[name] for name in ("negative_spikes", "surrogate_csnn")
+    name: FIGURES[name] for name in ("negative_spikes", "surrogate_csnn", "fast_snn")
+}
+RECORDED: dict[str, dict[str, Callable[[layer_figures.Records, Path, str], Paths]]] = {
+    "fast_snn": {"gaps": layer_figures.gaps, "finetune": layer_figures.finetune}
 }
 TRAINED: dict[str, dict[str, Callable[..., Paths]]] = {
     "surrogate_csnn": {
@@ -71,7 +82,9 @@ def draw_all(
     systems = {row.system for row in results}
     for system in sorted(systems):
         rows = [row for row in results if row.system == system]
-        _draw_system(drawn, system, rows, out / "figs", f"_{system}" if len(systems) > 1 else "")
+        suffix = f"_{system}" if len(systems) > 1 else ""
+        _draw_system(drawn, system, rows, out / "figs", suffix)
+        _draw_records(drawn, system, folders, out / "figs", suffix)
     streams = scan_metrics(out)
     networks = {row.setting: row_parts(row)[0] for row in folders[out]}
     _draw_training(drawn, out, streams, networks)
@@ -97,6 +110,40 @@ def _draw_system(
     if len(networks) > 1:
         for name, draw in JOINED.get(system, {}).items():
             _try(drawn, name + suffix, draw, rows, folder)
+
+
+def _draw_records(
+    drawn: dict[str, Paths],
+    system: str,
+    folders: Mapping[Path, Sequence[Results]],
+    to: Path,
+    suffix: str,
+) -> None:
+    """Draw what a system recorded beside its results, of each network."""
+    for name, draw in RECORDED.get(system, {}).items():
+        found = [
+            (row, content)
+            for folder, rows in folders.items()
+            for row in rows
+            if row.system == system and (content := _beside(folder / row.setting, name))
+        ]
+        networks = by_network([row for row, _ in found])
+        for network, rows in networks.items():
+            part = [(row, content) for row, content in found if any(row is one for one in rows)]
+            end = suffix + (f"_{network}" if len(networks) > 1 else "")
+            _try(drawn, name + end, draw, part, to)
+
+
+def _beside(folder: Path, name: str) -> Any:
+    """Content of ``<name>.json`` in a setting's folder; None without one, or with a broken one."""
+    path = folder / f"{name}.json"
+    if not path.is_file():
+        return None
+    try:
+        return read_json(path)
+    except (OSError, ValueError) as error:
+        print(f"warning: left out: {error}", file=sys.stderr)
+        return None
 
 
 def _draw_training(

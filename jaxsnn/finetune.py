@@ -8,29 +8,42 @@ training images as they are.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
 
 from jaxsnn import net as net_module
-from jaxsnn.arch import Site, plan
 from jaxsnn.clipped import levels
 from jaxsnn.evaluation import batches
 from jaxsnn.net import Net, Variables
-from jaxsnn.neurons import clipped_spikes
 from jaxsnn.preprocess import Preprocessing
 from jaxsnn.progress import bar
-from jaxsnn.quant import straight_through
-from jaxsnn.schedules import sgd_step
-from jaxsnn.sitemap import hidden
+from jaxsnn.proxy import (
+    at_once,
+    merged,
+    params_of,
+    programs,
+    spiking_of,
+    tuned_sites,
+    unit_of,
+)
 
-FROZEN = ("clip",)  # the threshold; running statistics are no params
+__all__ = [
+    "LayerRecord",
+    "Settings",
+    "Tuned",
+    "Tuner",
+    "accuracy_of",
+    "begin",
+    "finetune_layer",
+    "spiking_of",
+    "tuned_sites",
+]
 
 
 @dataclass(frozen=True)
@@ -80,11 +93,13 @@ class Tuned:
     Attributes:
         variables: of the training tree.
         accuracy: of the spiking network on clean training images; None with ``force``.
+        before: the same of the network that tuning began with.
         layers: what has been tuned, in order.
     """
 
     variables: Variables
     accuracy: float | None = None
+    before: float | None = None
     layers: tuple[LayerRecord, ...] = field(default_factory=tuple)
 
 
@@ -104,21 +119,12 @@ class Tuner(NamedTuple):
     settings: Settings
 
 
-def tuned_sites(ann: Net) -> list[str]:
-    """The layers that are tuned, in order: all with neurons but the first, which is exact."""
-    return [site.name for site in plan(ann.arch) if site.role == "activation"][1:]
-
-
-def spiking_of(ann: Net, signed: bool = True) -> Net:
-    """The spiking network over the same tree, in floats (:func:`jaxsnn.neurons.clipped_spikes`)."""
-    return ann.clone(neurons=hidden(clipped_spikes(signed)))
-
-
 def begin(tuner: Tuner, images: np.ndarray, labels: np.ndarray) -> Tuned:
     """The network as converted, with the accuracy that no epoch may lower."""
     if tuner.settings.force:
         return Tuned(tuner.reference)
-    return Tuned(tuner.reference, accuracy_of(tuner, tuner.reference, images, labels))
+    accuracy = accuracy_of(tuner, tuner.reference, images, labels)
+    return Tuned(tuner.reference, accuracy, accuracy)
 
 
 def finetune_layer(
@@ -136,15 +142,12 @@ def finetune_layer(
     Raises:
         ValueError: no such layer, fewer images than a batch, or a loss that is not finite.
     """
-    unit = _unit(tuner.ann, name)
-    settings = tuner.settings
+    unit, settings = unit_of(tuner.ann, name), tuner.settings
     per_epoch = len(images) // settings.batch_size
     if not per_epoch:
         raise ValueError(f"{len(images)} images do not fill one batch of {settings.batch_size}")
-    ann = cast("Any", tuner.ann)
-    update, optimiser = _program(ann, name, settings.bits, tuner.preprocessing, _rates(settings))
-    params = _params_of(tuned.variables, unit)
-    state = optimiser.init(params)
+    params = params_of(tuned.variables, unit)
+    step = _Step(tuner, tuned.variables, name, params)
     key = jax.random.fold_in(jax.random.key(settings.seed), len(tuned.layers))
     best, losses, accuracies = tuned, [], []
     for epoch in range(settings.epochs):
@@ -153,13 +156,10 @@ def finetune_layer(
         total = jnp.zeros(())
         for number in bar(range(per_epoch), per_epoch, f"tuning {name}"):
             rows = order[number * settings.batch_size : (number + 1) * settings.batch_size]
-            drawn = jax.random.fold_in(own, number)
-            params, state, loss = update(
-                params, state, tuned.variables, tuner.reference, images[rows], drawn
-            )
+            loss = step(images[rows], jax.random.fold_in(own, number))
             total = total + loss
         losses.append(_finite(float(total) / per_epoch, name))
-        candidate = _merged(tuned.variables, params)
+        candidate = merged(tuned.variables, step.params)
         if settings.force:
             best = replace(best, variables=candidate)
             continue
@@ -188,94 +188,37 @@ def accuracy_of(
     return right / len(images)
 
 
-# ---------------------------------------------------------------- one layer's update
+class _Step:
+    """The updates of one layer: its params, and the state of the optimiser."""
+
+    def __init__(self, tuner: Tuner, rest: Variables, name: str, params: Any) -> None:
+        settings = tuner.settings
+        rates = settings.learning_rate, settings.weight_decay
+        found = programs(cast("Any", tuner.ann), name, settings.bits, rates)
+        self.observe, self.update, optimiser = found
+        self.tuner, self.rest, self.params = tuner, rest, params
+        self.state = optimiser.init(params)
+        self.size = at_once(settings.batch_size, levels(settings.bits))
+
+    def __call__(self, images: np.ndarray, key: Array) -> Array:
+        """Update once on these images, augmented; the loss before."""
+        x = _augmented(self.tuner.preprocessing)(images, key)
+        variables = merged(self.rest, self.params)
+        parts = [
+            self.observe(variables, self.tuner.reference, x[first : first + self.size])
+            for first in range(0, len(x), self.size)
+        ]
+        observed = jax.tree.map(lambda *some: jnp.concatenate(some), *parts)
+        found = self.update(self.params, self.state, self.rest, observed, x)
+        self.params, self.state, loss = found
+        return loss
 
 
-def _rates(settings: Settings) -> tuple[float, float]:
-    return settings.learning_rate, settings.weight_decay
-
-
-def _unit(ann: Net, name: str) -> tuple[str, ...]:
-    """The sites that are tuned together: a layer, and the projection that joins it."""
-    if name not in tuned_sites(ann):
-        raise ValueError(f"{name!r} is not tuned; known: {', '.join(tuned_sites(ann))}")
-    sites = {site.name: site for site in plan(ann.arch)}
-    shortcut = sites.get(sites[name].shortcut)
-    joins = shortcut is not None and shortcut.role == "shortcut"
-    return (name, shortcut.name) if joins and shortcut else (name,)
-
-
-def _params_of(variables: Variables, unit: tuple[str, ...]) -> dict[str, Any]:
-    """What is tuned: ``{site: leaves}``."""
-    params = {
-        site: {name: leaf for name, leaf in variables["params"][site].items() if name not in FROZEN}
-        for site in unit
-    }
-    return jax.tree.map(jnp.asarray, params)
-
-
-def _merged(variables: Variables, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Variables with the tuned params in their places."""
-    own = {site: {**variables["params"][site], **tree} for site, tree in params.items()}
-    return {**variables, "params": {**variables["params"], **own}}
-
-
-def loss_of(
-    ann: Net, name: str, bits: int, params: Any, rest: Variables, reference: Variables, x: Array
-) -> Array:
-    """Mean squared difference between a layer's spike rate and the ANN's activation.
-
-    The value is that of the spiking layer; the gradient with respect to ``params`` that of the
-    quantised layer which is given the same input rates.
-
-    Args:
-        ann: the quantised ANN's network.
-        name: the layer.
-        bits: its width.
-        params: what is tuned, ``{site: leaves}``.
-        rest: variables, from which everything else is taken.
-        reference: variables of the quantised ANN as trained.
-        x: images in the ANN's units, float32 ``[B, H, W, C]``.
-    """
-    variables, steps = _merged(rest, params), levels(bits)
-    spiking = spiking_of(ann)
-    frozen = jax.lax.stop_gradient(variables)
-    state = net_module.initial_state(spiking, frozen, len(x))
-    trains = net_module.apply(spiking, frozen, x[None], state, steps=steps).outs
-    rates = {site: jnp.mean(train, axis=0) for site, train in trains.items()}
-    before = _before(ann, tuple(params))
-    given = {site: rates[site][None] for site in before}
-    proxy = net_module.forward(ann, variables, x, forced=given).outs[name][0]
-    target = net_module.forward(ann, reference, x).outs[name][0]
-    return jnp.mean((straight_through(rates[name], proxy) - target) ** 2)
-
-
-def _before(ann: Net, unit: tuple[str, ...]) -> list[str]:
-    """Sites in front of a unit, whose rates it is given."""
-    sites = plan(ann.arch)
-    first = min(number for number, site in enumerate(sites) if site.name in unit)
-    last = max(number for number, site in enumerate(sites) if site.name in unit)
-    between: list[Site] = [site for site in sites[first:last] if site.name not in unit]
-    return [site.name for site in (*sites[:first], *between)]
-
-
-@functools.lru_cache(maxsize=32)
-def _program(
-    ann: Net, name: str, bits: int, preprocessing: Preprocessing, rates: tuple[float, float]
-) -> tuple[Callable[..., Any], optax.GradientTransformation]:
-    optimiser = sgd_step(*rates)
-    loss = functools.partial(loss_of, ann, name, bits)
-
-    @jax.jit
-    def update(
-        params: Any, state: Any, rest: Any, reference: Any, images: Array, key: Array
-    ) -> tuple[Any, Any, Array]:
-        x = preprocessing.encoding.decode(preprocessing.train(images, key))
-        value, slopes = jax.value_and_grad(loss)(params, rest, reference, x)
-        moved, state = optimiser.update(slopes, state, params)
-        return optax.apply_updates(params, moved), state, value
-
-    return update, optimiser
+@functools.lru_cache(maxsize=8)
+def _augmented(preprocessing: Preprocessing) -> Callable[..., Array]:
+    return jax.jit(
+        lambda images, key: preprocessing.encoding.decode(preprocessing.train(images, key))
+    )
 
 
 @functools.lru_cache(maxsize=8)

@@ -117,6 +117,7 @@ class Method(NamedTuple):
         encoder: spiking neuron of the first site, None for the same.
         duration: steps for which the input and all biases are held; None: as the encoding says.
         shortcuts: it can fold residual blocks.
+        head_gain: largest gain of a head, for a bias that is finer than a unit of its kernel.
     """
 
     ann: Neuron
@@ -131,6 +132,7 @@ class Method(NamedTuple):
     encoder: Neuron | None = None
     duration: int | None = None
     shortcuts: bool = False
+    head_gain: int = 1
 
 
 class Fold:
@@ -270,14 +272,23 @@ class Fold:
 
     def _add_head(self, site: Site, drive: Drive, whole: bool) -> None:
         """The unit of a site without neurons, and its bias in that unit, step by step."""
-        self.units[drive.site] = drive.unit
         bias = (drive.offset - drive.center) / self.duration  # a head has no norm
+        gain = self._head_gain(drive, bias) if site.bias and whole else 1
+        if gain > 1:
+            self.params[drive.site]["gain"] = np.full(len(bias), gain, np.int32)
+        unit = self.units[drive.site] = drive.unit / gain
         if site.bias:
             self.params[drive.site]["bias"] = (
-                whole_bias(bias, drive.unit, drive.bound, drive.site, self.duration)
+                whole_bias(bias, unit, drive.bound * gain, drive.site, self.duration)
                 if whole
-                else (bias / drive.unit).astype(np.float32)
+                else (bias / unit).astype(np.float32)
             )
+
+    def _head_gain(self, drive: Drive, bias: np.ndarray) -> int:
+        """How much finer the bias of one step is than a unit of the drive; a power of two."""
+        reach = drive.bound + self.duration * np.abs(bias / drive.unit).max(initial=0)
+        finest = math.floor(math.log2(NEVER / 2 / max(reach, 1)))
+        return max(min(2 ** max(finest, 0), self.method.head_gain), 1)
 
 
 def _is_whole(kernel: np.ndarray) -> bool:

@@ -72,7 +72,7 @@ def gaps(
     units = dict(snn.units)
     for rows, real in batches(len(images), min(batch_size, len(images)), progress):
         batch = check_input(snn, images[rows])
-        counts = simulate(snn, batch, steps=steps, block=steps, counts=True).counts
+        counts = simulate(snn, batch, steps=steps, counts=True).counts
         for name, parts in _per_image(whole, snn.float_ann, floats, batch, counts, units).items():
             sums[name] = sums.get(name, 0) + np.asarray(parts, np.float64)[:, :real].sum(1)
     return [Gap(name, *(total / len(images)).tolist()) for name, total in sums.items()]

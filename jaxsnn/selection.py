@@ -10,6 +10,7 @@ from jaxsnn.report import Results, natural_key
 
 _COUNT_NAMES = {1: "Single", 2: "Two", 4: "Four", 8: "Eight"}
 _FREELY_NAMED = ("surrogate_csnn",)  # systems whose settings may have any name and name no k
+_TITLES = {"lenet": "LeNet", "alex": "AlexNet", "vgg11": "VGG11"}
 
 
 class NothingToDrawError(ValueError):
@@ -22,8 +23,10 @@ def setting_parts(setting: str) -> tuple[str, str]:
     Examples:
         >>> setting_parts("lenet_k1"), setting_parts("mlp_fp32"), setting_parts("k1B2")
         (('lenet', 'k1'), ('mlp', 'fp32'), ('', 'k1B2'))
+        >>> setting_parts("vgg11_3bit")
+        ('vgg11', '3bit')
     """
-    found = re.fullmatch(r"(?:(.+?)_)?((?:k|fp)\d.*)", setting)
+    found = re.fullmatch(r"(?:(.+?)_)?((?:k|fp)\d.*|\d+bit)", setting)
     return (found[1] or "", found[2]) if found else ("", setting)
 
 
@@ -47,7 +50,7 @@ def network_title(row: Results) -> str:
         ['CNN 1', 'MLP', 'LeNet']
     """
     name = network(row)
-    return "LeNet" if name == "lenet" else re.sub(r"(?<=\D)(\d+)$", r" \1", name.upper())
+    return _TITLES.get(name) or re.sub(r"(?<=\D)(\d+)$", r" \1", name.upper())
 
 
 def by_network(results: Sequence[Results]) -> dict[str, list[Results]]:
@@ -127,7 +130,8 @@ def drawing_order(row: Results) -> tuple[bool, int, list[tuple[int, str]]]:
 def is_full_precision(row: Results) -> bool:
     """Whether a setting is the float network, without quantisers and without an SNN."""
     quantised = fractional_bits(row.setting) is not None or row.snn_accuracy is not None
-    named = setting_parts(row.setting)[1].startswith("fp")
+    precision = setting_parts(row.setting)[1]
+    named = precision.startswith("fp") or precision == "32bit"
     return not quantised and (named or row.ann_accuracy is None)
 
 
@@ -146,10 +150,13 @@ def precision_name(row: Results) -> str:
         >>> known = {"system": "negative_spikes", "dataset": "mnist", "experiment": "mnist_x"}
         >>> precision_name(Results(setting="lenet_k1", **known))
         'k = 1'
+        >>> precision_name(Results(setting="alex_3bit", **known))
+        '3 bits'
     """
     if row.system in _FREELY_NAMED:
         return row.setting
-    return re.sub(r"^k(\d+)_?", r"k = \1 ", setting_parts(row.setting)[1]).strip()
+    name = re.sub(r"^(\d+)bit$", r"\1 bits", setting_parts(row.setting)[1])
+    return re.sub(r"^k(\d+)_?", r"k = \1 ", name).strip()
 
 
 def datasets(results: Sequence[Results]) -> str:

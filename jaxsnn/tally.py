@@ -105,7 +105,8 @@ class Tally:
         record, unit = self._record(site), self.snn.unit(site.name)
         each_step = self.snn.encoding.ends or 1
         grid = each_step * unit / 2 if site.bias else 0.0
-        return grid + unit * _rounding(site, record) + 4 * EPSILON * np.abs(logits)
+        drive = self.snn.unit(site.source) * record.kernel_unit
+        return grid + drive * _rounding(site, record) + 4 * EPSILON * np.abs(logits)
 
     def _add_layer(self, site: Site, run: Simulated, known: References, first_image: int) -> None:
         name = site.name

@@ -65,8 +65,8 @@ def test_every_width_leaves_its_files(out):
     for width in WIDTHS:
         names = {"config.json", "metrics.jsonl", "model.npz", "best.npz", "results.json"}
         if width != "alex_32bit":
-            names |= {"snn.npz", "gaps.json", "finetune.json", "finetuned.npz"}
-            names |= {"snn_finetuned.npz"}
+            names |= {"snn.npz", "gaps.json", "certificates.json", "finetune.json"}
+            names |= {"finetuned.npz", "snn_finetuned.npz"}
         assert names <= {path.name for path in (out / width).iterdir()}, width
         assert not (out / width / tuning.UNFINISHED).exists()
 
@@ -125,12 +125,26 @@ def test_results_hold_the_variants_side_by_side(out, width, steps):
     assert found.layers[0]["mismatches"] == 0  # the first layer is exact
 
 
+@pytest.mark.parametrize("width", WIDTHS[1:])
+def test_certificates_say_what_each_variant_is(out, width):
+    found = json.loads((out / width / "certificates.json").read_text())
+    assert set(found) == {"signed", "unsigned", "settling"}
+    for name in ("signed", "unsigned"):
+        assert found[name]["equality"] == "approximate"
+        assert found[name]["mismatches"]["conv1"] == 0  # the first layer is exact
+    assert found["settling"]["equality"] == "exact after settling"
+    assert set(found["settling"]["mismatches"].values()) == {0}
+    assert found["settling"]["images"] == 10
+
+
 def test_full_precision_is_reported_and_not_converted(out, capsys):
     found = read_results(out / "alex_32bit/results.json")
     assert found.snn_accuracy is None
     assert found.float_ann_accuracy is not None
-    assert run("finetune", "--bit", "32", out=out) == 2
-    assert "not converted" in capsys.readouterr().err
+    for stage in ("snn", "finetune"):
+        assert run(stage, "--bit", "32", out=out) == 2
+        assert "convert" in capsys.readouterr().err
+    assert run("all", "--bit", "32", "--resume", out=out) == 0  # ends with what there is
 
 
 def test_fine_tuning_is_written_with_before_and_after(out):

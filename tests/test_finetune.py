@@ -13,6 +13,7 @@ from clipped_networks import UNITS, ann_of, cached, floats, with_params
 from jaxsnn import convert, finetune, simulate, zoo
 from jaxsnn.finetune import Settings, Tuned, Tuner
 from jaxsnn.preprocess import unchanged
+from jaxsnn.proxy import loss_of
 from jaxsnn.schedules import SMALLEST_CLIP
 
 TEXT = "3C3p1-4C3s2p1-6nb"
@@ -135,7 +136,7 @@ def test_check_17_value_of_the_rates_and_gradient_of_the_proxy(name, seed):
     params = {name: {k: v for k, v in rest["params"][name].items() if k != "clip"}}
     loss = jax.jit(
         jax.value_and_grad(
-            lambda params: finetune.loss_of(
+            lambda params: loss_of(
                 net.ann(), name, net.bits, params, rest, net.variables, floats(net)
             )
         )

@@ -39,7 +39,7 @@ ROWS = (
     ("L4", "sweep"),
     ("L4", "task", "options", "schedules"),
     ("L4", "update"),
-    ("L5", "trainfiles", "tally"),
+    ("L5", "trainfiles", "tally", "proxy"),
     ("L5", "certify", "finetune", "gaps", "train"),
     ("L5", "classify", "bptt", "store"),
     ("L6", "pipelines"),

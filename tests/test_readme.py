@@ -2,6 +2,7 @@
 
 import dataclasses
 import doctest
+import functools
 import importlib.util
 import json
 import re
@@ -10,7 +11,16 @@ from pathlib import Path
 import pytest
 from test_layers import PACKAGE, ROWS
 
-from jaxsnn.config import STAGES, LeNetScatter, NegativeSpikesCnn1, parse_command, to_json
+from jaxsnn.config import (
+    FastSnn,
+    LeNetScatter,
+    NegativeSpikesCnn1,
+    NmnistCsnn,
+    parse_command,
+    to_json,
+)
+from jaxsnn.data import load
+from jaxsnn.pipelines.stages import System, described
 from jaxsnn.results import Results, write_results
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,12 +28,25 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/from_the_originals.md")
 
 
-@pytest.fixture(scope="module")
-def tool():
-    spec = importlib.util.spec_from_file_location("results_table", ROOT / "tools/results_table.py")
+def loaded(path):
+    """A script as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def tool():
+    return loaded(ROOT / "tools/results_table.py")
+
+
+@functools.cache
+def stages_of(script):
+    """The stages that a script has, with what each does: those of its system."""
+    names = vars(loaded(ROOT / f"experiments/{script}.py")).values()
+    (system,) = [one for one in names if isinstance(one, type) and issubclass(one, System)]
+    return described(system)
 
 
 def between(name, text=README):
@@ -71,8 +94,9 @@ def test_every_command_of_an_experiment_is_accepted(document, tool):
     for script, words in commands:
         if "--help" not in words:
             kind = tool.CONFIGS[script]
-            stage, config = parse_command(kind, words.replace("'", "").split())
-            assert stage in STAGES
+            words, stages = words.replace("'", "").split(), stages_of(script)
+            stage, config = parse_command(kind, words, stages)
+            assert stage in stages
             assert type(config) is kind
 
 
@@ -91,7 +115,7 @@ def test_the_results_table_is_current(tool, capsys):
     assert tool.main(["--check"]) == 0, capsys.readouterr().out
 
 
-SYSTEMS = ("scatter_gather", "negative_spikes", "surrogate_csnn")
+SYSTEMS = ("scatter_gather", "negative_spikes", "surrogate_csnn", "fast_snn")
 
 
 @pytest.fixture
@@ -162,6 +186,37 @@ def test_a_result_becomes_a_row(tool, readme, tmp_path):
     assert len(rows_of(readme)) == 8  # the short run has a row; the long one is still not run
 
 
+@pytest.mark.parametrize(
+    ("config", "dataset", "count", "shown"),
+    [
+        (NmnistCsnn(spike=True), "nmnist", 100, "nmnist, spike (100 test recordings)"),
+        (NmnistCsnn(spike=True), "nmnist", 10_000, "nmnist, spike"),
+        (NmnistCsnn(dataset="digits", spike=True), "digits", 1, "digits, spike (1 test recording)"),
+        (NmnistCsnn(limit_test=1000), "mnist", 1000, "mnist, static (1,000 test images)"),
+        (NmnistCsnn(), "mnist", 10_000, "mnist, static"),
+        (NmnistCsnn(dataset="digits"), "digits", 360, "digits, static"),
+        (NmnistCsnn(dataset="digits"), "digits", None, "digits, static"),  # from before the field
+    ],
+)
+def test_a_row_says_how_many_were_tested_where_not_all_were(
+    tool, readme, tmp_path, config, dataset, count, shown
+):
+    folder = tmp_path / "results/any/one"
+    named = {"experiment": "nmnist_csnn", "system": "surrogate_csnn", "setting": config.setting}
+    write_results(folder, Results(**named, dataset=dataset, epochs_run=77, test_examples=count))
+    (folder / "config.json").write_text(to_json(config))
+    assert tool.main(["--readme", str(readme), "--results", str(tmp_path / "results")]) == 0
+    (row,) = [row for row in rows_of(readme, "surrogate_csnn") if row[2] == "77"]
+    assert row[0] == shown
+
+
+def test_the_whole_test_sets_have_the_sizes_of_their_papers(tool):
+    sizes = {**tool.WHOLE}
+    assert sizes.pop("digits") == len(load("digits").test_labels)
+    assert sizes.pop("lfw") == 246  # a fifth of the 1,230 images of 29 people
+    assert set(sizes.values()) == {10_000}
+
+
 def test_the_long_run_is_done_by_its_epochs(tool, readme, tmp_path):
     write_results(tmp_path / "results/long/k1B2", results(epochs_run=200))
     assert tool.main(["--readme", str(readme), "--results", str(tmp_path / "results")]) == 0
@@ -222,11 +277,45 @@ def test_a_settled_run_becomes_a_row(tool, readme, tmp_path):
     assert len(rows_of(readme)) == 8
 
 
+def test_a_network_of_few_bits_becomes_a_row_with_all_its_variants(tool, readme, tmp_path):
+    empty = dict.fromkeys(("spikes_per_image", "sops_per_image", "energy_pj_per_image"))
+    variants = {
+        name: {"accuracy": accuracy, "steps": steps, **empty}
+        for name, accuracy, steps in (
+            ("unsigned", 0.80, 7), ("signed", 0.97, 7), ("fine-tuned", 0.985, 7),
+            ("settling", 0.98, 31),
+        )
+    }  # fmt: skip
+    paper = ("ann_accuracy", "unsigned_accuracy", "snn_accuracy", "finetuned_accuracy")
+    folder = tmp_path / "results/fast_snn/alex_3bit"
+    fields = {
+        "experiment": "fast_snn", "system": "fast_snn", "dataset": "mnist",
+        "setting": "alex_3bit", "epochs_run": 3, "ann_accuracy": 0.98, "snn_accuracy": 0.97,
+        "paper": dict(zip(paper, (0.9898, 0.7892, 0.9890, 0.9889), strict=True)),
+    }  # fmt: skip
+    write_results(folder, Results(**fields, variants=variants))
+    config = FastSnn(bit=3, init="runs/fast_snn/alex_4bit", validation=0)
+    (folder / "config.json").write_text(to_json(config, []))
+    assert tool.main(["--readme", str(readme), "--results", str(tmp_path / "results")]) == 0
+    (row,) = [row for row in rows_of(readme, "fast_snn") if row[2] == "3"]
+    script = "python experiments/fast_snn.py progressive --bit 3 --arch alex --validation 0"
+    assert row[:2] == ["mnist, alex_3bit", f"`{script}`"]
+    assert row[5:10] == ["98.00 %", "80.00 %", "97.00 %", "98.50 %", "98.00 % (31)"]
+    assert row[-1] == (
+        "98.98 % (missed by 0.98), 78.92 %, 98.90 % (missed by 1.90), 98.89 % (missed by 0.39)"
+    )
+    assert len(rows_of(readme, "fast_snn")) == 8  # of the paper's eight runs one is there
+
+
 def test_the_tool_names_only_flags_that_exist(tool):
     for table in tool.TABLES:
         for config in table.wanted:
             words = tool.command(config).split()[2:]
-            assert parse_command(type(config), words) == ("all", config)
+            stage, found = parse_command(type(config), words, stages_of(config.experiment))
+            if isinstance(config, FastSnn):  # all widths: the wider ones say where each starts
+                assert (stage, found.widths()[-2].setting) == ("progressive", config.init)
+                config = dataclasses.replace(config, init="")
+            assert (stage, found) == (stage if stage == "progressive" else "all", config)
     for ratios in ((0.1, 0.3), ()):
         changed = dataclasses.replace(LeNetScatter(), noise_ratio=ratios, limit_train=7)
         words = tool.command(changed).split()[2:]

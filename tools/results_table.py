@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxsnn.comparison import PAPER
 from jaxsnn.config import (
+    FastSnn,
     LeNetScatter,
     NegativeSpikesCnn1,
     NegativeSpikesCnn2,
@@ -23,13 +25,31 @@ from jaxsnn.config import (
     Scripted,
     from_json,
 )
-from jaxsnn.pipelines import negative_spikes, scatter_gather, surrogate_csnn
+from jaxsnn.pipelines import fast_snn, negative_spikes, scatter_gather, surrogate_csnn
 from jaxsnn.results import Results, natural_key, read_results
 
 ROOT = Path(__file__).resolve().parent.parent
-SYSTEMS = (LeNetScatter, NegativeSpikesMnist, NegativeSpikesCnn1, NegativeSpikesCnn2, NmnistCsnn)
+SYSTEMS = (
+    *(LeNetScatter, NegativeSpikesMnist, NegativeSpikesCnn1, NegativeSpikesCnn2, NmnistCsnn),
+    FastSnn,
+)
 CONFIGS: dict[str, type[Scripted]] = {one.experiment: one for one in SYSTEMS}
-PLACES = frozenset({"data_dir", "out", "resume", "devices", "mode"})  # no result depends
+WHOLE = {
+    "mnist": 10_000,
+    "fashion_mnist": 10_000,
+    "cifar10": 10_000,
+    "nmnist": 10_000,
+    "digits": 360,
+    "lfw": 246,
+}
+"""Test examples of the data sets whose number is known."""
+PLACES = frozenset(
+    {
+        *("data_dir", "out", "resume", "devices", "mode"),
+        *("init", "evaluate", "unsigned", "variants"),
+    }
+)
+"""Settings on which no result depends, or that a table shows in its columns."""
 
 
 class Row(NamedTuple):
@@ -74,13 +94,17 @@ def command(config: Scripted) -> str:
 'python experiments/mnist_lenet.py --dataset digits --k 1 --B 2 --epochs 2')
     >>> command(NegativeSpikesMnist(arch="mlp", precision="fp32"))
     'python experiments/mnist_negative_spikes.py --arch mlp --precision fp32'
+    >>> command(FastSnn(bit=3, init="runs/fast_snn/alex_4bit", epochs=4))
+    'python experiments/fast_snn.py progressive --bit 3 --arch alex --epochs 4'
     >>> command(NmnistCsnn(spike=True)), command(NmnistCsnn(dataset="digits", lr_step=(5,)))
     ('python experiments/nmnist_csnn.py --spike True', \
 'python experiments/nmnist_csnn.py --dataset digits --lr-step 5')
     """
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     kind: dict[str, Any] = {"spike": True} if fields.get("spike") else {}
+    kind |= {"bit": fields["bit"]} if "bit" in fields else {}
     defaults = type(config)(dataset=config.dataset, **kind)
+    course = type(config)(dataset=config.dataset, epochs=config.epochs, **kind)
     own = type(config)(**kind).dataset == config.dataset
     flags = [] if own else [f"--dataset {Path(config.dataset).stem}"]
     leading = [*kind, *(["arch"] if "arch" in fields else [])]
@@ -88,10 +112,28 @@ def command(config: Scripted) -> str:
     flags += [f"--{name} {fields[name]}" for name in leading if name in fields]
     for name, value in fields.items():
         shown = PLACES | {"dataset", "arch", "k", "B", "precision"}
-        if name not in shown and value != getattr(defaults, name):
+        usual = getattr(course if name == "lr_step" else defaults, name)
+        if name not in shown and value != usual:
             words = map(str, value or (0,)) if isinstance(value, tuple) else [str(value)]
             flags.append(f"--{name.replace('_', '-')} {' '.join(words)}")
-    return " ".join([f"python experiments/{config.experiment}.py", *flags])
+    stage, before = [], _started_from(config)
+    if before == _wider(config):
+        stage = ["progressive"] if before else []
+    elif before:
+        flags.append(f"--init {before}")
+    return " ".join([f"python experiments/{config.experiment}.py", *stage, *flags])
+
+
+def _started_from(config: Scripted) -> str:
+    """Name of the run whose weights a run started from."""
+    return Path(config.init).name if isinstance(config, FastSnn) else ""
+
+
+def _wider(config: Scripted) -> str:
+    """Name of the run of the next wider network, from which a run of all widths starts this one."""
+    if not isinstance(config, FastSnn) or config.bit == 32:
+        return ""
+    return config.widths()[-2].setting
 
 
 def commands(row: Row) -> str:
@@ -195,7 +237,16 @@ def _setting(row: Row) -> str:
         if row.config.experiment.startswith("cifar10_")
         else ""
     )
-    return f"{Path(row.config.dataset).stem}{network}, {row.config.setting}"
+    return f"{Path(row.config.dataset).stem}{network}, {row.config.setting}{_tested(row)}"
+
+
+def _tested(row: Row) -> str:
+    """How many test examples there were, unless they are the data set's whole test set."""
+    count = row.results.test_examples if row.results else None
+    if count in (None, WHOLE.get(Path(row.config.dataset).stem)):
+        return ""
+    what = "recording" if getattr(row.config, "spike", False) else "image"
+    return f" ({count:,} test {what}{'s' if count != 1 else ''})"
 
 
 def _epochs(row: Row) -> str:
@@ -248,6 +299,37 @@ def _paper_accuracies(row: Row) -> str:
     return ", ".join(shown) or "–"
 
 
+def _variant(name: str) -> Callable[[Row], str]:
+    """The accuracy of a variant, and where it settles the step of the last spike."""
+
+    def cell(row: Row) -> str:
+        entry = ((row.results and row.results.variants) or {}).get(name)
+        if not entry:
+            return "–"
+        steps = f" ({entry['steps']})" if name == "settling" else ""
+        return _percent(entry["accuracy"]) + steps
+
+    return cell
+
+
+def _paper_variants(row: Row) -> str:
+    """The paper's accuracies of ANN and variants, and by how many points ours miss them."""
+    variants = (row.results and row.results.variants) or {}
+    shown: list[str] = []
+    for name, field in PAPER.items():
+        claimed = (row.paper or {}).get(field)
+        if claimed is None:
+            continue
+        ours = variants.get(name, {}).get("accuracy")
+        if name == "quantised ANN":
+            ours = row.results.ann_accuracy if row.results else None
+        missed = ours is not None and ours < claimed
+        shown.append(
+            _percent(claimed) + (f" (missed by {100 * (claimed - ours):.2f})" if missed else "")
+        )
+    return ", ".join(shown) or "–"
+
+
 def _paper_costs(row: Row) -> str:
     """The paper's settling step, spikes and operations."""
     paper = row.paper or {}
@@ -286,6 +368,13 @@ def _mnist_runs() -> Iterator[NegativeSpikesMnist]:
             yield from (NegativeSpikesMnist(data, arch=arch, k=k) for k in (0, 1, 2))
 
 
+def _fast_runs() -> Iterator[FastSnn]:
+    """Every width of the published table, trained after the wider ones."""
+    for data, arch, bit in fast_snn.QUANTISED:
+        plain = FastSnn(data, arch=arch, bit=bit)
+        yield dataclasses.replace(plain, init=_wider(plain))
+
+
 def _cifar_runs() -> Iterator[NegativeSpikesCnn1]:
     for kind in (NegativeSpikesCnn1, NegativeSpikesCnn2):
         full = kind(precision="fp32", epochs=100, schedule="constant", validation=0)
@@ -319,6 +408,14 @@ TABLES = (
          ("paper", _paper_accuracies)),
         (NmnistCsnn(), NmnistCsnn(spike=True)),
         surrogate_csnn.published,
+    ),
+    Table(
+        "fast_snn",
+        (*RUN[:6], *((name, _variant(name)) for name in ("unsigned", "signed", "fine-tuned")),
+         ("settling (last spike)", _variant("settling")), ("signed: equality", RUN[7][1]), RUN[8],
+         *COSTS, ("paper: ANN, unsigned, signed, fine-tuned", _paper_variants)),
+        tuple(_fast_runs()),
+        fast_snn.published,
     ),
 )  # fmt: skip
 

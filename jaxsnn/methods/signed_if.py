@@ -66,6 +66,7 @@ def signed_if(
         refusal=_pooled,
         duration=steps,
         shortcuts=True,
+        head_gain=FINEST,
     )
 
 

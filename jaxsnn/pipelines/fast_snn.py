@@ -27,6 +27,7 @@ from jaxsnn import (
 )
 from jaxsnn import net as net_module
 from jaxsnn.arch import Arch
+from jaxsnn.arrays import load_params
 from jaxsnn.certify import certify
 from jaxsnn.config import from_json
 from jaxsnn.convert import convert
@@ -36,7 +37,14 @@ from jaxsnn.methods.signed_if import quantised_weights
 from jaxsnn.neurons import Neuron
 from jaxsnn.pipelines import outcome, simulation, tuning
 from jaxsnn.pipelines.conversion import Experiment, Paper
-from jaxsnn.pipelines.run import devices, held_out, start_from, task_data, train_run
+from jaxsnn.pipelines.run import (
+    devices,
+    held_out,
+    start_from,
+    task_data,
+    train_run,
+    weights_at,
+)
 from jaxsnn.pipelines.stages import COMMON, Request, Stage
 from jaxsnn.preprocess import Preprocessing
 from jaxsnn.sitemap import FanInUniform, FanOutNormal, Initialiser, SiteMap
@@ -72,14 +80,31 @@ def published(dataset: str, config: Any) -> Paper | None:
     return dict(zip(names, QUANTISED[where], strict=True))
 
 
+def _evaluate(request: Request) -> None:
+    _weights(request)
+    COMMON["evaluate"].work(request)
+
+
 def _snn(request: Request) -> None:
+    if request.config.bit == 32 and request.stage == "snn":
+        raise ValueError("--bit 32: 32 bits cannot be converted; train and convert 4, 3 or 2")
+    _weights(request)
     request.one.simulate(request.console)
     _table(request)
 
 
 def _finetune(request: Request) -> None:
+    if request.config.bit == 32 and request.stage == "all":
+        return
+    _weights(request)
     request.one.finetune(request.console)
     _table(request)
+
+
+def _weights(request: Request) -> None:
+    """Asked for by itself, a stage behind training takes the weights of ``--init``."""
+    if request.stage != "all" and request.config.init:
+        request.one.given = weights_at(request.config.init)
 
 
 def _table(request: Request) -> None:
@@ -119,7 +144,8 @@ class FastSnn(Experiment):
     most = 100
     heads = True
     stages: ClassVar[Mapping[str, Stage]] = {
-        **{name: COMMON[name] for name in ("train", "evaluate")},
+        "train": COMMON["train"],
+        "evaluate": COMMON["evaluate"]._replace(work=_evaluate),
         "snn": Stage("convert, simulate and certify; results.json", _snn),
         "finetune": Stage("fine-tune the spiking network layer by layer", _finetune),
         "plot": COMMON["plot"],
@@ -129,6 +155,7 @@ class FastSnn(Experiment):
         ),
     }
     every = ("train", "evaluate", "snn", "finetune", "plot")
+    given: Path | None = None  # weights of another run, instead of this one's
 
     # ------------------------------------------------------------ what this system is
 
@@ -196,6 +223,15 @@ class FastSnn(Experiment):
         )
         train_run(self.run, task, task_data(self.data, validation), optimiser=optimiser)
 
+    def weights_file(self) -> Path:
+        """The weights that are evaluated and converted."""
+        return self.given or self.run.weights()
+
+    def variables(self) -> dict[str, Any]:
+        """Trained variables."""
+        expected = net_module.template(self.net)
+        return load_params(self.given, expected) if self.given else self.run.variables(expected)
+
     @property
     def finished(self) -> bool:
         """Whether every stage of this width has left its results behind."""
@@ -203,29 +239,30 @@ class FastSnn(Experiment):
         return all((self.run.folder / name).is_file() for name in names)
 
     def simulate(self, console: Console) -> report.Results:
-        """Convert, simulate every variant that is asked for, certify; write results.json."""
+        """Convert, simulate every variant that is asked for, certify; write results.json.
+
+        A network of 32 bits has its accuracy alone.
+        """
         variables = self.variables()
         results = self._base(self.evaluate(variables))
         fields: dict[str, Any] = {}
         if self.config.bit == 32:
-            console.print("32 bits are not converted: spikes cannot count to 2^32 - 1")
             report.write_results(self.run.folder, results)
             return results
-        earlier = self._earlier()
+        earlier, asked = self._earlier(), self.config.variants
         variants = dict((earlier and earlier.variants) or {})
-        asked = self.config.variants
         headline = "signed" if "signed" in asked or earlier is not None else asked[0]
         for name in asked:
             snn, horizon = self.converted(variables, name), self._horizon(name)
             found, seconds = self._simulated(snn, horizon)
             variants[name] = self._variant(snn, found, name)
+            proof = self._certified(snn, variables, name, console)
             if name == headline:
                 store.save(snn, self.run.folder / "snn.npz")
-                simulation.print_report(snn, console)
-                fields = self._headline(snn, variables, found, horizon, console)
+                settles = bool(horizon.get("settle"))
+                fields = outcome.spiking_fields(snn, found, proof, self.counting, settles)
                 fields["seconds"] = {**(results.seconds or {}), **seconds}
-            elif name == "settling":
-                self._certified(snn, variables, horizon, console)
+                self._explained(snn, variables, console)
         if not fields and earlier is not None:
             results = earlier
         results = dataclasses.replace(results, **fields, variants=variants)
@@ -235,7 +272,7 @@ class FastSnn(Experiment):
     def _earlier(self) -> report.Results | None:
         """What an earlier simulation of the same weights found."""
         path = self.run.folder / "results.json"
-        if not path.is_file() or path.stat().st_mtime < self.run.weights().stat().st_mtime:
+        if not path.is_file() or path.stat().st_mtime < self.weights_file().stat().st_mtime:
             return None
         found = report.read_results(path)
         return found if found.snn_accuracy is not None else None
@@ -249,10 +286,8 @@ class FastSnn(Experiment):
     def _simulated(
         self, snn: Spiking, horizon: Mapping[str, Any]
     ) -> tuple[Evaluation, dict[str, float]]:
-        """Simulate the test set, layer by layer; what came out, and the seconds it took."""
+        """Simulate the test set; what came out, and the seconds it took."""
         options = {"batch_size": self.batch, "devices": devices(self.config, self.batch), **horizon}
-        if not horizon.get("settle"):
-            options["block"] = self.steps
         return simulation.timed(
             snn, self.images[: self.batch], self.images, self.data.test_labels, **options
         )
@@ -267,31 +302,22 @@ class FastSnn(Experiment):
             energy_pj_per_image=fields["energy_pj_per_image"],
         )
 
-    def _certified(
-        self, snn: Spiking, variables: Any, horizon: Mapping[str, Any], console: Console
-    ) -> Any:
+    def _certified(self, snn: Spiking, variables: Any, name: str, console: Console) -> Any:
+        """Compare with the quantised ANN, neuron by neuron; kept in certificates.json."""
         images = self.images[: self.config.certify]
         size = min(self.batch, len(images))
+        horizon = self._horizon(name)
         proof = certify(snn, variables, images, batch_size=size, progress="certifying", **horizon)
-        console.print(f"certificate: {proof}", highlight=False)
+        console.print(f"{name}, certificate: {proof}", highlight=False)
+        tuning.keep_certificate(self.run.folder, name, proof)
         return proof
 
-    def _headline(
-        self,
-        snn: Spiking,
-        variables: Any,
-        found: Evaluation,
-        horizon: Mapping[str, Any],
-        console: Console,
-    ) -> dict[str, Any]:
-        """Fields of results.json from the first variant, with its certificate and its gaps."""
-        settles = bool(horizon.get("settle"))
-        proof = self._certified(snn, variables, horizon, console)
-        fields = outcome.spiking_fields(snn, found, proof, self.counting, settles)
+    def _explained(self, snn: Spiking, variables: Any, console: Console) -> None:
+        """Say how each layer was folded, and where it departs from the ANN: gaps.json."""
+        simulation.print_report(snn, console)
         images = self.images[: self.config.certify]
         split = gaps(snn, variables, images, steps=self.steps, progress="gaps")
         tuning.write_gaps(self.run.folder, split, console)
-        return fields
 
     def finetune(self, console: Console) -> None:
         """Fine-tune layer by layer; the tuned network, and its variant in results.json."""

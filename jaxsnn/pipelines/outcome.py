@@ -96,7 +96,8 @@ def run_fields(run: Run, system: str, dataset: str, test_examples: int) -> dict[
         dataset: name of the data set.
         test_examples: number of test images or recordings.
     """
-    records = report.read_jsonl(run.folder / "metrics.jsonl", "epoch")
+    trained = run.folder / "metrics.jsonl"  # not there where the weights came from elsewhere
+    records = report.read_jsonl(trained, "epoch") if trained.is_file() else []
     where = report.environment()
     return {
         "experiment": run.config.experiment,

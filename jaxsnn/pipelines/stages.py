@@ -93,11 +93,13 @@ class Request:
     Attributes:
         system: the system.
         config: its settings.
+        stage: what was asked for, a stage's name or ``all``.
         console: where a stage says what it found.
     """
 
     system: type[System]
     config: Any
+    stage: str = "all"
     console: Console = field(default_factory=Console)
 
     @functools.cached_property
@@ -129,7 +131,7 @@ def run(system: type[System], stage: str, config: Any) -> None:
     Raises:
         ValueError: bad data, a missing or mismatched checkpoint; said before work starts.
     """
-    request = Request(system, config)
+    request = Request(system, config, stage)
     for name in system.every if stage == "all" else (stage,):
         system.stages[name].work(request)
 

@@ -1,4 +1,4 @@
-"""What fine-tuning leaves in a run's folder, and how it goes on after a kill: layer by layer."""
+"""What Fast-SNN leaves in a run's folder beside results.json; fine-tuning goes on after a kill."""
 
 import dataclasses
 import zlib
@@ -12,13 +12,15 @@ from rich.table import Table
 
 from jaxsnn import finetune, report
 from jaxsnn.arrays import flatten, load_arrays, load_params, save_arrays, unflatten
-from jaxsnn.files import write_json
+from jaxsnn.certificate import Certificate
+from jaxsnn.files import read_json, write_json
 from jaxsnn.finetune import LayerRecord, Tuned, Tuner
 from jaxsnn.gaps import Gap
 
 RECORD = "finetune.json"
 WEIGHTS = "finetuned.npz"
 GAPS = "gaps.json"
+CERTIFICATES = "certificates.json"
 UNFINISHED = "finetune_progress.npz"
 
 
@@ -34,7 +36,8 @@ def tune(folder: Path, tuner: Tuner, images: np.ndarray, labels: np.ndarray, res
         tuned = finetune.begin(tuner, images, labels)
     for name in finetune.tuned_sites(tuner.ann)[len(tuned.layers) :]:
         tuned = finetune.finetune_layer(tuner, tuned, name, images, labels)
-        save_arrays(path, _arrays(tuned), {"of": of, "accuracy": tuned.accuracy, **_layers(tuned)})
+        reached = {"accuracy": tuned.accuracy, "before": tuned.before, **_layers(tuned)}
+        save_arrays(path, _arrays(tuned), {"of": of, **reached})
     save_arrays(folder / WEIGHTS, _arrays(tuned), {})
     path.unlink(missing_ok=True)
     return tuned
@@ -49,6 +52,7 @@ def record(
     found = {
         "test_accuracy_before": before,
         "test_accuracy_after": variant["accuracy"],
+        "training_accuracy_before": tuned.before,
         "training_accuracy_after": tuned.accuracy,
         **dataclasses.asdict(tuner.settings),
         **_layers(tuned),
@@ -59,6 +63,21 @@ def record(
         report.write_results(folder, dataclasses.replace(results, variants=variants))
     shown = "" if before is None else f"{before:.2%} before, "
     console.print(f"fine-tuned: test accuracy {shown}{variant['accuracy']:.2%}", highlight=False)
+
+
+def keep_certificate(folder: Path, variant: str, proof: Certificate) -> None:
+    """Put a variant's verdict beside those of the others, in certificates.json."""
+    path = folder / CERTIFICATES
+    known = read_json(path) if path.is_file() else {}
+    verdict = {
+        "equality": proof.equality,
+        "images": proof.images,
+        "steps": proof.steps,
+        "settled_step": proof.settled_step,
+        "mismatches": {layer.site: layer.integer for layer in proof.layers},
+        "predictions": proof.predictions,
+    }
+    write_json(path, {**known, variant: verdict})
 
 
 def write_gaps(folder: Path, split: Sequence[Gap], console: Console) -> None:
@@ -105,4 +124,4 @@ def _earlier(path: Path, tuner: Tuner, of: dict[str, Any]) -> Tuned | None:
         LayerRecord(one["site"], tuple(one["losses"]), tuple(one["accuracies"]), one["kept"])
         for one in meta["layers"]
     )
-    return Tuned(variables, meta["accuracy"], layers)
+    return Tuned(variables, meta["accuracy"], meta["before"], layers)
