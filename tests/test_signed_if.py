@@ -338,8 +338,8 @@ def test_a_saved_network_is_the_same_network(tmp_path):
             "missing fixed/conv2/negative_threshold",
         ),
         (
-            lambda arrays: arrays.update({"params/readout/gain": np.ones(4, np.int32)}),
-            "unexpected params/readout/gain",
+            lambda arrays: arrays.update({"params/readout/shortcut_gain": np.ones(4, np.int32)}),
+            "unexpected params/readout/shortcut_gain",
         ),
         (
             lambda arrays: arrays.update({"params/conv2/clip": np.float32(3)}),
@@ -430,7 +430,8 @@ def test_options_that_make_no_sense_are_refused(options, message):
 
 def test_a_heads_bias_that_leaves_int32_over_all_steps_is_refused():
     net = cached(1)
-    unit = net.snn().unit("readout")
+    snn = net.snn()
+    unit = snn.unit("readout") * int(snn.variables["params"]["readout"]["gain"][0])  # of a drive
     # In each of 7 steps a seventh of it is added: 0.2 * 2^31 units fit, their sum does not.
     huge = changed(net, "params/readout/bias", 7 * 0.2 * 2.0**31 * unit)
     with pytest.raises(ValueError, match="readout: its bias is"):

@@ -154,7 +154,8 @@ def test_input_and_biases_end_after_as_many_steps_as_levels():
     bias = np.asarray(snn.variables["params"]["readout"]["bias"], np.int64)
     spikes = found["dense1"]
     held = (np.arange(more) < steps)[:, None, None]
-    expected = np.cumsum(spikes @ kernel + bias * held, axis=0)
+    gain = np.asarray(snn.variables["params"]["readout"]["gain"], np.int64)
+    expected = np.cumsum(spikes @ kernel * gain + bias * held, axis=0)
     np.testing.assert_array_equal(trace.readout, expected)
     assert found["conv1"][:steps].any()
     assert spikes[steps:].any()
