@@ -21,6 +21,7 @@ from jaxsnn import net as net_module
 from jaxsnn.clipped import levels
 from jaxsnn.evaluation import batches
 from jaxsnn.net import Net, Variables
+from jaxsnn.neurons import NEGATIVE_THRESHOLD
 from jaxsnn.preprocess import Preprocessing
 from jaxsnn.progress import bar
 from jaxsnn.proxy import (
@@ -55,6 +56,8 @@ class Settings:
         epochs: passes over the training images for every layer.
         batch_size: images of an update.
         learning_rate, weight_decay: of stochastic gradient descent with a momentum of 0.9.
+        decay_clips: the decay acts on the learned clips of weights, too.
+        negative_threshold: of the spiking neurons, in the units of the activations.
         force: keep the newest weights, without a look at the accuracy.
         seed: of data order and augmentation.
     """
@@ -64,6 +67,8 @@ class Settings:
     batch_size: int = 128
     learning_rate: float = 1e-3
     weight_decay: float = 5e-4
+    decay_clips: bool = True
+    negative_threshold: float = NEGATIVE_THRESHOLD
     force: bool = False
     seed: int = 0
 
@@ -180,7 +185,8 @@ def accuracy_of(
     batch_size: int = 50,
 ) -> float:
     """Accuracy of the spiking network over a training tree, after ``2**bits - 1`` steps."""
-    predict = _predictions(cast("Any", tuner.ann), tuner.settings.bits, tuner.preprocessing, signed)
+    spiking = spiking_of(tuner.ann, signed, tuner.settings.negative_threshold)
+    predict = _predictions(cast("Any", spiking), tuner.settings.bits, tuner.preprocessing)
     right = 0
     for rows, real in batches(len(images), min(batch_size, len(images)), "accuracy"):
         found = np.asarray(predict(variables, images[rows]))[:real]
@@ -193,8 +199,9 @@ class _Step:
 
     def __init__(self, tuner: Tuner, rest: Variables, name: str, params: Any) -> None:
         settings = tuner.settings
-        rates = settings.learning_rate, settings.weight_decay
-        found = programs(cast("Any", tuner.ann), name, settings.bits, rates)
+        rates = settings.learning_rate, settings.weight_decay, settings.decay_clips
+        below = settings.negative_threshold
+        found = programs(cast("Any", tuner.ann), name, settings.bits, rates, below)
         self.observe, self.update, optimiser = found
         self.tuner, self.rest, self.params = tuner, rest, params
         self.state = optimiser.init(params)
@@ -222,11 +229,7 @@ def _augmented(preprocessing: Preprocessing) -> Callable[..., Array]:
 
 
 @functools.lru_cache(maxsize=8)
-def _predictions(
-    ann: Net, bits: int, preprocessing: Preprocessing, signed: bool
-) -> Callable[..., Array]:
-    spiking = spiking_of(ann, signed)
-
+def _predictions(spiking: Net, bits: int, preprocessing: Preprocessing) -> Callable[..., Array]:
     @jax.jit
     def predict(variables: Variables, images: Array) -> Array:
         x = preprocessing.encoding.decode(preprocessing.test(images))

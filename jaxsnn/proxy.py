@@ -18,7 +18,7 @@ from jaxsnn import net as net_module
 from jaxsnn.arch import plan
 from jaxsnn.clipped import levels
 from jaxsnn.net import Net, Variables
-from jaxsnn.neurons import clipped_spikes
+from jaxsnn.neurons import NEGATIVE_THRESHOLD, clipped_spikes
 from jaxsnn.quant import straight_through
 from jaxsnn.schedules import sgd_step
 from jaxsnn.sitemap import hidden
@@ -59,9 +59,11 @@ def unit_of(ann: Net, name: str) -> tuple[str, ...]:
     return (name, added.name) if added is not None and added.role == "shortcut" else (name,)
 
 
-def spiking_of(ann: Net, signed: bool = True) -> Net:
+def spiking_of(
+    ann: Net, signed: bool = True, negative_threshold: float = NEGATIVE_THRESHOLD
+) -> Net:
     """The spiking network over the same tree, in floats (:func:`jaxsnn.neurons.clipped_spikes`)."""
-    return ann.clone(neurons=hidden(clipped_spikes(signed)))
+    return ann.clone(neurons=hidden(clipped_spikes(signed, negative_threshold)))
 
 
 def params_of(variables: Variables, unit: tuple[str, ...]) -> dict[str, Any]:
@@ -80,7 +82,13 @@ def merged(variables: Variables, params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def observe(
-    ann: Net, name: str, bits: int, variables: Variables, reference: Variables, x: Array
+    ann: Net,
+    name: str,
+    bits: int,
+    variables: Variables,
+    reference: Variables,
+    x: Array,
+    negative_threshold: float = NEGATIVE_THRESHOLD,
 ) -> Observed:
     """Run the spiking network up to a layer, all steps at once, and the quantised ANN.
 
@@ -91,8 +99,9 @@ def observe(
         variables: of the spiking network.
         reference: variables of the quantised ANN as trained.
         x: images in the ANN's units, float32 ``[B, H, W, C]``.
+        negative_threshold: of the spiking neurons.
     """
-    spiking = spiking_of(ann)
+    spiking = spiking_of(ann, True, negative_threshold)
     state = net_module.initial_state(spiking, variables, len(x))
     trains = net_module.apply(spiking, variables, x[None], state, steps=levels(bits)).outs
     # Nothing behind the layer is used, so nothing behind it is computed.
@@ -129,7 +138,11 @@ def loss_of(
 
 @functools.lru_cache(maxsize=32)
 def programs(
-    ann: Net, name: str, bits: int, rates: tuple[float, float]
+    ann: Net,
+    name: str,
+    bits: int,
+    rates: tuple[float, float, bool],
+    negative_threshold: float = NEGATIVE_THRESHOLD,
 ) -> tuple[Callable[..., Any], Callable[..., Any], optax.GradientTransformation]:
     """Compiled :func:`observe` and update of a layer, and the optimiser.
 
@@ -137,7 +150,8 @@ def programs(
         ann: the quantised ANN's network.
         name: the layer.
         bits: its width.
-        rates: learning rate and weight decay.
+        rates: learning rate, weight decay, and whether it acts on learned clips.
+        negative_threshold: of the spiking neurons.
     """
     optimiser = sgd_step(*rates)
     loss = functools.partial(proxy_loss, ann, name)
@@ -150,7 +164,8 @@ def programs(
         moved, state = optimiser.update(slopes, state, params)
         return optax.apply_updates(params, moved), state, value
 
-    return jax.jit(functools.partial(observe, ann, name, bits)), update, optimiser
+    seen = functools.partial(observe, ann, name, bits, negative_threshold=negative_threshold)
+    return jax.jit(seen), update, optimiser
 
 
 def at_once(batch: int, steps: int) -> int:

@@ -81,10 +81,13 @@ def sgd(
     return _sgd(_key(phases), weight_decay, decay_clips), joined(phases)
 
 
-def sgd_step(learning_rate: float, weight_decay: float) -> optax.GradientTransformation:
+def sgd_step(
+    learning_rate: float, weight_decay: float, decay_clips: bool = True
+) -> optax.GradientTransformation:
     """The same at a constant learning rate."""
     constant = {"epochs": 1, "learning_rate": learning_rate, "schedule": "constant"}
-    return sgd([{**constant, "steps_per_epoch": 1, "first_step": 0}], weight_decay)[0]
+    phases = [{**constant, "steps_per_epoch": 1, "first_step": 0}]
+    return sgd(phases, weight_decay, decay_clips)[0]
 
 
 def keep_clips() -> optax.GradientTransformation:

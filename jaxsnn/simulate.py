@@ -17,7 +17,7 @@ from jaxsnn import metrics
 from jaxsnn import net as net_module
 from jaxsnn.arch import plan
 from jaxsnn.engine import Trace, encode_axis, run, unpack
-from jaxsnn.spiking import Spiking
+from jaxsnn.spiking import Spiking, comes_to_rest
 
 __all__ = ["Trace", "check_input", "check_run", "image_keys", "run", "simulate", "unpack"]
 
@@ -137,6 +137,12 @@ def check_run(
         raise ValueError(f"devices={devices}: at least 1 is needed")
     if steps < 1 or block < 1 or int(steps) != steps or int(block) != block:
         raise ValueError(f"steps={steps}, block={block}: both must be whole and at least 1")
+    ends = snn.encoding.duration
+    if ends is not None and steps > ends and not comes_to_rest(snn):
+        raise ValueError(
+            f"steps={steps}: the bounds of this network's sums hold for the {ends} steps of its "
+            "input; simulate so many, or convert with settling=True"
+        )
     if images.size == 0:
         raise ValueError(f"images have shape {tuple(images.shape)}; there is nothing to simulate")
     if encode_axis(snn) and images.shape[0] < steps:

@@ -156,7 +156,22 @@ class Tally:
         number = np.maximum(reference, fed)
         boundary = (number - 0.5) * step
         grid = np.abs(slope) * unit * record.threshold_grid / 2 * number
+        if "initial" in self.snn.variables["fixed"][site.name]:
+            grid = step * self._fixed_point(site, known, number)
         return np.abs(value - boundary) / step, (grid + rounding) / step
+
+    def _fixed_point(self, site: Site, known: References, number: np.ndarray) -> np.ndarray:
+        """How far the grid of a potential may move a level, in quantisation steps.
+
+        Half a grid unit for each step's bias, for each threshold, and for each unit of a shortcut's
+        drive, whose gain is rounded; the threshold of a step is so many grid units.
+        """
+        rounded = (self.snn.encoding.ends or 1) + number
+        if site.shortcut:
+            source = next(one for one in plan(self.snn.arch) if one.name == site.shortcut)
+            drives = known.drive if source.role == "shortcut" else known.end_to_end
+            rounded = rounded + np.abs(drives[source.name])
+        return rounded / 2 / np.asarray(self.snn.variables["fixed"][site.name]["threshold"])
 
     def _record(self, site: Site) -> Folded:
         return next(record for record in self.snn.report if record.site == site.name)

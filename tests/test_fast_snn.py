@@ -272,3 +272,43 @@ def test_published_figures_are_those_of_the_paper_alone():
     }
     assert fast_snn.published("digits", Settings(bit=3)) is None
     assert fast_snn.published("mnist", Settings(bit=4)) is None
+
+
+def test_variants_of_other_test_images_are_not_set_beside_each_other(copy):
+    fewer = (*LIMITS, "--certify", "5")
+    assert run_script("snn", "--bit", "3", "-u", out=copy, tiny=fewer, script="fast_snn") == 0
+    after = read_results(copy / "alex_3bit/results.json")
+    assert set(after.variants) == {"unsigned"}
+    assert after.snn_accuracy is None  # that of the signed network, which was not simulated
+    assert set(json.loads((copy / "alex_3bit/certificates.json").read_text())) == {"unsigned"}
+
+
+def test_weights_of_another_width_are_refused_behind_training(out, tmp_path, capsys):
+    given = ("--bit", "3", "--variants", "signed")
+    assert run("snn", *given, "--init", str(out / "alex_4bit"), out=tmp_path) == 2
+    assert "bit: 4" in capsys.readouterr().err
+    assert run("snn", *given, "--init", str(out / "alex_4bit"), out=out) == 2
+    assert "holds its own run" in capsys.readouterr().err
+    assert run("snn", *given, "--init", str(out / "alex_3bit/best.npz"), out=tmp_path) == 0
+    found = read_results(tmp_path / "alex_3bit/results.json")
+    assert found.snn_accuracy == read_results(out / "alex_3bit/results.json").snn_accuracy
+
+
+def test_layers_are_not_tuned_again_where_only_the_record_is_missing(copy, monkeypatch):
+    def stopped(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tuning, "record", stopped)
+        assert run("finetune", "--bit", "2", out=copy) == 130
+    monkeypatch.setattr(finetune, "finetune_layer", stopped)
+    assert run("finetune", "--bit", "2", "--resume", out=copy) == 0
+    assert not (copy / "alex_2bit" / tuning.UNFINISHED).exists()
+
+
+def test_fine_tuning_alone_measures_the_accuracy_before(copy):
+    for name in ("results.json", "simulated.json", "finetune.json"):
+        (copy / "alex_2bit" / name).unlink()
+    assert run("finetune", "--bit", "2", out=copy) == 0
+    found = json.loads((copy / "alex_2bit/finetune.json").read_text())
+    assert found["test_accuracy_before"] is not None

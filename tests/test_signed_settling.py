@@ -175,3 +175,25 @@ def test_an_input_that_ends_by_hand():
     ):
         with pytest.raises(ValueError, match=f"duration={options['duration']}"):
             Encoding(**options)
+
+
+@pytest.mark.parametrize("gammas", GAMMAS)
+def test_a_bias_that_is_a_third_of_a_step_off_is_no_tie(gammas):
+    """Whatever a constant channel's grid is: what the grid explains is counted by channel."""
+    net = drawn(3, 3, gammas)
+    snn = net.snn(settling=True)
+    params, fixed = snn.variables["params"]["conv2"], snn.variables["fixed"]["conv2"]
+    moved = np.asarray(params["bias"]) + np.asarray(fixed["threshold"]) // (3 * net.steps)
+    params["bias"] = moved.astype(np.int32)
+    proof = certify(snn, net.variables, net.images, steps=200, settle=True, batch_size=6)
+    assert proof.mismatches == 0  # the integer ANN has the same wrong bias
+    assert not proof.origins_are_ties
+    assert proof.equality == "approximate"
+
+
+@pytest.mark.parametrize("run", [simulate, settle])
+def test_a_network_that_does_not_settle_is_not_simulated_beyond_its_input(run):
+    net = drawn(3, 2, "mixed")
+    for signed in (True, False):
+        with pytest.raises(ValueError, match="the bounds of this network's sums hold for the 3"):
+            run(net.snn(signed=signed), net.images, steps=4)

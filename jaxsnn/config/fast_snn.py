@@ -52,8 +52,8 @@ class FastSnn(Scripted):
     batch_size: int = 128
     """Images per training step (the original: 512 on MNIST)."""
     learning_rate: float = 0.0
-    """Step size of stochastic gradient descent at the beginning. 0: 0.1 for 32 bits, else
-    0.04."""
+    """Step size of stochastic gradient descent at the beginning. 0: 0.1 for 32 bits, else 0.04. In
+    the stage progressive one that is not the usual one of --bit holds for all widths."""
     weight_decay: float | None = None
     """Weight decay. None: 5e-4 for 32 bits, 1e-4 for 4 and 3, 3e-5 for 2."""
     decay_clips: bool = True
@@ -72,6 +72,8 @@ class FastSnn(Scripted):
     variants: tuple[str, ...] = VARIANTS
     """What is simulated: signed (2^b-1 steps: the paper's), unsigned (2^b-1 steps), settling
     (signed, and on until every neuron is at rest, which equals the quantised network exactly)."""
+    negative_threshold: float = -1e-3
+    """At or below it a signed neuron takes a spike back, in the units of an activation."""
     num_epochs: int = 1
     """Epochs of fine-tuning for each layer."""
     force: bool = False
@@ -102,6 +104,8 @@ class FastSnn(Scripted):
         require(math.isfinite(factor) and factor > 0, "lr_factor", factor, "a number above 0")
         rising = all(a < b for a, b in itertools.pairwise((0, *self.lr_step)))
         require(rising, "lr_step", self.lr_step, "ascending epochs of at least 1")
+        below = self.negative_threshold
+        require(-math.inf < below < 0, "negative_threshold", below, "a number below 0")
         require(self.num_epochs >= 1, "num_epochs", self.num_epochs, "1 or more")
         require(self.certify is None or self.certify >= 1, "certify", self.certify, "1 or more")
 

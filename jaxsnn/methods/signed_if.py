@@ -36,7 +36,11 @@ def quantised_weights(bits: int) -> SiteMap[quant.WeightQuantiser]:
 
 @named("signed_if")
 def signed_if(
-    bits: int, signed: bool = True, settling: bool = False, kernel_bits: int | None = None
+    bits: int,
+    signed: bool = True,
+    settling: bool = False,
+    kernel_bits: int | None = None,
+    negative_threshold: float = neurons.NEGATIVE_THRESHOLD,
 ) -> Method:
     """Every neuron integrates and fires, for ``2**bits - 1`` steps; it may take spikes back.
 
@@ -48,11 +52,16 @@ def signed_if(
             no tolerance, takes a spike back. The ANN then rounds half up, as the neuron does.
         kernel_bits: significant bits of kernels that have no whole numbers of their own (7: int8);
             None for the finest grid whose sums stay below 2^24.
+        negative_threshold: at or below it a neuron takes a spike back, in the units of the
+            activation whatever the clip is; without effect on ``settling``.
 
     Raises:
-        ValueError: a width without levels, or ``settling`` without negative spikes.
+        ValueError: a width without levels, ``settling`` without negative spikes, or a negative
+            threshold that is not below 0.
     """
     steps = clipped.levels(bits)
+    if not negative_threshold < 0:
+        raise ValueError(f"negative_threshold={negative_threshold}: give a number below 0")
     if settling and not signed:
         raise ValueError("settling=True: only signed neurons come to rest at their level")
     return Method(
@@ -62,7 +71,9 @@ def signed_if(
         spikes=1,
         weights=quantised_weights(bits),
         kernel=functools.partial(grid_kernel, kernel_bits),
-        cells=functools.partial(_fixed_point, steps, signed, settling),
+        cells=functools.partial(
+            _fixed_point, steps, negative_threshold if signed else None, settling
+        ),
         refusal=_pooled,
         duration=steps,
         shortcuts=True,
@@ -76,7 +87,7 @@ def _pooled(site: Site) -> str:
     return ""
 
 
-def _fixed_point(steps: int, signed: bool, settling: bool, drive: Drive) -> Cells:
+def _fixed_point(steps: int, below: float | None, settling: bool, drive: Drive) -> Cells:
     """Leaves of the integrate-and-fire neuron, gains and the biases of a step, int32 ``[C]``."""
     constant = drive.slope == 0
     unit = np.where(constant, drive.step / CONSTANT, drive.slope * drive.unit)
@@ -93,9 +104,9 @@ def _fixed_point(steps: int, signed: bool, settling: bool, drive: Drive) -> Cell
     gain = np.where(constant & (drive.shortcut is None), 1, np.minimum(finest, FINEST))
     fires = np.maximum(np.round(threshold * gain), 1)
     leaves = {"threshold": fires, "initial": fires // 2}
-    if signed:
+    if below is not None:
         # An absolute number in the units of the activation, which a clip is not; see the neuron.
-        absolute = neurons.NEGATIVE_THRESHOLD / (unit * steps)
+        absolute = below / (unit * steps)
         lowest = np.full_like(fires, -1) if settling else np.floor(absolute * gain)
         leaves["negative_threshold"] = lowest
     params = {"gain": np.where(constant, 0, gain), "bias": np.round(bias * gain)}
@@ -105,7 +116,6 @@ def _fixed_point(steps: int, signed: bool, settling: bool, drive: Drive) -> Cell
         {name: leaf.astype(np.int32) for name, leaf in leaves.items()},
         np.asarray(steps),
         {name: leaf.astype(np.int32) for name, leaf in params.items()},
-        (1 + steps + added.bound) / float(gain.min()),
     )
 
 
@@ -114,7 +124,7 @@ def _check_reach(drive: Drive, reach: np.ndarray) -> None:
     if (reach >= MOST).any():
         channel = int(np.flatnonzero(reach >= MOST)[0])
         raise ValueError(
-            f"{drive.site}: the potential of channel {channel} leaves int32, because its norm "
-            f"scale is tiny (slope {drive.slope[channel]:.3g}); set it to 0, which makes the "
-            "channel constant"
+            f"{drive.site}: the potential of channel {channel} leaves int32, because its slope "
+            f"is {drive.slope[channel]:.3g} beside its bias and clip; set a tiny norm scale to 0, "
+            "which makes the channel constant"
         )

@@ -119,7 +119,7 @@ def fired_level(levels: int, signed: bool = True) -> Neuron:
 
 
 @neuron
-def clipped_spikes(signed: bool = True) -> Neuron:
+def clipped_spikes(signed: bool = True, negative_threshold: float = NEGATIVE_THRESHOLD) -> Neuron:
     """The neuron over the training tree: it fires at the learned clip and emits clip times spikes.
 
     The conversion without a fold, in floats: drives are those of the quantised ANN at every step,
@@ -131,7 +131,7 @@ def clipped_spikes(signed: bool = True) -> Neuron:
 
     def own(leaves: Leaves) -> Leaves:
         clip = leaves["clip"]
-        negative = jnp.asarray(NEGATIVE_THRESHOLD, clip.dtype)
+        negative = jnp.asarray(negative_threshold, clip.dtype)
         return {"threshold": clip, "initial": clip / 2, "negative_threshold": negative}
 
     def init(leaves: Leaves, shape: Shape, keys: Array | None) -> State:

@@ -29,7 +29,7 @@ from jaxsnn import net as net_module
 from jaxsnn.arch import Arch
 from jaxsnn.arrays import load_params
 from jaxsnn.certify import certify
-from jaxsnn.config import from_json
+from jaxsnn.config import differences, from_json
 from jaxsnn.convert import convert
 from jaxsnn.evaluation import Evaluation
 from jaxsnn.gaps import gaps
@@ -104,7 +104,7 @@ def _finetune(request: Request) -> None:
 def _weights(request: Request) -> None:
     """Asked for by itself, a stage behind training takes the weights of ``--init``."""
     if request.stage != "all" and request.config.init:
-        request.one.given = weights_at(request.config.init)
+        request.one.take(request.config.init)
 
 
 def _table(request: Request) -> None:
@@ -127,12 +127,13 @@ def _progressive(request: Request) -> None:
         step = dataclasses.replace(request, config=config)
         step.say(f"{config.setting}:")
         step.one.train()
-        if not resume or not step.one.finished:
+        if not step.one.simulated:
             step.one.simulate(step.console)
-            if config.bit != 32:
-                step.one.finetune(step.console)
+        if config.bit != 32:
+            step.one.finetune(step.console)
         before = str(step.one.run.folder)
     _table(request)
+    COMMON["plot"].work(request)
 
 
 class FastSnn(Experiment):
@@ -192,6 +193,7 @@ class FastSnn(Experiment):
             bits=self.config.bit,
             signed=variant != "unsigned",
             settling=variant == "settling",
+            negative_threshold=self.config.negative_threshold,
             kernel_bits=KERNEL_BITS if self.config.arch == "resnet18" else None,
             weights=self.weights(),
             encoding=self.encoding,
@@ -223,20 +225,46 @@ class FastSnn(Experiment):
         )
         train_run(self.run, task, task_data(self.data, validation), optimiser=optimiser)
 
-    def weights_file(self) -> Path:
-        """The weights that are evaluated and converted."""
-        return self.given or self.run.weights()
+    def take(self, place: str) -> None:
+        """Take the weights of another run, of the same network, width and data set.
+
+        Raises:
+            ValueError: they are of others, or this setting's folder holds a run of its own.
+        """
+        path, own = weights_at(place), self.run.folder
+        if path.parent.resolve() == own.resolve():
+            return
+        if (own / "config.json").is_file():
+            raise ValueError(f"{own} holds its own run; leave --init out, or give another --out")
+        beside = path.parent / "config.json"
+        if beside.is_file():
+            saved, _ = from_json(type(self.config), beside.read_text(), str(beside))
+            found = differences(saved, self.config, self.network, beside)
+            if found:
+                raise ValueError("these weights were trained differently: " + "; ".join(found))
+        self.given = path
 
     def variables(self) -> dict[str, Any]:
         """Trained variables."""
         expected = net_module.template(self.net)
         return load_params(self.given, expected) if self.given else self.run.variables(expected)
 
+    def _of(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """What results.json is made from: weights, test images and settings of the simulation."""
+        config = self.config
+        return {
+            "weights": tuning.checksum(variables),
+            "test_examples": len(self.data.test_labels),
+            "negative_threshold": config.negative_threshold,
+            "certify": config.certify,
+        }
+
     @property
-    def finished(self) -> bool:
-        """Whether every stage of this width has left its results behind."""
-        names = ("results.json",) if self.config.bit == 32 else ("results.json", tuning.RECORD)
-        return all((self.run.folder / name).is_file() for name in names)
+    def simulated(self) -> bool:
+        """Whether results.json was made from these weights, with every variant asked for."""
+        known = tuning.simulated_alike(self.run.folder, self._of(self.variables()))
+        asked = () if self.config.bit == 32 else self.config.variants
+        return bool(known) and set(asked) <= set(known["variants"])
 
     def simulate(self, console: Console) -> report.Results:
         """Convert, simulate every variant that is asked for, certify; write results.json.
@@ -246,36 +274,32 @@ class FastSnn(Experiment):
         variables = self.variables()
         results = self._base(self.evaluate(variables))
         fields: dict[str, Any] = {}
-        if self.config.bit == 32:
-            report.write_results(self.run.folder, results)
-            return results
-        earlier, asked = self._earlier(), self.config.variants
+        folder, of = self.run.folder, self._of(variables)
+        asked: tuple[str, ...] = () if self.config.bit == 32 else self.config.variants
+        alike = bool(tuning.simulated_alike(folder, of))
+        earlier = report.read_results(folder / "results.json") if alike else None
         variants = dict((earlier and earlier.variants) or {})
-        headline = "signed" if "signed" in asked or earlier is not None else asked[0]
         for name in asked:
             snn, horizon = self.converted(variables, name), self._horizon(name)
             found, seconds = self._simulated(snn, horizon)
             variants[name] = self._variant(snn, found, name)
             proof = self._certified(snn, variables, name, console)
-            if name == headline:
-                store.save(snn, self.run.folder / "snn.npz")
-                settles = bool(horizon.get("settle"))
-                fields = outcome.spiking_fields(snn, found, proof, self.counting, settles)
+            tuning.keep_certificate(folder, name, proof, beside=alike or (name,) != asked[:1])
+            if name == "signed":
+                store.save(snn, folder / "snn.npz")
+                fields = outcome.spiking_fields(snn, found, proof, self.counting)
                 fields["seconds"] = {**(results.seconds or {}), **seconds}
                 self._explained(snn, variables, console)
         if not fields and earlier is not None:
             results = earlier
-        results = dataclasses.replace(results, **fields, variants=variants)
-        report.write_results(self.run.folder, results)
+        results = dataclasses.replace(results, **fields, variants=variants or None)
+        report.write_results(folder, results)
+        tuning.note_simulated(folder, of, asked)
         return results
 
-    def _earlier(self) -> report.Results | None:
-        """What an earlier simulation of the same weights found."""
-        path = self.run.folder / "results.json"
-        if not path.is_file() or path.stat().st_mtime < self.weights_file().stat().st_mtime:
-            return None
-        found = report.read_results(path)
-        return found if found.snn_accuracy is not None else None
+    def _has_signed(self, variables: Mapping[str, Any]) -> bool:
+        known = tuning.simulated_alike(self.run.folder, self._of(variables))
+        return "signed" in known.get("variants", ())
 
     def _horizon(self, name: str) -> dict[str, Any]:
         """Arguments ``steps`` and ``settle`` of a variant's simulation."""
@@ -303,13 +327,12 @@ class FastSnn(Experiment):
         )
 
     def _certified(self, snn: Spiking, variables: Any, name: str, console: Console) -> Any:
-        """Compare with the quantised ANN, neuron by neuron; kept in certificates.json."""
+        """Compare with the quantised ANN, neuron by neuron."""
         images = self.images[: self.config.certify]
         size = min(self.batch, len(images))
         horizon = self._horizon(name)
         proof = certify(snn, variables, images, batch_size=size, progress="certifying", **horizon)
         console.print(f"{name}, certificate: {proof}", highlight=False)
-        tuning.keep_certificate(self.run.folder, name, proof)
         return proof
 
     def _explained(self, snn: Spiking, variables: Any, console: Console) -> None:
@@ -330,13 +353,20 @@ class FastSnn(Experiment):
             bits=config.bit,
             epochs=config.num_epochs,
             batch_size=min(config.batch_size, len(images)),
+            decay_clips=config.decay_clips,
+            negative_threshold=config.negative_threshold,
             force=config.force,
             seed=config.seed,
         )
         tuner = finetune.Tuner(self.net, variables, self.preprocessing, settings)
+        if not self._has_signed(variables):
+            self.simulate(console)  # the accuracy before
+        elif config.resume and tuning.tuned_alike(self.run.folder, tuning.identity(tuner, labels)):
+            console.print(f"{self.run.folder}: already fine-tuned", highlight=False)
+            return
         tuned = tuning.tune(self.run.folder, tuner, images, labels, config.resume)
         snn = self.converted(tuned.variables)
         store.save(snn, self.run.folder / "snn_finetuned.npz")
         found, _ = self._simulated(snn, self._horizon("signed"))
         variant = self._variant(snn, found, "signed")
-        tuning.record(self.run.folder, tuner, tuned, variant, console)
+        tuning.record(self.run.folder, tuner, labels, tuned, variant, console)

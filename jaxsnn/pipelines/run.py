@@ -200,8 +200,8 @@ def train_run(
     )
     if not config.resume and (run.folder / "checkpoints").is_dir():
         raise ValueError(
-            f"{run.folder} holds an earlier run; continue it with --resume, use it (stages "
-            "evaluate, simulate, plot), or give another --out"
+            f"{run.folder} holds an earlier run; continue it with --resume, use it (a later "
+            "stage), or give another --out"
         )
     run.folder.mkdir(parents=True, exist_ok=True)
     with exclusive(run.folder):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ WEIGHTS = "finetuned.npz"
 GAPS = "gaps.json"
 CERTIFICATES = "certificates.json"
 UNFINISHED = "finetune_progress.npz"
+SIMULATED = "simulated.json"
 
 
 def tune(folder: Path, tuner: Tuner, images: np.ndarray, labels: np.ndarray, resume: bool) -> Tuned:
@@ -30,7 +31,7 @@ def tune(folder: Path, tuner: Tuner, images: np.ndarray, labels: np.ndarray, res
     Raises:
         ValueError: as :func:`jaxsnn.finetune.finetune_layer`, or a damaged file to go on from.
     """
-    path, of = folder / UNFINISHED, _identity(tuner)
+    path, of = folder / UNFINISHED, identity(tuner, labels)
     tuned = _earlier(path, tuner, of) if resume and path.is_file() else None
     if tuned is None:
         tuned = finetune.begin(tuner, images, labels)
@@ -39,14 +40,28 @@ def tune(folder: Path, tuner: Tuner, images: np.ndarray, labels: np.ndarray, res
         reached = {"accuracy": tuned.accuracy, "before": tuned.before, **_layers(tuned)}
         save_arrays(path, _arrays(tuned), {"of": of, **reached})
     save_arrays(folder / WEIGHTS, _arrays(tuned), {})
-    path.unlink(missing_ok=True)
     return tuned
 
 
+def tuned_alike(folder: Path, of: dict[str, Any]) -> bool:
+    """Whether fine-tuning that began as ``of`` says is done, and none has begun since."""
+    path = folder / RECORD
+    done = path.is_file() and not (folder / UNFINISHED).is_file()
+    return done and read_json(path).get("of") == of
+
+
 def record(
-    folder: Path, tuner: Tuner, tuned: Tuned, variant: dict[str, Any], console: Console
+    folder: Path,
+    tuner: Tuner,
+    labels: np.ndarray,
+    tuned: Tuned,
+    variant: dict[str, Any],
+    console: Console,
 ) -> None:
-    """Write finetune.json with the accuracy before and after, and the variant of results.json."""
+    """Write finetune.json with the accuracy before and after, and the variant of results.json.
+
+    What a stopped run would have gone on from is then of no use.
+    """
     results = _results(folder)
     before = ((results and results.variants) or {}).get("signed", {}).get("accuracy")
     found = {
@@ -56,19 +71,21 @@ def record(
         "training_accuracy_after": tuned.accuracy,
         **dataclasses.asdict(tuner.settings),
         **_layers(tuned),
+        "of": identity(tuner, labels),
     }
     write_json(folder / RECORD, found)
     if results is not None:
         variants = {**(results.variants or {}), "fine-tuned": variant}
         report.write_results(folder, dataclasses.replace(results, variants=variants))
+    (folder / UNFINISHED).unlink(missing_ok=True)
     shown = "" if before is None else f"{before:.2%} before, "
     console.print(f"fine-tuned: test accuracy {shown}{variant['accuracy']:.2%}", highlight=False)
 
 
-def keep_certificate(folder: Path, variant: str, proof: Certificate) -> None:
-    """Put a variant's verdict beside those of the others, in certificates.json."""
+def keep_certificate(folder: Path, variant: str, proof: Certificate, beside: bool) -> None:
+    """Put a variant's verdict into certificates.json, beside those of others or alone."""
     path = folder / CERTIFICATES
-    known = read_json(path) if path.is_file() else {}
+    known = read_json(path) if beside and path.is_file() else {}
     verdict = {
         "equality": proof.equality,
         "images": proof.images,
@@ -104,14 +121,35 @@ def _arrays(tuned: Tuned) -> dict[str, np.ndarray]:
     return {name: np.asarray(leaf) for name, leaf in flatten(tuned.variables).items()}
 
 
-def _identity(tuner: Tuner) -> dict[str, Any]:
-    """What fine-tuning began with: its settings, and a checksum of the weights."""
-    checksum = 0
-    for name, leaf in sorted(flatten(tuner.reference).items()):
-        checksum = zlib.crc32(
-            np.ascontiguousarray(leaf).tobytes(), zlib.crc32(name.encode(), checksum)
-        )
-    return {**dataclasses.asdict(tuner.settings), "weights": checksum}
+def identity(tuner: Tuner, labels: np.ndarray) -> dict[str, Any]:
+    """What fine-tuning begins with: its settings, and checksums of weights and labels."""
+    return {
+        **dataclasses.asdict(tuner.settings),
+        "weights": checksum(tuner.reference),
+        "labels": zlib.crc32(np.ascontiguousarray(labels).tobytes()),
+    }
+
+
+def checksum(variables: Mapping[str, Any]) -> int:
+    """Of all arrays and their names."""
+    total = 0
+    for name, leaf in sorted(flatten(variables).items()):
+        total = zlib.crc32(name.encode(), total)
+        total = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), total)
+    return total
+
+
+def simulated_alike(folder: Path, of: dict[str, Any]) -> dict[str, Any]:
+    """What results.json was made from, if that is ``of``; else nothing."""
+    path = folder / SIMULATED
+    known = read_json(path) if path.is_file() and (folder / "results.json").is_file() else {}
+    return known if known.get("of") == of else {}
+
+
+def note_simulated(folder: Path, of: dict[str, Any], variants: Sequence[str]) -> None:
+    """Say what results.json was made from."""
+    known = simulated_alike(folder, of).get("variants", [])
+    write_json(folder / SIMULATED, {"of": of, "variants": sorted({*known, *variants})})
 
 
 def _earlier(path: Path, tuner: Tuner, of: dict[str, Any]) -> Tuned | None:
