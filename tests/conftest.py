@@ -1,5 +1,6 @@
 """Settings of JAX for every test, and the fixtures that several test modules share."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -19,6 +20,16 @@ hypothesis.settings.register_profile("jaxsnn", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("jaxsnn")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_freed():
+    """Compiled programs are mapped into memory, and a process has only so many maps."""
+    yield
+    import jax
+
+    jax.clear_caches()
+    gc.collect()
 
 
 def pytest_addoption(parser):
