@@ -312,3 +312,12 @@ def test_fine_tuning_alone_measures_the_accuracy_before(copy):
     assert run("finetune", "--bit", "2", out=copy) == 0
     found = json.loads((copy / "alex_2bit/finetune.json").read_text())
     assert found["test_accuracy_before"] is not None
+
+
+def test_fine_tuning_beside_the_unsigned_neuron_measures_the_signed_one_before(copy):
+    for name in ("results.json", "simulated.json", "finetune.json"):
+        (copy / "alex_2bit" / name).unlink()
+    assert run("finetune", "--bit", "2", "-u", out=copy) == 0
+    found = json.loads((copy / "alex_2bit/finetune.json").read_text())
+    assert found["test_accuracy_before"] is not None
+    assert set(read_results(copy / "alex_2bit/results.json").variants) == {"signed", "fine-tuned"}

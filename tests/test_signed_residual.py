@@ -25,65 +25,61 @@ class Residual:
         rng = np.random.default_rng(seed)
         self.arch = parse(TEXT, input_shape=(6, 6, 2), classes=4, head_pool=True, head_bias=True)
         self.images = rng.integers(-200, 201, (6, 6, 6, 2)).astype(np.int16)
-        self.layers, values = {}, {"input": self.images * UNITS.scale}
-        for site in plan(self.arch):
-            if site.kind == "avgpool":
-                values[site.name] = values[site.source].mean((1, 2))
-                continue
+        self.layers = {}
+
+        def drawn(site, x):
             layer = self.layers[site.name] = _synapse(rng, site, BITS)
-            x = values[site.source]
-            if site.norm:
-                layer |= _norm(rng, ref.synapse(layer, x), gammas)
-            z = ref.charge(layer, x) + (values[site.shortcut] if site.shortcut else 0)
-            if site.role == "activation":
-                layer["clip"] = float(np.float32(rng.uniform(1, 3)))
-                z = layer["clip"] * ref.clipped_level(z, layer["clip"], BITS) / STEPS
-            values[site.name] = z
+            return layer | (_norm(rng, ref.synapse(layer, x), gammas) if site.norm else {})
+
+        def fire(site, layer, z):
+            layer["clip"] = float(np.float32(rng.uniform(1, 3)))
+            return layer["clip"] * ref.clipped_level(z, layer["clip"], BITS) / STEPS
+
+        self.one_pass(fire, drawn)
         self.variables = tree(list(self.layers.values()))
+
+    def one_pass(self, fire, layer_of=None):
+        """Values of every site; `fire` says what the neurons of a site emit for their charge."""
+        values = {"input": self.images * UNITS.scale}
+        for site in plan(self.arch):
+            x = values[site.source]
+            if site.kind == "avgpool":
+                values[site.name] = x.mean((1, 2))
+                continue
+            layer = self.layers[site.name] = (
+                layer_of(site, x) if layer_of else self.layers[site.name]
+            )
+            z = ref.charge(layer, x) + (values[site.shortcut] if site.shortcut else 0)
+            values[site.name] = fire(site, layer, z) if site.role == "activation" else z
+        return values
 
     def snn(self, **options):
         return convert(self.variables, self.arch, "signed_if", bits=BITS, encoding=UNITS, **options)
 
     def levels(self):
         """Levels of the float64 ANN, halves up, and the logits."""
-        values, levels = {"input": self.images * UNITS.scale}, {}
-        for site in plan(self.arch):
-            x = values[site.source]
-            if site.kind == "avgpool":
-                values[site.name] = x.mean((1, 2))
-                continue
-            layer = self.layers[site.name]
-            z = ref.charge(layer, x) + (values[site.shortcut] if site.shortcut else 0)
-            if site.role == "activation":
-                levels[site.name] = ref.clipped_level(z, layer["clip"], BITS, up=True)
-                z = layer["clip"] * levels[site.name] / STEPS
-            values[site.name] = z
-        return levels, values["readout"]
+        levels = {}
+
+        def fire(site, layer, z):
+            levels[site.name] = ref.clipped_level(z, layer["clip"], BITS, up=True)
+            return layer["clip"] * levels[site.name] / STEPS
+
+        return levels, self.one_pass(fire)["readout"]
 
     def spikes(self):
         """Net counts of the unfolded network after T steps, float64, and the mean logits."""
-        state, counts, logits = {}, {}, 0
-        for _ in range(STEPS):
-            values = {"input": self.images * UNITS.scale}
-            for site in plan(self.arch):
-                x = values[site.source]
-                if site.kind == "avgpool":
-                    values[site.name] = x.mean((1, 2))
-                    continue
-                layer = self.layers[site.name]
-                z = ref.charge(layer, x) + (values[site.shortcut] if site.shortcut else 0)
-                if site.role == "activation":
-                    theta = layer["clip"]
-                    v = state.get(site.name, theta / 2) + z
-                    net = counts.get(site.name, 0)
-                    up = v >= theta
-                    v, net = v - theta * up, net + up
-                    down = (v <= -1e-3) & (net > 0)
-                    state[site.name], counts[site.name] = v + theta * down, net - down
-                    z = theta * (up.astype(int) - down)
-                values[site.name] = z
-            logits = logits + values["readout"] / STEPS
-        return counts, logits
+        state, counts = {}, {}
+
+        def fire(site, layer, z):
+            theta = layer["clip"]
+            v, net = state.get(site.name, theta / 2) + z, counts.get(site.name, 0)
+            up = v >= theta
+            v, net = v - theta * up, net + up
+            down = (v <= -1e-3) & (net > 0)
+            state[site.name], counts[site.name] = v + theta * down, net - down
+            return theta * (up.astype(int) - down)
+
+        return counts, np.mean([self.one_pass(fire)["readout"] for _ in range(STEPS)], axis=0)
 
 
 @pytest.mark.parametrize("gammas", ["positive", "mixed", "with_zero"])

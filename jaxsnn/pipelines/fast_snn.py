@@ -263,19 +263,20 @@ class FastSnn(Experiment):
     def simulated(self) -> bool:
         """Whether results.json was made from these weights, with every variant asked for."""
         known = tuning.simulated_alike(self.run.folder, self._of(self.variables()))
-        asked = () if self.config.bit == 32 else self.config.variants
-        return bool(known) and set(asked) <= set(known["variants"])
+        return bool(known) and set(self.asked) <= set(known["variants"])
 
-    def simulate(self, console: Console) -> report.Results:
-        """Convert, simulate every variant that is asked for, certify; write results.json.
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The variants to simulate; a network of 32 bits has its accuracy alone."""
+        return () if self.config.bit == 32 else self.config.variants
 
-        A network of 32 bits has its accuracy alone.
-        """
+    def simulate(self, console: Console, asked: tuple[str, ...] | None = None) -> report.Results:
+        """Convert, simulate every variant that is asked for, certify; write results.json."""
+        asked = self.asked if asked is None else asked
         variables = self.variables()
         results = self._base(self.evaluate(variables))
         fields: dict[str, Any] = {}
         folder, of = self.run.folder, self._of(variables)
-        asked: tuple[str, ...] = () if self.config.bit == 32 else self.config.variants
         alike = bool(tuning.simulated_alike(folder, of))
         earlier = report.read_results(folder / "results.json") if alike else None
         variants = dict((earlier and earlier.variants) or {})
@@ -360,7 +361,7 @@ class FastSnn(Experiment):
         )
         tuner = finetune.Tuner(self.net, variables, self.preprocessing, settings)
         if not self._has_signed(variables):
-            self.simulate(console)  # the accuracy before
+            self.simulate(console, ("signed",))  # the accuracy before
         elif config.resume and tuning.tuned_alike(self.run.folder, tuning.identity(tuner, labels)):
             console.print(f"{self.run.folder}: already fine-tuned", highlight=False)
             return
