@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from negative_spikes import calibrated
 
-from jaxsnn import Net, convert, data, finetune, hidden, neurons, plan, preprocess, simulate, zoo
+from jaxsnn import Net, convert, data, finetune, hidden, neurons, plan, recipes, simulate, zoo
 from jaxsnn import net as net_module
 from jaxsnn.arch import Arch, parse
 from jaxsnn.arrays import load_params
@@ -83,7 +83,7 @@ def architecture(options: argparse.Namespace, shape: tuple[int, ...], classes: i
 def case(options: argparse.Namespace) -> Case:
     """Images, weights and the quantised ANN."""
     dataset = data.load(options.dataset, options.data_dir)
-    seen = preprocess.paper_recipe(options.dataset)
+    seen = recipes.fast_snn(options.dataset)
     pixels = dataset.test_images[: options.batch]
     units = np.asarray(seen.test(jnp.asarray(pixels)))
     arch = architecture(options, units.shape[1:], dataset.classes)

@@ -225,50 +225,6 @@ def _check_channels(found: int, wanted: int) -> None:
         )
 
 
-# Mean and deviation are of the grey values in 0 to 1. Those of the digits are of the 1,437 training
-# images of jaxsnn.data.load("digits"), to four places; faces take those of ImageNet.
-_OF_THE_PAPER = {
-    "mnist": functools.partial(normalised, (0.1307,), (0.3081,), 32, padding=4),
-    "fashion_mnist": functools.partial(normalised, (0.2860,), (0.3530,), 32, padding=4, flip=True),
-    "cifar10": functools.partial(
-        normalised, (0.491, 0.482, 0.447), (0.247, 0.243, 0.262), 32, padding=4, flip=True
-    ),
-    "lfw": functools.partial(
-        normalised, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 64, flip=True, rotation=30
-    ),
-    "digits": functools.partial(normalised, (0.3060,), (0.3250,), 32, padding=4),
-}
-
-
-def paper_recipe(name: str) -> Preprocessing:
-    """What Fast-SNN does with the images of a data set (Hu et al., IEEE TPAMI, 2023, and its code).
-
-    Windows of 32, in training at random from the image in a frame of 4 black pixels, and mirrored
-    where it shows clothes or things; faces are turned by 0 to 30 degrees, cut to the central 64 and
-    mirrored. The published code mirrors handwritten digits, too, and tests them at 28x28; here they
-    are not mirrored, and tested at 32x32 like those of training. It cuts faces before it turns
-    them, which makes their corners black, and turns and mirrors those of the test, too; neither
-    is done here. Fashion-MNIST and the embedded digits, which it lacks, follow CIFAR-10 and MNIST.
-
-    Raises:
-        ValueError: another name. An npz file has no published recipe: take mean and deviation of
-            its training images and call :func:`normalised`.
-
-    >>> paper_recipe("mnist").shape((28, 28, 1)), paper_recipe("lfw").shape((96, 96, 3))
-    ((32, 32, 1), (64, 64, 3))
-    >>> paper_recipe("mnist") is paper_recipe("mnist")
-    True
-    """
-    recipe = _OF_THE_PAPER.get(name.replace("-", "_"))
-    if recipe is not None:
-        return recipe()
-    if name.endswith(".npz"):
-        remedy = "call preprocess.normalised with the mean and deviation of its training images"
-    else:
-        remedy = f"known: {', '.join(_OF_THE_PAPER)}"
-    raise ValueError(f"no published recipe for the data set {name!r}; {remedy}")
-
-
 def units_of(preprocessing: Preprocessing, images: np.ndarray, batch_size: int = 500) -> np.ndarray:
     """The whole data set as the network sees it: units of ``images [N, H, W, C]``, on the host.
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxsnn import data
-from jaxsnn.data import cifar
+from jaxsnn.data import cifar, pickles
 
 SHAPE = (32, 32, 3)
 BATCHES = [f"data_batch_{number}" for number in range(1, 6)] + ["test_batch"]
@@ -88,7 +88,7 @@ def write_archive(folder, members):
 
 
 def load(folder):
-    return cifar.load_folder(folder, "cifar10", 10, SHAPE)
+    return cifar.load_folder(folder, "cifar10", 10, SHAPE, edition=cifar.CIFAR10)
 
 
 def check(found):
@@ -315,7 +315,7 @@ def test_no_damage_escapes_as_another_error(data):
     content = bytes(content[: data.draw(st.integers(0, len(content)))])
     content = data.draw(st.sampled_from([content, content + b"."]) | st.binary(max_size=40))
     try:
-        found, message = cifar._read_pickle(content, "the file"), ""
+        found, message = pickles.read_pickle(content, "the file"), ""
     except ValueError as refusal:
         found, message = None, str(refusal)
     assert isinstance(found, dict) or message.startswith("the file: ")
@@ -362,6 +362,10 @@ WIDE = rows("data_batch_2")
         (batch(labels=[0, 1, 2.0, 3]), "labels is not a list of whole numbers"),
         (batch(labels=[0, 1, True, 3]), "labels is not a list of whole numbers"),
         (batch(labels=None), "labels is not a list"),
+        (
+            pickle.dumps(record("data_batch_2", data=WIDE[:0], labels=[]), 4),
+            "holds no image; get the file again",
+        ),
     ],
 )
 def test_a_wrong_batch_is_named(tmp_path, content, message):

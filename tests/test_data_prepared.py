@@ -216,18 +216,22 @@ def test_the_tool_takes_compressed_files_only(tool, tmp_path, monkeypatch):
         tool.files_folder("mnist", None)
 
 
-def test_the_tool_takes_the_archive_that_tensorflow_datasets_checks(tool, tmp_path):
+@pytest.mark.parametrize("number", [10, 100])
+def test_the_tool_takes_the_archive_that_tensorflow_datasets_checks(tool, tmp_path, number):
     """The builder reads the binary archive; without it, it would download."""
-    (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"of the Python batches")
-    with pytest.raises(
-        ValueError, match=r"no folder with all of cifar-10-binary\.tar\.gz \(looked"
-    ):
-        tool.files_folder("cifar10", tmp_path)
-    (tmp_path / "cifar-10-binary.tar.gz").write_bytes(b"of the binary batches")
-    assert tool.files_folder("cifar10", tmp_path) == tmp_path
+    name, archive = f"cifar{number}", f"cifar-{number}-binary.tar.gz"
+    (tmp_path / f"cifar-{number}-python.tar.gz").write_bytes(b"of the Python batches")
+    with pytest.raises(ValueError, match=rf"no folder with all of {archive} \(looked"):
+        tool.files_folder(name, tmp_path)
+    (tmp_path / archive).write_bytes(b"of the binary batches")
+    assert tool.files_folder(name, tmp_path) == tmp_path
     # What the tool looks for is what the builder would download.
-    infos = tool.tfds.builder_cls("cifar10").url_infos.values()
-    assert [info.filename for info in infos] == ["cifar-10-binary.tar.gz"]
+    infos = tool.tfds.builder_cls(name).url_infos.values()
+    assert [info.filename for info in infos] == [archive]
+
+
+def test_the_tool_offers_what_tensorflow_datasets_has(tool):
+    assert tool.NAMES == ["digits", "mnist", "fashion_mnist", "cifar10", "cifar100"]
 
 
 def test_the_tool_does_not_leave_a_shortened_set_where_runs_look(tool, tmp_path):

@@ -4,15 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from pictures import on_grid, pictures
 
-from jaxsnn import data, hidden, neurons, parse, preprocess
+from jaxsnn import hidden, neurons, parse, preprocess
 from jaxsnn.classify import classification
 from jaxsnn.net import Net, init_variables
-
-
-def pictures(count=6, side=32, channels=3, seed=0):
-    rng = np.random.default_rng(seed)
-    return rng.integers(0, 256, (count, side, side, channels), dtype=np.uint8)
 
 
 def by_hand(images, size, bits):
@@ -127,12 +123,6 @@ def test_a_task_augments_in_training_alone():
         np.testing.assert_array_equal(ours, same)
 
 
-def on_grid(pixels, mean, std, bits):
-    """`(pixel / 255 - mean) / std`, half up onto the grid, in float64."""
-    exact = (pixels / 255 - np.array(mean)) / np.array(std)
-    return np.floor(exact * 2**bits + 0.5).astype(int)
-
-
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -166,159 +156,9 @@ def test_half_a_unit_goes_up(mean, std, bits, wanted):
     assert units[0, 0, :, 0].tolist() == wanted
 
 
-@pytest.mark.parametrize(
-    ("name", "highest"),
-    [
-        ("mnist", 722),  # white: (1 - 0.1307) / 0.3081 * 256 = 722.3
-        ("fashion_mnist", 518),  # (1 - 0.286) / 0.353 * 256 = 517.8
-        ("cifar10", 546),  # green: (1 - 0.482) / 0.243 * 256 = 545.7; blue 540.3
-        ("lfw", 676),  # blue: (1 - 0.406) / 0.225 * 256 = 675.8
-        ("digits", 547),  # (1 - 0.306) / 0.325 * 256 = 546.7
-    ],
-)
-def test_the_highest_unit_is_the_largest_that_a_pixel_gives(name, highest):
-    encoding = preprocess.paper_recipe(name).encoding
-    assert (encoding.presentation, encoding.scale) == ("held", 1 / 256)
-    assert encoding.highest == highest
-
-
 def test_the_highest_unit_may_be_negative():
     # black: -0.9 / 0.25 * 256 = -921.6, white 102.4
     assert preprocess.normalised((0.9,), (0.25,), 8).encoding.highest == 922
-
-
-BLACK = -109  # of MNIST: -0.1307 / 0.3081 * 256 = -108.6
-
-
-def test_small_images_are_tested_in_the_middle_of_black():
-    images = pictures(2, side=28, channels=1)
-    recipe = preprocess.paper_recipe("mnist")
-    units = np.asarray(recipe.test(images))
-    assert recipe.shape((28, 28, 1)) == units.shape[1:] == (32, 32, 1)
-    np.testing.assert_array_equal(units[:, 2:30, 2:30], on_grid(images, (0.1307,), (0.3081,), 8))
-    frame = np.ones((32, 32), bool)
-    frame[2:30, 2:30] = False
-    assert (units[:, frame] == BLACK).all()
-
-
-def drawn(recipe, image, count=400):
-    """What training makes of one image, `count` times."""
-    return np.asarray(jax.jit(recipe.train)(np.repeat(image, count, axis=0), jax.random.key(3)))
-
-
-@pytest.mark.parametrize("name", ["mnist", "cifar10"])
-def test_training_draws_windows_of_the_image_in_black(name):
-    """28 + 2 * 4 - 32 + 1 = 5 places a side, 32 + 2 * 4 - 32 + 1 = 9; 400 draws."""
-    side, channels, mirrors = (28, 1, 1) if name == "mnist" else (32, 3, 2)
-    recipe = preprocess.paper_recipe(name)
-    image = pictures(1, side, channels)
-    padded = np.pad(image, ((0, 0), (4, 4), (4, 4), (0, 0)))
-    black = np.asarray(recipe.test(padded * 0))[0, 0, 0]
-    units = drawn(recipe, image)
-    places = side + 8 - 32 + 1
-    whole = np.tile(black, (1, side + 8, side + 8, 1))
-    grid = np.asarray(recipe.test(image)).reshape(1, 32, 32, channels)
-    edge = (32 - side) // 2
-    whole[:, 4 : 4 + side, 4 : 4 + side] = grid[:, edge : edge + side, edge : edge + side]
-    found, explained = set(), np.zeros(len(units), bool)
-    for row in range(places):
-        for column in range(places):
-            window = whole[:, row : row + 32, column : column + 32]
-            for mirrored in range(mirrors):
-                same = (units == (window[:, :, ::-1] if mirrored else window)).all((1, 2, 3))
-                explained |= same
-                if same.any():
-                    found.add((row, column, mirrored))
-    assert explained.all()
-    # all 25 places; of 162, about 162 * (1 - exp(-400 / 162)) = 148 with a deviation of 3
-    assert len(found) == 25 if name == "mnist" else len(found) > 130
-    assert {mirrored for *_, mirrored in found} == set(range(mirrors))
-
-
-def test_faces_are_turned_and_stay_without_black_corners():
-    """A white image of 96 is white in every window of 64; one of 64 is not."""
-    recipe = preprocess.paper_recipe("lfw")
-    assert recipe.shape((96, 96, 3)) == (64, 64, 3)
-    white = on_grid(np.full(3, 255), MEAN, STD, 8)
-    units = drawn(recipe, np.full((1, 96, 96, 3), 255, np.uint8), 10)
-    np.testing.assert_array_equal(units, np.broadcast_to(white, units.shape))
-    small = drawn(recipe, np.full((1, 64, 64, 3), 255, np.uint8), 10)
-    assert (small[:, 0, 0] < white).any()
-
-
-def test_a_turned_face_has_whole_grey_values():
-    """Turned counter-clockwise: a ramp that grows downwards then grows to the right, or to the
-    left if mirrored; and every unit is that of one of 256 pixels."""
-    ramp = np.tile(np.arange(96, dtype=np.uint8)[None, :, None, None] * 2, (1, 1, 96, 3))
-    units = drawn(preprocess.paper_recipe("lfw"), ramp, 100)
-    for channel in range(3):
-        known = on_grid(np.arange(256), MEAN[channel], STD[channel], 8)
-        assert np.isin(units[..., channel], known).all()
-    middle = units[:, 32, :, 0].astype(float)
-    slopes = (middle[:, -1] - middle[:, 0]) / 63
-    # two grey values a pixel, sin 30 = 1/2: at most 1 grey value, 256 / 255 / 0.229 units
-    steepest = 256 / 255 / 0.229
-    assert steepest * 0.9 < slopes.max() < steepest * 1.02
-    assert -steepest * 1.02 < slopes.min() < -steepest * 0.9
-
-
-def test_faces_are_tested_as_they_are():
-    images = pictures(2, side=96)
-    units = preprocess.paper_recipe("lfw").test(images)
-    np.testing.assert_array_equal(units, on_grid(images[:, 16:80, 16:80], MEAN, STD, 8))
-
-
-def test_normalised_training_is_pure_and_compiles_once():
-    recipe, traces = preprocess.paper_recipe("lfw"), []
-
-    @jax.jit
-    def train(images, key):
-        traces.append(images.shape)
-        return recipe.train(images, key)
-
-    images = pictures(4, side=96)
-    first, again, other = (np.asarray(train(images, jax.random.key(seed))) for seed in (1, 1, 2))
-    np.testing.assert_array_equal(first, again)
-    assert (first != other).any()
-    assert np.abs(first).max() <= recipe.encoding.highest
-    assert len(traces) == 1
-
-
-def test_equal_recipes_are_the_same_object():
-    same = preprocess.normalised([0.1307], np.array([0.3081]), 32, padding=4, rotation=0)
-    assert same is preprocess.paper_recipe("mnist")
-    assert same is not preprocess.paper_recipe("digits")
-    assert preprocess.paper_recipe("fashion-mnist") is preprocess.paper_recipe("fashion_mnist")
-
-
-def test_mean_and_deviation_of_the_digits_are_those_of_their_training_images():
-    pixels = data.load("digits").train_images / 255
-    mean, std = round(pixels.mean(), 4), round(pixels.std(), 4)
-    assert preprocess.paper_recipe("digits") is preprocess.normalised(
-        (mean,), (std,), 32, padding=4
-    )
-
-
-def test_every_image_data_set_has_a_recipe_for_its_shape():
-    for name, source in data.SOURCES.items():
-        recipe = preprocess.paper_recipe(name)
-        images = np.zeros((2, *source.input_shape), np.uint8)
-        units = preprocess.units_of(recipe, images)
-        assert units.shape == (2, *recipe.shape(source.input_shape))
-        trained = jax.eval_shape(recipe.train, images, jax.random.key(0))
-        assert trained.shape == units.shape
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("mnits", "'mnits'; known: mnist, fashion_mnist, cifar10, lfw, digits"),
-        ("mine.npz", "'mine.npz'; call preprocess.normalised with the mean"),
-    ],
-)
-def test_a_data_set_without_a_recipe_is_refused(name, message):
-    with pytest.raises(ValueError, match=f"no published recipe for the data set {message}"):
-        preprocess.paper_recipe(name)
 
 
 @pytest.mark.parametrize(
@@ -344,7 +184,8 @@ def test_numbers_that_make_no_sense_are_refused(mean, std, options, message):
 
 
 def test_images_that_do_not_fit_are_refused():
-    grey, colours = preprocess.paper_recipe("mnist"), preprocess.paper_recipe("cifar10")
+    grey = preprocess.normalised((0.5,), (0.5,), 32, padding=4)
+    colours = preprocess.normalised(MEAN, STD, 32, padding=4)
     with pytest.raises(ValueError, match="images of 3 channels, but mean and std are of 1"):
         grey.test(pictures(1))
     with pytest.raises(ValueError, match="images of 1 channels, but mean and std are of 3"):

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from jaxsnn import data, preprocess
+from jaxsnn import data, preprocess, recipes
 from jaxsnn.data import lfw, lfw_split, search
 
 pytestmark = pytest.mark.realdata
@@ -105,7 +105,7 @@ def test_faces_are_upright_and_in_colour(faces):
 
 
 def test_units_of_the_test_images_fit_the_encoding(faces):
-    recipe = preprocess.paper_recipe("lfw")
+    recipe = recipes.fast_snn("lfw")
     units = preprocess.units_of(recipe, faces.test_images)
     assert units.shape == (246, 64, 64, 3)
     assert np.abs(units).max() <= recipe.encoding.highest

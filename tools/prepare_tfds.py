@@ -7,6 +7,7 @@
 The first takes the authors' `.gz` files, without a network, and writes below tensorflow-datasets'
 own folder, where `jaxsnn.data.load` finds it. The second does so with `cifar-10-binary.tar.gz`, the
 archive that tensorflow-datasets takes; the one of Python batches `jaxsnn.data.load` reads as it is.
+The same holds for `cifar100`.
 The third writes the first 20 training and the first 20 test images of scikit-learn's digits, enough
 for a test. All write `array_record`, the format that is read without TensorFlow.
 """
@@ -26,7 +27,12 @@ import tensorflow_datasets as tfds
 from jaxsnn import data
 
 # tensorflow-datasets takes another of the author's archives than `jaxsnn.data` reads.
-ARCHIVES = {"cifar10": ("cifar-10-binary.tar.gz",)}
+ARCHIVES = {
+    "cifar10": ("cifar-10-binary.tar.gz",),
+    "cifar100": ("cifar-100-binary.tar.gz",),
+}
+# The others are read as they are, and tensorflow-datasets has no builder for them.
+NAMES = [name for name, source in data.SOURCES.items() if source.in_tfds]
 
 
 class Digits(tfds.core.GeneratorBasedBuilder):
@@ -108,7 +114,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", choices=data.NAMES)
+    parser.add_argument("name", choices=NAMES)
     parser.add_argument("--files", type=Path, help="folder of the authors' .gz files")
     parser.add_argument("--out", type=Path, help="data folder; default: tensorflow-datasets' own")
     parser.add_argument("--limit", type=int, help="examples kept of every split (with --out)")

@@ -65,7 +65,7 @@ def load(
         Traceback (most recent call last):
         ...
         ValueError: unknown data set 'mnits'; nearest: 'mnist'; known: digits, mnist, \
-fashion_mnist, cifar10, lfw, or the path of an .npz file
+fashion_mnist, cifar10, cifar100, tiny_imagenet, lfw, or the path of an .npz file
     """
     if name.endswith(".npz"):
         dataset = load_npz(Path(name).expanduser())

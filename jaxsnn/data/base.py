@@ -186,3 +186,29 @@ def stratified_split(
     in_test = np.zeros(len(labels), bool)
     in_test[np.concatenate(chosen) if chosen else []] = True
     return order[~in_test[order]], order[in_test[order]]
+
+
+def spread(labels: Labels, seed: int = 0) -> npt.NDArray[np.intp]:
+    """A shuffled order in which every stretch has every label's share.
+
+    The i-th of n images of a class (in shuffled order) comes after (i + 1/2) / n of all images.
+
+    Args:
+        labels: int32 `[N]`.
+        seed: of the shuffle.
+
+    Returns:
+        Indices `[N]`, the same on every machine.
+
+    Example:
+        >>> labels = np.array([0, 0, 0, 0, 1, 1], np.int32)
+        >>> labels[spread(labels)].tolist()
+        [0, 1, 0, 0, 1, 0]
+    """
+    order = np.random.RandomState(seed).permutation(len(labels))
+    shuffled = labels[order]
+    position = np.zeros(len(labels))
+    for label in np.unique(labels):
+        own = shuffled == label
+        position[own] = (np.arange(own.sum()) + 0.5) / own.sum()
+    return order[np.argsort(position, kind="stable")]

@@ -14,18 +14,17 @@ lists the people and stores which images are for training and which for testing;
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
 from jaxsnn.data.base import Dataset, Images
+from jaxsnn.data.jpegs import read_jpeg
 from jaxsnn.data.lfw_split import (
     FEWEST,
     MOST,
@@ -101,21 +100,7 @@ def _decode(people: People, window: tuple[int, int]) -> Images:
 
 def _face(path: Path, window: tuple[int, int]) -> Images:
     """The central window of one file."""
-    try:
-        # Read whole first: Pillow would keep the file open.
-        with Image.open(io.BytesIO(path.read_bytes()), formats=["JPEG"]) as image:
-            found = f"{image.mode} of {image.width}x{image.height}"
-            pixels = np.asarray(image) if found == f"RGB of {SIDE}x{SIDE}" else None
-    except Exception as error:  # Pillow has many types for damaged files; the remedy is the same
-        reason = f"{type(error).__name__}: {error!s:.120}"
-        raise ValueError(
-            f"{path}: damaged or no JPEG file ({reason}); unpack it again from lfw-deepfunneled.tgz"
-        ) from error
-    if pixels is None:
-        raise ValueError(
-            f"{path}: {found}, wanted RGB of {SIDE}x{SIDE}; this is no image of Labelled Faces in "
-            "the Wild: unpack it again from lfw-deepfunneled.tgz, or remove it"
-        )
+    pixels = read_jpeg(path, SIDE, of="Labelled Faces in the Wild", archive="lfw-deepfunneled.tgz")
     top, left = (SIDE - window[0]) // 2, (SIDE - window[1]) // 2
     return pixels[top : top + window[0], left : left + window[1]]
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jaxsnn import files
-from jaxsnn.data.base import Labels, stratified_split
+from jaxsnn.data.base import Labels, spread, stratified_split
 
 FEWEST, MOST = 30, 100
 SPLIT = "lfw_split.json"
@@ -194,21 +194,7 @@ def _in_order(test: Indices, labels: Labels, seed: int) -> Split:
     is_test = np.zeros(len(labels), bool)
     is_test[test] = True
     train, test = (np.flatnonzero(part) for part in (~is_test, is_test))
-    return Split(seed, train[_spread(labels[train], seed)], test[_spread(labels[test], seed)])
-
-
-def _spread(labels: Labels, seed: int) -> Indices:
-    """A shuffled order in which every stretch has every label's share.
-
-    The i-th of n images of a person (in shuffled order) comes after (i + 1/2) / n of all images.
-    """
-    order = np.random.RandomState(seed).permutation(len(labels))
-    shuffled = labels[order]
-    position = np.zeros(len(labels))
-    for label in np.unique(labels):
-        own = shuffled == label
-        position[own] = (np.arange(own.sum()) + 0.5) / own.sum()
-    return order[np.argsort(position, kind="stable")]
+    return Split(seed, train[spread(labels[train], seed)], test[spread(labels[test], seed)])
 
 
 def _parts(split: Split) -> tuple[Indices, Indices]:

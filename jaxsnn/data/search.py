@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxsnn.data import cifar, idx, prepared
+from jaxsnn.data import cifar, idx, prepared, tiny_imagenet
 from jaxsnn.data.base import Dataset
 from jaxsnn.data.digits import load_digits
 
@@ -190,15 +191,45 @@ SOURCES = {
             classes=10,
             input_shape=(32, 32, 3),
             loader=search,
-            files=cifar.FILES,
-            packed=f"in {cifar.ARCHIVE}",
+            files=cifar.CIFAR10.files,
+            packed=f"in {cifar.CIFAR10.archive}",
             folders=(
                 *("cifar-10-batches-py", "cifar10", "cifar10/cifar-10-batches-py"),
                 *("CIFAR10", "CIFAR10/cifar-10-batches-py", "cifar-10"),
                 "cifar-10-batches-py-target/cifar-10-batches-py",  # Keras
                 ".",  # where torchvision puts the archive
             ),
-            read_folder=cifar.load_folder,
+            read_folder=functools.partial(cifar.load_folder, edition=cifar.CIFAR10),
+        ),
+        Source(
+            name="cifar100",
+            classes=100,
+            input_shape=(32, 32, 3),
+            loader=search,
+            files=cifar.CIFAR100.files,
+            packed=f"in {cifar.CIFAR100.archive}",
+            folders=(
+                *("cifar-100-python", "cifar100", "cifar100/cifar-100-python"),
+                *("CIFAR100", "CIFAR100/cifar-100-python", "cifar-100"),
+                "cifar-100-python-target/cifar-100-python",  # Keras
+                ".",  # where torchvision puts the archive
+            ),
+            read_folder=functools.partial(cifar.load_folder, edition=cifar.CIFAR100),
+        ),
+        Source(
+            name="tiny_imagenet",
+            classes=200,
+            input_shape=(64, 64, 3),
+            loader=search,
+            files=tiny_imagenet.FILES,
+            packed="",
+            folders=(
+                *("tiny-imagenet-200", "tiny_imagenet", "tiny_imagenet/tiny-imagenet-200"),
+                *("tiny-imagenet", "tiny-imagenet/tiny-imagenet-200", "TinyImageNet"),
+                *("TinyImageNet/tiny-imagenet-200", "tiny-imagenet-200/tiny-imagenet-200"),
+            ),
+            read_folder=tiny_imagenet.load_folder,
+            in_tfds=False,
         ),
         Source(
             name="lfw",

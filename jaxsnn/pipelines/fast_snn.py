@@ -18,8 +18,8 @@ from jaxsnn import (
     comparison,
     finetune,
     neurons,
-    preprocess,
     quant,
+    recipes,
     report,
     schedules,
     store,
@@ -182,7 +182,7 @@ class FastSnn(Experiment):
 
     def recipe(self) -> Preprocessing:
         """Standardised with the data set's numbers; cropped, mirrored, turned in training."""
-        return preprocess.paper_recipe(self.data.name)
+        return recipes.fast_snn(self.data.name)
 
     def converted(self, variables: Mapping[str, Any], variant: str = "signed") -> Spiking:
         """Every neuron integrates and fires."""
