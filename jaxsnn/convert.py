@@ -16,6 +16,7 @@ so thresholds are int32 and no float is compared anywhere.
 their level with spikes +1 and -1 and need as many steps as the largest level and the depth ask for,
 at most the number of spiking layers times the cap. "signed_if" (Hu et al., IEEE TPAMI, 2023) holds
 the input for as many steps as there are levels, and its neurons keep one threshold and a bias.
+"rate" (Habara et al., Front. Neurosci. 18, 2024) holds it for good: rates stand for activations.
 """
 
 from dataclasses import replace
@@ -28,11 +29,12 @@ import numpy as np
 from jaxsnn import quant
 from jaxsnn.arch import Arch, plan
 from jaxsnn.encode import Encoding
-from jaxsnn.fold import Fold
+from jaxsnn.fold import Fold, Method
 from jaxsnn.grid import on_grid
 from jaxsnn.methods import float_ends
 from jaxsnn.methods import method as method_named
 from jaxsnn.net import Variables
+from jaxsnn.neurons import Neuron
 from jaxsnn.preprocess import PIXELS
 from jaxsnn.refusals import refuse
 from jaxsnn.sitemap import SiteMap, hidden
@@ -58,13 +60,16 @@ def convert(
         method: "scatter": every neuron becomes ``2**k * bound`` threshold units, one time step.
             "negative": every neuron tracks its level with spikes +1 and -1 and settles on it.
             "signed_if": every neuron integrates and fires for ``2**bits - 1`` steps.
+            "rate": every neuron integrates and fires for as long as one likes.
         weights: the weight quantisers it was trained with; default: for "scatter" ternary with
-            float ends, for "negative" full precision, for "signed_if" those of its ``bits``.
+            float ends, for "negative" and "rate" full precision, for "signed_if" those of its
+            ``bits``.
         encoding: presentation and scale of the integer images ("signed_if" holds them).
         options: those of the method. "scatter" and "negative" need ``k``, fractional bits of the
             activation quantiser that the network was trained with, and ``bound``, its upper bound
             ``B``, None for none ("negative" only). "signed_if" needs ``bits``, and takes
-            ``signed`` and ``settling``: see :func:`jaxsnn.methods.signed_if.signed_if`. "negative"
+            ``signed`` and ``settling``: see :func:`jaxsnn.methods.signed_if.signed_if`. "rate"
+            needs ``scales``: see :func:`jaxsnn.methods.rate.rate`. "negative"
             takes ``highest``: largest net count where there is no bound (127; a
             larger level of the ANN is cut there, which the certificate shows); ``bits``:
             significant bits of the largest weight (7: int8), None for the finest grid whose sums
@@ -76,14 +81,14 @@ def convert(
             that are not finite, or a layer that cannot be folded, with its name and the reason.
     """
     chosen = method_named(method, options)
-    if chosen.once and encoding.presentation != "onset":
-        raise ValueError(
-            f"presentation {encoding.presentation!r}: the counts of {method!r} follow the sum of "
-            "all input, which is therefore given once; use Encoding('onset', ...)"
-        )
     weights = weights or chosen.weights
     if chosen.duration:
         encoding = replace(encoding, presentation="held", duration=chosen.duration)
+    if encoding.presentation not in chosen.presentations:
+        raise ValueError(
+            f"presentation {encoding.presentation!r}: {method!r} takes input that is "
+            f"{' or '.join(map(repr, chosen.presentations))}; give such an encoding=Encoding(...)"
+        )
     refuse(variables, arch, chosen, weights)
     fold = Fold(variables, chosen, weights, encoding)
     for site in plan(arch):
@@ -91,7 +96,7 @@ def convert(
     return Spiking(
         variables=jax.tree.map(jnp.asarray, {"params": fold.params, "fixed": fold.fixed}),
         arch=arch,
-        neurons=replace(hidden(chosen.neuron), first=chosen.encoder),
+        neurons=_neurons(chosen),
         ann=hidden(chosen.ann),
         weights=weights,
         encoding=encoding,
@@ -99,6 +104,13 @@ def convert(
         units=tuple(fold.units.items()),
         report=tuple(fold.report),
     )
+
+
+def _neurons(method: Method) -> SiteMap[Neuron]:
+    """Spiking neurons at every site that has some, none (identity) elsewhere."""
+    mapped = hidden(method.neuron)
+    by_role = {**dict(mapped.by_role), **dict(method.others)}
+    return replace(mapped, by_role=tuple(by_role.items()), first=method.encoder)
 
 
 def snapped(variables: Variables, snn: Spiking) -> dict[str, Any]:

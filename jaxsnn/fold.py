@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxsnn import quant
 from jaxsnn.arch import Site
-from jaxsnn.encode import Encoding
+from jaxsnn.encode import Encoding, Presentation
 from jaxsnn.grid import largest_sum, smallest_integer
 from jaxsnn.lowering import Accumulator
 from jaxsnn.net import NORM_EPSILON, Variables
@@ -107,32 +107,42 @@ class Method(NamedTuple):
     Attributes:
         ann: the activation of the quantised ANN.
         neuron: the spiking neuron of every activation site.
-        step: ``params of a site -> value of one count`` (the ANN's quantisation step).
+        step: ``(site, its params) -> value of one count`` (the ANN's quantisation step).
         spikes: largest ``|out|`` of it in one step.
         weights: the weight quantisers it takes by default.
         kernel: ``(site, params, quantiser, largest input counts) -> Kernel``.
         cells: ``Drive -> Cells``.
         refusal: ``site -> reason`` why it cannot be converted; empty if it can.
-        once: the input must be given in the first step only.
+        presentations: how the input may be given.
+        others: pairs (role, spiking neuron) of pools and heads that have neurons, too.
+        pool: ``(channels, area) -> Cells`` of the neurons that are driven by a pool's sums.
         encoder: spiking neuron of the first site, None for the same.
         duration: steps for which the input and all biases are held; None: as the encoding says.
         shortcuts: it can fold residual blocks.
         head_gain: largest gain of a head, for a bias that is finer than a unit of its kernel.
+        into: what norm and bias of a site with neurons become.
     """
 
     ann: Neuron
     neuron: Neuron
-    step: Callable[[Master], float]
+    step: Callable[[Site, Master], float]
     spikes: int
     weights: SiteMap[quant.WeightQuantiser]
     kernel: Callable[[Site, Master, quant.WeightQuantiser, np.ndarray], Kernel]
     cells: Callable[[Drive], Cells]
     refusal: Callable[[Site], str] = lambda site: ""
-    once: bool = False
+    presentations: tuple[Presentation, ...] = ("held", "onset", "frames")
+    others: tuple[tuple[str, Neuron], ...] = ()
+    pool: Callable[[int, int], Cells] | None = None
     encoder: Neuron | None = None
     duration: int | None = None
     shortcuts: bool = False
     head_gain: int = 1
+    into: str = "thresholds"
+
+    def has_neurons(self, site: Site) -> bool:
+        """Whether spiking neurons stand behind ``site``."""
+        return site.role == "activation" or site.role in dict(self.others)
 
 
 class Fold:
@@ -183,8 +193,8 @@ class Fold:
         kernel = kernel._replace(values=kernel.values * sign)
         bound, step_bound = self._sums(site, kernel)
         unit = self.units[site.source] * kernel.unit
-        neuron = site.role == "activation"
-        step = self.method.step(master) if neuron else 0.0
+        neuron = self.method.has_neurons(site)
+        step = self.method.step(site, master) if neuron else 0.0
         added = self._shortcut(site)
         drive = Drive(site.name, step, np.abs(slope), center * sign, offset, unit, bound, added)
         whole = _is_whole(kernel.values)
@@ -203,11 +213,9 @@ class Fold:
         accumulator = accumulator_for(step_bound) if whole else "float32"
         self.accumulators[site.name] = accumulator
         had = [name for name in ("norm", "bias") if getattr(site, name)]
-        into = "thresholds" if neuron else "bias on the grid"
+        into = self.method.into if neuron else "bias on the grid"
         if site.role == "shortcut":
-            into = "the block's thresholds"
-        if neuron and "gain" in self.params[site.name]:
-            into = "thresholds and bias on a finer grid"
+            into = "those of the block's last neurons"
         self.report.append(
             Folded(
                 site.name,
@@ -228,6 +236,13 @@ class Fold:
 
     def _add_pool(self, site: Site) -> None:
         area = math.prod(site.window)
+        if self.method.pool is not None:
+            cells = self.method.pool(site.out_shape[-1], area)
+            self.fixed[site.name], self.highest[site.name] = cells.fixed, cells.highest
+            self.units[site.name] = self.units[site.source]
+            self.peaks[site.name] = self.method.spikes
+            self.report.append(Folded(site.name, "none", norm="sum; area into its threshold"))
+            return
         self.units[site.name] = self.units[site.source] / area
         self.highest[site.name] = self.highest[site.source] * area
         self.peaks[site.name] = self.peaks[site.source] * area

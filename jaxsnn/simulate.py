@@ -13,7 +13,6 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxsnn import metrics
 from jaxsnn import net as net_module
 from jaxsnn.arch import plan
 from jaxsnn.engine import Trace, encode_axis, run, unpack
@@ -147,7 +146,7 @@ def check_run(
         raise ValueError(f"images have shape {tuple(images.shape)}; there is nothing to simulate")
     if encode_axis(snn) and images.shape[0] < steps:
         raise ValueError(f"{images.shape[0]} frames cannot be streamed for {steps} steps")
-    names = [site.name for site in metrics.spiking_sites(snn.arch)]
+    names = [site.name for site in plan(snn.arch) if snn.neurons.at(site).spikes]
     for name in record:
         if name not in names:
             raise ValueError(f"record={name!r} is no spiking site; known: {', '.join(names)}")

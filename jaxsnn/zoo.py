@@ -64,17 +64,68 @@ fast_resnet18 = parse(
     input_shape=_CIFAR, head_pool=True, head_bias=True,
 )  # fmt: skip
 
-# BayesianSpikeFusion (Habara et al., Front. Neurosci. 2024): exits after block 3 and block 4.
-bsf_vgg11 = parse(
-    "64C3p1-128C3s2p1-256C3s2p1-256C3p1-E-512C3s2p1-512C3p1-512C3s2p1-512C3p1",
-    input_shape=_CIFAR, head_pool=True, head_bias=True,
-)  # fmt: skip
-bsf_resnet18 = parse(
-    "64C3p1-[64C3p1-64C3p1]+bias-[64C3p1-64C3p1]+bias-[128C3s2p1-128C3p1]+bias"
-    "-[128C3p1-128C3p1]+bias-E-[256C3s2p1-256C3p1]+bias-[256C3p1-256C3p1]+bias"
-    "-[512C3s2p1-512C3p1]+bias-[512C3p1-512C3p1]+bias",
-    input_shape=_CIFAR, head_pool=True, head_bias=True,
-)  # fmt: skip
+# BayesianSpikeFusion (Habara et al., Front. Neurosci. 2024): strides instead of pools, a 1x1
+# convolution with bias around every residual block.
+_BSF = {
+    "vgg11": "64C3p1-128C3s2p1-256C3s2p1-256C3p1-512C3s2p1-512C3p1-512C3s2p1-512C3p1",
+    "vgg16": "64C3p1-64C3p1-128C3s2p1-128C3p1-256C3s2p1-256C3p1-256C3p1"
+    "-512C3s2p1-512C3p1-512C3p1-512C3s2p1-512C3p1-512C3p1",
+    "vgg19": "64C3p1-64C3p1-128C3s2p1-128C3p1-256C3s2p1-256C3p1-256C3p1-256C3p1"
+    "-512C3s2p1-512C3p1-512C3p1-512C3p1-512C3s2p1-512C3p1-512C3p1-512C3p1",
+    "resnet18": "64C3p1-(64)-(64)-(128s2)-(128)-(256s2)-(256)-(512s2)-(512)",
+    "resnet34": "64C3p1-(64)-(64)-(64)-(128s2)-(128)-(128)-(128)"
+    "-(256s2)-(256)-(256)-(256)-(256)-(256)-(512s2)-(512)-(512)",
+}
+BSF_MODELS = tuple(_BSF)
+
+
+def bsf(
+    model: str,
+    ic_index: int = -1,
+    *,
+    input_shape: tuple[int, int, int] = _CIFAR,
+    classes: int = 10,
+) -> Arch:
+    """A network of BayesianSpikeFusion with its early (internal) classifier.
+
+    Args:
+        model: one of ``BSF_MODELS``.
+        ic_index: block behind which the early classifier stands, from 0; -1: there is none.
+        input_shape: (height, width, channels).
+        classes: of both classifiers.
+
+    Raises:
+        ValueError: an unknown model, or no block of that number before the last.
+
+    >>> from jaxsnn.arch import plan
+    >>> [site.name for site in plan(bsf("vgg11", 3)) if site.role in ("exit", "readout")]
+    ['exit1', 'readout']
+    """
+    if model not in _BSF:
+        raise ValueError(f"model {model!r} is unknown; choose one of {', '.join(_BSF)}")
+    blocks = [_residual(token) for token in _BSF[model].split("-")]
+    if not -1 <= ic_index < len(blocks) - 1:
+        raise ValueError(
+            f"ic_index={ic_index}: {model} has blocks 0 to {len(blocks) - 1}, and an early "
+            f"classifier stands behind one of 0 to {len(blocks) - 2} (-1: none)"
+        )
+    if ic_index >= 0:
+        blocks.insert(ic_index + 1, "E")
+    options = {"input_shape": input_shape, "classes": classes}
+    return parse("-".join(blocks), head_pool=True, head_bias=True, **options)
+
+
+def _residual(token: str) -> str:
+    """A block in the notation: ``(128s2)`` stands for two convolutions and their shortcut."""
+    if not token.startswith("("):
+        return token
+    channels, _, stride = token.strip("()").partition("s")
+    first = f"{channels}C3s{stride}p1" if stride else f"{channels}C3p1"
+    return f"[{first}-{channels}C3p1]+bias"
+
+
+bsf_vgg11 = bsf("vgg11", 3)
+bsf_resnet18 = bsf("resnet18", 4)
 
 _LEARNED = "P2 is a learned 2x2 stride-2 convolution with its own neurons"
 _NO_STRING = "the original names its layers in code only"

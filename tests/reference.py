@@ -590,3 +590,73 @@ def signed_if(layers: Sequence[Layer], images: Array, steps: int, signed: bool =
 def emitted(layer: Layer, spikes: Array) -> Array:
     """What the next layer gets for a layer's spikes [T, B, ...]: clip times spikes, pooled."""
     return np.array([mean_pool(layer["clip"] * one, layer.get("avg_pool", 1)) for one in spikes])
+
+
+def rate_coded(sites, variables, images, scales, steps, delay=1, initial=0.0, block_ends=True):
+    """Spikes ``{site: [T, B, ...]}`` of the normalised network, step by step in float64.
+
+    Kernels times ``norm * previous scale / scale``, biases ``/ scale``, thresholds 1 (spec 4), then
+    ``V += f(x); s = V >= 1; V -= s``, handed on ``delay`` steps later (spec 5). ``sites`` are the
+    synapses in execution order, with their geometry.
+    """
+    worth, state, queue, spikes = {"input": 1.0}, {}, {}, {}
+    held = np.asarray(images, np.float64)
+
+    def drive(site, values):
+        x, scale = values[site.source], scales.get(site.name)
+        if site.kind == "avgpool":
+            return x.sum((1, 2)).reshape(len(x), *site.out_shape)
+        tree = variables["params"][site.name]
+        kernel = np.asarray(tree["kernel"], np.float64)
+        bias = np.asarray(tree["bias"], np.float64) if site.bias else 0.0
+        slope, shift = 1.0, bias
+        if site.norm:
+            norm, stats = tree["norm"], variables["batch_stats"][site.name]["norm"]
+            slope = np.asarray(norm["scale"], np.float64) / np.sqrt(
+                np.asarray(stats["var"], np.float64) + 1e-5
+            )
+            shift = (bias - stats["mean"]) * slope + norm["bias"]
+        if site.role == "shortcut":
+            scale = scales[end_of[site.name]]
+        return conv(x, kernel * slope * worth[site.source] / scale, site) + shift / scale
+
+    def conv(x, kernel, site):
+        if site.kind == "dense":
+            return x.reshape(len(x), -1) @ kernel
+        (top, bottom), (left, right) = site.padding
+        x = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+        rows, columns, _ = site.drive_shape
+        out = np.zeros((len(x), *site.drive_shape))
+        for i in range(kernel.shape[0]):
+            for j in range(kernel.shape[1]):
+                stride = site.strides[0]
+                window = x[:, i : i + stride * rows : stride, j : j + stride * columns : stride]
+                out += window[:, :rows, :columns] @ kernel[i, j]
+        return out
+
+    end_of = {site.shortcut: site.name for site in sites if site.shortcut}
+    for site in sites:
+        worth[site.name] = scales.get(site.name, worth.get(site.source, 1.0))
+    for _ in range(steps):
+        values = {"input": held}
+        for site in sites:
+            current = drive(site, values)
+            if site.role == "shortcut":
+                values[site.name] = current
+                continue
+            if site.shortcut:
+                added = values[site.shortcut]
+                if not site.shortcut.endswith("shortcut"):  # spikes of the block's source
+                    added = added * worth[site.shortcut] / scales[site.name]
+                current = current + added
+            # A mean reaches 1 where the sum reaches the area: ninths do not add up to 1 in floats.
+            threshold = float(np.prod(site.window)) if site.kind == "avgpool" else 1.0
+            start = 0.0 if site.shortcut and not block_ends else initial * threshold
+            potential = state.get(site.name, start) + current
+            out = (potential >= threshold).astype(np.float64)
+            state[site.name] = potential - threshold * out
+            waiting = queue.setdefault(site.name, [np.zeros_like(out)] * delay)
+            waiting.append(out)
+            values[site.name] = waiting.pop(0)
+            spikes.setdefault(site.name, []).append(values[site.name])
+    return {name: np.stack(found) for name, found in spikes.items()}

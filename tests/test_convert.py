@@ -438,7 +438,7 @@ def test_tiny_norm_scales_become_constant_or_are_refused():
 
 
 NEGATIVE_REFUSED = [
-    ({"encoding": Encoding("held", 1 / 256)}, "'held'.*given once"),
+    ({"encoding": Encoding("held", 1 / 256)}, "'held'.*takes input that is 'onset'"),
     ({"stretch": 2}, "no option stretch; known: k, bound, highest, bits, exact"),
     ({"bits": 0}, "bits=0"),
     ({"bits": 24, "encoding": Encoding("onset", 1, 2**20)}, "conv1: a sum .*beyond int32"),
@@ -533,8 +533,8 @@ def test_residual_blocks_are_refused():
 
 def test_unknown_methods_and_impossible_levels_are_refused():
     _, arch, variables = build(8)
-    with pytest.raises(ValueError, match="unknown conversion method 'rate'"):
-        convert(variables, arch, "rate", k=1, bound=2)
+    with pytest.raises(ValueError, match="unknown conversion method 'phase'"):
+        convert(variables, arch, "phase", k=1, bound=2)
     for k, bound in ((-1, 2), (1, 0), (1, 1.5)):
         with pytest.raises(ValueError, match="k must be >= 0 and bound a whole number"):
             convert(variables, arch, k=k, bound=bound)

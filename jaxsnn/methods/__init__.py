@@ -4,7 +4,15 @@ A method is a function of its own options, registered by ``@named``, that return
 :class:`jaxsnn.fold.Method`. To add one: a module here, imported below.
 """
 
-from jaxsnn.methods import negative_spikes, scatter_gather, signed_if
+from jaxsnn.methods import negative_spikes, rate, scatter_gather, signed_if
 from jaxsnn.methods.register import METHODS, float_ends, method
 
-__all__ = ["METHODS", "float_ends", "method", "negative_spikes", "scatter_gather", "signed_if"]
+__all__ = [
+    "METHODS",
+    "float_ends",
+    "method",
+    "negative_spikes",
+    "rate",
+    "scatter_gather",
+    "signed_if",
+]

@@ -49,13 +49,13 @@ def negative(
         ann=neurons.quantised_relu(k, None if bound is None else int(bound)),
         neuron=neurons.tracking(cap, per_step, rising),
         encoder=neurons.tracking(cap, per_step) if rising else None,
-        step=lambda params: 2.0**-k,
+        step=lambda site, params: 2.0**-k,
         spikes=per_step,
         weights=SiteMap(quant.full_precision()),
         kernel=functools.partial(grid_kernel, bits) if exact else float_kernel,
         cells=functools.partial(cells, cap),
         refusal=_pooled_later,
-        once=True,
+        presentations=("onset",),
     )
 
 

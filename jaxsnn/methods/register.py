@@ -90,11 +90,13 @@ def grid_kernel(
     params: Master,
     quantiser: quant.WeightQuantiser,
     highest: np.ndarray,
+    *,
+    shared: bool = True,
 ) -> Kernel:
     """The quantiser's own integers, else a power-of-two grid.
 
-    ``bits`` significant bits, or the finest grid whose sums stay below 2^24: None, and wherever a
-    bias shares the grid.
+    ``bits`` significant bits, or the finest grid whose sums stay below 2^24: None, and where a
+    bias of a site without neurons has to share the grid (``shared``).
     """
     master = np.asarray(params["kernel"], np.float32)
     if quantiser.codes is not None:
@@ -103,7 +105,7 @@ def grid_kernel(
         codes = np.asarray(found, np.int64)
         error = float(np.max(np.abs(codes * unit - np.asarray(used)), initial=0))
         return Kernel(codes, unit, quantiser.name, error=error)
-    with_bias = site.bias and site.role != "activation"
+    with_bias = shared and site.bias and site.role != "activation"
     if bits is None or with_bias:
         exponent = grid_exponent(master, highest, coarsen=not with_bias)
     else:

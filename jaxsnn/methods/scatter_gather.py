@@ -16,7 +16,7 @@ def scatter(k: int, bound: int | None) -> Method:
     return Method(
         ann=neurons.quantised_relu(k, bound),
         neuron=neurons.threshold_count(levels),
-        step=lambda params: 2.0**-k,
+        step=lambda site, params: 2.0**-k,
         spikes=levels,
         weights=float_ends(quant.ternary()),
         kernel=functools.partial(grid_kernel, None),

@@ -67,7 +67,7 @@ def signed_if(
     return Method(
         ann=neurons.clipped_relu(bits, "up" if settling else "even"),
         neuron=neurons.integrate_and_fire(signed, levels=steps, bounded=settling),
-        step=lambda params: float(params["clip"]) / steps,
+        step=lambda site, params: float(params["clip"]) / steps,
         spikes=1,
         weights=quantised_weights(bits),
         kernel=functools.partial(grid_kernel, kernel_bits),
@@ -78,6 +78,7 @@ def signed_if(
         duration=steps,
         shortcuts=True,
         head_gain=FINEST,
+        into="thresholds and bias on a finer grid",
     )
 
 

@@ -1,0 +1,99 @@
+"""Robust maxima of activations: what a firing rate of one spike a step stands for.
+
+A rate cannot exceed one spike a step. The largest activation of a layer would make the others
+slow; a percentile just below it lets few outliers saturate. Source: Rueckauer et al., Frontiers in
+Neuroscience 11, 2017 ("robust normalisation").
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import jax
+import numpy as np
+from jax import Array
+
+from jaxsnn import net as net_module
+from jaxsnn import neurons
+from jaxsnn.arch import plan
+from jaxsnn.encode import Encoding
+from jaxsnn.net import Net
+from jaxsnn.progress import bar
+from jaxsnn.sitemap import hidden
+from jaxsnn.spiking import Spiking
+
+SCALED = ("activation", "exit", "readout")  # roles of sites that have a scale
+
+
+def scales(
+    net: Net,
+    variables: Mapping[str, Any],
+    images: Array | np.ndarray,
+    percentiles: Sequence[float],
+    *,
+    encoding: Encoding,
+    batch_size: int = 50,
+    progress: str = "",
+) -> list[dict[str, float]]:
+    """Percentiles of the activations of every layer, and of the logits of every head.
+
+    All values count, zeros included, of all images and positions of a layer; between two values
+    the percentile is linear. A layer whose percentile is not above 0 takes its largest value
+    instead, and 1 where that is not above 0 either.
+
+    Args:
+        net: the full-precision network (ReLU), with batch norm.
+        variables: its trained tree.
+        images: ``[N, H, W, C]`` integers, as the spiking network is shown them: no augmentation.
+        percentiles: each above 0, at most 100.
+        encoding: what the integers are worth.
+        batch_size: images per compiled call.
+        progress: name of the progress bar, empty for none.
+
+    Returns:
+        For each percentile a dict of site -> value.
+
+    Raises:
+        ValueError: no images, a percentile outside (0, 100], or activations that are not finite.
+    """
+    for percentile in percentiles:
+        if not 0 < percentile <= 100:
+            raise ValueError(f"percentile {percentile} is outside (0, 100]; the paper's is 99.9")
+    if len(images) == 0:
+        raise ValueError("there are no images to take percentiles of")
+    parts: dict[str, list[np.ndarray]] = {}
+    starts = range(0, len(images), batch_size)
+    for start in bar(starts, len(starts), progress):
+        batch = encoding.decode(np.asarray(images[start : start + batch_size]))
+        for name, values in _activations(cast("Any", net), variables, batch).items():
+            parts.setdefault(name, []).append(np.asarray(values).ravel())
+    found = {name: _robust(name, parts.pop(name), percentiles) for name in list(parts)}
+    return [
+        {name: row[number] for name, row in found.items()} for number in range(len(percentiles))
+    ]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _activations(net: Net, variables: Mapping[str, Any], images: Array) -> dict[str, Array]:
+    outs = net_module.forward(net, variables, images).outs
+    return {site.name: outs[site.name] for site in plan(net.arch) if site.role in SCALED}
+
+
+def _robust(name: str, parts: list[np.ndarray], percentiles: Sequence[float]) -> list[float]:
+    values = np.concatenate(parts)
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name}: an activation is not finite; look at the weights and the images")
+    largest = float(values.max())
+    instead = largest if largest > 0 else 1.0
+    found = np.percentile(values, list(percentiles))
+    return [float(one) if one > 0 else instead for one in found]
+
+
+def normalised_ann(snn: Spiking) -> Net:
+    """The network of ReLUs over the folded tree of a rate-coded one: what its rates stand for.
+
+    It is applied to ``snn.variables`` and whole images. Each activation is that of the trained
+    network divided by the layer's scale, each logit that of the head: the same classes, with
+    batch norm gone.
+    """
+    return snn.net.clone(neurons=hidden(neurons.relu()), skip_silent=False)
