@@ -69,7 +69,10 @@ def adam(phases: Sequence[Mapping[str, Any]]) -> tuple[optax.GradientTransformat
 
 
 def sgd(
-    phases: Sequence[Mapping[str, Any]], weight_decay: float, decay_clips: bool = True
+    phases: Sequence[Mapping[str, Any]],
+    weight_decay: float,
+    decay_clips: bool = True,
+    nesterov: bool = False,
 ) -> tuple[optax.GradientTransformation, Schedule]:
     """Stochastic gradient descent with momentum 0.9, and the learning rate of every global update.
 
@@ -77,8 +80,9 @@ def sgd(
         phases: see :func:`joined`.
         weight_decay: added to the gradient of every parameter, times the parameter.
         decay_clips: of learned clips, too, as in Fast-SNN. No clip falls below ``SMALLEST_CLIP``.
+        nesterov: Nesterov's momentum.
     """
-    return _sgd(_key(phases), weight_decay, decay_clips), joined(phases)
+    return _sgd(_key(phases), weight_decay, decay_clips, nesterov), joined(phases)
 
 
 def sgd_step(
@@ -134,7 +138,9 @@ def _adam(phases: Key) -> optax.GradientTransformation:
 
 
 @functools.lru_cache(maxsize=64)
-def _sgd(phases: Key, weight_decay: float, decay_clips: bool) -> optax.GradientTransformation:
+def _sgd(
+    phases: Key, weight_decay: float, decay_clips: bool, nesterov: bool
+) -> optax.GradientTransformation:
     def decayed(params: Any) -> Any:
         return jax.tree_util.tree_map_with_path(
             lambda path, leaf: decay_clips or not is_clip(path), params
@@ -142,6 +148,6 @@ def _sgd(phases: Key, weight_decay: float, decay_clips: bool) -> optax.GradientT
 
     return optax.chain(
         optax.add_decayed_weights(weight_decay, mask=decayed),
-        optax.sgd(_joined(phases), momentum=0.9),
+        optax.sgd(_joined(phases), momentum=0.9, nesterov=nesterov),
         keep_clips(),
     )

@@ -22,9 +22,10 @@ class Loss(Protocol):
     """Per-example loss of a batch, pure: casts and augments the images itself, inside jit.
 
     Takes ``(params, rest, images, labels int32 [B], key, train)``, the name of the device axis that
-    batch statistics are averaged over (None on one device), and if the task has lengths the time
-    steps of this batch; returns ``(loss float [B], (logits [B, classes], new
-    rest))``. Images are uint8 ``[B, ...]``, or a tree of arrays with B in front.
+    batch statistics are averaged over (None on one device), if the task has lengths the time steps
+    of this batch, and if it is paced the number of the update, from 0 (not in evaluation); returns
+    ``(loss float [B], (logits [B, classes], new rest))``. Images are uint8 ``[B, ...]``, or a tree
+    of arrays with B in front.
     """
 
     def __call__(
@@ -39,6 +40,7 @@ class Loss(Protocol):
         *,
         axis_name: str | None,
         steps: int | None = None,
+        update: Array | None = None,
     ) -> tuple[Array, tuple[Array, Any]]:
         """Compute the loss of every example; see the class."""
         ...
@@ -52,16 +54,21 @@ class Task(NamedTuple):
         loss: see :class:`Loss`.
         lengths: images -> time steps of each, int ``[N]``, for a loss whose time differs from
             example to example; batches are then of few lengths (:mod:`jaxsnn.buckets`).
+        paced: the loss changes in the course of training: it is told the update.
     """
 
     init: Callable[[Array], Mapping[str, Any]]
     loss: Loss
     lengths: Callable[[Any], np.ndarray] | None = None
+    paced: bool = False
 
 
-def keywords(axis_name: str | None, steps: int | None) -> dict[str, Any]:
-    """The keyword arguments of a loss; only tasks with lengths know steps."""
-    return {"axis_name": axis_name} | ({} if steps is None else {"steps": steps})
+def keywords(
+    axis_name: str | None, steps: int | None, update: Array | None = None
+) -> dict[str, Any]:
+    """The keyword arguments of a loss; what is None only other tasks know."""
+    known = {"steps": steps, "update": update}
+    return {"axis_name": axis_name} | {k: v for k, v in known.items() if v is not None}
 
 
 def evaluate(

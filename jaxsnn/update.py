@@ -100,7 +100,7 @@ def programs(
             totals=Totals(jnp.zeros((), jnp.float32), zero, zero),
         )
 
-    update = _update(_gradients(task.loss, plan), optimiser, plan)
+    update = _update(_gradients(task, plan), optimiser, plan)
     # Not jitted: a task draws in a program of its own, which is compiled for a single run.
     return initial, jax.jit(update, donate_argnums=0, static_argnames="steps")
 
@@ -110,8 +110,8 @@ def mesh_of(devices: int) -> Mesh:
     return Mesh(np.array(jax.local_devices()[:devices]), (SHARD,))
 
 
-def _gradients(loss: Loss, plan: Plan) -> Callable[..., Found]:
-    """(params, rest, images, labels, rows, key, steps) -> what is found over all devices."""
+def _gradients(task: Task, plan: Plan) -> Callable[..., Found]:
+    """(params, rest, images, labels, rows, key, number, steps) -> what all devices find."""
     mesh = mesh_of(plan.devices)
     axis_name = SHARD if mesh.size > 1 else None
 
@@ -122,6 +122,7 @@ def _gradients(loss: Loss, plan: Plan) -> Callable[..., Found]:
         labels: Array,
         rows: Array,
         key: Array,
+        number: Array,
         steps: int | None,
     ) -> Found:
         if axis_name is not None:
@@ -130,8 +131,8 @@ def _gradients(loss: Loss, plan: Plan) -> Callable[..., Found]:
 
         def part(rest: Any, rows: Array, key: Array) -> Found:
             batch = jax.tree.map(lambda leaf: leaf[rows], images)
-            how = keywords(axis_name, steps)
-            return _of_batch(loss, params, rest, batch, labels[rows], key, how)
+            how = keywords(axis_name, steps, number if task.paced else None)
+            return _of_batch(task.loss, params, rest, batch, labels[rows], key, how)
 
         if size == len(rows):
             found = part(rest, rows, key)
@@ -144,7 +145,7 @@ def _gradients(loss: Loss, plan: Plan) -> Callable[..., Found]:
         if axis_name is None:
             return body(*operands)
         # Unchecked: the checked mode would already sum the gradient of what all devices share.
-        specs = (P(), P(), P(), P(), P(SHARD), P())
+        specs = (P(), P(), P(), P(), P(SHARD), P(), P())
         shared = jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False)
         return shared(*operands)
 
@@ -213,7 +214,7 @@ def _update(
         position = state.step % plan.steps_per_epoch
         rows = lax.dynamic_slice_in_dim(order, position * size, size)
         own = jax.random.fold_in(key, state.step)
-        operands = (state.params, state.rest, images, labels, rows, own)
+        operands = (state.params, state.rest, images, labels, rows, own, state.step)
         slopes, rest, loss, correct = gradients(*operands, steps=steps)
         updates, opt_state = optimiser.update(slopes, state.opt_state, state.params)
         added = Totals(loss, correct, jnp.int32(size))

@@ -17,6 +17,8 @@ ROWS = (
     ("L0", "zoo"),
     ("L1", "prices", "certificate"),
     ("L1", "surrogate", "quant", "encode", "frames", "metrics", "energy", "fusion", "grid"),
+    ("L1", "alpha", "confidence", "spikesim", "exits"),
+    ("L1", "fused_accuracy"),
     ("L1", "losses", "buckets", "clipped"),
     ("L2", "neurons", "convolution", "pooling"),
     ("L2", "lowering"),
@@ -26,15 +28,17 @@ ROWS = (
     ("IO", "report", "checkpoint"),
     ("IO", "plots", "selection", "comparison"),
     ("IO", "curves", "learning_curves", "bars", "variant_bars", "layer_figures", "rasters", "gifs"),
-    ("IO", "figures"),
+    ("IO", "figures", "fusion_plots"),
     ("L3", "net", "preprocess", "stimulus"),
+    ("L3", "recipes"),
     ("L4", "spiking"),
     ("L4", "fold"),
     ("L4", "refusals", "methods"),
-    ("L4", "convert"),
+    ("L4", "convert", "percentiles"),
     ("L4", "engine"),
     ("L4", "simulate"),
-    ("L4", "settle"),
+    ("L4", "compaction"),
+    ("L4", "settle", "early_exit"),
     ("L4", "evaluation"),
     ("L4", "sweep"),
     ("L4", "task", "options", "schedules"),
@@ -50,7 +54,7 @@ WITHOUT_JAX = ("command", "configfile", "shapes", "notation", "arch", "config", 
 HEAVY = {"tensorflow", "tensorflow_datasets", "torch", "tonic", "snntorch", "spikingjelly"}
 MAY_DRAW = {
     *("plots", "curves", "learning_curves", "bars", "variant_bars", "layer_figures", "rasters"),
-    *("gifs", "figures"),
+    *("gifs", "figures", "fusion_plots"),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 
