@@ -14,15 +14,17 @@
 'exact'
 """
 
-from jaxsnn import neurons, quant, zoo
+from jaxsnn import alpha, finetune, fusion, neurons, percentiles, quant, streaming, zoo
 from jaxsnn.arch import Arch, format, parse, plan, totals
 from jaxsnn.bptt import spiking_net, through_time, watch
 from jaxsnn.certificate import Certificate
 from jaxsnn.certify import certify
 from jaxsnn.classify import classification
 from jaxsnn.convert import convert, float_ends
+from jaxsnn.early_exit import EarlyExit, Rule, early_exit
 from jaxsnn.encode import Encoding
 from jaxsnn.evaluation import Evaluation, evaluate
+from jaxsnn.gaps import gaps
 from jaxsnn.net import Net, forward, init_variables, initial_state
 from jaxsnn.neurons import Neuron
 from jaxsnn.settle import settle
@@ -40,6 +42,7 @@ __all__ = [
     "Arch",
     "Certificate",
     "CutNormal",
+    "EarlyExit",
     "Encoding",
     "Evaluation",
     "EventStream",
@@ -47,20 +50,26 @@ __all__ = [
     "Net",
     "Neuron",
     "Options",
+    "Rule",
     "SiteMap",
     "Spiking",
     "Sweep",
     "Task",
     "Trace",
+    "alpha",
     "certify",
     "classification",
     "convert",
     "directly_trained",
+    "early_exit",
     "evaluate",
     "event_frames",
+    "finetune",
     "float_ends",
     "format",
     "forward",
+    "fusion",
+    "gaps",
     "held",
     "hidden",
     "init_variables",
@@ -69,6 +78,7 @@ __all__ = [
     "load_params",
     "neurons",
     "parse",
+    "percentiles",
     "plan",
     "quant",
     "save",
@@ -76,6 +86,7 @@ __all__ = [
     "settled",
     "simulate",
     "spiking_net",
+    "streaming",
     "sweep",
     "through_time",
     "totals",

@@ -65,16 +65,21 @@ def unflatten(flat: Mapping[str, Any]) -> Tree:
 
 
 def save_arrays(
-    path: str | Path, arrays: Mapping[str, Any], meta: Mapping[str, Any] | None = None
+    path: str | Path,
+    arrays: Mapping[str, Any],
+    meta: Mapping[str, Any] | None = None,
+    *,
+    compressed: bool = False,
 ) -> None:
     """Write named arrays and a JSON description to one npz file, atomically and without pickle.
 
-    Equal arrays give byte-identical files: members are uncompressed and carry a fixed date.
+    Equal arrays give byte-identical files: members carry a fixed date.
 
     Args:
         path: the file to write; its folder is created.
         arrays: name -> array of booleans, integers, floats or strings.
         meta: anything JSON can hold; stored as the entry ``meta.json``.
+        compressed: deflate the members: slow, and small for spikes.
 
     Raises:
         ValueError: an array of a type that npz cannot hold without pickle, or the
@@ -89,9 +94,11 @@ def save_arrays(
             raise ValueError(f"{path}: {name} has dtype {array.dtype}; convert it to float32 first")
     members[META] = np.asarray(json.dumps(dict(meta or {})))
     content = io.BytesIO()
+    kind = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
     with zipfile.ZipFile(content, "w") as archive:
         for name, array in members.items():
             info = zipfile.ZipInfo(f"{name}.npy", _EARLIEST_ZIP_DATE)
+            info.compress_type = kind
             with archive.open(info, "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
     write_bytes(path, content.getvalue())

@@ -96,7 +96,9 @@ def _through_time(net: Net, stimulus: Stimulus, loss: str, time_block: int | Non
         *,
         axis_name: str | None,
         steps: int | None = None,
+        update: Array | None = None,
     ) -> tuple[Array, tuple[Array, Any]]:
+        del update  # the loss stays what it is
         body, variables = net.clone(axis_name=axis_name), {"params": params, **rest}
         shown = stimulus.show(images, key if train else None, steps)
         readout, rest = _readout(body, variables, rest, shown, train, time_block)

@@ -1,7 +1,7 @@
 """Evaluation of a data set in batches of one shape: predictions and exact totals, step by step."""
 
 import warnings
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 from typing import Any, NamedTuple, Protocol
 
 import jax.numpy as jnp
@@ -164,6 +164,36 @@ def evaluate(
     if comes_to_rest(snn) and not restless(snn):
         warn_unsettled(evaluation.unsettled, evaluation.steps)
     return evaluation
+
+
+def of_trace(
+    arch: Arch, trace: Trace, labels: Array | np.ndarray | None, real: int | None = None
+) -> Evaluation:
+    """Totals of one simulated batch, of its first ``real`` images (None: all)."""
+    real = trace.readout.shape[1] if real is None else real
+    own = None if labels is None else np.asarray(labels)[:real]
+    return _totals(arch, *_kept(trace, real), own)
+
+
+def joined(parts: Sequence[Evaluation]) -> Evaluation:
+    """One data set from parts of it that were simulated for as many steps.
+
+    Raises:
+        ValueError: there is no part, or parts of different numbers of steps.
+    """
+    lengths = sorted({part.steps for part in parts})
+    if len(lengths) != 1:
+        raise ValueError(f"parts of {lengths} steps: simulate all of them for the same number")
+
+    def together(name: str) -> Any:
+        own = [getattr(part, name) for part in parts]
+        if isinstance(own[0], dict):
+            return {key: np.sum([one[key] for one in own], axis=0) for key in own[0]}
+        if name in ("correct", "images"):
+            return None if own[0] is None else sum(own[1:], own[0])
+        return np.concatenate(own, axis=1)
+
+    return Evaluation(*map(together, Evaluation._fields))
 
 
 def _shown(examples: Any, rows: NDArray[np.intp], steps: int) -> tuple[Any, Array | None]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -64,7 +65,7 @@ def scales(
     parts: dict[str, list[np.ndarray]] = {}
     starts = range(0, len(images), batch_size)
     for start in bar(starts, len(starts), progress):
-        batch = encoding.decode(np.asarray(images[start : start + batch_size]))
+        batch = encoding.decode(jnp.asarray(images[start : start + batch_size]))
         for name, values in _activations(cast("Any", net), variables, batch).items():
             parts.setdefault(name, []).append(np.asarray(values).ravel())
     found = {name: _robust(name, parts.pop(name), percentiles) for name in list(parts)}

@@ -2,7 +2,8 @@
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ from jax import Array
 from numpy.typing import NDArray
 
 from jaxsnn import encode, metrics
+from jaxsnn.arrays import flatten, unflatten
 from jaxsnn.engine import run
 from jaxsnn.evaluation import batches, check_labels, check_stills
 from jaxsnn.simulate import check_input
@@ -51,12 +53,13 @@ def sweep(
     noise: Sequence[float] | None = None,
     keys: Array | None = None,
     leaves: tuple[str, str, Array] | None = None,
+    networks: Sequence[Spiking] = (),
     site: str = "",
     block: int = 1,
     batch_size: int | None = None,
     progress: str = "",
 ) -> Sweep:
-    """Run the grid ``noise x keys x leaves x steps`` as one vmapped, once compiled program.
+    """Run the grid ``noise x keys x leaves x networks x steps`` as one once compiled program.
 
     What does not depend on the swept value, the encoder's current above all, is computed once. No
     step depends on a later one, so all horizons are read from one run of the longest.
@@ -70,6 +73,9 @@ def sweep(
             of :func:`jaxsnn.encode.jitter` on the images.
         keys: PRNG keys ``[S]``, one per seed; needed with ``noise``.
         leaves: ``(site, leaf, values [V, ...])``: a fixed leaf (a threshold) to sweep.
+        networks: conversions of one network that differ in thresholds, gains and biases alone, such
+            as those to several percentiles and initial potentials; they stand for ``snn``, which is
+            one of them.
         site: the spiking site that ``noise`` acts on, or "input"; by default the encoder.
         block: steps computed layer by layer at once.
         batch_size: images per compiled call, which the grid multiplies; None: so many that the
@@ -77,14 +83,15 @@ def sweep(
         progress: name of the progress bar, empty for none.
 
     Raises:
-        ValueError: a horizon below 1, noise without keys or outside [0, 1], an unknown leaf.
+        ValueError: a horizon below 1, noise without keys or outside [0, 1], an unknown leaf,
+            networks of different kernels or neurons.
     """
     check_stills(snn)
     images = np.asarray(images)
     check_labels(images, labels)
     site = site or metrics.spiking_sites(snn.arch)[0].name
     horizons = tuple(int(one) for one in np.atleast_1d(np.asarray(steps)))
-    grid = _grid(horizons, noise, keys, leaves)
+    grid = _grid(horizons, noise, keys, leaves, len(networks))
     if noise is not None:
         snn = _noisy(snn, site, noise)
     if leaves is not None:
@@ -93,6 +100,7 @@ def sweep(
         None if noise is None else jnp.asarray(noise, jnp.float32),
         keys,
         None if leaves is None else jnp.asarray(leaves[2]),
+        differing(snn, networks) if networks else None,
     )
     where = (site, None if leaves is None else leaves[:2])
     runs = math.prod(len(one) for _, one in grid[:-1])
@@ -104,6 +112,35 @@ def sweep(
         parts.append(jax.tree.map(lambda a, n=real: np.asarray(a)[..., :n], found))
     predictions, spikes, events = jax.tree.map(lambda *a: np.concatenate(a, axis=-1), *parts)
     return _table(snn, grid, predictions, spikes, events, labels)
+
+
+def differing(snn: Spiking, networks: Sequence[Spiking]) -> dict[str, Array]:
+    """Path -> values ``[V, ...]`` of every array in which some of the networks differ.
+
+    Raises:
+        ValueError: one is no conversion of the same network, or has another kernel; both named.
+    """
+    trees = [flatten(one.variables) for one in networks]
+    for number, (one, tree) in enumerate(zip(networks, trees, strict=True)):
+        same = (one.arch, one.neurons, one.encoding) == (snn.arch, snn.neurons, snn.encoding)
+        if not same or set(tree) != set(flatten(snn.variables)):
+            raise ValueError(
+                f"networks[{number}] has another architecture, other neurons or another encoding "
+                "than snn; convert the same network in the same way"
+            )
+    found: dict[str, Array] = {}
+    for path in trees[0]:
+        values = [np.asarray(tree[path]) for tree in (flatten(snn.variables), *trees)]
+        if all(np.array_equal(values[0], other) for other in values[1:]):
+            continue
+        if path.endswith("/kernel"):
+            raise ValueError(f"{path} differs from network to network; sweep over one kernel")
+        found[path] = jnp.asarray(np.stack(values[1:]))
+    return found
+
+
+def _with_arrays(snn: Spiking, arrays: Mapping[str, Array]) -> Spiking:
+    return replace(snn, variables=unflatten({**flatten(snn.variables), **arrays}))
 
 
 def _noisy(snn: Spiking, site: str, noise: Sequence[float]) -> Spiking:
@@ -147,6 +184,7 @@ def _grid(
     noise: Sequence[float] | None,
     keys: Array | None,
     leaves: tuple[str, str, Array] | None,
+    networks: int,
 ) -> Grid:
     if min(horizons, default=0) < 1:
         raise ValueError(f"steps={horizons}: every horizon must be at least 1")
@@ -159,11 +197,13 @@ def _grid(
         grid.append(("keys", tuple(range(len(keys)))))
     if leaves is not None:
         grid.append((f"{leaves[0]}/{leaves[1]}", tuple(range(len(leaves[2])))))
+    if networks:
+        grid.append(("networks", tuple(range(networks))))
     grid.append(("steps", horizons))
     return tuple(grid)
 
 
-Values = tuple[Array | None, Array | None, Array | None]
+Values = tuple[Array | None, Array | None, Array | None, dict[str, Array] | None]
 
 
 @functools.partial(jax.jit, static_argnames=("where", "horizons", "block"))
@@ -181,9 +221,12 @@ def _swept(
     rows = jnp.asarray(horizons) - 1
 
     def one(
-        ratio: Array | None, key: Array | None, value: Array | None
+        ratio: Array | None,
+        key: Array | None,
+        value: Array | None,
+        arrays: dict[str, Array] | None,
     ) -> tuple[Array, dict[str, Array], dict[str, Array]]:
-        changed, shown = snn, images
+        changed, shown = snn if arrays is None else _with_arrays(snn, arrays), images
         own = None if key is None else jax.vmap(lambda n: jax.random.fold_in(key, n))(numbers)
         if ratio is not None and own is not None and noisy == INPUT:
             shown = encode.jitter(images, own, ratio, snn.encoding.highest)
@@ -197,5 +240,5 @@ def _swept(
     mapped: Any = one
     for axis in reversed(range(len(values))):
         if values[axis] is not None:
-            mapped = jax.vmap(mapped, in_axes=[0 if i == axis else None for i in range(3)])
+            mapped = jax.vmap(mapped, in_axes=[0 if i == axis else None for i in range(4)])
     return mapped(*values)

@@ -66,7 +66,7 @@ fast_resnet18 = parse(
 
 # BayesianSpikeFusion (Habara et al., Front. Neurosci. 2024): strides instead of pools, a 1x1
 # convolution with bias around every residual block.
-_BSF = {
+BSF = {
     "vgg11": "64C3p1-128C3s2p1-256C3s2p1-256C3p1-512C3s2p1-512C3p1-512C3s2p1-512C3p1",
     "vgg16": "64C3p1-64C3p1-128C3s2p1-128C3p1-256C3s2p1-256C3p1-256C3p1"
     "-512C3s2p1-512C3p1-512C3p1-512C3s2p1-512C3p1-512C3p1",
@@ -76,7 +76,6 @@ _BSF = {
     "resnet34": "64C3p1-(64)-(64)-(64)-(128s2)-(128)-(128)-(128)"
     "-(256s2)-(256)-(256)-(256)-(256)-(256)-(512s2)-(512)-(512)",
 }
-BSF_MODELS = tuple(_BSF)
 
 
 def bsf(
@@ -89,7 +88,7 @@ def bsf(
     """A network of BayesianSpikeFusion with its early (internal) classifier.
 
     Args:
-        model: one of ``BSF_MODELS``.
+        model: a name in ``BSF``.
         ic_index: block behind which the early classifier stands, from 0; -1: there is none.
         input_shape: (height, width, channels).
         classes: of both classifiers.
@@ -101,9 +100,9 @@ def bsf(
     >>> [site.name for site in plan(bsf("vgg11", 3)) if site.role in ("exit", "readout")]
     ['exit1', 'readout']
     """
-    if model not in _BSF:
-        raise ValueError(f"model {model!r} is unknown; choose one of {', '.join(_BSF)}")
-    blocks = [_residual(token) for token in _BSF[model].split("-")]
+    if model not in BSF:
+        raise ValueError(f"model {model!r} is unknown; choose one of {', '.join(BSF)}")
+    blocks = [_residual(token) for token in BSF[model].split("-")]
     if not -1 <= ic_index < len(blocks) - 1:
         raise ValueError(
             f"ic_index={ic_index}: {model} has blocks 0 to {len(blocks) - 1}, and an early "

@@ -22,6 +22,8 @@ from jaxsnn.arch import (
     plan,
     totals,
 )
+from jaxsnn.config.bayesian_spike_fusion import BLOCKS
+from jaxsnn.exits import share_of_macs
 from jaxsnn.shapes import explicit_padding
 
 
@@ -101,21 +103,41 @@ def test_fast_snn_counts(name, shape, classes, clips, parameters, macs):
 
 # BayesianSpikeFusion counts leave out the running statistics; MACs leave out the heads.
 @pytest.mark.parametrize(
-    ("name", "shape", "trunk", "both", "macs", "share"),
+    ("model", "index", "shape", "classes", "trunk", "both", "macs", "share"),
     [
-        ("bsf_vgg11", (28, 28, 1), 9_222_080, 9_229_780, 133_751_808, 0.435541),
-        ("bsf_vgg11", (32, 32, 3), 9_223_232, 9_230_932, 152_764_416, 0.505792),
-        ("bsf_resnet18", (32, 32, 3), 11_521_216, 11_527_636, 576_389_120, 0.519727),
+        ("vgg11", 3, (28, 28, 1), 10, 9_222_080, 9_229_780, 133_751_808, 0.435541),
+        ("vgg11", 3, (32, 32, 3), 10, 9_223_232, 9_230_932, 152_764_416, 0.505792),
+        ("vgg16", 6, (32, 32, 3), 10, 14_718_912, 14_726_612, 313_196_544, 0.608286),
+        ("vgg19", 6, (32, 32, 3), 10, 20_029_888, 20_037_588, 398_131_200, 0.478519),
+        ("vgg19", 6, (32, 32, 3), 100, 20_029_888, 20_106_888, 398_131_200, 0.478519),
+        ("resnet18", 4, (32, 32, 3), 10, 11_521_216, 11_527_636, 576_389_120, 0.519727),
+        ("resnet34", 7, (32, 32, 3), 100, 22_192_384, 22_256_584, 1_213_923_328, 0.443719),
     ],
 )
-def test_bsf_counts(name, shape, trunk, both, macs, share):
-    sites = plan(dataclasses.replace(zoo.NAMES[name].arch, input_shape=shape))
+def test_bsf_counts(model, index, shape, classes, trunk, both, macs, share):
+    arch = zoo.bsf(model, index, input_shape=shape, classes=classes)
+    sites = plan(arch)
     body = [site for site in sites if site.role not in ("exit", "readout")]
     assert sum(site.parameters + site.norm_parameters // 2 for site in body) == trunk
     assert sum(site.parameters + site.norm_parameters // 2 for site in sites) == both
     assert sum(site.macs for site in body) == macs
     before = [site.name for site in sites].index("exit1.pool")
     assert sum(site.macs for site in sites[:before]) / macs == pytest.approx(share, abs=5e-7)
+    assert share_of_macs(arch) == pytest.approx(share, abs=5e-7)
+
+
+def test_an_early_classifier_stands_behind_the_block_of_its_index():
+    for model, blocks in BLOCKS.items():
+        for index in (0, blocks - 2):
+            layers = zoo.bsf(model, index).layers
+            assert [number for number, layer in enumerate(layers) if layer == Exit()] == [index + 1]
+            assert len(layers) == blocks + 1
+        assert Exit() not in zoo.bsf(model).layers
+        for index in (-2, blocks - 1, blocks):
+            with pytest.raises(ValueError, match=rf"ic_index={index}: {model} has blocks 0 to"):
+                zoo.bsf(model, index)
+    with pytest.raises(ValueError, match="model 'vgg12' is unknown; choose one of vgg11, vgg16"):
+        zoo.bsf("vgg12", 1)
 
 
 # Plan.

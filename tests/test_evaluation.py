@@ -9,8 +9,9 @@ import reference as ref
 from helpers import converted, fires, pixels, scatter
 
 from jaxsnn import convert, evaluate, parse, simulate, sweep, with_unit_dropout
+from jaxsnn.compaction import programs
 from jaxsnn.evaluation import batches as batches_of
-from jaxsnn.settle import EVERY, _programs
+from jaxsnn.settle import EVERY, silent
 
 
 @functools.cache
@@ -127,7 +128,7 @@ def test_a_network_with_one_hidden_layer_has_no_operations_but_the_readouts():
 
 def test_evaluation_until_silence_equals_a_fixed_number_of_steps():
     _, snn, images, labels = settling()
-    further = _programs(1, EVERY, False)[1]
+    further = programs(silent, EVERY, (), False, 1, 0)[1]
     before = further._cache_size()
     found = evaluate(snn, images, labels, steps=60, settle=True, batch_size=4)
     assert further._cache_size() - before in (1, 2, 3)  # batches of 4, 2 and 1 at most

@@ -39,6 +39,7 @@ ROWS = (
     ("L4", "simulate"),
     ("L4", "compaction"),
     ("L4", "settle", "early_exit"),
+    ("L4", "streaming"),
     ("L4", "evaluation"),
     ("L4", "sweep"),
     ("L4", "task", "options", "schedules"),

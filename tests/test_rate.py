@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reference
 
-from jaxsnn import convert, parse, percentiles, simulate
+from jaxsnn import convert, parse, percentiles, simulate, sweep
 from jaxsnn import net as net_module
 from jaxsnn.arch import plan
 from jaxsnn.convert import snapped
@@ -248,6 +248,29 @@ def test_batches_leave_nothing_behind():
     after = simulate(snn, images[4:8], steps=20).readout
     alone = simulate(snn, images[[4]], steps=20).readout
     assert np.array_equal(after[:, :1], alone)
+
+
+def test_percentiles_and_initial_potentials_are_swept_in_one_program():
+    net, variables, images = trained(RES)
+    labels = np.arange(len(images)) % 4
+    found = percentiles.scales(net, variables, images, [90.0, 99.9], encoding=HELD)
+    networks = [
+        convert(variables, RES, "rate", encoding=HELD, scales=scales, initial=initial)
+        for scales in found
+        for initial in (0.0, 0.5)
+    ]
+    table = sweep(networks[0], images, labels, steps=(8, 20), networks=networks)
+    assert table.axes == (("networks", (0, 1, 2, 3)), ("steps", (8, 20)))
+    for number, snn in enumerate(networks):
+        alone = simulate(snn, images, steps=20)
+        assert np.array_equal(table.predictions[number, 1], alone.predictions[-1])
+        spikes = sum(int(part[:8].sum()) for part in alone.counters.spikes.values())
+        assert table.spikes[number, 0] == spikes
+    assert len(set(table.spikes[:, 1].tolist())) == 4
+    with pytest.raises(ValueError, match=r"params/\S+/kernel differs"):
+        sweep(networks[0], images, networks=[networks[0], converted(RES, seed=1)[-1]])
+    with pytest.raises(ValueError, match=r"networks\[1\] has another architecture, other neurons"):
+        sweep(networks[0], images, networks=[networks[0], converted(RES, delay=0)[-1]])
 
 
 # ---------------------------------------------------------------- refusals

@@ -21,7 +21,8 @@ from jaxsnn import (
     simulate,
     with_unit_dropout,
 )
-from jaxsnn.settle import _programs, halved, restless
+from jaxsnn.compaction import halved, programs
+from jaxsnn.settle import restless, silent
 
 
 @functools.cache
@@ -180,7 +181,7 @@ def test_at_most_one_program_for_every_halving():
     images = images.copy()
     for number, image in enumerate(images):
         image[:] = image >> min(number // 2, 7)
-    further = _programs(1, 1, False)[1]
+    further = programs(silent, 1, (), False, 1, 0)[1]
     before, sizes = further._cache_size(), set()
     trace = settle(snn, images, steps=60, every=1)
     last = last_steps(trace)

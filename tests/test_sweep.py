@@ -54,7 +54,7 @@ def test_all_horizons_are_read_from_one_run():
 
     def convolutions(horizons):
         jaxpr = jax.make_jaxpr(functools.partial(program, horizons=horizons))(
-            snn, jnp.asarray(images), jnp.arange(7), (None, None, None)
+            snn, jnp.asarray(images), jnp.arange(7), (None, None, None, None)
         )
         found = [e for e in equations(jaxpr.jaxpr) if e.primitive.name == "conv_general_dilated"]
         return [e.invars[0].aval.shape for e in found]
@@ -95,7 +95,7 @@ def test_thresholds_are_swept():
 def test_the_encoders_convolution_is_not_repeated_for_the_grid():
     snn, images, _ = scatter()
     noisy = with_unit_dropout(snn, "conv1")
-    values = (jnp.zeros(3), jax.random.split(jax.random.key(0), 2), None)
+    values = (jnp.zeros(3), jax.random.split(jax.random.key(0), 2), None, None)
     program = functools.partial(_swept, where=("conv1", None), horizons=(1,), block=1)
     jaxpr = jax.make_jaxpr(program)(noisy, jnp.asarray(images[:4]), jnp.arange(4), values)
     found = [e for e in equations(jaxpr.jaxpr) if e.primitive.name == "conv_general_dilated"]
