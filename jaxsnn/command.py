@@ -76,8 +76,8 @@ def parse_command(
     ('train', 0, 1)
     """
     try:
-        stage, flags = _split_stage(argv, stages)
-        arguments = normalise(config_class, flags)
+        stage, words = _split_stage(argv, stages)
+        arguments = normalise(config_class, _named(config_class, stage or "all", words))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -90,6 +90,23 @@ def parse_command(
         config=(tyro.conf.FlagConversionOff,),
     )
     return stage or config.implied_stage, config
+
+
+def _named(config_class: type, stage: str, words: Sequence[str]) -> list[str]:
+    """The words behind a stage that stand without a flag, with the flags that they stand for.
+
+    A class says in ``positionals`` which they are; the last of a stage may take several.
+    """
+    names = getattr(config_class, "positionals", {}).get(stage, ())
+    kinds, rest, found = _flags(config_class), deque(words), list[str]()
+    for name in names:
+        values: list[str] = []
+        while rest and not re.match(r"-|[A-Za-z][\w.-]*=", rest[0]):
+            values.append(rest.popleft())
+            if get_origin(kinds[name]) is not tuple:
+                break
+        found += [f"--{name}", *values] if values else []
+    return [*found, *rest]
 
 
 def _summary(config_class: type) -> str:

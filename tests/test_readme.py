@@ -12,6 +12,7 @@ import pytest
 from test_layers import PACKAGE, ROWS
 
 from jaxsnn.config import (
+    BayesianSpikeFusion,
     FastSnn,
     LeNetScatter,
     NegativeSpikesCnn1,
@@ -115,7 +116,10 @@ def test_the_results_table_is_current(tool, capsys):
     assert tool.main(["--check"]) == 0, capsys.readouterr().out
 
 
-SYSTEMS = ("scatter_gather", "negative_spikes", "surrogate_csnn", "fast_snn")
+SYSTEMS = (
+    *("scatter_gather", "negative_spikes", "surrogate_csnn", "fast_snn"),
+    "bayesian_spike_fusion",
+)
 
 
 @pytest.fixture
@@ -305,6 +309,44 @@ def test_a_network_of_few_bits_becomes_a_row_with_all_its_variants(tool, readme,
         "98.98 % (missed by 0.98), 78.92 %, 98.90 % (missed by 1.90), 98.89 % (missed by 0.39)"
     )
     assert len(rows_of(readme, "fast_snn")) == 8  # of the paper's eight runs one is there
+
+
+def test_a_fused_network_becomes_a_row_with_what_it_saves(tool, readme, tmp_path):
+    def entry(accuracy, steps, energy):
+        pj = None if energy is None else {"spikesim": energy}
+        known = {"accuracy": accuracy, "steps": steps, "energy_pj_per_image": pj}
+        return known | {"spikes_per_image": None, "sops_per_image": None}
+
+    folder, config = tmp_path / "results/bsf", BayesianSpikeFusion(steps=1000, epochs=4)
+    variants = {
+        "final": entry(0.98, 1000, 1e9), "grid": entry(0.982, 1000, 1e9),
+        "empirical": entry(0.983, 1000, 1e9), "stop per image": entry(0.981, 123.4, 1e8),
+        "final, 97% of the ANN": entry(0.961, 200, 2e8),
+        "grid, 97% of the ANN": entry(0.962, 110, 1.2e8),
+        "empirical, 97% of the ANN": entry(0.963, 120, 1.3e8),
+        "final, 99% of the ANN": entry(None, None, None),
+        "grid, 99% of the ANN": entry(0.982, 900, 9e8),
+        "empirical, 99% of the ANN": entry(None, None, None),
+    }  # fmt: skip
+    found = dataclasses.replace(
+        results(),
+        experiment="bayesian_spike_fusion", system="bayesian_spike_fusion", dataset="mnist",
+        setting=config.setting, ann_accuracy=0.99, snn_accuracy=0.98, steps=1000, noise=None,
+        variants=variants, paper={"energy_saving_percent": 38.8}, test_examples=500,
+        equality="approximate", mismatches=None,
+    )  # fmt: skip
+    write_results(folder, found)
+    (folder / "config.json").write_text(to_json(config, []))
+    assert tool.main(["--readme", str(readme), "--results", str(tmp_path / "results")]) == 0
+    row = rows_of(readme, "bayesian_spike_fusion")[0]
+    assert row[0] == "mnist, mnist_vgg11_ic3 (500 test images)"
+    command = "`python experiments/bayesian_spike_fusion.py --arch vgg11 --epochs 4 --steps 1000`"
+    assert row[1] == command
+    assert row[7:13] == [
+        "1,000", "98.20 %", "98.30 %", "200, 110 (40.0 %), 120 (35.0 %)", "not reached",
+        "98.10 %, 123.4",
+    ]  # fmt: skip
+    assert row[-1] == "38.8 %"
 
 
 def test_the_tool_names_only_flags_that_exist(tool):

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from jaxsnn.comparison import PAPER
 from jaxsnn.config import (
+    BayesianSpikeFusion,
     FastSnn,
     LeNetScatter,
     NegativeSpikesCnn1,
@@ -25,13 +26,19 @@ from jaxsnn.config import (
     Scripted,
     from_json,
 )
-from jaxsnn.pipelines import fast_snn, negative_spikes, scatter_gather, surrogate_csnn
+from jaxsnn.pipelines import (
+    bayesian_spike_fusion,
+    fast_snn,
+    negative_spikes,
+    scatter_gather,
+    surrogate_csnn,
+)
 from jaxsnn.results import Results, natural_key, read_results
 
 ROOT = Path(__file__).resolve().parent.parent
 SYSTEMS = (
     *(LeNetScatter, NegativeSpikesMnist, NegativeSpikesCnn1, NegativeSpikesCnn2, NmnistCsnn),
-    FastSnn,
+    *(FastSnn, BayesianSpikeFusion),
 )
 CONFIGS: dict[str, type[Scripted]] = {one.experiment: one for one in SYSTEMS}
 WHOLE = {
@@ -39,6 +46,8 @@ WHOLE = {
     "fashion_mnist": 10_000,
     "cifar10": 10_000,
     "nmnist": 10_000,
+    "cifar100": 10_000,
+    "tiny_imagenet": 10_000,
     "digits": 360,
     "lfw": 246,
 }
@@ -46,7 +55,7 @@ WHOLE = {
 PLACES = frozenset(
     {
         *("data_dir", "out", "resume", "devices", "mode"),
-        *("init", "evaluate", "unsigned", "variants"),
+        *("init", "evaluate", "unsigned", "variants", "run", "exps", "target"),
     }
 )
 """Settings on which no result depends, or that a table shows in its columns."""
@@ -102,12 +111,13 @@ def command(config: Scripted) -> str:
     """
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     kind: dict[str, Any] = {"spike": True} if fields.get("spike") else {}
-    kind |= {"bit": fields["bit"]} if "bit" in fields else {}
+    kind |= {name: fields[name] for name in ("bit",) if name in fields}
+    kind |= {"arch": fields["arch"]} if "ic_index" in fields else {}  # which follows from it
     defaults = type(config)(dataset=config.dataset, **kind)
     course = type(config)(dataset=config.dataset, epochs=config.epochs, **kind)
     own = type(config)(**kind).dataset == config.dataset
     flags = [] if own else [f"--dataset {Path(config.dataset).stem}"]
-    leading = [*kind, *(["arch"] if "arch" in fields else [])]
+    leading = [*kind, *(["arch"] if "arch" in fields and "arch" not in kind else [])]
     leading += ["precision"] if fields.get("precision") == "fp32" else ["k", "B"]
     flags += [f"--{name} {fields[name]}" for name in leading if name in fields]
     for name, value in fields.items():
@@ -312,6 +322,41 @@ def _variant(name: str) -> Callable[[Row], str]:
     return cell
 
 
+def _at(share: str) -> Callable[[Row], str]:
+    """Steps to a share of the ANN's accuracy, alone and fused, and the energy that fusion saves."""
+
+    def cell(row: Row) -> str:
+        variants = (row.results and row.results.variants) or {}
+        own = {name: variants.get(f"{name}, {share} of the ANN") for name in FUSED}
+        if own["final"] is None:
+            return "–"
+        if own["final"]["steps"] is None:
+            return "not reached"
+        alone = own["final"]["energy_pj_per_image"]["spikesim"]
+        shown = [f"{own['final']['steps']:,}"]
+        for name in FUSED[1:]:
+            entry = own[name]
+            if entry is None or entry["steps"] is None:
+                shown.append("not reached")
+                continue
+            saved = 1 - entry["energy_pj_per_image"]["spikesim"] / alone
+            shown.append(f"{entry['steps']:,} ({100 * saved:.1f} %)")
+        return ", ".join(shown)
+
+    return cell
+
+
+def _stopped(row: Row) -> str:
+    """Accuracy and mean steps where each image stops when it is sure."""
+    entry = ((row.results and row.results.variants) or {}).get("stop per image")
+    return f"{_percent(entry['accuracy'])}, {entry['steps']:.1f}" if entry else "–"
+
+
+def _paper_saving(row: Row) -> str:
+    saving = (row.paper or {}).get("energy_saving_percent")
+    return "–" if saving is None else f"{saving:.1f} %"
+
+
 def _paper_variants(row: Row) -> str:
     """The paper's accuracies of ANN and variants, and by how many points ours miss them."""
     variants = (row.results and row.results.variants) or {}
@@ -344,6 +389,7 @@ def _noise_at(ratio: float) -> Callable[[Row], str]:
     return lambda row: _noise(row.results, ratio) if row.results else "–"
 
 
+FUSED = ("final", "grid", "empirical")
 RUN = (
     ("data, setting", _setting),
     ("command", commands),
@@ -373,6 +419,11 @@ def _fast_runs() -> Iterator[FastSnn]:
     for data, arch, bit in fast_snn.QUANTISED:
         plain = FastSnn(data, arch=arch, bit=bit)
         yield dataclasses.replace(plain, init=_wider(plain))
+
+
+def _fused_runs() -> Iterator[BayesianSpikeFusion]:
+    yield BayesianSpikeFusion()
+    yield from (BayesianSpikeFusion("cifar10", arch=arch) for arch in ("vgg19", "resnet18"))
 
 
 def _cifar_runs() -> Iterator[NegativeSpikesCnn1]:
@@ -416,6 +467,17 @@ TABLES = (
          *COSTS, ("paper: ANN, unsigned, signed, fine-tuned", _paper_variants)),
         tuple(_fast_runs()),
         fast_snn.published,
+    ),
+    Table(
+        "bayesian_spike_fusion",
+        (*RUN[:7], ("steps", _of("steps", _count)),
+         ("fused: grid", _variant("grid")), ("fused: empirical", _variant("empirical")),
+         *((f"steps to {share} of the ANN: final, grid, empirical (energy saved)", _at(share))
+           for share in ("97%", "99%")),
+         ("stop per image: accuracy, mean steps", _stopped), *COSTS,
+         ("paper: energy saved", _paper_saving)),
+        tuple(_fused_runs()),
+        bayesian_spike_fusion.published,
     ),
 )  # fmt: skip
 

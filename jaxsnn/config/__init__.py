@@ -7,6 +7,7 @@ config.json is read in :mod:`jaxsnn.configfile`; both work on any such class and
 
 from jaxsnn.command import STAGES, parse_command
 from jaxsnn.config.base import Common, Scripted
+from jaxsnn.config.bayesian_spike_fusion import BayesianSpikeFusion
 from jaxsnn.config.conversion import (
     Conversion,
     LeNetScatter,
@@ -21,6 +22,7 @@ from jaxsnn.configfile import differences, from_json, to_json
 
 __all__ = [
     "STAGES",
+    "BayesianSpikeFusion",
     "Common",
     "Conversion",
     "FastSnn",

@@ -1,0 +1,46 @@
+"""The pictures of BayesianSpikeFusion: accuracy against energy, and alpha over time."""
+
+from pathlib import Path
+from typing import Any
+
+from jaxsnn import fusion_plots
+from jaxsnn.arrays import load_arrays
+from jaxsnn.pipelines import fusion_report
+from jaxsnn.pipelines.fusion_report import CURVES, Simulation
+from jaxsnn.pipelines.spike_trains import in_order
+
+
+def draw_all(config: Any) -> dict[str, Path]:
+    """Draw every simulation that the settings name; prints its table; a picture of each, by name.
+
+    Raises:
+        ValueError: a folder without a simulation, or files that do not belong to each other.
+    """
+    from rich.console import Console
+
+    folders = in_order(config.exps, Path(config.out))
+    found: dict[Path, Simulation] = {}
+    for folder in folders:
+        found[folder] = fusion_report.read(folder)
+        found[folder].save(folder)
+        Console().print(found[folder].table())
+    to = (folders[0].parent.parent if config.exps else Path(config.out)) / "Plot"
+    drawn = {
+        "ene_acc": fusion_plots.energy_against_accuracy(list(found.values()), to, "ene_acc")[0]
+    }
+    for folder in folders:
+        if found[folder].fused:
+            drawn[f"{folder.parent.name}/alpha"] = _alpha(folder)
+    return drawn
+
+
+def _alpha(folder: Path) -> Path:
+    tag = fusion_report.tag_of(folder.name.removeprefix("snn"))
+    curves = {
+        name: (
+            load_arrays(folder.parent / f"alpha_output_{coded}{tag}.npz")[0]["alpha"],
+            load_arrays(folder.parent / f"division_linear_alpha_{coded}{tag}.npz")[0]["y"],
+        )
+        for name, coded in CURVES.items()
+    }
+    return fusion_plots.alpha_over_time(curves, folder.parent / "figs", f"time_alpha{tag}")[0]
