@@ -33,6 +33,7 @@ FIGURES: dict[str, dict[str, Draw]] = {
         "sops": bars.sops_beside_macs,
     },
     "surrogate_csnn": {"accuracy": curves.accuracy_over_time},
+    "bayesian_spike_fusion": {"accuracy": curves.accuracy_over_time},
     "fast_snn": {
         "accuracy": variant_bars.accuracy,
         "sparsity": variant_bars.sparsity,

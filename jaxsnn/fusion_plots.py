@@ -41,11 +41,11 @@ class Curves(Protocol):
         ...
 
     @property
-    def accuracies(self) -> Mapping[str, NDArray[np.float64]]:
+    def accuracies(self) -> Mapping[str, NDArray[np.floating[Any]]]:
         """Series -> ``[T]``."""
         ...
 
-    def energies(self, series: str) -> NDArray[np.float64]:
+    def energies(self, series: str) -> NDArray[np.floating[Any]]:
         """``[T]``, J."""
         ...
 

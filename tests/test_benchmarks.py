@@ -17,7 +17,7 @@ from jaxsnn.arrays import flatten, save_arrays
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 OURS = (
     *("common", "training", "simulation", "lowering", "negative_spikes", "surrogate_training"),
-    "fast_snn",
+    *("fast_snn", "rate_coded"),
 )
 
 
@@ -237,3 +237,38 @@ def test_fast_snn(benchmark, capsys):
     assert found["SNN, settling: predictions that differ from the ANN's"]["value"] <= 1
     assert found["update over the sum of its parts"]["goal"] == "<= 1.2"
     assert "<= 2.5" in table
+
+
+@pytest.mark.slow
+def test_rate_coded(benchmark, capsys):
+    script = benchmark("rate_coded")
+    script.main(["--quick"])
+    found, table = records(capsys)
+    for name in (script.INTEGERS, script.SKIPPED, script.FLOATS, script.STOP):
+        assert found[name]["images"] == 6
+        assert found[name]["images_per_s"] > 0
+    # These do not depend on the clock.
+    assert found[script.SKIPPED]["correct"] == found[script.INTEGERS]["correct"]
+    assert found["steps of an image"]["of"] == 6
+    assert 6 <= found["steps of an image"]["mean"] <= 40  # three layers and a head of two stages
+    if "SpikingJelly is not installed" in table:
+        assert not any(script.PEER in name for name in found)
+        pytest.skip("spikingjelly is not installed (extra bench): no comparison")
+    apart = [row for name, row in found.items() if name.endswith("spikes apart")]
+    assert len(apart) == 3
+    for row in apart:
+        assert row["value"] < 1e-3
+        assert set(row["layers"]) == {"conv1", "conv2", "conv3", "exit1", "readout"}
+        assert all(one["ours"] > 0 for one in row["layers"].values())
+    assert found[f"{script.INTEGERS} over SpikingJelly"]["goal"] == ">= 1.3"
+    assert found[f"{script.STOP} over SpikingJelly"]["goal"] == ">= 3"
+
+
+def test_the_rule_of_a_run_is_read(benchmark, tmp_path):
+    own = {"scores": [0.5, 1], "probabilities": [0.2, 0.9], "threshold": 0.8, "earliest": 11}
+    save_arrays(tmp_path / "stop_rule.npz", {name: np.asarray(one) for name, one in own.items()})
+    save_arrays(tmp_path / "division_linear_alpha_emp.npz", {"y": np.array([1.0, 3.0])})
+    rule = benchmark("rate_coded").rule_of(tmp_path)
+    assert np.asarray(rule.alpha).tolist() == [1.0, 3.0]
+    assert (float(rule.threshold), int(rule.earliest)) == (0.8, 11)
+    assert rule.calibration.probability(0.75).item() == pytest.approx(0.55)

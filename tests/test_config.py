@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shlex
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from jaxsnn.command import STAGES, normalise
 from jaxsnn.config import (
+    BayesianSpikeFusion,
     Common,
     LeNetScatter,
     NegativeSpikesCnn1,
@@ -221,6 +223,95 @@ def test_an_unknown_stage_is_refused_with_the_nearest(capsys):
     with pytest.raises(SystemExit):
         parsed("trian --k 1")
     assert "unknown stage 'trian'; nearest: train" in capsys.readouterr().err
+
+
+TRAINED = "R/cifar10_vgg19_ic6"
+
+
+@pytest.mark.parametrize(
+    ("command", "in_flags", "fields"),
+    [
+        (
+            "train cifar10 vgg19 --ic_index 6 --data_path D --root R",
+            "train --dataset cifar10 --arch vgg19 --ic-index=6 --data-dir D --out R",
+            {"dataset": "cifar10", "arch": "vgg19", "ic_index": 6, "data_dir": "D", "out": "R"},
+        ),
+        ("train cifar100", "train --dataset cifar100", {"dataset": "cifar100"}),
+        (
+            "train digits learning-rate=0.2",
+            "train --dataset digits --lr 0.2",
+            {"dataset": "digits", "learning_rate": 0.2},
+        ),
+        ("train mnist vgg11 --dataset digits", "train dataset=digits", {"dataset": "digits"}),
+        (
+            "all digits resnet18 --timestep 500",
+            "--dataset digits --model resnet18 --steps 500",
+            {"dataset": "digits", "arch": "resnet18", "steps": 500},
+        ),
+        (
+            f"ann2snn {TRAINED} --percentile 0.99",
+            f"ann2snn --percentile 0.99 --run {TRAINED}",
+            {"run": TRAINED, "percentile": 0.99},
+        ),
+        (f"tune {TRAINED}", f"tune --run {TRAINED}", {"run": TRAINED}),
+        (f"simulate {TRAINED}", f"simulate --run {TRAINED}", {"run": TRAINED}),
+        ("stop ./a=b", "stop --run ./a=b", {"run": "./a=b"}),
+        (
+            "plot R/a/snn_0.0_0.999 R/b/snn_0.5_0.99 --root R",
+            "plot --root R --exps R/a/snn_0.0_0.999 R/b/snn_0.5_0.99",
+            {"exps": ("R/a/snn_0.0_0.999", "R/b/snn_0.5_0.99"), "out": "R"},
+        ),
+        ("plot", "plot", {}),
+        (
+            "train mnist --opt_wd 1e-4 --gamma 0.1 --lr_steps 5 7 --epochs 9",
+            "train --weight_decay 1e-4 --lr_factor 0.1 --lr_step 5 7 --epochs 9",
+            {"weight_decay": 1e-4, "lr_factor": 0.1, "lr_step": (5, 7), "epochs": 9},
+        ),
+    ],
+)
+def test_words_that_stand_without_a_flag(command, in_flags, fields):
+    expected = command.split()[0], BayesianSpikeFusion(**fields)
+    assert parsed_fusion(command) == parsed_fusion(in_flags) == expected
+
+
+def parsed_fusion(command):
+    stages = dict.fromkeys(BayesianSpikeFusion.positionals, "")
+    return parse_command(BayesianSpikeFusion, shlex.split(command), stages)
+
+
+@dataclass(frozen=True)
+class OneAndSeveral(Common):
+    """Settings of a stage with one word and then several."""
+
+    positionals: ClassVar = {"all": ("seed", "tags")}
+    tags: tuple[str, ...] = ()
+    """Words."""
+
+
+def test_one_word_and_then_several():
+    words = shlex.split("all 7 a b --epochs 2")
+    assert parse_command(OneAndSeveral, words)[1] == OneAndSeveral(
+        seed=7, tags=("a", "b"), epochs=2
+    )
+    assert parse_command(OneAndSeveral, ["all", "7"])[1] == OneAndSeveral(seed=7)
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("train cifar10 vgg19 deeper", "'deeper' belongs to no flag"),
+        ("simulate R/run another", "'another' belongs to no flag"),
+        ("simulate --percentile 0.99 R/run", "'R/run' belongs to no flag"),
+        ("train mnist vgg12", "vgg11"),
+        ("mnist vgg11", "unknown stage 'mnist'"),
+    ],
+)
+def test_words_in_a_wrong_place_are_refused(command, said, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parsed_fusion(command)
+    assert stop.value.code == 2
+    shown = capsys.readouterr()
+    assert said in " ".join((shown.out + shown.err).replace("│", " ").split())
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import shlex
 import pytest
 from experiment_runs import LIMITS, ROOT, TINY, run
 
+from jaxsnn import zoo
 from jaxsnn.arch import parse
 from jaxsnn.config import STAGES
 from jaxsnn.pipelines import fast_snn
@@ -23,7 +24,7 @@ def commands(system):
         _, ours, writes = (cell.strip() for cell in row.strip("|").split(" | "))
         found = re.fullmatch(r"`python (experiments/\w+\.py) (.*)`", ours)
         assert found, f"{ours} is no command of an experiment"
-        yield found[1], found[2], re.findall(r"`([\w./]+/[\w./]+)`", writes)
+        yield found[1], found[2], re.findall(r"`([\w./]+/[\w./-]+)`", writes)
 
 
 FEW = ("--limit-train", "16", "--limit-test", "2", "--batch-size", "8")
@@ -34,6 +35,10 @@ SMALL = {  # limits that keep a system's commands short
     "negative_spikes_mnist": TINY,
     "surrogate_csnn": (*LIMITS, *FEW, "--limit-test", "8", "--num_steps", "4"),
     "fast_snn": (*LIMITS, *FEW, "--limit-train", "10", "--certify", "2"),
+    "bayesian_spike_fusion": (
+        *(*LIMITS, *FEW, "--steps", "20", "--tune_images", "6"),
+        *("--simulation_batch", "4", "--calibration", "6"),
+    ),
 }
 EVENTS = ("--frames", "6")  # and those on events
 # AlexNet with an eighth of its channels: the same sites, and minutes less.
@@ -43,6 +48,8 @@ NARROW = parse(
     classes=10,
     head_bias=True,
 )
+# VGG19 likewise
+VGG19 = "8C3p1-8C3p1-16C3s2p1-16C3p1-32C3s2p1" + 3 * "-32C3p1" + 2 * ("-64C3s2p1" + 3 * "-64C3p1")
 ROWS = [(system, number, *row) for system in SMALL for number, row in enumerate(commands(system))]
 
 _TRAINED = "--init result/alex_{}bit/model_best.pth.tar"
@@ -60,6 +67,15 @@ FAST_SNN = (
         f"python LFW/snn_ft.py --arch alex --bit {bit} --force --init result_LFW/alex_{bit}bit/"
         for bit in (4, 3)
     ),
+)
+
+
+BAYESIAN = (
+    "python train.py cifar10 vgg19 --ic_index 6 --data_path /path/to/dataset/directory --root ",
+    "python ann2snn.py /path/to/trained_model_saved --percentile 0.999`",
+    "python tune_hyperparams.py /path/to/trained_model_saved`",
+    "python simulate_snn.py /path/to/trained_model_saved`",
+    "python plot.py {/path/to/trained_model_saved}/snn_xxx_yyy`",
 )
 
 
@@ -87,6 +103,7 @@ def test_the_tables_have_the_commands_of_the_originals():
         "CUDA_VISIBLE_DEVICES=0 python scripts/train.py`",
         "CUDA_VISIBLE_DEVICES=0 python scripts/train.py exp_id=spike data.spike=true`",
         *FAST_SNN,
+        *BAYESIAN,
     ):
         assert words in text
     for system in SMALL:
@@ -114,12 +131,16 @@ def test_an_override_of_an_original_stands_in_our_command_too():
 )
 def test_a_command_writes_what_the_table_says(system, number, folders, capsys, monkeypatch):
     monkeypatch.setitem(fast_snn.ARCHITECTURES, "alex", NARROW)
+    monkeypatch.setitem(zoo.BSF, "vgg19", VGG19)
     script, words, files = next(row[2:] for row in ROWS if row[:2] == (system, number))
     out = folders[system]
     known = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     script = script.split("/")[1][:-3]
     # an earlier run, named by its usual place
     words = re.sub(rf"runs/{script}(_lfw)?", str(out), words)
+    if system == "bayesian_spike_fusion":  # the run's folder is named after its data set
+        words = words.replace("/cifar10_", "/digits_")
+        files = [name.replace("cifar10_", "digits_") for name in files]
     few = (*SMALL[system], *EVENTS) if "data.spike=true" in words else SMALL[system]
     assert run(*shlex.split(words), out=out, tiny=few, script=script) == 0
     for name in files:

@@ -35,7 +35,9 @@ from jaxsnn.sitemap import FanInUniform, Initialiser
 from jaxsnn.spiking import Spiking
 
 WITH_EXIT = "needs an early classifier; train with --ic_index 0 or more"
-OF_RUN = ("dataset", "arch", "ic_index", "data_dir", "limit_train", "validation", "seed")
+OF_RUN = (  # what a run's folder says of itself
+    *("dataset", "arch", "ic_index", "data_dir", "limit_train", "limit_test", "validation", "seed"),
+)
 SAVING = {"vgg": 38.8, "resnet": 48.0}  # per cent of the energy, over the paper's data sets
 
 
@@ -187,7 +189,7 @@ class BayesianSpikeFusion(Experiment):
         lines = [
             f"test accuracy of the ANN: {before:.4f}",
             f"test accuracy of the normalised ANN: {after[-1]:.4f}",
-            *(f"scale of {name}: {unit:.6g}" for name, unit in snn.units),
+            *(f"scale of {name}: {unit:.6g}" for name, unit in snn.units if name != "input"),
         ]
         text = "\n".join([*lines, ""])
         report.write_bytes(self.run.folder / "ann2snn_log.txt", text.encode())
@@ -198,20 +200,23 @@ class BayesianSpikeFusion(Experiment):
         if self.config.ic_index < 0:
             raise ValueError(f"ic_index=-1: the stage tune {WITH_EXIT}")
         images, labels = self.training_images(self.config.tune_images)
-        snn = self.converted(self.variables())
-        fusion_stages.tune(self.run.folder, self.config, snn, images, labels, console)
+        variables = self.variables()
+        network = fusion_stages.converted_from(self.config, variables)
+        given = self.config, network, self.converted(variables), images, labels
+        fusion_stages.tune(self.run.folder, *given, console)
 
     def simulate(self, console: Console) -> report.Results:
         """Simulate the test set; write spike trains and results.json."""
         variables = self.variables()
         snn = self.converted(variables)
+        network = fusion_stages.converted_from(self.config, variables)
         tuned = fusion_stages.tuned(self.run.folder, self.config)
-        if tuned:  # refuses curves of another length before the work rather than behind it
-            fusion_stages.rule_of(self.run.folder, self.config)
+        if tuned:  # refuses curves of another network before the work rather than behind it
+            fusion_stages.rule_of(self.run.folder, self.config, network)
         accuracy = self.head_accuracies(self.net, variables)[-1]
         folder = self.run.folder / self.config.simulated
         tested = self.images, self.data.test_labels
-        found, seconds = fusion_stages.simulate(folder, self.config, snn, *tested)
+        found, seconds = fusion_stages.simulate(folder, self.config, network, snn, *tested)
         fusion_report.describe(folder, self.arch, accuracy, self.config.target)
         fields = outcome.spiking_fields(snn, found, None, self.counting)
         fields["accuracy_settled_step"] = None  # a held input never comes to rest
@@ -239,10 +244,10 @@ class BayesianSpikeFusion(Experiment):
         """Simulate the test set, each image until it is sure, beside the whole simulation."""
         if self.config.ic_index < 0:
             raise ValueError(f"ic_index=-1: the stage stop {WITH_EXIT}")
-        snn = self.converted(self.variables())
-        fusion_stages.stop(
-            self.run.folder, self.config, snn, self.images, self.data.test_labels, console
-        )
+        variables = self.variables()
+        network = fusion_stages.converted_from(self.config, variables)
+        given = self.config, network, self.converted(variables), self.images
+        fusion_stages.stop(self.run.folder, *given, self.data.test_labels, console)
 
     @classmethod
     def draw(cls, config: Any) -> dict[str, Path]:
@@ -278,7 +283,7 @@ def of_run(config: Any) -> Any:
         raise ValueError(f"{config.run} holds no trained network (config.json); train it first")
     saved, _ = from_json(type(config), path.read_text(), str(path))
     own = {name: getattr(saved, name) for name in OF_RUN}
-    if config.data_dir is not None:
-        own["data_dir"] = config.data_dir
-    found = dataclasses.replace(config, **own, out=str(Path(config.run).parent))
-    return found
+    for name in ("data_dir", "limit_test"):  # these may be given anew
+        if getattr(config, name) is not None:
+            own[name] = getattr(config, name)
+    return dataclasses.replace(config, **own, out=str(Path(config.run).parent))

@@ -24,13 +24,14 @@ def draw_all(config: Any) -> dict[str, Path]:
         found[folder] = fusion_report.read(folder)
         found[folder].save(folder)
         Console().print(found[folder].table())
-    to = (folders[0].parent.parent if config.exps else Path(config.out)) / "Plot"
+    to = (folders[0].resolve().parent.parent if config.exps else Path(config.out)) / "Plot"
     drawn = {
         "ene_acc": fusion_plots.energy_against_accuracy(list(found.values()), to, "ene_acc")[0]
     }
     for folder in folders:
         if found[folder].fused:
-            drawn[f"{folder.parent.name}/alpha"] = _alpha(folder)
+            tag = fusion_report.tag_of(folder.name.removeprefix("snn"))
+            drawn[f"{folder.parent.name}/alpha{tag}"] = _alpha(folder)
     return drawn
 
 

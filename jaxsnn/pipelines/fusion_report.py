@@ -15,10 +15,11 @@ from jaxsnn.arch import Arch
 from jaxsnn.arrays import load_arrays, save_arrays
 from jaxsnn.files import read_json, write_json
 from jaxsnn.fused_accuracy import accuracies
-from jaxsnn.pipelines.spike_trains import simulated
+from jaxsnn.pipelines.spike_trains import MADE_FROM, check_same, simulated
 
 CURVES = {"grid": "grid", "empirical": "emp"}  # our name of a choice of alpha, and the original's
 ENERGY, SERIES = "energy.json", "ene_acc.npz"
+OF_IMAGES = ("images", "pixels", "batch", "steps")  # what two simulations of a network differ in
 JOULE = 1e-12  # of a picojoule
 Floats = NDArray[np.floating[Any]]
 
@@ -152,7 +153,10 @@ def curves_of(folder: Path, of: Mapping[str, Any]) -> dict[str, Floats]:
     tag, curves = tag_of(folder.name.removeprefix("snn")), dict[str, Floats]()
     for name, coded in CURVES.items():
         path = folder.parent / f"division_linear_alpha_{coded}{tag}.npz"
-        curves[name] = load_arrays(path)[0]["y"]
+        arrays, meta = load_arrays(path)
+        network = {key: value for key, value in of.items() if key not in OF_IMAGES}
+        check_same(path, meta.get(MADE_FROM), network, "run the stage tune again")
+        curves[name] = arrays["y"]
         steps = of.get("steps", len(curves[name]))
         if len(curves[name]) != steps:
             raise ValueError(

@@ -21,9 +21,11 @@ from jaxsnn.fused_accuracy import Judged, judged
 from jaxsnn.pipelines import fusion_report, outcome
 from jaxsnn.pipelines.fusion_report import CURVES, Simulation, tag_of
 from jaxsnn.pipelines.spike_trains import (
+    MADE_FROM,
     SIMULATED,
     Names,
     Trains,
+    check_same,
     flattened,
     simulated,
     tuning_names,
@@ -37,20 +39,25 @@ LOST = 0.001  # accuracy on the tuning images that stopping early may cost
 POINTS = 200  # steps of which the calibration of the stop rule is made
 LEVELS = 50  # thresholds that are tried
 CHOICE = "empirical"  # alpha of the stop rule
+CONVERSION = ("percentile", "init_mem", "pipeline_delay", "weight_bits", "calibration")
+
+
+def converted_from(config: Any, variables: Mapping[str, Any]) -> dict[str, Any]:
+    """What a rate-coded network was made from: trained weights, settings of the conversion."""
+    return {"weights": checksum(variables)} | {name: getattr(config, name) for name in CONVERSION}
 
 
 def trains_of(
-    folder: Path, names: Names, config: Any, snn: Spiking, images: NDArray[Any]
+    folder: Path, names: Names, config: Any, network: Mapping[str, Any], images: NDArray[Any]
 ) -> Trains:
     """The spike trains of a network on some images, whether they are there yet or not."""
     size = min(config.simulation_batch, len(images))
     of = {
-        "weights": checksum(snn.variables),
+        **network,
         "steps": config.steps,
         "images": len(images),
         "pixels": checksum({"images": images}),
         "batch": size,
-        "pipeline_delay": config.pipeline_delay,
     }
     return Trains(folder, names, of, -(-len(images) // size))
 
@@ -94,10 +101,10 @@ def _drop_others(trains: Trains) -> None:
 
 
 def simulate(
-    folder: Path, config: Any, snn: Spiking, images: Any, labels: Any
+    folder: Path, config: Any, network: Mapping[str, Any], snn: Spiking, images: Any, labels: Any
 ) -> tuple[Evaluation, dict[str, float | None]]:
     """Simulate the test images; simulate.txt says how the final classifier did."""
-    trains = trains_of(folder, SIMULATED, config, snn, images)
+    trains = trains_of(folder, SIMULATED, config, network, images)
     seconds = run(trains, config, snn, images, labels, "simulating")
     found = trains.evaluation()
     lines = [f"step {t}: {a:.4f}\n" for t, a in enumerate(found.accuracy_per_step, 1)]
@@ -106,12 +113,18 @@ def simulate(
 
 
 def tune(
-    run_folder: Path, config: Any, snn: Spiking, images: Any, labels: Any, console: Console
+    run_folder: Path,
+    config: Any,
+    network: Mapping[str, Any],
+    snn: Spiking,
+    images: Any,
+    labels: Any,
+    console: Console,
 ) -> None:
     """Choose alpha in two ways, and the stop rule; every file in the run's folder."""
     tag = tag_of(config.suffix)
     names = tuning_names(config.ic_index)
-    trains = trains_of(run_folder / f"train{tag}", names, config, snn, images)
+    trains = trains_of(run_folder / f"train{tag}", names, config, network, images)
     run(trains, config, snn, images, labels, "tuning images")
     raw = {
         "grid": alpha.grid_search(trains.counts()),
@@ -120,13 +133,13 @@ def tune(
     lines = [f"{len(images)} training images, {config.steps} steps\n"]
     for name, curve in raw.items():
         smooth, coded = alpha.smoothed(curve), CURVES[name]
-        meta = {"of": dict(trains.of)}
+        meta = {MADE_FROM: dict(trains.of)}
         save_arrays(run_folder / f"alpha_output_{coded}{tag}.npz", {"alpha": curve}, meta)
         path = run_folder / f"division_linear_alpha_{coded}{tag}.npz"
         save_arrays(path, {"y": smooth}, meta)
         lines.append(f"alpha, {name}: mean {curve.mean():.3f}, at the last step {curve[-1]:.3f}\n")
     rule = _stop_rule(config, judged(trains.counts(), alpha.smoothed(raw[CHOICE])))
-    save_arrays(run_folder / f"stop_rule{tag}.npz", rule, {"of": dict(trains.of)})
+    save_arrays(run_folder / f"stop_rule{tag}.npz", rule, {MADE_FROM: dict(trains.of)})
     lines.append(f"an image stops at a probability of {float(rule['threshold']):.4f}\n")
     write_bytes(run_folder / "tune_log.txt", "".join(lines).encode())
     console.print("".join(lines).rstrip(), highlight=False)
@@ -160,18 +173,20 @@ def tuned(run_folder: Path, config: Any) -> bool:
     return all((run_folder / file).is_file() for file in (*files, f"stop_rule{tag}.npz"))
 
 
-def rule_of(run_folder: Path, config: Any) -> Rule:
+def rule_of(run_folder: Path, config: Any, network: Mapping[str, Any]) -> Rule:
     """The stop rule that was found on the tuning images.
 
     Raises:
-        ValueError: nothing has been tuned, or for another number of steps.
+        ValueError: nothing has been tuned, or for another network or number of steps.
     """
     tag = tag_of(config.suffix)
     if not tuned(run_folder, config):
         raise ValueError(f"{run_folder} holds no stop_rule{tag}.npz; run the stage tune first")
     own, _ = load_arrays(run_folder / f"stop_rule{tag}.npz")
     path = run_folder / f"division_linear_alpha_{CURVES[CHOICE]}{tag}.npz"
-    curve = load_arrays(path)[0]["y"]
+    arrays, meta = load_arrays(path)
+    check_same(path, meta.get(MADE_FROM), network, "tune again")
+    curve = arrays["y"]
     if len(curve) != config.steps:
         raise ValueError(
             f"{path} is a curve of {len(curve)} steps, the simulation has {config.steps}; tune "
@@ -208,7 +223,7 @@ def _variant(accuracy: Any, steps: Any, energy: Any) -> dict[str, Any]:
 
 def _stopped(folder: Path, config: Any, series: Simulation, found: Evaluation) -> dict[str, Any]:
     """The stop rule applied to recorded spike trains: what `stop` computes, without the saving."""
-    rule = rule_of(folder.parent, config)
+    rule = rule_of(folder.parent, config, {})
     outcomes = judged(simulated(folder).counts(), np.asarray(rule.alpha))
     probabilities = np.asarray(calibrated(rule, jnp.asarray(outcomes.scores)))
     threshold, earliest = np.asarray(rule.threshold).item(), np.asarray(rule.earliest).item()
@@ -225,16 +240,23 @@ def _stopped(folder: Path, config: Any, series: Simulation, found: Evaluation) -
 
 
 def stop(
-    run_folder: Path, config: Any, snn: Spiking, images: Any, labels: Any, console: Console
+    run_folder: Path,
+    config: Any,
+    network: Mapping[str, Any],
+    snn: Spiking,
+    images: Any,
+    labels: Any,
+    console: Console,
 ) -> None:
     """Simulate each test image until it is sure; stop.json compares with fixed numbers of steps."""
-    rule, size = rule_of(run_folder, config), min(config.simulation_batch, len(images))
+    rule, size = rule_of(run_folder, config, network), min(config.simulation_batch, len(images))
     took, parts = [], []
     for rows, real in batches(len(images), size, "simulating until sure"):
         began = time.perf_counter()
         found = early_exit(snn, images[rows], rule, steps=config.steps)
         took.append(time.perf_counter() - began)
-        counted = metrics.synaptic_operations(found.trace.counters.events, snn.arch)
+        counters: Any = found.trace.counters
+        counted = metrics.synaptic_operations(counters.events, snn.arch)
         operations = metrics.total(counted).sum(0)  # those of the heads as well
         own = found.predictions, found.confidence, found.stops, found.spikes, operations
         parts.append([np.asarray(one)[:real] for one in own])
@@ -251,7 +273,7 @@ def stop(
         "sops_per_image": float(operations.mean()),
         "spikesim_pj_per_image": float(stops.mean()) * spikesim.fused_energy(snn.arch),
         "seconds": {"first_batch": took[0], "others": float(np.sum(took[1:]))},
-        **_fixed(run_folder / config.simulated, float(correct.mean()), config.steps),
+        **_fixed(run_folder / config.simulated, float(correct.mean()), config.steps, len(images)),
     }
     write_json(run_folder / f"stop{tag_of(config.suffix)}.json", record)
     console.print(
@@ -263,9 +285,12 @@ def stop(
     )
 
 
-def _fixed(folder: Path, accuracy: float, steps: int) -> dict[str, Any]:
-    """The first common step at which fusion is as accurate; None where there is none."""
-    if not (folder / "energy.json").is_file():
+def _fixed(folder: Path, accuracy: float, steps: int, images: int) -> dict[str, Any]:
+    """The first common step at which fusion is as accurate; None where there is none.
+
+    A simulation of another number of images is not compared with.
+    """
+    if not (folder / "energy.json").is_file() or simulated(folder).of.get("images") != images:
         return {"fixed_step": None, "fixed_accuracy": None}
     curve = fusion_report.read(folder).accuracies[CHOICE]
     if len(curve) != steps:

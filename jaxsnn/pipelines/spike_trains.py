@@ -95,18 +95,9 @@ class Trains:
         found = {}
         for file in self.names.files:
             arrays, meta = load_arrays(self.path(file, number))
-            self._check(self.path(file, number), meta.get(MADE_FROM, {}))
+            check_same(self.path(file, number), meta.get(MADE_FROM, {}), self.of, "simulate again")
             found[file] = arrays
         return found
-
-    def _check(self, path: Path, found: Mapping[str, Any]) -> None:
-        differ = [
-            f"{name} {found.get(name)!r} instead of {value!r}"
-            for name, value in self.of.items()
-            if found.get(name) != value
-        ]
-        if differ:
-            raise ValueError(f"{path} is of another run: {', '.join(differ)}; simulate again")
 
     def counts(self) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
         """Cumulative spike counts int32 ``[T, B, C]`` of early and final, and labels, by batch.
@@ -143,6 +134,25 @@ def simulated(folder: Path) -> Trains:
     else:  # not written here
         count = len(list(folder.glob(f"{SIMULATED.labels[0]}_*.npz")))
     return Trains(folder, SIMULATED, of, count)
+
+
+def check_same(
+    path: Path, found: Mapping[str, Any] | None, of: Mapping[str, Any], remedy: str
+) -> None:
+    """Refuse a file that was not made from ``of``; one that says nothing is taken as it is.
+
+    Raises:
+        ValueError: naming the file, and what it was made from beside what it should have been.
+    """
+    if found is None:
+        return
+    differ = [
+        f"{name} {found.get(name)!r} instead of {value!r}"
+        for name, value in of.items()
+        if found.get(name) != value
+    ]
+    if differ:
+        raise ValueError(f"{path} is of another run: {', '.join(differ)}; {remedy}")
 
 
 def flattened(found: Evaluation) -> dict[str, Any]:
