@@ -11,9 +11,6 @@ from jaxsnn.report import Results, natural_key
 _COUNT_NAMES = {1: "Single", 2: "Two", 4: "Four", 8: "Eight"}
 # Systems whose settings may have any name, and name no k.
 _FREELY_NAMED = ("surrogate_csnn", "bayesian_spike_fusion")
-    "surrogate_csnn",
-    "bayesian_spike_fusion",
-)  # systems whose settings may have any name and name no k
 _TITLES = {"lenet": "LeNet", "alex": "AlexNet", "vgg11": "VGG11"}
 
 
