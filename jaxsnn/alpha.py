@@ -45,11 +45,14 @@ def grid_search(
         ValueError: no batch, or arrays that do not fit each other or the candidates.
     """
     choices = _candidates(candidates)
-    correct = [grid_correct(*batch, choices) for batch in batches]
-    _check_steps([len(part) for part in correct])
-    if pooled:
-        return choices[np.argmax(sum(correct), axis=-1)]
-    return np.mean([choices[np.argmax(part, axis=-1)] for part in correct], axis=0)
+    whole, lengths = np.zeros(()), list[int]()
+    for batch in batches:
+        correct = grid_correct(*batch, choices)
+        lengths.append(len(correct))
+        _check_steps(lengths)
+        whole = whole + (correct if pooled else choices[np.argmax(correct, axis=-1)])
+    _check_steps(lengths)
+    return choices[np.argmax(whole, axis=-1)] if pooled else whole / len(lengths)
 
 
 def grid_correct(
@@ -144,14 +147,16 @@ def empirical_bayes(batches: Batches, mode: Mode = "pooled") -> Floats:
     """
     if mode not in RULES:
         raise ValueError(f"mode {mode!r}: there are {', '.join(RULES)}")
-    sums: list[Floats] = []
+    whole, lengths = np.zeros(()), list[int]()
     for early, final, labels in batches:
         m, total = check_counts(early, final)
         _labels(labels, m.shape)
+        lengths.append(len(m))
+        _check_steps(lengths)
         rows = zip(m, total, strict=True)
-        sums.append(np.stack([RULES[mode](*_pairs(*row), n) for n, row in enumerate(rows, 1)]))
-    _check_steps([len(part) for part in sums])
-    *values, weight = np.moveaxis(np.sum(sums, axis=0), -1, 0)
+        whole = whole + np.stack([RULES[mode](*_pairs(*r), n) for n, r in enumerate(rows, 1)])
+    _check_steps(lengths)
+    *values, weight = np.moveaxis(whole, -1, 0)
     if mode == "pooled":
         return np.where(weight > 0, _smallest_best(np.stack(values, axis=-1)), 0.0)
     return values[0] / np.maximum(weight, 1)

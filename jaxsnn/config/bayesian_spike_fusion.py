@@ -11,7 +11,6 @@ from jaxsnn.config.base import Scripted, require
 
 BLOCKS = {"vgg11": 8, "vgg16": 13, "vgg19": 16, "resnet18": 9, "resnet34": 17}
 MIDDLE = {"vgg11": 3, "vgg16": 6, "vgg19": 6, "resnet18": 4, "resnet34": 7}
-RATES = ("final", "early", "grid", "empirical")  # how a class is chosen after every step
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,10 @@ class BayesianSpikeFusion(Scripted):
     80 % of the epochs, as the paper's 60, 120, 160 of 200."""
     lr_factor: float = 0.2
     """What the learning rate is multiplied by at each of --lr_step."""
+    ic_weight: float | None = None
+    """What the weight of the early classifier's loss tends to over the epochs, from 0.01 on. None:
+    the share of the network's work that is done where it stands, as in the paper; a training of few
+    epochs needs more."""
     steps: int = 3000
     """Time steps T of every simulation."""
     percentile: float = 0.999
@@ -86,7 +89,7 @@ class BayesianSpikeFusion(Scripted):
     target: tuple[float, ...] = (0.97, 0.99)
     """Shares of the ANN's accuracy whose energy is reported."""
     sure: float = 0.0
-    """Probability of being right at which an image stops (stage stop). 0: chosen on the tuning
+    """Probability of being right at which an image stops. 0: chosen in the stage tune on its
     images, so that they lose at most one in a thousand of those that are right after all steps."""
 
     def __post_init__(self) -> None:
@@ -123,6 +126,9 @@ class BayesianSpikeFusion(Scripted):
         require(math.isfinite(factor) and factor > 0, "lr_factor", factor, "a number above 0")
         rising = all(a < b for a, b in itertools.pairwise((0, *self.lr_step)))
         require(rising, "lr_step", self.lr_step, "ascending epochs of at least 1")
+        weight = self.ic_weight
+        fits = weight is None or (math.isfinite(weight) and weight >= 0)
+        require(fits, "ic_weight", weight, "0 or more")
         for share in self.target:
             require(0 < share <= 1, "target", self.target, "shares above 0, at most 1")
         require(0 <= self.sure <= 1, "sure", self.sure, "a probability, or 0")

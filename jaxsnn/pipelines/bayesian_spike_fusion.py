@@ -75,7 +75,7 @@ class BayesianSpikeFusion(Experiment):
 
     system = "bayesian_spike_fusion"
     network = ("arch", "ic_index", "dataset")
-    training = (*Experiment.training, "weight_decay")
+    training = (*Experiment.training, "weight_decay", "ic_weight")
     most = 100
     heads = True
     stages: ClassVar[Mapping[str, Stage]] = {
@@ -151,7 +151,8 @@ class BayesianSpikeFusion(Experiment):
         data = self._split()
         if config.ic_index >= 0:
             updates = max(len(data[1]) // config.batch_size, 1)
-            early = Ramp(share_of_macs(self.arch), config.epochs, updates)
+            goal = share_of_macs(self.arch) if config.ic_weight is None else config.ic_weight
+            early = Ramp(goal, config.epochs, updates)
             task = classification(self.net, self.preprocessing, early)
         optimiser = functools.partial(
             schedules.sgd, weight_decay=config.weight_decay, nesterov=True

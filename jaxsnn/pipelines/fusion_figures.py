@@ -1,5 +1,6 @@
 """The pictures of BayesianSpikeFusion: accuracy against energy, and alpha over time."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,22 @@ def draw_all(config: Any) -> dict[str, Path]:
     folders = in_order(config.exps, Path(config.out))
     found: dict[Path, Simulation] = {}
     for folder in folders:
-        found[folder] = fusion_report.read(folder)
+        try:
+            found[folder] = fusion_report.read(folder)
+        except ValueError as error:
+            if config.exps:
+                raise
+            print(f"warning: left out: {error}", file=sys.stderr)  # unfinished, or not tuned
+            continue
         found[folder].save(folder)
         Console().print(found[folder].table())
+    if not found:
+        raise ValueError(f"no simulation below {config.out} is complete; run the stage simulate")
     to = (folders[0].resolve().parent.parent if config.exps else Path(config.out)) / "Plot"
     drawn = {
         "ene_acc": fusion_plots.energy_against_accuracy(list(found.values()), to, "ene_acc")[0]
     }
-    for folder in folders:
+    for folder in found:
         if found[folder].fused:
             tag = fusion_report.tag_of(folder.name.removeprefix("snn"))
             drawn[f"{folder.parent.name}/alpha{tag}"] = _alpha(folder)

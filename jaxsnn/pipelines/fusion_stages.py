@@ -1,5 +1,6 @@
 """Stages of BayesianSpikeFusion behind the conversion: spike trains, alpha, the stop rule."""
 
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,7 +39,7 @@ from jaxsnn.spiking import Spiking
 LOST = 0.001  # accuracy on the tuning images that stopping early may cost
 POINTS = 200  # steps of which the calibration of the stop rule is made
 LEVELS = 50  # thresholds that are tried
-CHOICE = "empirical"  # alpha of the stop rule
+CHOICE = "empirical"  # alpha that a fixed number of steps is compared at
 CONVERSION = ("percentile", "init_mem", "pipeline_delay", "weight_bits", "calibration")
 
 
@@ -138,19 +139,32 @@ def tune(
         path = run_folder / f"division_linear_alpha_{coded}{tag}.npz"
         save_arrays(path, {"y": smooth}, meta)
         lines.append(f"alpha, {name}: mean {curve.mean():.3f}, at the last step {curve[-1]:.3f}\n")
-    rule = _stop_rule(config, judged(trains.counts(), alpha.smoothed(raw[CHOICE])))
-    save_arrays(run_folder / f"stop_rule{tag}.npz", rule, {MADE_FROM: dict(trains.of)})
-    lines.append(f"an image stops at a probability of {float(rule['threshold']):.4f}\n")
+    found = {
+        name: _stop_rule(config, judged(trains.counts(), alpha.smoothed(curve)))
+        for name, curve in raw.items()
+    }
+    best = min(found, key=lambda name: found[name][1])
+    rule, steps = found[best]
+    meta = {MADE_FROM: dict(trains.of), "alpha": best}
+    save_arrays(run_folder / f"stop_rule{tag}.npz", rule, meta)
+    lines.append(
+        f"an image stops at a probability of {float(rule['threshold']):.4f}, with alpha of "
+        f"{best}: after {steps:.1f} steps on average\n"
+    )
     write_bytes(run_folder / "tune_log.txt", "".join(lines).encode())
     console.print("".join(lines).rstrip(), highlight=False)
 
 
-def _stop_rule(config: Any, found: Judged) -> dict[str, Any]:
-    """Calibrated on some steps of all images; a threshold that costs next to no accuracy."""
-    steps = np.unique(np.linspace(0, len(found.scores) - 1, POINTS).astype(int))
+def _stop_rule(config: Any, found: Judged) -> tuple[dict[str, Any], float]:
+    """Calibrated on some steps of all images; a threshold that costs next to no accuracy.
+
+    Early steps weigh more, because it is there that images stop. Also the mean steps to a stop.
+    """
+    earliest = config.depth + 1 if config.pipeline_delay else 1
+    steps = np.geomspace(earliest, len(found.scores), POINTS).astype(int)
+    steps = np.unique(np.clip(steps, 1, len(found.scores))) - 1
     calibration = confidence.fit(found.scores[steps].ravel(), found.correct[steps].ravel())
     probabilities = np.asarray(calibration.probability(found.scores))
-    earliest = config.depth + 1 if config.pipeline_delay else 1
     threshold = config.sure
     if not threshold:
         wanted = float(found.correct[-1].mean()) - LOST
@@ -159,11 +173,13 @@ def _stop_rule(config: Any, found: Judged) -> dict[str, Any]:
         own = probabilities, found.correct, wanted, levels
         threshold = confidence.choose_threshold(*own, earliest=earliest)
         threshold = 1.0 if threshold is None else threshold
-    return {
+    stops = confidence.stopping(probabilities, threshold, earliest)
+    rule = {
         **calibration._asdict(),
         "threshold": np.float32(threshold),
         "earliest": np.int32(earliest),
     }
+    return rule, float(stops.mean())
 
 
 def tuned(run_folder: Path, config: Any) -> bool:
@@ -182,10 +198,13 @@ def rule_of(run_folder: Path, config: Any, network: Mapping[str, Any]) -> Rule:
     tag = tag_of(config.suffix)
     if not tuned(run_folder, config):
         raise ValueError(f"{run_folder} holds no stop_rule{tag}.npz; run the stage tune first")
-    own, _ = load_arrays(run_folder / f"stop_rule{tag}.npz")
-    path = run_folder / f"division_linear_alpha_{CURVES[CHOICE]}{tag}.npz"
+    place = run_folder / f"stop_rule{tag}.npz"
+    own, known = load_arrays(place)
+    path = run_folder / f"division_linear_alpha_{CURVES[known.get('alpha', CHOICE)]}{tag}.npz"
     arrays, meta = load_arrays(path)
     check_same(path, meta.get(MADE_FROM), network, "tune again")
+    # A stage that was stopped between the two left a rule of another tuning.
+    check_same(place, known.get(MADE_FROM), meta.get(MADE_FROM) or network, "tune again")
     curve = arrays["y"]
     if len(curve) != config.steps:
         raise ValueError(
@@ -193,7 +212,8 @@ def rule_of(run_folder: Path, config: Any, network: Mapping[str, Any]) -> Rule:
             "again with as many --steps"
         )
     calibration = Calibration(own["scores"], own["probabilities"])
-    return Rule(curve, own["threshold"], own["earliest"], calibration)
+    threshold = np.float32(config.sure) if config.sure else own["threshold"]
+    return Rule(curve, threshold, own["earliest"], calibration)
 
 
 def variants(
@@ -288,12 +308,16 @@ def stop(
 def _fixed(folder: Path, accuracy: float, steps: int, images: int) -> dict[str, Any]:
     """The first common step at which fusion is as accurate; None where there is none.
 
-    A simulation of another number of images is not compared with.
+    A simulation of other images, steps or weights is not compared with.
     """
-    if not (folder / "energy.json").is_file() or simulated(folder).of.get("images") != images:
-        return {"fixed_step": None, "fixed_accuracy": None}
-    curve = fusion_report.read(folder).accuracies[CHOICE]
-    if len(curve) != steps:
-        raise ValueError(f"{folder} was simulated for {len(curve)} steps, not {steps}")
+    nothing = {"fixed_step": None, "fixed_accuracy": None}
+    of = simulated(folder).of if (folder / "energy.json").is_file() else {}
+    if (of.get("images"), of.get("steps")) != (images, steps):
+        return nothing
+    try:
+        curve = fusion_report.read(folder).accuracies[CHOICE]
+    except ValueError as error:
+        print(f"warning: {error}", file=sys.stderr)
+        return nothing
     step = spikesim.first_step(curve, accuracy)
     return {"fixed_step": step, "fixed_accuracy": None if step is None else float(curve[step - 1])}
