@@ -167,7 +167,7 @@ def encoder_drives(snn: Spiking, images: np.ndarray, keys: jax.Array) -> float:
     without what every seed must repeat (a single run without its encoder), over the encoder's.
     """
     noisy = with_unit_dropout(snn, ENCODER)
-    values = (np.array([NOISE], np.float32), keys, None)
+    values = (np.array([NOISE], np.float32), keys, None, None)
     program = functools.partial(_swept, where=(ENCODER, None), horizons=(1,), block=1)
     swept = _products(program, noisy, images, np.arange(len(images)), values)
     encoder = _products(functools.partial(stem, snn.net), snn.variables, images)
