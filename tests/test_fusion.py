@@ -164,36 +164,6 @@ def test_the_lowest_class_wins_equal_counts():
     assert predictions(0 * early, final, [3.0, 3.0]).tolist() == [[0], [1]]
 
 
-def test_a_stream_gives_the_rows_of_the_whole_sequence():
-    early, final = example(seed=6, steps=50, images=7)
-    spikes = tuple(np.diff(count, axis=0, prepend=0).astype(np.uint8) for count in (early, final))
-    alpha = jnp.asarray(curve(50, 7), jnp.float32)
-    start = fusion.start(7, 5)
-    state, found = jax.lax.scan(
-        lambda state, given: fusion.step(state, given[:2], given[2]), start, (*spikes, alpha)
-    )
-    steps = np.arange(1, 51)[:, None, None]
-    whole = posterior(early, final, alpha[:, None, None], steps)
-    for row, expected in zip(found, whole, strict=True):
-        np.testing.assert_array_equal(row, expected)
-    np.testing.assert_array_equal(found.mean, fused(early, final, alpha))
-    np.testing.assert_array_equal(state.early, early[-1])
-    np.testing.assert_array_equal(state.final, final[-1])
-    assert state.steps.tolist() == [50] * 7
-
-
-def test_images_may_leave_a_stream():
-    """Every leaf has the images first, so that the same rows can be taken of each."""
-    early, final = example(seed=8, steps=6, images=4)
-    spikes = [np.diff(count, axis=0, prepend=0) for count in (early, final)]
-    state, rows = fusion.start(4, 5), np.array([2, 0])
-    for t in range(5):
-        state, _ = fusion.step(state, (spikes[0][t], spikes[1][t]), 2.0)
-    state = jax.tree.map(lambda leaf: leaf[rows], state)
-    _, found = fusion.step(state, (spikes[0][5][rows], spikes[1][5][rows]), 2.0)
-    np.testing.assert_array_equal(found.mean, posterior_mean(early[5], final[5], 2.0, 6)[rows])
-
-
 def test_counts_do_not_overflow_the_spikes_type():
     found = fusion.counts(np.ones((300, 1, 1), np.uint8))
     assert found.dtype == jnp.int32

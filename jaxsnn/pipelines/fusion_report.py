@@ -67,10 +67,26 @@ class Simulation(NamedTuple):
                     saved = spikesim.saving(step, steps["final"], self.arch)
                 yield share, name, step, energy, saved
 
+    def gains(self) -> Iterator[tuple[float, str, float]]:
+        """Share of the ANN's accuracy, fused series, how much larger its area under accuracy is.
+
+        In per cent, up to the energy at which the final classifier alone reaches the share; see
+        :func:`jaxsnn.spikesim.area_gain`. Shares that it does not reach are left out.
+        """
+        final = self.accuracies["final"]
+        for share in self.target:
+            for name in self.fused:
+                level = share * self.ann_accuracy
+                gain = spikesim.area_gain(self.accuracies[name], final, level, self.arch)
+                if gain is not None:
+                    yield share, name, gain
+
     def table(self) -> Table:
-        """The crossings as a table."""
+        """The crossings as a table, with the gains in area below."""
         title = f"{self.name}: ANN {self.ann_accuracy:.2%}"
-        table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
+        gains = [f"{name} {gain:+.1f} % up to {share:.0%}" for share, name, gain in self.gains()]
+        below = f"area under accuracy over energy: {'; '.join(gains)}" if gains else None
+        table = Table(title=title, caption=below, box=SIMPLE_HEAD, pad_edge=False)
         for column in ("target", "series", "step", "energy (mJ)", "saving (%)", "at the end (%)"):
             table.add_column(column, justify="left" if column == "series" else "right")
         for share, name, step, energy, saved in self.crossings():
