@@ -1,8 +1,9 @@
 """How is a convolution of spikes best computed on this backend?
 
 Times several lowerings of the same synapse, forward and forward + backward (both gradients), for
-the layer shapes of the scatter-and-gather LeNet, the wide layers of CNN 2 and the CSNN's second
-layer, and checks that every forward result is exactly the same integers.
+the layer shapes of the scatter-and-gather LeNet, the wide layers of CNN 2, the last ones of VGG11
+and AlexNet and the CSNN's second one, and checks that every forward result is exactly the same
+integers.
 
     python benchmarks/lowering.py [--quick] [--only TEXT] > lowering.jsonl
 
@@ -100,8 +101,13 @@ def shapes(quick: bool) -> list[Shape]:
         Shape("cnn2.conv5", 16, 6, 1024, 512, 3, 1, True),
         Shape("cnn2.pool2", 16, 12, 512, 512, 2, 2),
     ]
+    small = [
+        Shape("vgg11.conv8", 128, 2, 512, 512, 3, 1, True),
+        Shape("vgg11.conv7", 128, 4, 512, 512, 3, 2, True),
+        Shape("alexnet.conv5", 128, 4, 384, 256, 3, 2, True),
+    ]
     csnn = Shape("csnn.conv2", 128 if quick else 1600, 12, 12, 64, 5)
-    return lenet(128) + ([] if quick else lenet(512)) + wide + [csnn]
+    return lenet(128) + ([] if quick else lenet(512)) + wide + small + [csnn]
 
 
 def direct(shape: Shape, total: Any) -> Lowering:

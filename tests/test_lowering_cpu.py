@@ -19,6 +19,9 @@ CASES = [
     # large batches, in parts
     (Conv(16, 3), (6, 6, 8), 320),
     (Conv(3, 3, padding=1), (4, 4, 5), 257),  # no part divides it
+    # maps smaller than the window: one matrix product
+    (Conv(7, 3, padding=1), (2, 2, 5), 4),
+    (Conv(6, 3, stride=2, padding=1), (4, 3, 9), 3),
 ]
 
 
@@ -78,3 +81,7 @@ def test_the_cases_take_the_paths_they_are_for():
     assert "f32[2,28,14,32]" in primitives(*CASES[0])  # two columns of 16 channels each
     assert "scan" in primitives(*CASES[5])
     assert "scan" not in primitives(*CASES[6])
+    for case in CASES:
+        spec, shape, _ = case
+        small = min(plan(Arch((spec,), input_shape=shape))[0].drive_shape[:2]) < 3
+        assert ("conv_general_dilated" not in primitives(*case)) == small
