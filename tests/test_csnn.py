@@ -20,7 +20,7 @@ from PIL import Image
 import jaxsnn
 from jaxsnn import bptt, neurons
 from jaxsnn.arch import parse
-from jaxsnn.arrays import load_arrays
+from jaxsnn.arrays import flatten, load_arrays, save_arrays
 from jaxsnn.config import NmnistCsnn, from_json, parse_command, to_json
 from jaxsnn.data import Recordings, event_sources, load
 from jaxsnn.encode import Encoding
@@ -311,6 +311,19 @@ def test_training_changes_the_loss(out):
     assert second["train_loss"] != first["train_loss"]
     # between the ideal output and ten outputs of which only the nine wrong ones spike
     assert all(1.461 <= one["train_loss"] <= np.log(1 + 9 * np.e) for one in (first, second))
+
+
+def test_layers_that_never_spike_are_named(tmp_path):
+    config = NmnistCsnn(dataset="digits", spike=True, frames=6, limit_train=100, limit_test=TEST)
+    arrays = flatten(Csnn(config).task.init(jax.random.key(0)))
+    weights = {name: np.asarray(leaf) for name, leaf in arrays.items()}
+    for name in ("params/conv2/kernel", "params/conv2/bias", "params/readout/bias"):
+        weights[name] = -np.abs(weights[name])
+    save_arrays(tmp_path / "silent.npz", weights)
+    given = ("--lr", "1e-9", "--checkpoint", tmp_path / "silent.npz")
+    message = "epoch 1: no neuron of conv2, readout spiked on 5 examples.*--frames 30"
+    with pytest.warns(UserWarning, match=message):
+        start("train", *SPIKE, *map(str, given), out=tmp_path / "runs")
 
 
 def test_an_interrupted_run_ends_with_the_same_weights(out, copy):

@@ -6,6 +6,7 @@ simulate (count spikes and operations, keep what the pictures show), plot.
 """
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,6 +27,7 @@ from jaxsnn.pipelines import csnn_data, csnn_pictures, outcome, simulation
 from jaxsnn.pipelines.run import Run, devices, train_run, weights_at
 from jaxsnn.pipelines.stages import COMMON, Stage, System
 from jaxsnn.spiking import Spiking, directly_trained
+from jaxsnn.stimulus import Shown
 from jaxsnn.task import Task, evaluate
 from jaxsnn.train import Record
 
@@ -39,7 +41,8 @@ UPDATE = 7  # additions that a leaky update costs: drive, comparison, reset, a p
 PUBLISHED = {"mnist": 0.9912, "nmnist": 0.9705}
 MOST = 100  # examples per compiled call of a simulation
 BLOCK = 10  # steps of it that are computed layer by layer
-SAMPLES = 5  # test samples whose spikes are kept for the pictures
+LUCK = 1.5  # times chance: what an accuracy must reach to count as learned
+SAMPLES = 5  # test samples whose spikes are looked at, and kept for the pictures
 MICRO_BATCH = 2  # on a CPU, where what is kept for the way back then stays in the cache
 
 
@@ -98,6 +101,11 @@ class Csnn(System):
         weights = flatten(load_params(loaded, expected))
         return lambda key: unflatten({**flatten(task.init(key)), **weights})
 
+    @property
+    def _spiking_net(self) -> net_module.Net:
+        """The network, whose readout spikes whatever it was trained by."""
+        return spiking_net(self.arch, self._cell(), self._cell("spike"))
+
     # ------------------------------------------------------------ stages
 
     def train(self) -> None:
@@ -112,12 +120,27 @@ class Csnn(System):
         """The record, with the test accuracy where it is asked for; rewrites training.log."""
         if self.config.test_every_epoch:
             record = {**record, "test_accuracy": self.evaluate(variables)}
+        if (record["train_accuracy"] or 0) < LUCK / self.material.classes:
+            self._warn_silent(record["epoch"], variables)
         written = self.run.folder / "metrics.jsonl"
         earlier = report.read_jsonl(written, "epoch") if written.is_file() else []
         known = [one for one in earlier if one["epoch"] < (record["epoch"] or 0)]
         text = "\n".join([str(self.config), *map(_log_lines, [*known, record]), ""])
         report.write_bytes(self.run.folder / "training.log", text.encode())
         return record
+
+    def _warn_silent(self, epoch: Any, variables: Mapping[str, Any]) -> None:
+        """Say which layers never spike, where a network predicts no better than by chance."""
+        _, spikes, _ = self._watched(variables)
+        silent = [name for name, own in spikes.items() if not np.asarray(own).any()]
+        if silent:
+            remedy = "fewer and fuller frames (--frames 30) or " if self.config.spike else ""
+            warnings.warn(
+                f"epoch {epoch}: no neuron of {', '.join(silent)} spiked on {SAMPLES} examples, "
+                f"and hardly any gradient passes a silent layer; try {remedy}a surrogate "
+                "that reaches further below the threshold (--slope 5)",
+                stacklevel=2,
+            )
 
     def variables(self) -> dict[str, Any]:
         """Trained variables."""
@@ -141,11 +164,10 @@ class Csnn(System):
     def simulate(self, console: Console) -> None:
         """Simulate the test set; write model, samples and results.json."""
         variables = self.variables()
-        spiking = spiking_net(self.arch, self._cell(), self._cell("spike"))
-        snn = directly_trained(spiking, variables, self.material.encoding)
+        snn = directly_trained(self._spiking_net, variables, self.material.encoding)
         store.save(snn, self.run.folder / "snn.npz")
         found, seconds = self._spiking(snn)
-        self._samples(spiking, variables)
+        self._samples(variables)
         report.write_results(self.run.folder, self._results(snn, found, seconds))
         accuracy = found.accuracy_per_step[-1]
         console.print(f"{self.config.setting}: test accuracy {accuracy:.2%}", highlight=False)
@@ -158,18 +180,23 @@ class Csnn(System):
         options |= {"block": BLOCK, "devices": devices(self.config, size)}
         return simulation.timed(snn, shown(slice(size)), shown(slice(None)), labels, **options)
 
-    def _samples(self, net: net_module.Net, variables: Mapping[str, Any]) -> None:
-        """Keep what the pictures show of the first test samples."""
+    def _watched(self, variables: Mapping[str, Any]) -> tuple[Any, Any, Shown]:
+        """Potentials and spikes of the first test samples, by site, and how they are shown."""
         batch = jax.tree.map(lambda leaf: jnp.asarray(leaf[:SAMPLES]), self.material.test)
         shown = self.material.stimulus.show(batch, None, self.material.steps)
         sites = tuple(site.name for site in plan(self.arch) if site.role != "pool")
-        potentials, spikes = watch(net, variables, shown.x, shown.steps, sites)
+        return *watch(self._spiking_net, variables, shown.x, shown.steps, sites), shown
+
+    def _samples(self, variables: Mapping[str, Any]) -> None:
+        """Keep what the pictures show of the first test samples."""
+        potentials, spikes, shown = self._watched(variables)
+        head = plan(self.arch)[-1].name
         csnn_pictures.keep(
             self.run.folder,
             self.material.labels[:SAMPLES],
-            {name: np.asarray(spikes[name]) for name in sites},
-            np.asarray(potentials[sites[-1]]),
-            np.asarray(threshold(variables, sites[-1])),
+            {name: np.asarray(own) for name, own in spikes.items()},
+            np.asarray(potentials[head]),
+            np.asarray(threshold(variables, head)),
             None if shown.mask is None else np.asarray(shown.mask),
         )
 
