@@ -31,7 +31,11 @@ integer ``[B]``, of one batch after another."""
 
 
 def grid_search(
-    batches: Batches, candidates: ArrayLike = CANDIDATES, *, pooled: bool = False
+    batches: Batches,
+    candidates: ArrayLike = CANDIDATES,
+    *,
+    pooled: bool = False,
+    at: ArrayLike | None = None,
 ) -> Floats:
     """The alpha with the most correct fused predictions at every step, float64 ``[T]``.
 
@@ -40,6 +44,8 @@ def grid_search(
         candidates: values of alpha, at least 0.
         pooled: take the best over all samples. Otherwise the best of every batch, averaged over the
             batches (the original's, hence not one of the candidates); in both the smallest wins.
+        at: choose at these steps alone, counted from 0 (:func:`knots`), ``[K]``; None: at all. The
+            result is then ``[K]``.
 
     Raises:
         ValueError: no batch, or arrays that do not fit each other or the candidates.
@@ -47,8 +53,8 @@ def grid_search(
     choices = _candidates(candidates)
     whole, lengths = np.zeros(()), list[int]()
     for batch in batches:
-        correct = grid_correct(*batch, choices)
-        lengths.append(len(correct))
+        lengths.append(len(np.asarray(batch[0])))
+        correct = grid_correct(*batch, choices, at)
         _check_steps(lengths)
         whole = whole + (correct if pooled else choices[np.argmax(correct, axis=-1)])
     _check_steps(lengths)
@@ -56,7 +62,11 @@ def grid_search(
 
 
 def grid_correct(
-    early: ArrayLike, final: ArrayLike, labels: ArrayLike, candidates: ArrayLike = CANDIDATES
+    early: ArrayLike,
+    final: ArrayLike,
+    labels: ArrayLike,
+    candidates: ArrayLike = CANDIDATES,
+    at: ArrayLike | None = None,
 ) -> Integers:
     """Correct fused predictions of a batch, int64 ``[T, candidates]``, candidates ascending.
 
@@ -68,6 +78,7 @@ def grid_correct(
         final: those of the final classifier, likewise.
         labels: integer ``[B]``.
         candidates: values of alpha.
+        at: these steps alone, counted from 0, ``[K]``; the result is then ``[K, candidates]``.
 
     >>> early, final = [[[0, 1]], [[0, 1]]], [[[1, 0]], [[2, 1]]]
     >>> grid_correct(early, final, [1], candidates=[0, 1]).tolist()
@@ -75,17 +86,27 @@ def grid_correct(
     """
     choices = _candidates(candidates)
     m, total = check_counts(early, final)
-    classes = _labels(labels, m.shape)
+    classes, chosen = _labels(labels, m.shape), _chosen(at, len(m))
     stride = max(1, COMPARISONS // (m[0].size * len(choices)))
     parts = [
-        _block(m[first : first + stride], total[first : first + stride], classes, first, choices)
-        for first in range(0, len(m), stride)
+        _block(m[some], total[some], classes, some + 1, choices)
+        for some in (chosen[first : first + stride] for first in range(0, len(chosen), stride))
     ]
     return np.concatenate(parts)
 
 
-def _block(m: Integers, total: Integers, labels: Integers, first: int, alpha: Floats) -> Integers:
-    """:func:`grid_correct` of a few steps, the first of which is number ``first + 1``.
+def _chosen(at: ArrayLike | None, steps: int) -> Integers:
+    """Steps to look at, counted from 0."""
+    chosen = np.arange(steps) if at is None else np.asarray(at, np.int64)
+    if not chosen.size or chosen.min() < 0 or chosen.max() >= steps:
+        raise ValueError(f"at={at}: give some of the steps 0 to {steps - 1}")
+    return chosen
+
+
+def _block(
+    m: Integers, total: Integers, labels: Integers, numbers: Integers, alpha: Floats
+) -> Integers:
+    """:func:`grid_correct` of a few steps, with their numbers, counted from 1.
 
     For alpha above 0 the score grows with both counts, so that most images are right or wrong
     whatever alpha is; a label is compared only with rivals that are ahead of it in one count.
@@ -101,7 +122,7 @@ def _block(m: Integers, total: Integers, labels: Integers, first: int, alpha: Fl
 
     step, image, rival = np.nonzero(undecided)
     if len(step):
-        steps, label = step + first + 1, labels[image]
+        steps, label = numbers[step], labels[image]
         own = _factors(m[step, image, label], total[step, image, label], steps, alpha)
         other = _factors(m[step, image, rival], total[step, image, rival], steps, alpha)
         left, right = own[0] * other[1], other[0] * own[1]
@@ -121,7 +142,7 @@ def _factors(m: Integers, total: Integers, steps: Integers, alpha: Floats) -> tu
     return (alpha + total[:, None]) * shown, alpha + shown
 
 
-def empirical_bayes(batches: Batches, mode: Mode = "pooled") -> Floats:
+def empirical_bayes(batches: Batches, mode: Mode = "pooled", at: ArrayLike | None = None) -> Floats:
     """The alpha under which the final counts are most probable, at every step, float64 ``[T]``.
 
     The evidence of one neuron is the beta-binomial ``B(alpha + M, beta + N - M) / B(alpha, beta)``
@@ -136,6 +157,7 @@ def empirical_bayes(batches: Batches, mode: Mode = "pooled") -> Floats:
             mean of the alpha of 0..100 with the largest
             ``B(M + alpha + 1, N - M + beta) / (B(alpha + 1, beta) + 1e-9)``, then the mean over
             batches; silent early neurons and counts beyond float64's range draw it to 0.
+        at: as for :func:`grid_search`.
 
     Raises:
         ValueError: an unknown mode, no batch, or arrays that do not fit each other.
@@ -153,8 +175,9 @@ def empirical_bayes(batches: Batches, mode: Mode = "pooled") -> Floats:
         _labels(labels, m.shape)
         lengths.append(len(m))
         _check_steps(lengths)
-        rows = zip(m, total, strict=True)
-        whole = whole + np.stack([RULES[mode](*_pairs(*r), n) for n, r in enumerate(rows, 1)])
+        chosen = _chosen(at, len(m))
+        found = [RULES[mode](*_pairs(m[step], total[step]), int(step) + 1) for step in chosen]
+        whole = whole + np.stack(found)
     _check_steps(lengths)
     *values, weight = np.moveaxis(whole, -1, 0)
     if mode == "pooled":
@@ -250,15 +273,27 @@ def knots(steps: int) -> Integers:
     return np.unique(np.asarray(every, np.int64))
 
 
-def smoothed(alpha: ArrayLike) -> Floats:
-    """A raw curve ``[T]`` made piecewise linear through its values at the knots, float64 ``[T]``.
+def smoothed(alpha: ArrayLike, steps: int | None = None) -> Floats:
+    """A raw curve made piecewise linear through its values at the knots, float64 ``[T]``.
+
+    Args:
+        alpha: at every step, ``[T]``; or, with ``steps``, at the knots alone, which is all that is
+            used.
+        steps: T.
 
     >>> smoothed([1, 0, 9, 3]).tolist()  # knots 0 and 3
     [1.0, 1.6666666666666665, 2.333333333333333, 3.0]
+    >>> smoothed([1, 3], steps=4).tolist()
+    [1.0, 1.6666666666666665, 2.333333333333333, 3.0]
     """
     curve = np.asarray(alpha, np.float64)
-    where = knots(len(curve))
-    return np.interp(np.arange(len(curve)), where, curve[where])
+    where = knots(steps or len(curve))
+    values = curve[where] if steps is None else curve
+    if len(values) != len(where):
+        raise ValueError(
+            f"{len(values)} values of alpha: a curve of {steps} has {len(where)} knots"
+        )
+    return np.interp(np.arange(where[-1] + 1), where, values)
 
 
 def _candidates(candidates: ArrayLike) -> Floats:

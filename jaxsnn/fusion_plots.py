@@ -100,23 +100,26 @@ def _panel(ax: Axes, one: Curves) -> None:
 
 
 def alpha_over_time(
-    curves: Mapping[str, tuple[ArrayLike, ArrayLike]], folder: str | Path, name: str = "time_alpha"
+    curves: Mapping[str, tuple[ArrayLike, ArrayLike, ArrayLike]],
+    folder: str | Path,
+    name: str = "time_alpha",
 ) -> tuple[Path, Path]:
-    """Draw alpha after every step: as chosen (points) and smoothed (line).
+    """Draw alpha over time: as chosen (points) and smoothed (line).
 
     Args:
-        curves: way of choosing -> raw and smoothed alpha, ``[T]`` each.
+        curves: way of choosing -> steps at which it was chosen, counted from 1, ``[K]``, alpha
+            there, ``[K]``, and smoothed, ``[T]``.
         folder: where to.
         name: of the files.
     """
     figure, axes = new_figure(1, 1)
     ax = axes[0]
-    for number, (way, (raw, smooth)) in enumerate(curves.items()):
+    for number, (way, (chosen, raw, smooth)) in enumerate(curves.items()):
         style: dict[str, Any] = line_style(STYLES.get(way, number))
-        steps = np.arange(1, len(np.asarray(raw)) + 1)
-        ax.plot(steps, raw, ".", color=style["color"], markersize=2, alpha=0.4)
+        steps = np.arange(1, len(np.asarray(smooth)) + 1)
+        ax.plot(chosen, raw, ".", color=style["color"], markersize=2, alpha=0.4)
         ax.plot(steps, smooth, color=style["color"], label=LONGER.get(way, way), linewidth=1.8)
     label(ax, "time step", "alpha")
     head(figure, ax, "Weight of the early classifier as a prior")
-    caption(figure, "Chosen on training images; points: at each step, lines: smoothed.")
+    caption(figure, "Chosen on training images; points: as chosen, lines: smoothed.")
     return save(figure, folder, name)

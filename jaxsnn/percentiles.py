@@ -6,6 +6,7 @@ Neuroscience 11, 2017 ("robust normalisation").
 """
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -40,7 +41,8 @@ def scales(
 
     All values count, zeros included, of all images and positions of a layer; between two values
     the percentile is linear. A layer whose percentile is not above 0 takes its largest value
-    instead, and 1 where that is not above 0 either.
+    instead, and 1 where that is not above 0 either. Of a layer's values only as many are held as
+    lie above the lowest percentile, one in a thousand for 99.9.
 
     Args:
         net: the full-precision network (ReLU), with batch norm.
@@ -62,16 +64,31 @@ def scales(
             raise ValueError(f"percentile {percentile} is outside (0, 100]; the paper's is 99.9")
     if len(images) == 0:
         raise ValueError("there are no images to take percentiles of")
-    parts: dict[str, list[np.ndarray]] = {}
+    sizes = {site.name: len(images) * math.prod(site.out_shape) for site in plan(net.arch)}
+    largest: dict[str, np.ndarray] = {}
     starts = range(0, len(images), batch_size)
     for start in bar(starts, len(starts), progress):
         batch = encoding.decode(jnp.asarray(images[start : start + batch_size]))
-        for name, values in _activations(cast("Any", net), variables, batch).items():
-            parts.setdefault(name, []).append(np.asarray(values).ravel())
-    found = {name: _robust(name, parts.pop(name), percentiles) for name in list(parts)}
+        for name, out in _activations(cast("Any", net), variables, batch).items():
+            values = np.asarray(out)
+            if not np.isfinite(values).all():
+                raise ValueError(f"{name}: an activation is not finite; look at weights and images")
+            count = _above(sizes[name], min(percentiles))
+            seen = np.concatenate([largest.get(name, values[:0].ravel()), values.ravel()])
+            largest[name] = np.partition(seen, -count)[-count:] if len(seen) > count else seen
+    found = {name: _robust(values, sizes[name], percentiles) for name, values in largest.items()}
     return [
         {name: row[number] for name, row in found.items()} for number in range(len(percentiles))
     ]
+
+
+def _above(size: int, percentile: float) -> int:
+    """How many of the largest of so many values decide a percentile; the others are not kept.
+
+    >>> _above(1000, 99.9), _above(1000, 50), _above(3, 100)
+    (2, 501, 1)
+    """
+    return size - math.floor((size - 1) * percentile / 100)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -80,14 +97,13 @@ def _activations(net: Net, variables: Mapping[str, Any], images: Array) -> dict[
     return {site.name: outs[site.name] for site in plan(net.arch) if site.role in SCALED}
 
 
-def _robust(name: str, parts: list[np.ndarray], percentiles: Sequence[float]) -> list[float]:
-    values = np.concatenate(parts)
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name}: an activation is not finite; look at the weights and the images")
-    largest = float(values.max())
-    instead = largest if largest > 0 else 1.0
-    found = np.percentile(values, list(percentiles))
-    return [float(one) if one > 0 else instead for one in found]
+def _robust(largest: np.ndarray, size: int, percentiles: Sequence[float]) -> list[float]:
+    """Percentiles of so many values, of which the largest are given."""
+    values = np.sort(largest).astype(np.float64)
+    instead = values[-1] if values[-1] > 0 else 1.0
+    ranks = np.array(percentiles) / 100 * (size - 1) - (size - len(values))
+    found = np.interp(ranks, np.arange(len(values)), values)
+    return [float(one) if one > 0 else float(instead) for one in found]
 
 
 def normalised_ann(snn: Spiking) -> Net:

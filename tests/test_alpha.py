@@ -332,6 +332,26 @@ def test_smoothing_between_knots():
     assert found[630] == pytest.approx(8 * 69 / 99)
 
 
+@pytest.mark.parametrize("mode", ["grid", "pooled", "per_neuron_mean", "as_coded"])
+def test_values_at_some_steps_are_those_of_all_steps(mode):
+    parts, at = [batch(seed=seed) for seed in (0, 1)], [0, 3, 4, 11]
+
+    def chosen(at):
+        return grid_search(parts, at=at) if mode == "grid" else empirical_bayes(parts, mode, at)
+
+    np.testing.assert_array_equal(chosen(at), chosen(None)[at])
+    for wrong in ([12], [-1], []):
+        with pytest.raises(ValueError, match="steps 0 to 11"):
+            chosen(wrong)
+
+
+def test_a_curve_is_smoothed_from_its_knots_alone():
+    raw = np.random.default_rng(0).uniform(0, 100, 1234)
+    np.testing.assert_array_equal(smoothed(raw), smoothed(raw[knots(1234)], 1234))
+    with pytest.raises(ValueError, match="12 values of alpha: a curve of 1234 has 59 knots"):
+        smoothed(raw[:12], 1234)
+
+
 def test_bad_tuning_data_are_refused():
     early, final, labels = batch()
     for tune in (grid_search, empirical_bayes):

@@ -179,13 +179,13 @@ def test_spike_trains_of_the_tuning_images(out):
 
 def test_curves_have_a_value_for_every_step(out):
     for coded in CURVES.values():
-        raw = npz(out / RUN / f"alpha_output_{coded}.npz")["alpha"]
+        raw = npz(out / RUN / f"alpha_output_{coded}.npz")
         smooth = npz(out / RUN / f"division_linear_alpha_{coded}.npz")["y"]
-        assert raw.shape == smooth.shape == (STEPS,)
-        assert raw.min() >= 0
-        assert raw.max() <= 100
         knots = [0, 10, 20, 30, STEPS - 1]
-        expected = np.interp(np.arange(STEPS), knots, raw[knots])
+        assert raw["step"].tolist() == [1 + knot for knot in knots]
+        assert raw["alpha"].min() >= 0
+        assert raw["alpha"].max() <= 100
+        expected = np.interp(np.arange(STEPS), knots, raw["alpha"])
         np.testing.assert_allclose(smooth, expected, rtol=1e-12)
 
 

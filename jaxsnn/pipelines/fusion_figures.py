@@ -46,11 +46,9 @@ def draw_all(config: Any) -> dict[str, Path]:
 
 def _alpha(folder: Path) -> Path:
     tag = fusion_report.tag_of(folder.name.removeprefix("snn"))
-    curves = {
-        name: (
-            load_arrays(folder.parent / f"alpha_output_{coded}{tag}.npz")[0]["alpha"],
-            load_arrays(folder.parent / f"division_linear_alpha_{coded}{tag}.npz")[0]["y"],
-        )
-        for name, coded in CURVES.items()
-    }
+    curves: dict[str, Any] = {}
+    for name, coded in CURVES.items():
+        chosen = load_arrays(folder.parent / f"alpha_output_{coded}{tag}.npz")[0]
+        smooth = load_arrays(folder.parent / f"division_linear_alpha_{coded}{tag}.npz")[0]["y"]
+        curves[name] = chosen["step"], chosen["alpha"], smooth
     return fusion_plots.alpha_over_time(curves, folder.parent / "figs", f"time_alpha{tag}")[0]

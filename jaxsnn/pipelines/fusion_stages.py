@@ -127,21 +127,26 @@ def tune(
     names = tuning_names(config.ic_index)
     trains = trains_of(run_folder / f"train{tag}", names, config, network, images)
     run(trains, config, snn, images, labels, "tuning images")
+    # Between the knots of the smoothed curve nothing is used: at T = 3000 that is 39 of 40 steps.
+    at = np.arange(config.steps) if config.every_step else alpha.knots(config.steps)
     raw = {
-        "grid": alpha.grid_search(trains.counts()),
-        "empirical": alpha.empirical_bayes(trains.counts()),
+        "grid": alpha.grid_search(trains.counts(), at=at),
+        "empirical": alpha.empirical_bayes(trains.counts(), at=at),
+    }
+    smooth = {
+        name: alpha.smoothed(curve, None if config.every_step else config.steps)
+        for name, curve in raw.items()
     }
     lines = [f"{len(images)} training images, {config.steps} steps\n"]
     for name, curve in raw.items():
-        smooth, coded = alpha.smoothed(curve), CURVES[name]
-        meta = {MADE_FROM: dict(trains.of)}
-        save_arrays(run_folder / f"alpha_output_{coded}{tag}.npz", {"alpha": curve}, meta)
+        coded, meta = CURVES[name], {MADE_FROM: dict(trains.of)}
+        arrays = {"alpha": curve, "step": at + 1}
+        save_arrays(run_folder / f"alpha_output_{coded}{tag}.npz", arrays, meta)
         path = run_folder / f"division_linear_alpha_{coded}{tag}.npz"
-        save_arrays(path, {"y": smooth}, meta)
+        save_arrays(path, {"y": smooth[name]}, meta)
         lines.append(f"alpha, {name}: mean {curve.mean():.3f}, at the last step {curve[-1]:.3f}\n")
     found = {
-        name: _stop_rule(config, judged(trains.counts(), alpha.smoothed(curve)))
-        for name, curve in raw.items()
+        name: _stop_rule(config, judged(trains.counts(), curve)) for name, curve in smooth.items()
     }
     best = min(found, key=lambda name: found[name][1])
     rule, steps = found[best]
