@@ -7,15 +7,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-Padding = tuple[tuple[int, int], tuple[int, int]]
+from jaxsnn import kernel_gradient
+from jaxsnn.kernel_gradient import Padding, columns_beside, images_at_once
+
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
-NARROW_CHANNELS = 64  # below, a CPU's kernel gradient is faster as matrix products (measured)
+NARROW_CHANNELS = 64  # below, two columns at once are faster than one (measured)
 LARGE_BATCH = 256  # beyond it a CPU convolves faster (measured: up to 4 times) in chunks,
 CHUNKS = range(64, 24, -1)  # whose maps stay in the cache; of so many images, the best first
-CHUNK = 8  # images whose shifted copies stay in a CPU core's cache
 FEW_INPUTS, FEW_OUTPUTS = 4, 16  # up to here a CPU's direct convolution is slow (measured: 5 times)
-ROWS = 512  # of a matrix product: enough for its speed, and still in the cache (measured)
 
 
 def direct(
@@ -68,12 +68,11 @@ def row_products(
             x.shape[1:3], padding, (height, width), strides, strict=True
         )
     )
-    below, beside = (rows - 1) * strides[0] + 1, (columns - 1) * strides[1] + 1
+    below = (rows - 1) * strides[0] + 1
 
     def convolve(x: Array) -> Array:
         x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-        seen = [x[:, :, j : j + beside : strides[1]] for j in range(width)]
-        wide = jnp.concatenate(seen, axis=-1).astype(kernel.dtype)
+        wide = columns_beside(x, width, columns, strides[1]).astype(kernel.dtype)
         total = jnp.zeros((), jnp.float32)
         for i in range(height):
             left = wide[:, i : i + below : strides[0]].reshape(-1, width * channels)
@@ -82,10 +81,10 @@ def row_products(
         return total.reshape(-1, rows, columns, outputs)
 
     some = unless_silent(convolve) if skip_silent else convolve
-    fits = [n for n in range(1, x.shape[0]) if x.shape[0] % n == 0 and n * rows * columns >= ROWS]
-    if not fits:
+    together = images_at_once(x.shape[0], rows * columns)
+    if together == x.shape[0]:
         return some(x)
-    out = lax.map(some, x.reshape(-1, fits[0], *x.shape[1:]))
+    out = lax.map(some, x.reshape(-1, together, *x.shape[1:]))
     return out.reshape(-1, *out.shape[2:])
 
 
@@ -199,54 +198,10 @@ def _backward(
     x, kernel = residuals
     plain = functools.partial(direct, strides=strides, padding=padding, sums=x.dtype)
     to_x = jax.vjp(lambda x: plain(x, kernel), x)[1](gradient)[0]
-    narrow = max(kernel.shape[-2:]) < NARROW_CHANNELS and kernel.shape[0] >= 3
-    if narrow and kernel.shape[-2] >= 8:
-        return to_x, kernel_gradient(x, gradient, kernel.shape, strides, padding)
+    products = kernel_gradient.fitting(x.shape, kernel.shape)
+    if products is not None:
+        return to_x, products(x, gradient, kernel.shape, strides, padding)
     return to_x, jax.vjp(lambda kernel: plain(x, kernel), kernel)[1](gradient)[0]
 
 
 convolution.defvjp(_forward, _backward)
-
-
-def kernel_gradient(
-    x: Array, gradient: Array, shape: tuple[int, ...], strides: tuple[int, int], padding: Padding
-) -> Array:
-    """Gradient of a convolution with respect to its kernel, as one matrix product a chunk.
-
-    On the left the input with its neighbouring columns, one for each column of the kernel; on the
-    right the output's gradient shifted by each row of the kernel. Copies of a narrow gradient are
-    smaller than those of whole patches, and chunks of images keep both in the cache.
-
-    Args:
-        x: ``[N, H, W, C_in]`` float32.
-        gradient: ``[N, H_out, W_out, C_out]`` float32.
-        shape: HWIO shape of the kernel.
-        strides: vertical and horizontal stride.
-        padding: explicit zero padding ``((top, bottom), (left, right))``.
-    """
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    images, rows, columns, channels_out = gradient.shape
-    height, width, channels_in, _ = shape
-    below = x.shape[1] - (rows - 1) * strides[0] - 1  # rows under the last window's first one
-    reach = (columns - 1) * strides[1] + 1
-    chunk = CHUNK if images % CHUNK == 0 else images
-
-    def add_chunk(total: Array, operands: tuple[Array, Array]) -> tuple[Array, None]:
-        x, gradient = operands
-        zero, same = jnp.zeros((), x.dtype), (0, 0, 0)
-        seen = [x[:, :, column : column + reach : strides[1]] for column in range(width)]
-        shifted = [
-            lax.pad(gradient, zero, (same, (row, below - row, strides[0] - 1), same, same))
-            for row in range(height)
-        ]
-        left = jnp.concatenate(seen, axis=-1).reshape(-1, width * channels_in)
-        right = jnp.concatenate(shifted, axis=-1).reshape(-1, height * channels_out)
-        return total + left.T @ right, None
-
-    chunks = (
-        x.reshape(-1, chunk, *x.shape[1:]),
-        gradient.reshape(-1, chunk, *gradient.shape[1:]),
-    )
-    zeros = jnp.zeros((width * channels_in, height * channels_out), x.dtype)
-    total = lax.scan(add_chunk, zeros, chunks)[0]
-    return total.reshape(width, channels_in, height, channels_out).transpose(2, 0, 1, 3)

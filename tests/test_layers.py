@@ -20,6 +20,7 @@ ROWS = (
     ("L1", "alpha", "confidence", "spikesim", "exits"),
     ("L1", "fused_accuracy"),
     ("L1", "losses", "buckets", "clipped"),
+    ("L1", "kernel_gradient"),
     ("L2", "neurons", "convolution", "pooling"),
     ("L2", "lowering"),
     ("L2", "sitemap"),

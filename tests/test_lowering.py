@@ -7,7 +7,7 @@ import pytest
 import reference as ref
 from jax import lax
 
-from jaxsnn import convolution, lowering
+from jaxsnn import kernel_gradient, lowering
 from jaxsnn.arch import Arch, Conv, Dense, plan
 
 GEOMETRIES = [
@@ -28,15 +28,16 @@ def direct(x, kernel, strides, padding):
     )
 
 
+@pytest.mark.parametrize("products", [kernel_gradient.of_narrow, kernel_gradient.of_rows])
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-def test_kernel_gradient_against_autodiff(geometry):
+def test_kernel_gradient_against_autodiff(geometry, products):
     images, size, inputs, outputs, window, strides, padding = geometry
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(images, *size, inputs)), jnp.float32)
     kernel = jnp.asarray(rng.normal(size=(*window, inputs, outputs)), jnp.float32)
     out, pull = jax.vjp(lambda kernel: direct(x, kernel, strides, padding), kernel)
     gradient = jnp.asarray(rng.normal(size=out.shape), jnp.float32)
-    found = convolution.kernel_gradient(x, gradient, kernel.shape, strides, padding)
+    found = products(x, gradient, kernel.shape, strides, padding)
     np.testing.assert_allclose(found, pull(gradient)[0], rtol=1e-4, atol=1e-4)
 
 
@@ -45,6 +46,7 @@ def test_kernel_gradient_against_autodiff(geometry):
     [
         Conv(5, 3, padding="same"),  # narrow: the matrix products
         Conv(70, 3, stride=2, padding=1),  # wide: JAX's own
+        Conv(64, 3, stride=2, padding=9),  # a large map: a matrix product for every row
         Conv(5, 2, stride=2),
     ],
 )
