@@ -23,6 +23,7 @@ Arrays: TypeAlias = dict[str, NDArray[Any]]
 Tree: TypeAlias = dict[str, Any]
 
 META = "meta.json"
+UNITS = "units"  # in a file's description: name -> what one of its whole numbers is worth
 _EARLIEST_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 
@@ -171,7 +172,9 @@ def load_params(source: str | Path | Mapping[str, Any], expected: Mapping[str, A
     if isinstance(source, Mapping):
         place, arrays = "the given arrays", _as_arrays(source)
     else:
-        place, arrays = str(source), load_arrays(source)[0]
+        place = str(source)
+        arrays, meta = load_arrays(source)
+        arrays |= {name: _worth(arrays[name], unit) for name, unit in meta.get(UNITS, {}).items()}
     wanted = flatten(expected)
     problems = [f"missing {name}" for name in wanted if name not in arrays]
     problems += [f"unexpected {name}" for name in arrays if name not in wanted]
@@ -184,6 +187,11 @@ def load_params(source: str | Path | Mapping[str, Any], expected: Mapping[str, A
         listing = "\n  ".join(f"{n} {tuple(w.shape)} {w.dtype}" for n, w in wanted.items())
         raise ValueError(f"{place}: " + "; ".join(problems) + f"\nexpected:\n  {listing}")
     return unflatten(loaded)
+
+
+def _worth(codes: NDArray[Any], unit: float) -> NDArray[Any]:
+    """Kernels that were kept as whole numbers, as what they are worth, float32."""
+    return (codes * np.float64(unit)).astype(np.float32)
 
 
 def _as_arrays(source: Mapping[str, Any]) -> Arrays:

@@ -40,7 +40,7 @@ from jaxsnn.refusals import refuse
 from jaxsnn.sitemap import SiteMap, hidden
 from jaxsnn.spiking import Spiking
 
-__all__ = ["PIXELS", "convert", "float_ends", "snapped"]
+__all__ = ["PIXELS", "convert", "float_ends", "snapped", "whole_kernels"]
 
 
 def convert(
@@ -113,27 +113,44 @@ def _neurons(method: Method) -> SiteMap[Neuron]:
     return replace(mapped, by_role=tuple(by_role.items()), first=method.encoder)
 
 
+def whole_kernels(variables: Variables, snn: Spiking) -> dict[str, tuple[np.ndarray, float]]:
+    """Kernels that conversion takes as whole numbers: site -> (int64 numbers, value of one).
+
+    A kernel with whole numbers of its own is their multiple; one that conversion moved lies on a
+    grid of a power of two.
+    """
+    sites, found = {site.name: site for site in plan(snn.arch)}, dict[str, Any]()
+    for record in snn.report:
+        if record.kernel in ("none", "trained", "float"):
+            continue
+        tree = variables["params"][record.site]
+        master = np.asarray(tree["kernel"], np.float32)
+        quantiser = snn.weights.at(sites[record.site])
+        if record.kernel == "grid":
+            found[record.site] = on_grid(master, record.exponent), 2.0**-record.exponent
+        elif quantiser.codes is not None:
+            codes, unit = quantiser.codes(jnp.asarray(master), tree)
+            found[record.site] = np.asarray(codes), float(unit)
+    return {name: (codes.astype(np.int64), unit) for name, (codes, unit) in found.items()}
+
+
 def snapped(variables: Variables, snn: Spiking) -> dict[str, Any]:
     """The training tree with every kernel as the spiking network has it (float32).
 
-    A kernel with whole numbers of its own is their multiple, one that conversion moved lies on the
-    same grid: :attr:`jaxsnn.Spiking.float_ann`, which quantises no more, is the certificate's
-    second reference.
+    :attr:`jaxsnn.Spiking.float_ann`, which quantises no more, is the certificate's second
+    reference.
     """
     params = {name: dict(tree) for name, tree in variables["params"].items()}
     sites = {site.name: site for site in plan(snn.arch)}
+    whole = whole_kernels(variables, snn)
     for record in snn.report:
         if record.kernel in ("none", "trained"):
             continue
         tree = params[record.site]
-        master = np.asarray(tree["kernel"], np.float32)
-        quantiser = snn.weights.at(sites[record.site])
-        if record.kernel == "grid":
-            tree["kernel"] = on_grid(master, record.exponent) * 2.0**-record.exponent
-        elif record.kernel == "float" or quantiser.codes is None:
-            tree["kernel"] = quantiser.quantise(jnp.asarray(master), tree)
+        if record.site in whole:
+            codes, unit = whole[record.site]
+            tree["kernel"] = jnp.asarray(codes * unit, jnp.float32)
         else:
-            codes, unit = quantiser.codes(jnp.asarray(master), tree)
-            tree["kernel"] = np.asarray(codes, np.float64) * unit
-        tree["kernel"] = jnp.asarray(tree["kernel"], jnp.float32)
+            quantiser = snn.weights.at(sites[record.site])
+            tree["kernel"] = quantiser.quantise(jnp.asarray(tree["kernel"], jnp.float32), tree)
     return {**variables, "params": params}

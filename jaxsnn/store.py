@@ -13,8 +13,9 @@ from jaxsnn import arch as arch_module
 from jaxsnn import net as net_module
 from jaxsnn import neurons, quant
 from jaxsnn.arch import Arch
-from jaxsnn.arrays import flatten, load_arrays, save_arrays, unflatten
+from jaxsnn.arrays import UNITS, flatten, load_arrays, save_arrays, unflatten
 from jaxsnn.arrays import load_params as load_variables
+from jaxsnn.convert import snapped, whole_kernels
 from jaxsnn.encode import Encoding
 from jaxsnn.net import Net
 from jaxsnn.neurons import Neuron
@@ -62,6 +63,26 @@ def save(snn: Spiking, path: str | Path) -> None:
     }
     arrays = {name: np.asarray(a) for name, a in flatten(snn.variables).items()}
     save_arrays(path, arrays, meta)
+
+
+def save_weights(variables: Mapping[str, Any], snn: Spiking, path: str | Path) -> None:
+    """Write trained weights as small as conversion allows: whole kernels, compressed.
+
+    :func:`jaxsnn.load_params` reads them as :func:`jaxsnn.snapped` returns them, in float32, so
+    that they convert into the same network.
+
+    Args:
+        variables: the training tree.
+        snn: what it was converted into.
+        path: the npz file.
+    """
+    arrays, units = dict(flatten(snapped(variables, snn))), dict[str, float]()
+    for site, (codes, unit) in whole_kernels(variables, snn).items():
+        name, largest = f"params/{site}/kernel", int(np.abs(codes).max(initial=0))
+        sizes = (np.int8, np.int16, np.int32)
+        smallest = next(one for one in sizes if largest <= np.iinfo(one).max)
+        arrays[name], units[name] = codes.astype(smallest), unit
+    save_arrays(path, arrays, {UNITS: units}, compressed=True)
 
 
 def load(path: str | Path) -> Spiking:

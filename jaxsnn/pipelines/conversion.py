@@ -1,7 +1,8 @@
 """What every system shares that trains a quantised ANN and converts it: one setting's experiment.
 
 A system says which network it is, how it is converted, and what its original wrote; the stages
-train, evaluate, simulate (convert, simulate, certify, add noise) and plot stand here.
+train, evaluate, simulate (convert, simulate, certify, add noise), certify, keep and plot stand
+here.
 """
 
 import dataclasses
@@ -11,12 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import jax
 import numpy as np
 from rich.console import Console
 
 from jaxsnn import net as net_module
 from jaxsnn import neurons, preprocess, quant, report, store
 from jaxsnn.arch import Arch, plan
+from jaxsnn.arrays import load_params
+from jaxsnn.certificate import Certificate
 from jaxsnn.certify import certify
 from jaxsnn.classify import classification
 from jaxsnn.convert import snapped
@@ -28,6 +32,7 @@ from jaxsnn.neurons import Neuron
 from jaxsnn.pipelines import outcome, simulation
 from jaxsnn.pipelines.outcome import Counting
 from jaxsnn.pipelines.run import (
+    KEPT,
     Run,
     devices,
     held_out,
@@ -35,13 +40,21 @@ from jaxsnn.pipelines.run import (
     task_data,
     train_run,
 )
-from jaxsnn.pipelines.stages import System
+from jaxsnn.pipelines.stages import COMMON, Request, Stage, System
 from jaxsnn.preprocess import Preprocessing
 from jaxsnn.sitemap import CutNormal, Initialiser, SiteMap, hidden
 from jaxsnn.spiking import Spiking
 from jaxsnn.train import evaluate as evaluate_ann
 
 Paper = dict[str, Any]
+
+
+def _certify(request: Request) -> None:
+    request.one.certify(request.console)
+
+
+def _keep(request: Request) -> None:
+    request.one.keep(request.console)
 
 
 class Experiment(System):
@@ -55,6 +68,11 @@ class Experiment(System):
     """
 
     measured = "ANN test accuracy"
+    stages: ClassVar[Mapping[str, Stage]] = {
+        **COMMON,
+        "certify": Stage("compare SNN and ANN neuron by neuron; writes nothing", _certify),
+        "keep": Stage(f"write the weights as whole numbers, compressed: {KEPT}", _keep),
+    }
     network: ClassVar[tuple[str, ...]] = ("k", "precision", "dataset")
     most: ClassVar[int] = 200
     heads: ClassVar[bool] = False
@@ -213,11 +231,7 @@ class Experiment(System):
         console: Console,
     ) -> dict[str, Any]:
         """Fields of results.json from simulation and certificate."""
-        images = self.images[: self.certified]
-        proof = certify(
-            snn, variables, images, batch_size=self.batch, progress="certifying", **self.horizon
-        )
-        console.print(f"certificate: {proof}", highlight=False)
+        proof = self._proof(snn, variables, console)
         fields = outcome.spiking_fields(snn, spiking, proof, self.counting, self.settles)
         fields["ann_accuracy"] = self.evaluate(snapped(variables, snn), snn.float_ann)
         as_trained = outcome.variant(accuracy=results.ann_accuracy)
@@ -225,6 +239,40 @@ class Experiment(System):
         cost = (results.ann_accuracy or 0) - fields["ann_accuracy"]
         console.print(f"the grid of the weights costs {100 * cost:.2f} points of accuracy")
         return fields
+
+    def _proof(self, snn: Spiking, variables: dict[str, Any], console: Console) -> Certificate:
+        """The certificate of the first test images."""
+        options: dict[str, Any] = {"batch_size": self.batch, "progress": "certifying"}
+        images = self.images[: self.certified]
+        proof = certify(snn, variables, images, **options, **self.horizon)
+        console.print(f"certificate: {proof}", highlight=False)
+        return proof
+
+    def certify(self, console: Console) -> Certificate:
+        """Convert and certify, and say the accuracy; nothing is written."""
+        variables = self.variables()
+        snn = self.converted(variables)
+        accuracy = self.evaluate(snapped(variables, snn), snn.float_ann)
+        console.print(f"{self.config.setting}: {self.measured} {accuracy:.2%}", highlight=False)
+        return self._proof(snn, variables, console)
+
+    def keep(self, console: Console) -> Path:
+        """Write kept.npz, and see that it converts into the same network.
+
+        Raises:
+            ValueError: it does not, so that nothing is kept.
+        """
+        variables = self.variables()
+        snn, path = self.converted(variables), self.run.folder / KEPT
+        store.save_weights(variables, snn, path)
+        again = self.converted(load_params(path, net_module.template(self.net)))
+        if not jax.tree.all(jax.tree.map(np.array_equal, again.variables, snn.variables)):
+            path.unlink()
+            raise ValueError(
+                f"{path} would convert into another network; keep {self.run.weights()}"
+            )
+        console.print(f"{path}: {path.stat().st_size / 1e6:.2f} MB", highlight=False)
+        return path
 
     def _base(self, accuracy: float) -> report.Results:
         """What every setting reports, spiking or not."""

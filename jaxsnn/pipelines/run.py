@@ -24,6 +24,9 @@ from jaxsnn.schedules import PHASE, STEPS, Schedule, adam
 from jaxsnn.train import AfterEpoch, Data, Options, Task, TrainState
 from jaxsnn.train import train as train_task
 
+KEPT = "kept.npz"  # what remains of a run below results/
+WEIGHTS = ("best.npz", "model.npz", KEPT)  # of a run, the first that is there
+
 Optimiser = Callable[[Sequence[Mapping[str, Any]]], tuple[optax.GradientTransformation, Schedule]]
 
 
@@ -72,15 +75,18 @@ class Run:
     def weights(self) -> Path:
         """The weights to evaluate: the best epoch where images were held out, else the last.
 
+        Of a run whose training files are gone, those that were kept.
+
         Raises:
             ValueError: nothing has been trained here, or with other settings.
         """
         self.saved(self.network)
-        best, last = self.folder / "best.npz", self.folder / "model.npz"
-        path = best if best.is_file() else last
-        if not path.is_file():
-            raise ValueError(f"{path} is missing; train the network first (stage train)")
-        return path
+        for name in WEIGHTS:
+            if (path := self.folder / name).is_file():
+                return path
+        raise ValueError(
+            f"{self.folder / WEIGHTS[1]} is missing; train the network first (stage train)"
+        )
 
     def variables(self, expected: Mapping[str, Any]) -> dict[str, Any]:
         """Trained variables, strictly as ``expected``."""
