@@ -26,7 +26,10 @@ from jaxsnn.results import Results, write_results
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/from_the_originals.md")
+DOCUMENTS = (
+    *("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"),
+    *("docs/from_the_originals.md", "results/README.md"),
+)
 
 
 def loaded(path):
