@@ -15,6 +15,7 @@ import pytest
 from experiment_runs import run as run_script
 
 from jaxsnn import zoo
+from jaxsnn.arrays import load_arrays
 from jaxsnn.config import BayesianSpikeFusion as Settings
 from jaxsnn.config.bayesian_spike_fusion import BLOCKS, MIDDLE
 from jaxsnn.data import load
@@ -274,8 +275,8 @@ def test_stopping_is_the_rule_applied_to_the_recorded_trains(out):
     """A slow loop in float64; scores within rounding of the needed one are tried both ways."""
     early, final, labels = trains(out / RUN / SIMULATED)
     early, final = early.cumsum(0, dtype=int), final.cumsum(0, dtype=int)
-    alpha = npz(out / RUN / "division_linear_alpha_emp.npz")["y"]
-    rule = npz(out / RUN / "stop_rule.npz")
+    rule, known = load_arrays(out / RUN / "stop_rule.npz")
+    alpha = npz(out / RUN / f"division_linear_alpha_{CURVES[known['alpha']]}.npz")["y"]
     mean, variance = published_scores(early, final, alpha)
     # The probability of being right nowhere falls with the score: it is enough to compare scores.
     assert np.all(np.diff(rule["probabilities"]) >= 0)
@@ -638,3 +639,8 @@ def test_a_run_says_its_data_set_and_network(copy, tmp_path, capsys):
     found = read_results(moved / "results.json")
     assert f"{RUN}: ANN test accuracy {found.ann_accuracy:.2%}" in capsys.readouterr().out
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_another_network_than_the_run_has_is_refused(copy, capsys):
+    found = run("evaluate", str(copy / RUN), out=copy, further=("--arch", "vgg16"))
+    refused(found, capsys, "has arch = 'vgg11', not 'vgg16'; leave --arch away")

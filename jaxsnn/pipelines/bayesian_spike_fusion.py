@@ -38,6 +38,7 @@ WITH_EXIT = "needs an early classifier; train with --ic_index 0 or more"
 OF_RUN = (  # what a run's folder says of itself
     *("dataset", "arch", "ic_index", "data_dir", "limit_train", "limit_test", "validation", "seed"),
 )
+ANEW = ("data_dir", "limit_test")  # of these, what may be asked for anew
 SAVING = {"vgg": 38.8, "resnet": 48.0}  # per cent of the energy, over the paper's data sets
 
 
@@ -275,7 +276,7 @@ def of_run(config: Any) -> Any:
     """The settings with data set and network of the run that they name, if they name one.
 
     Raises:
-        ValueError: there is no run.
+        ValueError: there is no run, or other settings were asked for beside it.
     """
     if not config.run:
         return config
@@ -284,7 +285,12 @@ def of_run(config: Any) -> Any:
         raise ValueError(f"{config.run} holds no trained network (config.json); train it first")
     saved, _ = from_json(type(config), path.read_text(), str(path))
     own = {name: getattr(saved, name) for name in OF_RUN}
-    for name in ("data_dir", "limit_test"):  # these may be given anew
+    for name in ANEW:
         if getattr(config, name) is not None:
             own[name] = getattr(config, name)
+    usual = type(config)()
+    for name, value in own.items():
+        given = getattr(config, name)
+        if given not in (value, getattr(usual, name)):
+            raise ValueError(f"{path} has {name} = {value!r}, not {given!r}; leave --{name} away")
     return dataclasses.replace(config, **own, out=str(Path(config.run).parent))

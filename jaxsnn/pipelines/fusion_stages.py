@@ -21,6 +21,7 @@ from jaxsnn.files import write_json
 from jaxsnn.fused_accuracy import Judged, judged
 from jaxsnn.pipelines import fusion_report, outcome
 from jaxsnn.pipelines.fusion_report import CURVES, Simulation, tag_of
+from jaxsnn.pipelines.run import devices
 from jaxsnn.pipelines.spike_trains import (
     MADE_FROM,
     SIMULATED,
@@ -71,11 +72,12 @@ def run(
     _drop_others(trains)
     took: list[float] = []
     size = min(config.simulation_batch, len(images))
+    options: dict[str, Any] = {"steps": config.steps, "devices": devices(config, size)}
     for number, (rows, real) in enumerate(batches(len(images), size, what)):
         if trains.have(number):
             continue
         began = time.perf_counter()
-        trace = simulate_batch(snn, images[rows], steps=config.steps, record=heads)
+        trace = simulate_batch(snn, images[rows], record=heads, **options)
         found = of_trace(snn.arch, trace, labels[rows], real)
         spikes = [
             np.asarray(unpack(trace.records[name], snn, name))[:, :real].astype(np.uint8)
@@ -275,10 +277,11 @@ def stop(
 ) -> None:
     """Simulate each test image until it is sure; stop.json compares with fixed numbers of steps."""
     rule, size = rule_of(run_folder, config, network), min(config.simulation_batch, len(images))
+    options: dict[str, Any] = {"steps": config.steps, "devices": devices(config, size)}
     took, parts = [], []
     for rows, real in batches(len(images), size, "simulating until sure"):
         began = time.perf_counter()
-        found = early_exit(snn, images[rows], rule, steps=config.steps)
+        found = early_exit(snn, images[rows], rule, **options)
         took.append(time.perf_counter() - began)
         counters: Any = found.trace.counters
         counted = metrics.synaptic_operations(counters.events, snn.arch)
