@@ -68,6 +68,7 @@ from jaxsnn.confidence import Calibration
 from jaxsnn.early_exit import Rule, early_exit
 from jaxsnn.exits import Ramp
 from jaxsnn.fused_accuracy import judged
+from jaxsnn.pipelines.fusion_report import CURVES
 from jaxsnn.preprocess import Preprocessing, units_of
 
 BITS = 7  # significant bits of a weight that int8 holds
@@ -167,8 +168,9 @@ def trained(
 
 def rule_of(folder: Path) -> Rule:
     """The rule that a run's stage tune has left."""
-    own, _ = load_arrays(folder / "stop_rule.npz")
-    curve = load_arrays(folder / "division_linear_alpha_emp.npz")[0]["y"]
+    own, known = load_arrays(folder / "stop_rule.npz")
+    coded = CURVES[known["alpha"]]  # alpha is chosen in two ways, the rule says by which
+    curve = load_arrays(folder / f"division_linear_alpha_{coded}.npz")[0]["y"]
     calibration = Calibration(own["scores"], own["probabilities"])
     return Rule(curve, own["threshold"], own["earliest"], calibration)
 

@@ -88,7 +88,13 @@ def row_products(
     return out.reshape(-1, *out.shape[2:])
 
 
-def patches(x: Array, kernel: Array, strides: tuple[int, int], padding: Padding) -> Array:
+def patches(
+    x: Array,
+    kernel: Array,
+    strides: tuple[int, int],
+    padding: Padding,
+    sums: jnp.dtype | None = None,
+) -> Array:
     """Convolution as one matrix product of all windows, laid out as rows, with the kernel.
 
     Its gradient is slices and products again: where it is taken inside a loop (``scan``, ``map``)
@@ -110,7 +116,8 @@ def patches(x: Array, kernel: Array, strides: tuple[int, int], padding: Padding)
     below = (rows - 1) * strides[0] + 1
     windows = [blocks[:, i : i + below : strides[0]] for i in range(height)]
     laid_out = jnp.concatenate(windows, axis=-1).reshape(-1, height * run)
-    out = jnp.matmul(laid_out, kernel.reshape(-1, together * outputs), precision="highest")
+    right = kernel.reshape(-1, together * outputs)
+    out = jnp.matmul(laid_out, right, precision="highest", preferred_element_type=sums)
     return out.reshape(-1, rows, columns, outputs)
 
 

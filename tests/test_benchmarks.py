@@ -266,8 +266,10 @@ def test_rate_coded(benchmark, capsys):
 
 def test_the_rule_of_a_run_is_read(benchmark, tmp_path):
     own = {"scores": [0.5, 1], "probabilities": [0.2, 0.9], "threshold": 0.8, "earliest": 11}
-    save_arrays(tmp_path / "stop_rule.npz", {name: np.asarray(one) for name, one in own.items()})
-    save_arrays(tmp_path / "division_linear_alpha_emp.npz", {"y": np.array([1.0, 3.0])})
+    arrays = {name: np.asarray(one) for name, one in own.items()}
+    save_arrays(tmp_path / "stop_rule.npz", arrays, {"alpha": "grid"})
+    for coded, curve in (("emp", [7.0, 7.0]), ("grid", [1.0, 3.0])):
+        save_arrays(tmp_path / f"division_linear_alpha_{coded}.npz", {"y": np.array(curve)})
     rule = benchmark("rate_coded").rule_of(tmp_path)
     assert np.asarray(rule.alpha).tolist() == [1.0, 3.0]
     assert (float(rule.threshold), int(rule.earliest)) == (0.8, 11)

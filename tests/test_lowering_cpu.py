@@ -85,3 +85,17 @@ def test_the_cases_take_the_paths_they_are_for():
         spec, shape, _ = case
         small = min(plan(Arch((spec,), input_shape=shape))[0].drive_shape[:2]) < 3
         assert ("conv_general_dilated" not in primitives(*case)) == small
+
+
+@pytest.mark.parametrize("bfloat16", [True, False])
+@pytest.mark.parametrize("side", [2, 5])
+def test_spikes_of_wide_layers_are_exact_whatever_is_faster(bfloat16, side, monkeypatch):
+    monkeypatch.setattr(lowering, "fast_bfloat16", lambda: bfloat16)
+    site = plan(Arch((Conv(64, 3, padding=1),), input_shape=(side, side, 64)))[0]
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.integers(-1, 2, (3, side, side, 64)), jnp.int8)
+    kernel = jnp.asarray(rng.integers(-127, 128, site.kernel_shape), jnp.int8)
+    found = lowering.synapse(x, kernel, site, "float32")
+    expected = plain(x.astype(jnp.int32), kernel.astype(jnp.int32), site)
+    np.testing.assert_array_equal(found, expected)
+    assert np.abs(np.asarray(expected)).max() > 127  # an int8 sum would have wrapped
