@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxsnn import processes
 from jaxsnn.arrays import (
     META,
     Arrays,
@@ -84,8 +85,11 @@ class Checkpoints:
         """Write the state of one step, wait until it is complete, then drop the oldest ones.
 
         A checkpoint of the same or of a later step is removed after the new one stands: it belongs
-        to a part of the run that could not be read and is being repeated.
+        to a part of the run that could not be read and is being repeated. Of several processes
+        the first alone writes, and the others do not wait for it.
         """
+        if not processes.first():
+            return
         import orbax.checkpoint as ocp  # one second; a reader of weights does without it
 
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -95,7 +99,7 @@ class Checkpoints:
         # Orbax reads changed bytes without complaint, so the arrays carry their own checksums.
         description = {"run": self.meta, "crc32": _checksums(arrays)}
         arrays[META] = np.frombuffer(json.dumps(description).encode(), np.uint8)
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as writer:
+        with _checkpointer() as writer:
             writer.save(self.directory / str(step), args=ocp.args.PyTreeSave(arrays), force=True)
         older = [other for other in self.steps() if other < step]
         later = [other for other in self.steps() if other > step]
@@ -138,10 +142,22 @@ class Checkpoints:
                 )
 
 
+def _checkpointer() -> Any:
+    """Orbax for this process alone: by itself it would wait for all others in every call."""
+    import orbax.checkpoint as ocp
+
+    own = processes.index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}"
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+
+
 def _read(folder: Path) -> tuple[Arrays, dict[str, Any]]:
     import orbax.checkpoint as ocp
 
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+    with _checkpointer() as reader:
         saved: Any = reader.metadata(folder).item_metadata
         as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in saved.tree}
         arrays: Arrays = reader.restore(folder, args=ocp.args.PyTreeRestore(restore_args=as_numpy))

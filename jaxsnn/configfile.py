@@ -13,8 +13,12 @@ Config = TypeVar("Config", bound="DataclassInstance")
 
 
 def to_json(config: "DataclassInstance", phases: Sequence[Mapping[str, Any]] = ()) -> str:
-    """Text of config.json: every field, and the phases of training that the pipeline records."""
-    record = dataclasses.asdict(config) | {"phases": [dict(phase) for phase in phases]}
+    """Text of config.json: every field, and the phases of training that the pipeline records.
+
+    Fields that take no part in comparisons say how a program is started; they are left out.
+    """
+    record = {name: dataclasses.asdict(config)[name] for name in _recorded(type(config))}
+    record |= {"phases": [dict(phase) for phase in phases]}
     return json.dumps(record, indent=2, allow_nan=False) + "\n"
 
 
@@ -69,9 +73,13 @@ def _read(hint: Any, value: Any, name: str) -> Any:
     return value if type(value) is (origin or hint) else _refuse(hint, value, name)
 
 
+def _recorded(config_class: "type[DataclassInstance]") -> list[str]:
+    return [field.name for field in dataclasses.fields(config_class) if field.compare]
+
+
 def _read_fields(config_class: type, record: dict[str, Any], section: str) -> Any:
     hints = get_type_hints(config_class)
-    names = [field.name for field in dataclasses.fields(config_class)]
+    names = _recorded(config_class)
     for problem, wrong in (
         ("missing", [name for name in names if name not in record]),
         ("unknown", [name for name in record if name not in names]),

@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
-from jaxsnn import metrics
+from jaxsnn import metrics, processes
 from jaxsnn.arch import Arch
 from jaxsnn.engine import Trace
 from jaxsnn.metrics import Counters
@@ -125,7 +125,7 @@ def evaluate(
     """Simulate a whole data set in padded batches of one shape: one compile, exact totals.
 
     Warns with the share of images that still spike in the last step, where more steps would settle
-    them.
+    them. Several processes share the batches, and all of them return the same.
 
     Args:
         snn: converted network.
@@ -139,7 +139,7 @@ def evaluate(
         batch_size: images per compiled call.
         key: for random neurons (``settle`` refuses those); image ``n`` draws the same numbers at
             any batch size.
-        devices: local devices that share each batch.
+        devices: local devices that share each of this process's batches.
         progress: name of the progress bar, empty for none.
 
     Raises:
@@ -150,7 +150,7 @@ def evaluate(
     check_presentation(snn, examples)
     check_labels(examples, labels)
     found: list[tuple[Integers, Counters]] = []
-    for rows, real in batches(len(examples), batch_size, progress):
+    for rows, real in processes.dealt(batches(len(examples), batch_size, progress)):
         batch, lengths = _shown(examples, rows, steps)
         if settle:
             trace = run_until_silent(snn, batch, steps=steps, devices=devices)
@@ -159,7 +159,7 @@ def evaluate(
             options |= {"key": key, "first_image": int(rows[0]), "lengths": lengths}
             trace = simulate(snn, batch, **options)
         found.append(_kept(trace, real))
-    predictions, counters = _joined(found)
+    predictions, counters = _joined(processes.in_order(found))
     evaluation = _totals(snn.arch, predictions, counters, labels)
     if comes_to_rest(snn) and not restless(snn):
         warn_unsettled(evaluation.unsettled, evaluation.steps)

@@ -13,14 +13,19 @@ from typing import Any, cast
 
 import numpy as np
 
+from jaxsnn import processes
+
 
 def write_bytes(path: str | Path, content: bytes) -> Path:
     """Write a file whole or not at all; missing folders are made.
 
+    Of several processes the first alone writes, here and in `append_jsonl` (`jaxsnn.processes`).
     The content goes to a temporary file in the same folder, which then replaces `path`; temporary
     files of the same target that killed processes have left are removed first.
     """
     path = Path(path)
+    if not processes.first():
+        return path
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -55,19 +60,37 @@ def _runs(process: int) -> bool:
     return True
 
 
+def remove(path: str | Path) -> None:
+    """Remove a file if it is there; of several processes the first alone does."""
+    if processes.first():
+        Path(path).unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def exclusive(folder: str | Path) -> Generator[None]:
-    """Keep every other process out of a folder's run; the lock goes with the process.
+    """Keep every other run out of a folder, which is made; the lock goes with the process.
+
+    Of the several processes of one run, the first holds the lock for all.
 
     Raises:
-        ValueError: another process holds it.
+        ValueError: another run holds it.
     """
+    with contextlib.ExitStack() as held:
+        with processes.together():
+            if processes.first():
+                held.enter_context(_locked(Path(folder)))
+        yield
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Generator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         import fcntl
     except ImportError:  # a system without POSIX locks
         yield
         return
-    with (Path(folder) / ".lock").open("w") as lock:
+    with (folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -113,6 +136,8 @@ def append_jsonl(path: str | Path, record: Mapping[str, Any]) -> None:
         ValueError: as `write_json`.
     """
     line = json.dumps(plain(record), ensure_ascii=False, allow_nan=False)
+    if not processes.first():
+        return
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _end_last_line(path)

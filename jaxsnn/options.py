@@ -7,6 +7,8 @@ from pathlib import Path
 
 import jax
 
+from jaxsnn import processes
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -21,7 +23,7 @@ class Options:
         resume: continue from the newest checkpoint in `directory`.
         checkpoint_seconds: a checkpoint at least so often; there is one after every epoch anyway.
         steps_per_call: updates per compiled call; None leaves it to the backend.
-        devices: local devices that share each batch.
+        devices: that share each batch, as many of each process (:mod:`jaxsnn.processes`).
         micro_batch: examples whose gradient a device computes at once; gradients of the micro-
             batches of a batch are accumulated, which changes the order of sums, what is drawn at
             random, and batch statistics (those of a micro-batch). None: all.
@@ -42,8 +44,8 @@ class Options:
 
         Raises:
             ValueError: a number below 1, a batch that the devices cannot share equally or that is
-                no whole number of micro-batches, more devices than there are, or `resume` without
-                a directory.
+                no whole number of micro-batches, more devices than there are, devices that the
+                processes cannot share equally, or `resume` without a directory.
         """
         for name in ("epochs", "batch_size", "devices", "steps_per_call", "micro_batch"):
             value = getattr(self, name)
@@ -59,10 +61,8 @@ class Options:
                 f"micro_batch = {self.micro_batch} does not divide the {share} examples that a "
                 "device has of every batch"
             )
-        if self.devices > jax.local_device_count():
-            raise ValueError(
-                f"devices = {self.devices}, but only {jax.local_device_count()} are here"
-            )
+        if processes.share(self.devices) > jax.local_device_count():
+            raise ValueError(f"devices = {self.devices}, but only {jax.device_count()} are here")
         if self.resume and self.directory is None:
             raise ValueError("resume needs the directory of the run to continue")
 

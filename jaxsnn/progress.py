@@ -16,13 +16,15 @@ from rich.progress import (
     track,
 )
 
+from jaxsnn import processes
+
 T = TypeVar("T")
 
 
 def bar(items: Iterable[T], total: int, what: str) -> Iterator[T]:
     """Yield ``items`` under a bar named ``what``, on a terminal; without a name, silently."""
     console = Console(stderr=True)
-    shown = bool(what) and console.is_terminal
+    shown = bool(what) and console.is_terminal and processes.first()
     return iter(track(items, what, total=total, console=console, disable=not shown, transient=True))
 
 
@@ -31,7 +33,7 @@ class Display:
 
     def __init__(self, epochs: int, steps_per_epoch: int, batch_size: int, shown: bool) -> None:
         """Prepare the bar; it appears when the display is entered, and never unless `shown`."""
-        console = Console()
+        console, shown = Console(), shown and processes.first()
         self.epochs, self.batch_size = epochs, batch_size
         self.print = console.print if shown else None
         self.first_look = (-1, 0, 0.0)  # epoch, position and time; compiling lies before it

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxsnn import buckets
+from jaxsnn import buckets, processes
 
 
 class Loss(Protocol):
@@ -82,7 +82,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Mean loss and accuracy with ``train=False``: ``{"loss", "accuracy", "correct"}``.
 
-    The last batch is padded and masked, so that one compiled program serves every batch.
+    The last batch is padded and masked, so that one compiled program serves every batch. Several
+    processes share the batches, and all of them return the same.
 
     Args:
         task: whose loss is taken.
@@ -103,11 +104,12 @@ def evaluate(
     params = variables["params"]
     rest = {name: value for name, value in variables.items() if name != "params"}
     program, sums = _evaluator(task.loss, micro_batch), list[tuple[Array, Array]]()
-    for number, (rows, real, steps) in enumerate(_batches(task, images, len(labels), batch_size)):
+    every = enumerate(_batches(task, images, len(labels), batch_size))
+    for number, (rows, real, steps) in processes.dealt(every):
         batch_key = jax.random.fold_in(key, number)
         own = jax.tree.map(lambda leaf, rows=rows: leaf[rows], images)
         sums.append(program(params, rest, own, labels[rows], real, batch_key, steps=steps))
-    losses, counts = zip(*jax.device_get(sums), strict=True)
+    losses, counts = zip(*processes.in_order(jax.device_get(sums)), strict=True)
     correct = sum(int(count) for count in counts)
     loss = math.fsum(float(part) for part in losses) / len(labels)
     return {"loss": loss, "accuracy": correct / len(labels), "correct": correct}

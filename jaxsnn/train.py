@@ -20,6 +20,7 @@ import optax
 from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxsnn import processes
 from jaxsnn.arrays import flatten
 from jaxsnn.buckets import bucket_lengths, in_batches
 from jaxsnn.options import Options, steps_per_call
@@ -63,7 +64,8 @@ def train(
     The images stay on the device as they are given and every batch is gathered inside the compiled
     step. The last, partial batch of an epoch is dropped. With several devices each takes its share
     of every batch and draws its own noise: a task without noise then trains as on one device, up to
-    the order of float sums.
+    the order of float sums. So do the devices of several processes (:mod:`jaxsnn.processes`): each
+    calls this with equal arguments, and the first writes the files.
 
     Args:
         task: initial variables and loss.
@@ -82,9 +84,9 @@ def train(
 
     Raises:
         ValueError: fewer images than a batch, images and labels of different length, `resume`
-            without a checkpoint or with one of another run, a directory that already holds
-            checkpoints without `resume`, or a loss that is not finite (the checkpoints from before
-            it stay).
+            without a checkpoint or with one of another run, processes with different data, a
+            directory that already holds checkpoints without `resume`, or a loss that is not finite
+            (the checkpoints from before it stay).
     """
     run = _Run(task, optimiser, data, options, schedule, after_epoch)
     state = run.start()
@@ -94,6 +96,7 @@ def train(
         for epoch in range(int(state.step) // run.steps_per_epoch, options.epochs):
             state, record = run.epoch(state, epoch, display)
             history.append(record)
+    processes.meet()  # the files are there for all
     return state, history
 
 
@@ -131,7 +134,8 @@ class _Run:
         plan = Plan(*sizes, options.devices, options.micro_batch)
         self.initial, self.update = programs(task, optimiser, plan)
         self.everywhere = NamedSharding(mesh_of(options.devices), PartitionSpec())
-        self.images, self.labels = jax.device_put((images, labels), self.everywhere)
+        processes.same_arrays("training images and labels", (images, labels))
+        self.images, self.labels = processes.everywhere((images, labels), self.everywhere)
         self.files = None
         if options.directory is not None:
             run = {"seed": options.seed, "batch_size": options.batch_size, "images": len(labels)}
@@ -150,7 +154,7 @@ class _Run:
         # Copied, because the step reuses the memory of the state it is given; and of strong types,
         # because a weak one would become strong in the first step and compile it twice.
         state = jax.tree.map(lambda leaf: jnp.array(leaf, dtype=leaf.dtype), state)
-        state = jax.device_put(state, self.everywhere)
+        state = processes.everywhere(state, self.everywhere)
         if self.files is not None and not self.options.resume:
             # A kill before the first periodic checkpoint can be resumed, too.
             self.files.save(self._on_host(state))
@@ -160,7 +164,7 @@ class _Run:
         """Train to the end of the epoch (counted from 0) and write down what came out."""
         began = time.monotonic()
         order, lengths = self._batches(epoch)
-        order = jax.device_put(order, self.everywhere)
+        order = processes.everywhere(order, self.everywhere)
         step, end = int(state.step), (epoch + 1) * self.steps_per_epoch
         looked, calls = began, 0
         while step < end:
@@ -227,8 +231,8 @@ class _Run:
             "seconds": round(seconds, 3),
         }
         if self.validation is not None:
-            # One device does it; copies on all of them would all do the same.
-            variables = jax.device_put(state.variables, jax.local_devices()[0])
+            # One device of each process does it; copies on all of them would all do the same.
+            variables = jax.tree.map(lambda leaf: leaf.addressable_data(0), state.variables)
             size, micro_batch = self.options.batch_size, self.options.micro_batch
             found = evaluate(self.task, variables, *self.validation, size, micro_batch=micro_batch)
             record["validation_loss"] = found["loss"] if math.isfinite(found["loss"]) else None

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from jaxsnn import processes
 from jaxsnn.arrays import flatten, load_arrays, save_arrays
 from jaxsnn.checkpoint import Checkpoints
 from jaxsnn.files import append_jsonl
@@ -17,6 +18,8 @@ Record: TypeAlias = dict[str, float | int | None]
 
 class TrainFiles:
     """What training writes into its folder, in an order that no kill can spoil.
+
+    Of several processes the first writes; all look into the folder, before anything changes in it.
 
     Attributes:
         directory: the folder of the run.
@@ -43,21 +46,24 @@ class TrainFiles:
         Raises:
             ValueError: the folder holds checkpoints.
         """
-        if steps := self.checkpoints.steps():
-            raise ValueError(
-                f"{self.checkpoints.directory} holds an earlier run up to step {steps[-1]}; "
-                "continue it with resume, or choose another directory"
-            )
+        with processes.together():
+            if steps := self.checkpoints.steps():
+                raise ValueError(
+                    f"{self.checkpoints.directory} holds an earlier run up to step {steps[-1]}; "
+                    "continue it with resume, or choose another directory"
+                )
 
     def resume(self, template: TrainState) -> TrainState:
         """The newest checkpoint, in the tree of the template.
 
         Raises:
-            ValueError: there is none, or it belongs to another run.
+            ValueError: there is none, it belongs to another run, or processes see different ones.
         """
-        state: TrainState | None = self.checkpoints.restore_latest(template)
-        if state is None:
-            raise ValueError(f"{self.checkpoints.directory} holds no checkpoint to resume from")
+        with processes.together():
+            state: TrainState | None = self.checkpoints.restore_latest(template)
+            if state is None:
+                raise ValueError(f"{self.checkpoints.directory} holds no checkpoint to resume from")
+        processes.same("the newest checkpoints", int(state.step))
         best = self.directory / "best.npz"
         if best.exists():
             self.best = load_arrays(best)[1]["validation_accuracy"]

@@ -19,6 +19,7 @@ from jax import Array, lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from jaxsnn import processes
 from jaxsnn.task import Loss, Task, keywords
 
 SHARD = "shard"  # name of the device axis that a task reduces its batch statistics over
@@ -63,7 +64,7 @@ class Plan(NamedTuple):
         batch_size: examples of an update, over all devices together.
         steps_per_epoch: updates of an epoch.
         steps_per_call: most updates of a compiled call.
-        devices: that share a batch.
+        devices: of all processes, that share a batch.
         micro_batch: examples whose gradient is computed at once; None: all that a device has.
     """
 
@@ -106,8 +107,8 @@ def programs(
 
 
 def mesh_of(devices: int) -> Mesh:
-    """The first local devices as a mesh of the one axis `SHARD`."""
-    return Mesh(np.array(jax.local_devices()[:devices]), (SHARD,))
+    """So many devices, as many of each process, as a mesh of the one axis `SHARD`."""
+    return Mesh(np.array(processes.devices(devices)), (SHARD,))
 
 
 def _gradients(task: Task, plan: Plan) -> Callable[..., Found]:

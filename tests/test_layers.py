@@ -24,6 +24,7 @@ ROWS = (
     ("L2", "neurons", "convolution", "pooling"),
     ("L2", "lowering"),
     ("L2", "sitemap"),
+    ("IO", "processes"),
     ("IO", "files", "environment", "progress"),
     ("IO", "results", "arrays", "data"),
     ("IO", "report", "checkpoint"),

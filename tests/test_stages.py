@@ -116,6 +116,13 @@ def test_what_compiling_took_is_without_the_time_of_the_first_batch(monkeypatch)
 
     monkeypatch.setattr(simulation, "evaluate", evaluate)
     monkeypatch.setattr(simulation.time, "perf_counter", lambda: now[0])
-    found = simulation.timed("snn", "first", "everything", "labels", steps=3)
+    shown = [(slice(4), "first"), (slice(None), "everything")]
+    found = simulation.timed(
+        "snn",
+        lambda rows: next(what for known, what in shown if known == rows),
+        "labels",
+        batch_size=4,
+        steps=3,
+    )
     assert found == ("found", {"compile": 3.0, "simulate": 30.0})
     assert seen == [("first", None, 3)] * 2 + [("everything", "labels", 3)]

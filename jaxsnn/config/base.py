@@ -1,9 +1,9 @@
 """What every experiment and every system's script can be asked for."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 def require(holds: bool, name: str, value: object, remedy: str) -> None:
@@ -14,6 +14,11 @@ def require(holds: bool, name: str, value: object, remedy: str) -> None:
     """
     if not holds:
         raise ValueError(f"{name} is {value!r} in the configuration; give {remedy}")
+
+
+def of_this_start(default: Any) -> Any:
+    """A field that says how a program is started: no part of a run, and not in config.json."""
+    return field(default=default, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,16 @@ class Common:
     limit_test: int | None = None
     """Use only the first N test images; None: all."""
     devices: int | None = None
-    """Number of local devices to spread a batch over; None: all."""
+    """Number of devices to spread a batch over, those of all processes; None: all."""
+    coordinator: str | None = of_this_start(None)
+    """Start as one of several processes: HOST:PORT of the first of them, on a machine that all
+    reach, or auto where the cluster tells (SLURM, Open MPI, TPU slices). None: one process."""
+    processes: int | None = of_this_start(None)
+    """How many processes there are, with a coordinator of HOST:PORT."""
+    process_id: int | None = of_this_start(None)
+    """Which of them this one is, from 0; process 0 writes all files."""
+    heartbeat_timeout: int = of_this_start(100)
+    """Seconds after which the other processes give up one that is gone, and end."""
 
     def __post_init__(self) -> None:
         """Refuse values out of range, by name."""
@@ -51,8 +65,25 @@ class Common:
         rate = self.learning_rate
         require(math.isfinite(rate) and rate > 0, "learning_rate", rate, "a number above 0")
         require(0 <= self.seed < 2**32, "seed", self.seed, "0 to 4294967295")
+        self._check_processes()
         for name in ("dataset", "out"):
             require(getattr(self, name) != "", name, "", "a name, or leave the flag away")
+
+    def _check_processes(self) -> None:
+        """Refuse processes of which something is unknown."""
+        wait, where = self.heartbeat_timeout, self.coordinator
+        require(wait >= 1, "heartbeat_timeout", wait, "1 second or more")
+        number, own = self.processes, self.process_id
+        if where is None or where == "auto":
+            remedy = "--coordinator HOST:PORT with it, or leave it out"
+            require(number is None, "processes", number, remedy)
+            require(own is None, "process_id", own, remedy)
+            return
+        host, _, port = where.rpartition(":")
+        require(bool(host) and port.isdigit(), "coordinator", where, "HOST:PORT, or auto")
+        require(number is not None and number >= 1, "processes", number, "their number with it")
+        in_range = own is not None and number is not None and 0 <= own < number
+        require(in_range, "process_id", own, f"0 to {(number or 1) - 1} with it")
 
     @property
     def implied_stage(self) -> str:

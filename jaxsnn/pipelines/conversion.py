@@ -34,8 +34,8 @@ from jaxsnn.pipelines.outcome import Counting
 from jaxsnn.pipelines.run import (
     KEPT,
     Run,
-    devices,
     held_out,
+    own_devices,
     read_data,
     task_data,
     train_run,
@@ -216,9 +216,10 @@ class Experiment(System):
 
     def _spiking(self, snn: Spiking) -> tuple[Evaluation, dict[str, float]]:
         """Simulate the test set, write the text files; what came out, and the seconds it took."""
-        first, share = self.images[: self.batch], devices(self.config, self.batch)
+        share = own_devices(self.config, self.batch)
         options: dict[str, Any] = {"batch_size": self.batch, "devices": share, **self.horizon}
-        found, seconds = simulation.timed(snn, first, self.images, self.data.test_labels, **options)
+        tested = lambda rows: self.images[rows], self.data.test_labels
+        found, seconds = simulation.timed(snn, *tested, **options)
         self.text_files(found)
         return found, seconds
 

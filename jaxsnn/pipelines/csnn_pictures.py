@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxsnn import gifs, rasters
 from jaxsnn.arrays import load_arrays, save_arrays
+from jaxsnn.files import remove
 
 FILE = "samples.npz"
 FIGURES = "figs"
@@ -83,4 +84,4 @@ def classes_of(folder: Path) -> int | None:
 def _remove_others(folder: Path, paths: Sequence[Path]) -> None:
     """Remove the counts of earlier samples."""
     for old in set(folder.glob("spike_bar_*_target*.gif")) - set(paths):
-        old.unlink()
+        remove(old)

@@ -38,8 +38,8 @@ from jaxsnn.neurons import Neuron
 from jaxsnn.pipelines import outcome, simulation, tuning
 from jaxsnn.pipelines.conversion import Experiment, Paper
 from jaxsnn.pipelines.run import (
-    devices,
     held_out,
+    own_devices,
     start_from,
     task_data,
     train_run,
@@ -312,10 +312,10 @@ class FastSnn(Experiment):
         self, snn: Spiking, horizon: Mapping[str, Any]
     ) -> tuple[Evaluation, dict[str, float]]:
         """Simulate the test set; what came out, and the seconds it took."""
-        options = {"batch_size": self.batch, "devices": devices(self.config, self.batch), **horizon}
-        return simulation.timed(
-            snn, self.images[: self.batch], self.images, self.data.test_labels, **options
-        )
+        share = own_devices(self.config, self.batch)
+        options = {"batch_size": self.batch, "devices": share, **horizon}
+        tested = lambda rows: self.images[rows], self.data.test_labels
+        return simulation.timed(snn, *tested, **options)
 
     def _variant(self, snn: Spiking, found: Evaluation, name: str) -> dict[str, Any]:
         fields = outcome.spiking_fields(snn, found, None, self.counting, name == "settling")

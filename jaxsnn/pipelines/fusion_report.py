@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from jaxsnn import arch as arch_module
-from jaxsnn import spikesim
+from jaxsnn import processes, spikesim
 from jaxsnn.arch import Arch
 from jaxsnn.arrays import load_arrays, save_arrays
 from jaxsnn.files import read_json, write_json
@@ -128,6 +128,7 @@ def describe(folder: Path, arch: Arch, ann_accuracy: float, target: tuple[float,
             "as_coded_pj_per_step": coded,
         },
     )
+    processes.meet()  # what the first wrote, all read
 
 
 def _has_exit(arch: Arch) -> bool:

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from jaxsnn import alpha, confidence, metrics, spikesim
+from jaxsnn import alpha, confidence, metrics, processes, spikesim
 from jaxsnn.arrays import load_arrays, save_arrays
 from jaxsnn.confidence import Calibration
 from jaxsnn.early_exit import Rule, calibrated, early_exit
 from jaxsnn.engine import unpack
 from jaxsnn.evaluation import Evaluation, batches, of_trace
-from jaxsnn.files import write_json
+from jaxsnn.files import remove, write_json
 from jaxsnn.fused_accuracy import Judged, judged
 from jaxsnn.pipelines import fusion_report, outcome
 from jaxsnn.pipelines.fusion_report import CURVES, Simulation, tag_of
@@ -86,6 +86,7 @@ def run(
         took.append(time.perf_counter() - began)
         early = spikes[0] if len(spikes) > 1 else None
         trains.write(number, labels[rows][:real], spikes[-1], early, flattened(found))
+    processes.meet()  # what the first wrote, all read
     # The first batch also compiled; the others say what a batch costs.
     each = float(np.mean(took[1:])) if took[1:] else None
     return {
@@ -100,7 +101,7 @@ def _drop_others(trains: Trains) -> None:
         for path in trains.folder.glob(f"{file}_*.npz"):
             number = path.stem.rpartition("_")[2]
             if number.isdigit() and int(number) >= trains.count:
-                path.unlink()
+                remove(path)
 
 
 def simulate(

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import optax
 
+from jaxsnn import processes
 from jaxsnn.arrays import flatten, load_arrays, load_params, unflatten
 from jaxsnn.checkpoint import Checkpoints
 from jaxsnn.config import Common, differences, from_json, to_json
@@ -192,7 +193,13 @@ def train_run(
             f"--batch-size {config.batch_size}: {len(data[1])} training images do not fill one "
             "batch; choose a smaller one"
         )
-    phases = run.phases(steps_per_epoch)
+    with processes.together():  # all look into the folder before one writes there
+        phases = run.phases(steps_per_epoch)
+        if not config.resume and (run.folder / "checkpoints").is_dir():
+            raise ValueError(
+                f"{run.folder} holds an earlier run; continue it with --resume, use it (a later "
+                "stage), or give another --out"
+            )
     moved_by, rate = optimiser(phases)
     last = phases[-1]
     options = Options(
@@ -204,12 +211,6 @@ def train_run(
         devices=devices(config, config.batch_size),
         micro_batch=micro_batch,
     )
-    if not config.resume and (run.folder / "checkpoints").is_dir():
-        raise ValueError(
-            f"{run.folder} holds an earlier run; continue it with --resume, use it (a later "
-            "stage), or give another --out"
-        )
-    run.folder.mkdir(parents=True, exist_ok=True)
     with exclusive(run.folder):
         run.record(phases)
         state, history = train_task(
@@ -221,9 +222,32 @@ def train_run(
 
 
 def devices(config: Common, batch_size: int) -> int:
-    """Devices to share a batch between: as asked, else as many local ones as divide it."""
-    here = config.devices or jax.local_device_count()
-    return here if config.devices else max(n for n in range(1, here + 1) if batch_size % n == 0)
+    """Devices of all processes to share a batch between: as asked, else as many as divide it.
+
+    Raises:
+        ValueError: the processes cannot share the batch equally.
+    """
+    if config.devices:
+        return config.devices
+    number, most = processes.count(), jax.device_count()
+    fitting = [n for n in range(number, most + 1, number) if batch_size % n == 0]
+    if not fitting:
+        raise ValueError(
+            f"--batch-size {batch_size} is no multiple of the {number} processes; give one that is"
+        )
+    return max(fitting)
+
+
+def own_devices(config: Common, batch_size: int) -> int:
+    """Devices of this process to share a batch of its own between, in a simulation.
+
+    Raises:
+        ValueError: as :func:`jaxsnn.processes.share`.
+    """
+    if config.devices:
+        return processes.share(config.devices)
+    here = jax.local_device_count()
+    return max(n for n in range(1, here + 1) if batch_size % n == 0)
 
 
 def seconds_of(streams: Sequence[Mapping[str, Any]]) -> float:

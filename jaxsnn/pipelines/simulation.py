@@ -1,31 +1,41 @@
 """Simulating a trained network's test set: its time taken apart, its accuracy under noise."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 from rich.console import Console
 
+from jaxsnn import processes
 from jaxsnn.evaluation import Evaluation, evaluate
 from jaxsnn.spiking import Spiking
 from jaxsnn.sweep import sweep
 
 
 def timed(
-    snn: Spiking, first: Any, everything: Any, labels: np.ndarray, **options: Any
+    snn: Spiking,
+    shown: Callable[[slice], Any],
+    labels: np.ndarray,
+    *,
+    batch_size: int,
+    **options: Any,
 ) -> tuple[Evaluation, dict[str, float]]:
     """Simulate a test set; what came out, and the seconds that compiling and simulating took.
 
-    A first batch is simulated twice: what the second time did not need was compilation.
+    A first batch of each process is simulated twice: what the second time did not need was
+    compilation.
 
     Args:
         snn: the network.
-        first: one batch of ``everything``.
-        everything: what is simulated.
-        labels: of ``everything``.
+        shown: what is simulated, given its rows.
+        labels: of all of it.
+        batch_size: images per compiled call.
         options: further arguments of :func:`jaxsnn.evaluation.evaluate`.
     """
+    options["batch_size"] = batch_size
+    first, everything = shown(slice(batch_size * processes.count())), shown(slice(None))
     times: list[float] = []
     for _ in range(2):
         began = time.perf_counter()

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from rich.console import Console
 
-from jaxsnn import figures, report
+from jaxsnn import figures, processes, report
 from jaxsnn.command import STAGES
 from jaxsnn.config import parse_command
 
@@ -129,22 +129,30 @@ def run(system: type[System], stage: str, config: Any) -> None:
     """Run one stage of a setting, or ``all`` that the system says.
 
     Raises:
-        ValueError: bad data, a missing or mismatched checkpoint; said before work starts.
+        ValueError: bad data, a missing or mismatched checkpoint, processes that were started with
+            different settings; said before work starts.
     """
+    processes.same("stage and settings", (stage, config))
     request = Request(system, config, stage)
     for name in system.every if stage == "all" else (stage,):
         system.stages[name].work(request)
+        processes.meet()  # the next stage reads what the first process has written
 
 
 def main(system: type[System], config_class: type[Any], argv: Sequence[str]) -> int:
     """Run the stage that a command line asks for; the exit status.
 
-    A mistake, or a file that cannot be read or written, is one line and status 2; Ctrl-C says how
+    With ``--coordinator`` this is one of several processes, each of which runs the whole stage. A
+    mistake, or a file that cannot be read or written, is one line and status 2; Ctrl-C says how
     to go on and is status 130.
     """
     stage, config = parse_command(config_class, argv, described(system))
     try:
-        run(system, stage, config)
+        if config.coordinator:
+            own = config.processes, config.process_id, config.heartbeat_timeout
+            processes.join(config.coordinator, *own)
+        with processes.one_voice():
+            run(system, stage, config)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -24,7 +24,7 @@ from jaxsnn.bptt import spiking_net, threshold, through_time, watch
 from jaxsnn.config import NmnistCsnn
 from jaxsnn.evaluation import Evaluation
 from jaxsnn.pipelines import csnn_data, csnn_pictures, outcome, simulation
-from jaxsnn.pipelines.run import Run, devices, train_run, weights_at
+from jaxsnn.pipelines.run import Run, devices, own_devices, train_run, weights_at
 from jaxsnn.pipelines.stages import COMMON, Stage, System
 from jaxsnn.spiking import Spiking, directly_trained
 from jaxsnn.stimulus import Shown
@@ -177,8 +177,8 @@ class Csnn(System):
         shown, labels = self.material.shown, self.material.labels
         size = min(MOST, len(labels))
         options: dict[str, Any] = {"steps": self.material.steps, "batch_size": size}
-        options |= {"block": BLOCK, "devices": devices(self.config, size)}
-        return simulation.timed(snn, shown(slice(size)), shown(slice(None)), labels, **options)
+        options |= {"block": BLOCK, "devices": own_devices(self.config, size)}
+        return simulation.timed(snn, shown, labels, **options)
 
     def _watched(self, variables: Mapping[str, Any]) -> tuple[Any, Any, Shown]:
         """Potentials and spikes of the first test samples, by site, and how they are shown."""

@@ -13,7 +13,7 @@ from rich.table import Table
 from jaxsnn import finetune, report
 from jaxsnn.arrays import flatten, load_arrays, load_params, save_arrays, unflatten
 from jaxsnn.certificate import Certificate
-from jaxsnn.files import read_json, write_json
+from jaxsnn.files import read_json, remove, write_json
 from jaxsnn.finetune import LayerRecord, Tuned, Tuner
 from jaxsnn.gaps import Gap
 
@@ -77,7 +77,7 @@ def record(
     if results is not None:
         variants = {**(results.variants or {}), "fine-tuned": variant}
         report.write_results(folder, dataclasses.replace(results, variants=variants))
-    (folder / UNFINISHED).unlink(missing_ok=True)
+    remove(folder / UNFINISHED)
     shown = "" if before is None else f"{before:.2%} before, "
     console.print(f"fine-tuned: test accuracy {shown}{variant['accuracy']:.2%}", highlight=False)
 

@@ -1,0 +1,214 @@
+"""One program in several processes: who writes, who computes what, and what all of them know.
+
+Every process runs the whole program. The first alone writes files and shows progress; a training
+step spans the devices of all; batches of an evaluation are dealt out, and what came of them is
+gathered, so that every process goes on with the same numbers. With one process, nothing here does
+anything.
+"""
+
+import contextlib
+import itertools
+import os
+import pickle
+import zlib
+from collections.abc import Generator, Iterable, Iterator
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.sharding import Sharding
+
+T = TypeVar("T")
+
+AUTO = "auto"
+CHUNKS = 1 << 10, 1 << 22  # bytes gathered at once, of little and of much; few shapes, few programs
+
+
+def join(
+    coordinator: str,
+    processes: int | None = None,
+    process_id: int | None = None,
+    heartbeat_timeout: int = 100,
+) -> None:
+    """Make this process one of several; before anything is computed.
+
+    Args:
+        coordinator: ``host:port`` of the first process, or "auto" where JAX finds all of this out
+            by itself (SLURM, Open MPI, a TPU slice, ...).
+        processes: how many there are.
+        process_id: which one this is, from 0.
+        heartbeat_timeout: seconds without a sign of life of a process, or of waiting for it at the
+            end, after which the others are ended.
+
+    Raises:
+        ValueError: "auto", and nothing was found.
+    """
+    known = coordinator != AUTO
+    try:
+        jax.distributed.initialize(
+            coordinator if known else None,
+            processes,
+            process_id,
+            heartbeat_timeout_seconds=heartbeat_timeout,
+            shutdown_timeout_seconds=heartbeat_timeout,
+        )
+    except ValueError as error:
+        if known:
+            raise
+        raise ValueError(
+            f"--coordinator auto: JAX finds no cluster here ({error}); give "
+            "--coordinator HOST:PORT --processes N --process-id I"
+        ) from None
+
+
+def count() -> int:
+    """Number of processes."""
+    return jax.process_count() if jax.distributed.is_initialized() else 1
+
+
+def index() -> int:
+    """Which process this is, from 0."""
+    return jax.process_index() if jax.distributed.is_initialized() else 0
+
+
+def first() -> bool:
+    """Whether this is the process that writes."""
+    return index() == 0
+
+
+@contextlib.contextmanager
+def one_voice() -> Generator[None]:
+    """What is printed inside is printed by the first process alone; error messages by each."""
+    if first():
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
+
+
+# ------------------------------------------------------------ devices
+
+
+def share(devices: int) -> int:
+    """Each process's part of so many devices.
+
+    Raises:
+        ValueError: they cannot be shared equally.
+    """
+    if devices % count():
+        raise ValueError(
+            f"devices = {devices} cannot be shared equally by {count()} processes; give a multiple"
+        )
+    return devices // count()
+
+
+def devices(number: int) -> list[Any]:
+    """The first devices of every process, in the order of the processes; ``number`` of them.
+
+    Raises:
+        ValueError: as :func:`share`.
+    """
+    own = share(number)
+    return [one for p in range(count()) for one in jax.local_devices(process_index=p)[:own]]
+
+
+def everywhere(tree: Any, sharding: Sharding) -> Any:
+    """Arrays, equal in all processes, whole on every device of a replicating sharding."""
+
+    def put(leaf: Any) -> jax.Array:
+        # device_put on all devices would first send the whole array around, to compare it.
+        copies = [jax.device_put(leaf, one) for one in sharding.addressable_devices]
+        return jax.make_array_from_single_device_arrays(np.shape(leaf), sharding, copies)
+
+    return jax.tree.map(put, tree)
+
+
+# ------------------------------------------------------------ shared work
+
+
+def dealt(items: Iterable[T]) -> Iterator[T]:
+    """This process's items: as cards are dealt, one to each process in turn."""
+    return itertools.islice(items, index(), None, count())
+
+
+def in_order(own: list[T]) -> list[T]:
+    """What came of items that were :func:`dealt`, of all processes and in the items' order."""
+    parts = gathered(own)
+    total = sum(len(part) for part in parts)
+    return [parts[n % len(parts)][n // len(parts)] for n in range(total)]
+
+
+def gathered(own: T) -> list[T]:
+    """What each process holds, by process; anything that can be pickled, unchanged.
+
+    All processes must call it, and in the same order as everything else that all take part in.
+    """
+    if count() == 1:
+        return [own]
+    content = np.frombuffer(pickle.dumps(own), np.uint8)
+    sizes = _all(np.array(len(content)))
+    most = int(sizes.max())
+    chunk = CHUNKS[most > CHUNKS[0]]
+    pieces: list[np.ndarray] = []
+    for start in range(0, most, chunk):
+        piece = content[start : start + chunk]
+        pieces.append(_all(np.pad(piece, (0, chunk - len(piece)))))
+    whole = np.concatenate(pieces, axis=1)
+    return [pickle.loads(row[:size].tobytes()) for row, size in zip(whole, sizes, strict=True)]
+
+
+def _all(own: np.ndarray) -> np.ndarray:
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(own))
+
+
+# ------------------------------------------------------------ agreement
+
+
+def meet() -> None:
+    """Wait until every process is here: what the first wrote before is there for all."""
+    gathered(None)
+
+
+@contextlib.contextmanager
+def together() -> Generator[None]:
+    """Leave the block when every process has done it; where it fails in one, it fails in all.
+
+    Inside, no process may wait for another.
+
+    Raises:
+        ValueError: it failed in another process.
+    """
+    failed: Exception | None = None
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        failed = error
+    reasons = gathered(failed and str(failed))
+    if failed is not None:
+        raise failed
+    for number, reason in enumerate(reasons):
+        if reason is not None:
+            raise ValueError(f"process {number} has stopped: {reason}")
+
+
+def same_arrays(what: str, tree: Any) -> None:
+    """:func:`same` of all arrays of a tree, by their checksums."""
+    if count() > 1:
+        arrays = [np.ascontiguousarray(leaf) for leaf in jax.tree.leaves(tree)]
+        same(what, [(one.shape, str(one.dtype), zlib.crc32(one.tobytes())) for one in arrays])
+
+
+def same(what: str, value: object) -> None:
+    """Refuse to go on where the processes hold different values.
+
+    Raises:
+        ValueError: naming what differs, in which process, and both values.
+    """
+    for number, other in enumerate(gathered(value)):
+        if other != value:
+            raise ValueError(
+                f"{what} differ between processes: {value!r} in process {index()}, {other!r} in "
+                f"process {number}; start all of them alike, on the same files"
+            )
