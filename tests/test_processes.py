@@ -131,7 +131,8 @@ def run_two(tmp_path_factory):
         settings = {
             **os.environ,
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=4 "
+            "--xla_backend_optimization_level=0",
             "PYTHONPATH": str(ROOT),
         }
         address, started = free_address(), list[subprocess.Popen]()
