@@ -1,4 +1,4 @@
-"""Choice of the fusion's alpha at every step, on tuning data: grid search and empirical Bayes.
+"""Choice of the fusion's alpha over time, on tuning data: grid search and empirical Bayes.
 
 Habara, Sato and Awano, Frontiers in Neuroscience 18, 2024. Both take batches of cumulative spike
 counts of the early and the final classifier with the labels, one batch at a time, and return a
@@ -97,10 +97,11 @@ def grid_correct(
 
 def _chosen(at: ArrayLike | None, steps: int) -> Integers:
     """Steps to look at, counted from 0."""
-    chosen = np.arange(steps) if at is None else np.asarray(at, np.int64)
-    if not chosen.size or chosen.min() < 0 or chosen.max() >= steps:
-        raise ValueError(f"at={at}: give some of the steps 0 to {steps - 1}")
-    return chosen
+    chosen = np.arange(steps) if at is None else np.asarray(at)
+    whole = chosen.ndim == 1 and chosen.size and chosen.dtype.kind in "iu"
+    if not whole or chosen.min() < 0 or chosen.max() >= steps:
+        raise ValueError(f"at={at}: give some of the steps 0 to {steps - 1}, as a list of integers")
+    return chosen.astype(np.int64)
 
 
 def _block(
@@ -287,7 +288,7 @@ def smoothed(alpha: ArrayLike, steps: int | None = None) -> Floats:
     [1.0, 1.6666666666666665, 2.333333333333333, 3.0]
     """
     curve = np.asarray(alpha, np.float64)
-    where = knots(steps or len(curve))
+    where = knots(len(curve) if steps is None else steps)
     values = curve[where] if steps is None else curve
     if len(values) != len(where):
         raise ValueError(

@@ -23,7 +23,7 @@ Arrays: TypeAlias = dict[str, NDArray[Any]]
 Tree: TypeAlias = dict[str, Any]
 
 META = "meta.json"
-UNITS = "units"  # in a file's description: name -> what one of its whole numbers is worth
+UNITS = "kernel_units"  # in a file's description: name -> what one of its whole numbers is worth
 _EARLIEST_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 
@@ -108,7 +108,8 @@ def save_arrays(
 def load_arrays(path: str | Path) -> tuple[Arrays, dict[str, Any]]:
     """Read an npz file of plain arrays: ``(name -> array, description)``.
 
-    A file without ``meta.json`` (written by NumPy itself, say) has an empty description.
+    A file without ``meta.json`` (written by NumPy itself, say) has an empty description. Kernels
+    that were kept as whole numbers come back as what they are worth.
 
     Raises:
         ValueError: the file is missing, truncated, no npz, pickled, or holds a NaN; the
@@ -129,6 +130,8 @@ def load_arrays(path: str | Path) -> tuple[Arrays, dict[str, Any]]:
                     raise ValueError("not an array")
                 arrays[name] = array
         meta = json.loads(str(arrays.pop(META, "{}")))
+        place = str(path)
+        arrays |= worth(arrays, meta.get(UNITS, {}))
     except FileNotFoundError as error:
         raise ValueError(f"{path}: no such file") from error
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -172,9 +175,7 @@ def load_params(source: str | Path | Mapping[str, Any], expected: Mapping[str, A
     if isinstance(source, Mapping):
         place, arrays = "the given arrays", _as_arrays(source)
     else:
-        place = str(source)
-        arrays, meta = load_arrays(source)
-        arrays |= {name: _worth(arrays[name], unit) for name, unit in meta.get(UNITS, {}).items()}
+        place, arrays = str(source), load_arrays(source)[0]
     wanted = flatten(expected)
     problems = [f"missing {name}" for name in wanted if name not in arrays]
     problems += [f"unexpected {name}" for name in arrays if name not in wanted]
@@ -189,9 +190,30 @@ def load_params(source: str | Path | Mapping[str, Any], expected: Mapping[str, A
     return unflatten(loaded)
 
 
-def _worth(codes: NDArray[Any], unit: float) -> NDArray[Any]:
-    """Kernels that were kept as whole numbers, as what they are worth, float32."""
-    return (codes * np.float64(unit)).astype(np.float32)
+def worth(arrays: Arrays, units: Any) -> Arrays:
+    """Kernels that are whole numbers as what those are worth, float32.
+
+    Args:
+        arrays: integers by name, and others.
+        units: name -> what one is worth.
+
+    Raises:
+        ValueError: units of something else than integers, or no positive finite numbers.
+
+    >>> worth({"params/conv1/kernel": np.array([-3, 2], np.int8)}, {"params/conv1/kernel": 0.25})
+    {'params/conv1/kernel': array([-0.75,  0.5 ], dtype=float32)}
+    """
+    if not isinstance(units, Mapping):
+        raise ValueError(f"{UNITS} is {units!r}, not a number for each kernel")
+    found: Arrays = {}
+    for name, unit in cast("Mapping[str, Any]", units).items():
+        codes = arrays.get(name)
+        if codes is None or codes.dtype.kind not in "iu":
+            raise ValueError(f"{UNITS} names {name}, which is no array of whole numbers")
+        if not isinstance(unit, float) or not 0 < unit < 2.0**64:
+            raise ValueError(f"{UNITS} of {name} is {unit!r}, not a positive finite number")
+        found[name] = (codes * np.float64(unit)).astype(np.float32)
+    return found
 
 
 def _as_arrays(source: Mapping[str, Any]) -> Arrays:

@@ -14,7 +14,7 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 Shape = tuple[int, ...]
 Products = Callable[[Array, Array, Shape, tuple[int, int], Padding], Array]
 
-NARROW_CHANNELS = 64  # from here on a channel's copies cost less than the zeros of a wide product
+WIDE_CHANNELS = 64  # from here on a product for each row beats one with the gradient's copies
 LARGE_MAP, LARGE_INPUT = 16, 2**15  # columns, or values of an image, from which XLA's own is slow
 CHUNK = 8  # images whose shifted copies stay in a CPU core's cache
 ROWS = 512  # of a matrix product: enough for its speed, and still in the cache (measured)
@@ -37,10 +37,10 @@ def fitting(images: Shape, kernel: Shape) -> Products | None:
     inputs, outputs = kernel[-2:]
     if kernel[0] < 3:
         return None
-    if max(inputs, outputs) < NARROW_CHANNELS:
+    if max(inputs, outputs) < WIDE_CHANNELS:
         return of_narrow if inputs >= 8 else None
     large = images[2] >= LARGE_MAP or images[1] * images[2] * inputs >= LARGE_INPUT
-    return of_rows if large and outputs >= NARROW_CHANNELS else None
+    return of_rows if large and outputs >= WIDE_CHANNELS else None
 
 
 def of_rows(

@@ -17,6 +17,7 @@ from jaxsnn.arrays import UNITS, flatten, load_arrays, save_arrays, unflatten
 from jaxsnn.arrays import load_params as load_variables
 from jaxsnn.convert import snapped, whole_kernels
 from jaxsnn.encode import Encoding
+from jaxsnn.grid import smallest_integer
 from jaxsnn.net import Net
 from jaxsnn.neurons import Neuron
 from jaxsnn.sitemap import SiteMap, hidden
@@ -65,24 +66,32 @@ def save(snn: Spiking, path: str | Path) -> None:
     save_arrays(path, arrays, meta)
 
 
-def save_weights(variables: Mapping[str, Any], snn: Spiking, path: str | Path) -> None:
-    """Write trained weights as small as conversion allows: whole kernels, compressed.
-
-    :func:`jaxsnn.load_params` reads them as :func:`jaxsnn.snapped` returns them, in float32, so
-    that they convert into the same network.
+def whole_weights(
+    variables: Mapping[str, Any], snn: Spiking
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Trained weights as small as conversion allows, for :func:`save_weights`.
 
     Args:
         variables: the training tree.
         snn: what it was converted into.
-        path: the npz file.
+
+    Returns:
+        Its leaves by name, kernels as the smallest integers that hold them, and what one of those
+        is worth, by name: :func:`jaxsnn.arrays.worth` makes :func:`jaxsnn.snapped` of them.
     """
-    arrays, units = dict(flatten(snapped(variables, snn))), dict[str, float]()
+    arrays = {name: np.asarray(leaf) for name, leaf in flatten(snapped(variables, snn)).items()}
+    units: dict[str, float] = {}
     for site, (codes, unit) in whole_kernels(variables, snn).items():
-        name, largest = f"params/{site}/kernel", int(np.abs(codes).max(initial=0))
-        sizes = (np.int8, np.int16, np.int32)
-        smallest = next(one for one in sizes if largest <= np.iinfo(one).max)
-        arrays[name], units[name] = codes.astype(smallest), unit
-    save_arrays(path, arrays, {UNITS: units}, compressed=True)
+        name = f"params/{site}/kernel"
+        arrays[name], units[name] = smallest_integer(codes), unit
+    return arrays, units
+
+
+def save_weights(
+    arrays: Mapping[str, np.ndarray], units: Mapping[str, float], path: str | Path
+) -> None:
+    """Write :func:`whole_weights`, compressed; they are read like any other weights."""
+    save_arrays(path, arrays, {UNITS: dict(units)}, compressed=True)
 
 
 def load(path: str | Path) -> Spiking:

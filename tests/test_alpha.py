@@ -340,7 +340,7 @@ def test_values_at_some_steps_are_those_of_all_steps(mode):
         return grid_search(parts, at=at) if mode == "grid" else empirical_bayes(parts, mode, at)
 
     np.testing.assert_array_equal(chosen(at), chosen(None)[at])
-    for wrong in ([12], [-1], []):
+    for wrong in ([12], [-1], [], [2.5], [True] * 12, 3):
         with pytest.raises(ValueError, match="steps 0 to 11"):
             chosen(wrong)
 

@@ -190,6 +190,17 @@ def test_curves_have_a_value_for_every_step(out):
         np.testing.assert_allclose(smooth, expected, rtol=1e-12)
 
 
+def test_alpha_at_every_step_gives_the_same_curves(copy, out):
+    assert run("tune", str(copy / RUN), out=copy, further=("--every_step",)) == 0
+    for coded in CURVES.values():
+        name = f"alpha_output_{coded}.npz"
+        every, some = npz(copy / RUN / name), npz(out / RUN / name)
+        assert every["step"].tolist() == list(range(1, STEPS + 1))
+        np.testing.assert_array_equal(every["alpha"][some["step"] - 1], some["alpha"])
+        name = f"division_linear_alpha_{coded}.npz"
+        np.testing.assert_array_equal(npz(copy / RUN / name)["y"], npz(out / RUN / name)["y"])
+
+
 def test_the_series_are_kept_with_their_energies(out):
     found = npz(out / RUN / SIMULATED / "ene_acc.npz")
     found.pop("meta.json", None)

@@ -45,14 +45,16 @@ def test_kernel_gradient_against_autodiff(geometry, products):
     "spec",
     [
         Conv(5, 3, padding="same"),  # narrow: the matrix products
-        Conv(70, 3, stride=2, padding=1),  # wide: JAX's own
-        Conv(64, 3, stride=2, padding=9),  # a large map: a matrix product for every row
+        Conv(70, 3, stride=2, padding=1),  # wide: JAX's own, of a large map a product for each row
         Conv(5, 2, stride=2),
     ],
 )
-def test_gradients_of_a_whole_synapse(spec):
+@pytest.mark.parametrize("side", [7, 17])
+def test_gradients_of_a_whole_synapse(spec, side):
     rng = np.random.default_rng(1)
-    site = plan(Arch((spec,), input_shape=(7, 7, 8)))[0]
+    site = plan(Arch((spec,), input_shape=(side, side, 8)))[0]
+    products = kernel_gradient.fitting((3, *site.in_shape), site.kernel_shape)
+    assert (products is kernel_gradient.of_rows) == (side == 17 and spec.channels == 70)
     x = jnp.asarray(rng.normal(size=(3, *site.in_shape)), jnp.float32)
     kernel = jnp.asarray(rng.normal(size=site.kernel_shape), jnp.float32)
     weight = jnp.asarray(rng.normal(size=(3, *site.drive_shape)), jnp.float32)

@@ -83,7 +83,7 @@ class BayesianSpikeFusion(Experiment):
         "train": COMMON["train"],
         "evaluate": Stage(COMMON["evaluate"].what, _evaluate),
         "ann2snn": Stage("normalise by percentiles; snn_<percentile>.npz", _ann2snn),
-        "tune": Stage("simulate training images, choose alpha at every step", _tune),
+        "tune": Stage("simulate training images, choose alpha over time", _tune),
         "simulate": Stage("simulate the test images; spike trains, results.json", _simulate),
         "stop": Stage("simulate each test image until it is sure; stop.json", _stop),
         "plot": Stage("accuracy against energy, from files alone", COMMON["plot"].work),
@@ -288,7 +288,7 @@ def of_run(config: Any) -> Any:
     for name in ANEW:
         if getattr(config, name) is not None:
             own[name] = getattr(config, name)
-    usual = type(config)()
+    usual = type(config)(arch=config.arch)  # a value that is usual may not have been given at all
     for name, value in own.items():
         given = getattr(config, name)
         if given not in (value, getattr(usual, name)):

@@ -19,7 +19,7 @@ from rich.console import Console
 from jaxsnn import net as net_module
 from jaxsnn import neurons, preprocess, quant, report, store
 from jaxsnn.arch import Arch, plan
-from jaxsnn.arrays import load_params
+from jaxsnn.arrays import unflatten, worth
 from jaxsnn.certificate import Certificate
 from jaxsnn.certify import certify
 from jaxsnn.classify import classification
@@ -250,7 +250,12 @@ class Experiment(System):
         return proof
 
     def certify(self, console: Console) -> Certificate:
-        """Convert and certify, and say the accuracy; nothing is written."""
+        """Convert and certify, and say the accuracy; nothing is written.
+
+        Raises:
+            ValueError: a network of full precision.
+        """
+        self._refuse_floats("certify")
         variables = self.variables()
         snn = self.converted(variables)
         accuracy = self.evaluate(snapped(variables, snn), snn.float_ann)
@@ -258,22 +263,31 @@ class Experiment(System):
         return self._proof(snn, variables, console)
 
     def keep(self, console: Console) -> Path:
-        """Write kept.npz, and see that it converts into the same network.
+        """Write kept.npz, which converts into the same network.
 
         Raises:
-            ValueError: it does not, so that nothing is kept.
+            ValueError: it would not, or a network of full precision; nothing is written.
         """
+        self._refuse_floats("keep")
         variables = self.variables()
         snn, path = self.converted(variables), self.run.folder / KEPT
-        store.save_weights(variables, snn, path)
-        again = self.converted(load_params(path, net_module.template(self.net)))
-        if not jax.tree.all(jax.tree.map(np.array_equal, again.variables, snn.variables)):
-            path.unlink()
+        arrays, units = store.whole_weights(variables, snn)
+        again = self.converted(unflatten(arrays | worth(arrays, units)))
+        if not _same(again, snn):
             raise ValueError(
-                f"{path} would convert into another network; keep {self.run.weights()}"
+                f"{self.run.weights()} as whole numbers would convert into another network; keep "
+                "the file as it is"
             )
-        console.print(f"{path}: {path.stat().st_size / 1e6:.2f} MB", highlight=False)
+        store.save_weights(arrays, units, path)
+        console.print(f"{path}: weights as whole numbers", highlight=False)
         return path
+
+    def _refuse_floats(self, stage: str) -> None:
+        if self.config.precision == "fp32":
+            raise ValueError(
+                f"--precision fp32: a network of full precision is not converted, which leaves "
+                f"nothing for the stage {stage}; leave the flag away"
+            )
 
     def _base(self, accuracy: float) -> report.Results:
         """What every setting reports, spiking or not."""
@@ -289,3 +303,12 @@ class Experiment(System):
             precision="float32" if full else self.precision,
             paper=self.paper() if self.config.limit_test is None else None,
         )
+
+
+def _same(one: Spiking, other: Spiking) -> bool:
+    """Whether two converted networks compute the same."""
+    settings = [(snn.accumulators, snn.units, snn.encoding) for snn in (one, other)]
+    alike = jax.tree.map(
+        lambda a, b: a.dtype == b.dtype and np.array_equal(a, b), one.variables, other.variables
+    )
+    return settings[0] == settings[1] and jax.tree.all(alike)

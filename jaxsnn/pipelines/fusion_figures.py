@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jaxsnn import fusion_plots
 from jaxsnn.arrays import load_arrays
 from jaxsnn.pipelines import fusion_report
@@ -50,5 +52,6 @@ def _alpha(folder: Path) -> Path:
     for name, coded in CURVES.items():
         chosen = load_arrays(folder.parent / f"alpha_output_{coded}{tag}.npz")[0]
         smooth = load_arrays(folder.parent / f"division_linear_alpha_{coded}{tag}.npz")[0]["y"]
-        curves[name] = chosen["step"], chosen["alpha"], smooth
+        steps = chosen.get("step", 1 + np.arange(len(chosen["alpha"])))
+        curves[name] = steps, chosen["alpha"], smooth
     return fusion_plots.alpha_over_time(curves, folder.parent / "figs", f"time_alpha{tag}")[0]

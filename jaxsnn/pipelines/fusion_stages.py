@@ -21,7 +21,7 @@ from jaxsnn.files import remove, write_json
 from jaxsnn.fused_accuracy import Judged, judged
 from jaxsnn.pipelines import fusion_report, outcome
 from jaxsnn.pipelines.fusion_report import CURVES, Simulation, tag_of
-from jaxsnn.pipelines.run import devices
+from jaxsnn.pipelines.run import own_devices
 from jaxsnn.pipelines.spike_trains import (
     MADE_FROM,
     SIMULATED,
@@ -72,7 +72,7 @@ def run(
     _drop_others(trains)
     took: list[float] = []
     size = min(config.simulation_batch, len(images))
-    options: dict[str, Any] = {"steps": config.steps, "devices": devices(config, size)}
+    options: dict[str, Any] = {"steps": config.steps, "devices": own_devices(config, size)}
     for number, (rows, real) in enumerate(batches(len(images), size, what)):
         if trains.have(number):
             continue
@@ -147,7 +147,9 @@ def tune(
         save_arrays(run_folder / f"alpha_output_{coded}{tag}.npz", arrays, meta)
         path = run_folder / f"division_linear_alpha_{coded}{tag}.npz"
         save_arrays(path, {"y": smooth[name]}, meta)
-        lines.append(f"alpha, {name}: mean {curve.mean():.3f}, at the last step {curve[-1]:.3f}\n")
+        lines.append(
+            f"alpha, {name}: mean {smooth[name].mean():.3f}, at the last step {curve[-1]:.3f}\n"
+        )
     found = {
         name: _stop_rule(config, judged(trains.counts(), curve)) for name, curve in smooth.items()
     }
@@ -278,7 +280,7 @@ def stop(
 ) -> None:
     """Simulate each test image until it is sure; stop.json compares with fixed numbers of steps."""
     rule, size = rule_of(run_folder, config, network), min(config.simulation_batch, len(images))
-    options: dict[str, Any] = {"steps": config.steps, "devices": devices(config, size)}
+    options: dict[str, Any] = {"steps": config.steps, "devices": own_devices(config, size)}
     took, parts = [], []
     for rows, real in batches(len(images), size, "simulating until sure"):
         began = time.perf_counter()

@@ -74,20 +74,16 @@ class Run:
         write_bytes(self._config_path, to_json(self.config, phases).encode())
 
     def weights(self) -> Path:
-        """The weights to evaluate: the best epoch where images were held out, else the last.
-
-        Of a run whose training files are gone, those that were kept.
+        """The weights to evaluate; see :func:`weights_at`.
 
         Raises:
             ValueError: nothing has been trained here, or with other settings.
         """
         self.saved(self.network)
-        for name in WEIGHTS:
-            if (path := self.folder / name).is_file():
-                return path
-        raise ValueError(
-            f"{self.folder / WEIGHTS[1]} is missing; train the network first (stage train)"
-        )
+        path = weights_at(self.folder)
+        if not path.is_file():
+            raise ValueError(f"{path} is missing; train the network first (stage train)")
+        return path
 
     def variables(self, expected: Mapping[str, Any]) -> dict[str, Any]:
         """Trained variables, strictly as ``expected``."""
@@ -139,11 +135,15 @@ def task_data(data: Dataset, validation: int) -> Data:
 
 
 def weights_at(place: str | Path) -> Path:
-    """The file of weights that a path names: itself, or a run's best epoch, else its last."""
+    """The file of weights that a path names: itself, or that of a run's folder.
+
+    Of a run it is the best epoch where images were held out, else the last, else what was kept.
+    """
     path = Path(place)
-    if path.is_dir():
-        return path / ("best.npz" if (path / "best.npz").is_file() else "model.npz")
-    return path
+    if not path.is_dir():
+        return path
+    there = (path / name for name in WEIGHTS if (path / name).is_file())
+    return next(there, path / WEIGHTS[1])
 
 
 def start_from(

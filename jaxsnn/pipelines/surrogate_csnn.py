@@ -131,14 +131,17 @@ class Csnn(System):
 
     def _warn_silent(self, epoch: Any, variables: Mapping[str, Any]) -> None:
         """Say which layers never spike, where a network predicts no better than by chance."""
-        _, spikes, _ = self._watched(variables)
+        _, spikes, shown = self._watched(variables)
+        if self._emitted == "potential":  # the readout learns without spiking
+            spikes.pop(plan(self.arch)[-1].name)
         silent = [name for name, own in spikes.items() if not np.asarray(own).any()]
         if silent:
-            remedy = "fewer and fuller frames (--frames 30) or " if self.config.spike else ""
+            frames = f"fewer and fuller frames (--frames below {shown.steps}), "
             warnings.warn(
-                f"epoch {epoch}: no neuron of {', '.join(silent)} spiked on {SAMPLES} examples, "
-                f"and hardly any gradient passes a silent layer; try {remedy}a surrogate "
-                "that reaches further below the threshold (--slope 5)",
+                f"epoch {epoch}: no neuron of {', '.join(silent)} spiked on the first test "
+                f"examples, and hardly any gradient passes a silent layer; try "
+                f"{frames if self.config.spike else ''}smaller batches, or a surrogate that "
+                "reaches further below the threshold (a smaller --slope)",
                 stacklevel=2,
             )
 
