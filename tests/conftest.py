@@ -12,8 +12,10 @@ import pytest
 # JAX reads these when it is imported, so they stand before everything that imports it.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
-# Tests compile many small programs and run each once or twice: quick compiles beat quick code.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# Tests compile many small programs and run each once or twice: quick compiles beat quick code. The
+# emitters of fusions take half of a compilation; without them XLA emits the same fusions itself.
+QUICK_COMPILES = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+os.environ.setdefault("XLA_FLAGS", QUICK_COMPILES)
 
 # No test is timed: a busy machine is slow, not wrong.
 hypothesis.settings.register_profile("jaxsnn", deadline=None, print_blob=True)
@@ -120,7 +122,7 @@ def run_python(tmp_path_factory):
         settings = {
             **os.environ,
             "JAX_PLATFORMS": "cpu",
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "XLA_FLAGS": f"{QUICK_COMPILES} --xla_force_host_platform_device_count={devices}",
             "JAX_COMPILATION_CACHE_DIR": str(cache),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
             "PYTHONPATH": str(ROOT),
