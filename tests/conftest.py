@@ -4,6 +4,7 @@ import gc
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import hypothesis
@@ -16,12 +17,24 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # emitters of fusions take half of a compilation; without them XLA emits the same fusions itself.
 QUICK_COMPILES = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("XLA_FLAGS", QUICK_COMPILES)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 # No test is timed: a busy machine is slow, not wrong.
 hypothesis.settings.register_profile("jaxsnn", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("jaxsnn")
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure(config):
+    """Keep compiled programs for the session, for its workers, child processes and notebooks.
+
+    A folder of one's own, named by the variable, makes the next session quicker.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the workers' is that of the session
+        folder = tempfile.TemporaryDirectory(prefix="compiled")
+        config.add_cleanup(folder.cleanup)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -109,22 +122,18 @@ def key():
 
 
 @pytest.fixture(scope="session")
-def run_python(tmp_path_factory):
+def run_python():
     """Run code in a fresh interpreter, with several virtual devices if asked for.
 
     ``run_python(code, devices=8)`` returns what the code printed and fails with its messages when
-    it fails. Several devices in this process would slow every other test. Compiled programs are
-    kept for the session, so that a second start of the same program is quick.
+    it fails. Several devices in this process would slow every other test.
     """
-    cache = tmp_path_factory.mktemp("compiled")
 
     def run(code, *arguments, devices=1, timeout=300, environment=()):
         settings = {
             **os.environ,
             "JAX_PLATFORMS": "cpu",
             "XLA_FLAGS": f"{QUICK_COMPILES} --xla_force_host_platform_device_count={devices}",
-            "JAX_COMPILATION_CACHE_DIR": str(cache),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
             "PYTHONPATH": str(ROOT),
             **dict(environment),
         }
