@@ -9,7 +9,7 @@ from experiment_runs import LIMITS, ROOT, TINY, run
 from jaxsnn import zoo
 from jaxsnn.arch import parse
 from jaxsnn.config import STAGES
-from jaxsnn.pipelines import fast_snn
+from jaxsnn.pipelines import fast_snn, negative_spikes
 
 DOCUMENT = ROOT / "docs/from_the_originals.md"
 
@@ -41,16 +41,24 @@ SMALL = {  # limits that keep a system's commands short
     ),
 }
 EVENTS = ("--frames", "6")  # and those on events
-# AlexNet with an eighth of its channels: the same sites, and minutes less.
-NARROW = parse(
-    "12C3p1-32C3s2p1-48C3s2p1-48C3p1-32C3s2p1-256nb",
-    input_shape=(32, 32, 1),
-    classes=10,
-    head_bias=True,
-)
-# VGG19 likewise
-VGG19 = "8C3p1-8C3p1-16C3s2p1-16C3p1-32C3s2p1" + 3 * "-32C3p1" + 2 * ("-64C3s2p1" + 3 * "-64C3p1")
-ROWS = [(system, number, *row) for system in SMALL for number, row in enumerate(commands(system))]
+# Small networks stand in for the whole ones: an eighth of the channels, and where every layer
+# compiles programs of its own fewer layers. The checks on real data run CNN 1, CNN 2 and AlexNet.
+CNN1 = "12C3same-32C3same-P2-48C3same-P2-48C3same-32C3same-P2-128-128"
+CNN2 = "16C3same-32C3same-P2-64C3same-P2-128C3same-64C3same-P2-128-64"
+CIFAR = {"input_shape": zoo.cnn1.input_shape, "pool": "conv"}
+ALEXNET = parse("8C3s2p1-16C3s2p1-16C3s2p1-32nb", input_shape=(32, 32, 1), head_bias=True)
+VGG19 = "8C3p1-8C3p1-16C3s2p1-16C3p1-32C3s2p1-32C3p1-64C3s2p1-64C3p1-64C3s2p1-64C3p1"
+
+
+def together(system):
+    """The rows with the files of equal commands together: one command draws several figures."""
+    found = {}
+    for script, words, files in commands(system):
+        found.setdefault((script, words), []).extend(files)
+    return [(*command, files) for command, files in found.items()]
+
+
+ROWS = [(system, number, *row) for system in SMALL for number, row in enumerate(together(system))]
 
 _TRAINED = "--init result/alex_{}bit/model_best.pth.tar"
 FAST_SNN = (
@@ -130,7 +138,9 @@ def test_an_override_of_an_original_stands_in_our_command_too():
     ("system", "number"), [row[:2] for row in ROWS], ids=[f"{row[0]}: {row[3]}" for row in ROWS]
 )
 def test_a_command_writes_what_the_table_says(system, number, folders, capsys, monkeypatch):
-    monkeypatch.setitem(fast_snn.ARCHITECTURES, "alex", NARROW)
+    monkeypatch.setitem(negative_spikes.ARCHITECTURES, "cnn1", parse(CNN1, **CIFAR))
+    monkeypatch.setitem(negative_spikes.ARCHITECTURES, "cnn2", parse(CNN2, **CIFAR))
+    monkeypatch.setitem(fast_snn.ARCHITECTURES, "alex", ALEXNET)
     monkeypatch.setitem(zoo.BSF, "vgg19", VGG19)
     script, words, files = next(row[2:] for row in ROWS if row[:2] == (system, number))
     out = folders[system]
