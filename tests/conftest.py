@@ -64,7 +64,12 @@ ON_REQUEST = {"realdata": "real-data check", "parity": "comparison with torch an
 
 
 def pytest_collection_modifyitems(config, items):
-    """These take minutes, or other packages: they run only when their marker is asked for."""
+    """Long files come first, so that no worker is left alone with one at the end.
+
+    What takes minutes, or other packages, runs only when its marker is asked for.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
     for marker, what in ON_REQUEST.items():
         if marker in config.getoption("markexpr"):
             continue

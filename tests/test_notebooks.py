@@ -49,6 +49,7 @@ def test_the_first_cell_asks_for_an_address_where_there_is_no_checkout(
         exec(first, {})
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(path, notebook, monkeypatch):
     monkeypatch.setenv("SMOKE", "1")
     monkeypatch.delenv("MPLBACKEND")  # the kernel then draws into the notebook

@@ -134,6 +134,7 @@ def test_an_override_of_an_original_stands_in_our_command_too():
 
 
 # One folder per system, in the order of its table: what is trained first is used by the rest.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("system", "number"), [row[:2] for row in ROWS], ids=[f"{row[0]}: {row[3]}" for row in ROWS]
 )
