@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = (
     *("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"),
-    *("docs/from_the_originals.md", "results/README.md"),
+    *("docs/from_the_originals.md", "docs/csnn_one_change_at_a_time.md", "results/README.md"),
 )
 
 
