@@ -55,7 +55,8 @@ def test_the_notebook_runs(path, notebook, monkeypatch):
     monkeypatch.delenv("MPLBACKEND")  # the kernel then draws into the notebook
     resources = {"metadata": {"path": str(path.parent)}}
     before = set(path.parent.iterdir())
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
+    limits = {"timeout": 600, "startup_timeout": 300}  # a busy machine is slow, not wrong
+    NotebookClient(notebook, kernel_name="python3", resources=resources, **limits).execute()
     assert set(path.parent.iterdir()) == before
     outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
     shown = [output for output in outputs if INLINE in output.get("data", {})]
