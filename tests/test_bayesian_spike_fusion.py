@@ -317,8 +317,10 @@ def test_stopping_is_the_rule_applied_to_the_recorded_trains(out):
         for name in ("image_spikes", "image_operations", "image_head_operations")
     )
     until = [(one[sooner - 1, np.arange(TEST)].mean()) for one in (spikes, own + heads)]
-    assert found["spikes_per_image"] == pytest.approx(until[0], rel=doubtful + 1e-9)
-    assert found["sops_per_image"] == pytest.approx(until[1], rel=doubtful + 1e-9)
+    # Potentials are float32: a program for fewer images may round one of them across a threshold.
+    rounding = 1e-4
+    assert found["spikes_per_image"] == pytest.approx(until[0], rel=doubtful + rounding)
+    assert found["sops_per_image"] == pytest.approx(until[1], rel=doubtful + rounding)
     curve = npz(out / RUN / SIMULATED / "ene_acc.npz")["emp_acc"]
     reached = np.flatnonzero(curve >= found["accuracy"])
     assert found["fixed_step"] == (reached[0] + 1 if len(reached) else None)
@@ -329,8 +331,8 @@ def test_stopping_is_the_rule_applied_to_the_recorded_trains(out):
     beside = read_results(out / RUN / "results.json").variants["stop per image"]
     assert beside["accuracy"] == pytest.approx(found["accuracy"])
     assert beside["steps"] == pytest.approx(found["mean_steps"])
-    assert beside["spikes_per_image"] == pytest.approx(found["spikes_per_image"])
-    assert beside["sops_per_image"] == pytest.approx(found["sops_per_image"])
+    assert beside["spikes_per_image"] == pytest.approx(found["spikes_per_image"], rel=rounding)
+    assert beside["sops_per_image"] == pytest.approx(found["sops_per_image"], rel=rounding)
 
 
 def test_stopping_is_not_compared_with_a_simulation_of_other_images(copy):

@@ -288,9 +288,10 @@ def of_run(config: Any) -> Any:
     for name in ANEW:
         if getattr(config, name) is not None:
             own[name] = getattr(config, name)
-    usual = type(config)(arch=config.arch)  # a value that is usual may not have been given at all
+    usual, middle = type(config)(), type(config)(arch=config.arch).ic_index
     for name, value in own.items():
         given = getattr(config, name)
-        if given not in (value, getattr(usual, name)):
+        # A usual value may not have been given at all.
+        if given not in (value, middle if name == "ic_index" else getattr(usual, name)):
             raise ValueError(f"{path} has {name} = {value!r}, not {given!r}; leave --{name} away")
     return dataclasses.replace(config, **own, out=str(Path(config.run).parent))

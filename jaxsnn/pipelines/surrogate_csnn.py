@@ -6,7 +6,7 @@ simulate (count spikes and operations, keep what the pictures show), plot.
 """
 
 import dataclasses
-import warnings
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -137,12 +137,12 @@ class Csnn(System):
         silent = [name for name, own in spikes.items() if not np.asarray(own).any()]
         if silent:
             frames = f"fewer and fuller frames (--frames below {shown.steps}), "
-            warnings.warn(
-                f"epoch {epoch}: no neuron of {', '.join(silent)} spiked on the first test "
+            print(
+                f"warning: epoch {epoch}: no neuron of {', '.join(silent)} spiked on the first test "
                 f"examples, and hardly any gradient passes a silent layer; try "
                 f"{frames if self.config.spike else ''}smaller batches, or a surrogate that "
                 "reaches further below the threshold (a smaller --slope)",
-                stacklevel=2,
+                file=sys.stderr,
             )
 
     def variables(self) -> dict[str, Any]:
