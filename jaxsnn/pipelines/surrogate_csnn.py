@@ -138,8 +138,8 @@ class Csnn(System):
         if silent:
             frames = f"fewer and fuller frames (--frames below {shown.steps}), "
             print(
-                f"warning: epoch {epoch}: no neuron of {', '.join(silent)} spiked on the first test "
-                f"examples, and hardly any gradient passes a silent layer; try "
+                f"warning: epoch {epoch}: no neuron of {', '.join(silent)} spiked on the first "
+                f"test examples, and hardly any gradient passes a silent layer; try "
                 f"{frames if self.config.spike else ''}smaller batches, or a surrogate that "
                 "reaches further below the threshold (a smaller --slope)",
                 file=sys.stderr,
