@@ -119,10 +119,15 @@ def architecture(options: argparse.Namespace, shape: tuple[int, int, int], class
     return dataclasses.replace(zoo.NAMES[options.network].arch, **size)
 
 
+def recipe(options: argparse.Namespace) -> Preprocessing:
+    """What the network is shown of an image."""
+    return standardised() if "cnn" in options.network else unchanged()
+
+
 def case(options: argparse.Namespace) -> Case:
     """Images, weights and the three conversions."""
     dataset = data.load(options.dataset, options.data_dir)
-    seen: Preprocessing = standardised() if "cnn" in options.network else unchanged()
+    seen = recipe(options)
     count = max(options.batch, CALIBRATION)
     units = np.asarray(seen.test(jnp.asarray(dataset.test_images[:count])))
     arch = architecture(options, units.shape[1:], dataset.classes)

@@ -244,6 +244,9 @@ def snntorch_csnn(row: Row, folder: Path) -> Run:
     layout = torch.channels_last if row.channels_last else torch.contiguous_format
     model, x = model.to(memory_format=layout), x.contiguous(memory_format=layout)
     target, loss_of = torch.from_numpy(labels).long(), functional.ce_rate_loss()
+    where = torch_device()
+    model, x, target = model.to(where), x.to(where), target.to(where)
+    cells = [cell.to(where) for cell in cells]
 
     def run() -> float:
         model.zero_grad()
@@ -281,6 +284,8 @@ def snntorch_linear(row: Row, folder: Path) -> Run:
     inputs, labels = examples(row, folder)
     x, target = torch.from_numpy(inputs).transpose(0, 1).contiguous(), torch.from_numpy(labels)
     loss_of = functional.mse_count_loss(*RATES)
+    where = torch_device()
+    layer, cell, x, target = (one.to(where) for one in (layer, cell, x, target))
 
     def run() -> float:
         layer.zero_grad()
@@ -329,6 +334,13 @@ def spyx_linear(row: Row, folder: Path) -> Run:
         return float(value)
 
     return run
+
+
+def torch_device() -> str:
+    """Where PyTorch computes: on a graphics card where it finds one, as JAX does."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def prepare(row: Row, folder: Path) -> tuple[Run | None, int | None]:
@@ -395,6 +407,7 @@ class Process:
     def __init__(self, row: Row, folder: Path) -> None:
         # Whatever can be imported here can be there, also from a checkout.
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # they share one card
         if row.devices > 1:
             flag = f"--xla_force_host_platform_device_count={row.devices}"
             environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {flag}"
@@ -472,16 +485,23 @@ def memory_of(process: Process) -> dict[str, int]:
     return {} if peak is None or before is None else {"peak": peak, "run": peak - before}
 
 
+def on_cpu() -> bool:
+    """Whether JAX computes on a processor: its rows are micro-batches, an accelerator's batches."""
+    import jax
+
+    return jax.default_backend() == "cpu"
+
+
 def csnn(options: argparse.Namespace) -> list[Row]:
     """The rows of the convolutional network."""
     steps, batch = (5, 8) if options.quick else (50, 128)
     row = functools.partial(Row, "csnn", steps=steps, batch=batch)
-    rows = [
-        row("jaxsnn", micro_batch=size) for size in ((4,) if options.quick else (1, 2, 4, 8, 16))
-    ]
-    rows += [
-        row("jaxsnn", micro_batch=size, devices=2) for size in ((2,) if options.quick else (1, 4))
-    ]
+    if on_cpu():
+        parts, shared = ((4,), (2,)) if options.quick else ((1, 2, 4, 8, 16), (1, 4))
+        rows = [row("jaxsnn", micro_batch=size) for size in parts]
+        rows += [row("jaxsnn", micro_batch=size, devices=2) for size in shared]
+    else:
+        rows = [row("jaxsnn", time_block=block) for block in (None, 1, 10)]
     if "snnTorch" in options.peers:
         peer = functools.partial(row, "snnTorch")
         rows += [
@@ -546,6 +566,23 @@ def goals(report: Any, case: str, found: dict[str, Any], limit: float) -> None:
             other = min(helped, key=lambda name: found[name].median)
             ratio = found[other].over(found[best])
             report.record(f"{case}: {other} over {best}", f"{ratio:.3g}", value=ratio)
+
+
+def compare(
+    report: Any, case: str, options: argparse.Namespace, folder: Path, limit: float
+) -> dict[str, Any]:
+    """All rows of `csnn` or `linear` beside each other; times by name."""
+    if case == "csnn":
+        rows = [row for row in csnn(options) if row.name in (options.only or row.name)]
+        groups = [rows]
+    else:
+        groups = [linear(options, neurons) for neurons in options.neurons]
+    found: dict[str, Any] = {}
+    for rows in groups:
+        timings = measure(report, rows, folder, options)
+        goals(report, case, timings, limit)
+        found |= timings
+    return found
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -613,12 +650,9 @@ def main(argv: list[str] | None = None) -> None:
             clock=options.clock,
             cores=options.cores or os.cpu_count(),
         )
-        if "csnn" in options.cases:
-            rows = [row for row in csnn(options) if row.name in (options.only or row.name)]
-            goals(report, "csnn", measure(report, rows, folder, options), 1.3)
-        for neurons in options.neurons if "linear" in options.cases else ():
-            rows = linear(options, neurons)
-            goals(report, "linear", measure(report, rows, folder, options), 1)
+        for case, limit in (("csnn", 1.3), ("linear", 1.0)):
+            if case in options.cases:
+                compare(report, case, options, folder, limit)
         if "memory" in options.cases:
             memory(report, memory_rows(options), folder)
         report.show()

@@ -6,6 +6,10 @@ narrow layers on a CPU, several times faster than an integer convolution. For wi
 products of bfloat16 with float32 sums win where they are faster than those of float32 (spikes and
 int8 weights have at most 8 significant bits, so this is exact under the same bound), and the int8
 convolution where they are not. ``benchmarks/lowering.py`` measures the table below.
+
+An accelerator multiplies spikes and int8 weights in bfloat16 with float32 sums, and lays the
+windows of every integer convolution out for a matrix product: its own convolutions may transform
+the operands first (Winograd, FFT), which rounds, and of int32 it has none.
 """
 
 import functools
@@ -61,7 +65,8 @@ def synapse(
     if kernel is None:
         return _average_pool(x, site)
     if not (_is_integer(x) and (_is_integer(kernel) or kernel.dtype == jnp.bfloat16)):
-        return _product(x.astype(jnp.float32), kernel.astype(jnp.float32), site, in_loop)
+        laid_out = in_loop and _on_cpu()
+        return _product(x.astype(jnp.float32), kernel.astype(jnp.float32), site, laid_out)
     compute = _compute_dtype(x.dtype, kernel, site, accumulator)
     drive = _linear(x, kernel.astype(compute), site, skip_silent)
     return drive.astype(jnp.int32)
@@ -75,6 +80,10 @@ def prepared(kernel: Array, site: Site, accumulator: Accumulator) -> Array:
     return kernel.astype(compute) if compute == jnp.bfloat16 else kernel
 
 
+def _on_cpu() -> bool:
+    return jax.default_backend() == "cpu"
+
+
 def _is_integer(x: Array) -> bool:
     return bool(jnp.issubdtype(x.dtype, jnp.integer))
 
@@ -86,8 +95,10 @@ def _compute_dtype(
     small = spikes == jnp.int8 and kernel.dtype in (jnp.int8, jnp.bfloat16)
     if accumulator == "int32":
         return jnp.dtype(jnp.int8 if small else jnp.int32)
+    if small and not _on_cpu():
+        return jnp.dtype(jnp.bfloat16)
     wide = min(kernel.shape[-2:]) >= WIDE_CHANNELS and site.kind == "conv"
-    if small and wide and jax.default_backend() == "cpu":
+    if small and wide:
         return jnp.dtype(jnp.bfloat16 if fast_bfloat16() else jnp.int8)
     return jnp.dtype(jnp.float32)
 
@@ -124,21 +135,23 @@ def _product_seconds(dtype: jnp.dtype) -> float:
 
 
 def _linear(x: Array, kernel: Array, site: Site, skip_silent: bool) -> Array:
-    """Convolution or dense product in the kernel's dtype; integers sum in int32, others float32."""
-    if kernel.dtype == jnp.bfloat16:
+    """Product of integers in the kernel's dtype; integers sum in int32, others in float32."""
+    if site.kind == "conv" and kernel.dtype == jnp.bfloat16 and _on_cpu():
         return row_products(x, kernel, site.strides, site.padding, skip_silent)
-    product = functools.partial(_product, kernel=kernel, site=site, in_loop=False)
+    laid_out = not _on_cpu()
+    product = functools.partial(_product, kernel=kernel, site=site, laid_out=laid_out)
     return (unless_silent(product) if skip_silent else product)(x)
 
 
-def _product(x: Array, kernel: Array, site: Site, in_loop: bool) -> Array:
-    x, sums = x.astype(kernel.dtype), jnp.int32 if _is_integer(kernel) else kernel.dtype
+def _product(x: Array, kernel: Array, site: Site, laid_out: bool) -> Array:
+    """Convolution or dense product; of windows ``laid_out`` as rows, or as it is fastest."""
+    x, sums = x.astype(kernel.dtype), jnp.int32 if _is_integer(kernel) else jnp.float32
     if site.kind == "dense":
         x = x.reshape(x.shape[0], -1)
         return jnp.matmul(x, kernel, preferred_element_type=sums, precision="highest")
-    if jax.default_backend() == "cpu" and (in_loop or _fewer_outputs_than_taps(site)):
+    if laid_out or (_on_cpu() and _fewer_outputs_than_taps(site)):
         return patches(x, kernel, site.strides, site.padding, sums)
-    if jax.default_backend() == "cpu" and not _is_integer(kernel):
+    if _on_cpu() and not _is_integer(kernel):
         if min(kernel.shape[-2:]) >= WIDE_CHANNELS and _windows_are_tiles(site):
             return tiled(x, kernel)
         return convolution(x, kernel, site.strides, site.padding)

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn import Net, hidden, init_variables, neurons, plan, simulate, zoo
+from jaxsnn import Net, convert, hidden, init_variables, lowering, neurons, plan, simulate, zoo
 from jaxsnn.arch import parse
 from jaxsnn.arrays import flatten, save_arrays
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 OURS = (
     *("common", "training", "simulation", "lowering", "negative_spikes", "surrogate_training"),
-    *("fast_snn", "rate_coded"),
+    *("fast_snn", "rate_coded", "accelerator"),
 )
 
 
@@ -274,3 +274,58 @@ def test_the_rule_of_a_run_is_read(benchmark, tmp_path):
     assert np.asarray(rule.alpha).tolist() == [1.0, 3.0]
     assert (float(rule.threshold), int(rule.earliest)) == (0.8, 11)
     assert rule.calibration.probability(0.75).item() == pytest.approx(0.55)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*still spike in step 4")
+def test_accelerator(benchmark, capsys):
+    accelerator = benchmark("accelerator")
+    accelerator.main(["--quick", "--cases", "peak", "simulate", "train", "linear"])
+    found, table = records(capsys)
+    assert found["sums of bfloat16 products exact up to 2^24"]["value"] is True
+    for name in ("peak bfloat16", "peak float32", "peak int8", "peak memory"):
+        assert found[name]["value"] > 0
+    for name in ("bfloat16, blocks of 1", "bfloat16, blocks of 2", "bfloat16, blocks of 4"):
+        row = found[f"simulate, {name}"]
+        assert min(row["images_per_s"], row["products_s"], row["memory_s"]) > 0
+        assert row["bound"] in ("products", "memory")
+    for dtype in ("float32", "int8"):
+        assert found[f"{dtype}: predictions that differ"]["value"] == 0
+    assert found["certificate"]["mismatches"] == 0
+    assert found["certificate"]["equality"] == "exact after settling"
+    assert found["train, batch 8"]["images_per_s"] > 0
+    assert found["linear jaxsnn, N 8, micro-batch 2"]["loss"] > 0
+    assert "goal" in table
+
+
+def test_the_peaks_time_of_a_simulation(benchmark):
+    """Operations and bytes counted by hand for one convolution and the readout behind it."""
+    accelerator = benchmark("accelerator")
+    arch = parse("2C3-4C3", norm=False, input_shape=(6, 6, 1), classes=3)
+    fresh = init_variables(Net(arch, hidden(neurons.quantised_relu(1))), jax.random.key(0))
+    snn = convert(fresh, arch, "negative", k=1, bound=None, bits=7)
+    peaks = accelerator.Peak({"bfloat16": 1000.0, "int8": 2000.0}, 100.0)
+    products, memory = accelerator.seconds_at_peak(snn, "bfloat16", 5, peaks)
+    # conv2: 2x2 outputs of 4 channels from 3x3x2; readout: 3 outputs from 16
+    assert products == 5 * 2 * (4 * 18 * 4 + 16 * 3) / 1000
+    int8 = accelerator.seconds_at_peak(snn, "int8", 5, peaks)
+    assert int8[0] == products / 2
+    windows = 2 * 4 * 18 * 1  # written and read, a byte less for each value
+    assert memory - int8[1] == pytest.approx(5 * windows / 100)
+
+
+def test_a_dtype_is_forced_on_spikes_alone(benchmark):
+    accelerator = benchmark("accelerator")
+    site = plan(parse("2C3", norm=False, input_shape=(6, 6, 1), classes=3))[0]
+    kernel, spikes = jnp.ones(site.kernel_shape, jnp.int8), jnp.ones((1, 6, 6, 1), jnp.int8)
+
+    def program(x, accumulator="float32"):
+        synapse = lowering.synapse
+        return str(jax.make_jaxpr(lambda x: synapse(x, kernel, site, accumulator))(x))
+
+    plain = program(spikes)
+    with accelerator.computed_in("bfloat16"):
+        assert "bf16" in program(spikes)
+        assert "bf16" not in program(spikes.astype(jnp.uint8))
+        assert "bf16" not in program(spikes, "int32")
+    assert program(spikes) == plain

@@ -1,0 +1,110 @@
+"""What an accelerator computes, computed here: the same integers, and no convolution of integers.
+
+With `JAX_PLATFORMS` naming an accelerator the same tests look at its own sums.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference as ref
+
+from jaxsnn import Net, convert, hidden, lowering, neurons, simulate
+from jaxsnn.arch import Arch, Conv, Dense, parse, plan
+from jaxsnn.net import init_variables
+
+SPECS = [
+    (Conv(5, 3, padding="same"), (7, 6, 3)),  # narrow: two columns at once
+    (Conv(66, 3, stride=2, padding=1), (7, 7, 65)),
+    (Conv(4, 2, stride=2), (6, 6, 64)),
+    (Dense(9), (3, 4, 2)),
+]
+
+
+@pytest.fixture
+def accelerator(monkeypatch):
+    """The choices that are made for an accelerator, whatever computes them here."""
+    if jax.default_backend() == "cpu":
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+def expected(x, kernel, site):
+    x, kernel = x.astype(np.int64), kernel.astype(np.int64)
+    if site.kind == "dense":
+        return x.reshape(len(x), -1) @ kernel
+    return ref.conv2d(x, kernel, site.strides[0], site.padding)
+
+
+@pytest.mark.usefixtures("accelerator")
+@pytest.mark.parametrize("skip_silent", [False, True])
+@pytest.mark.parametrize("accumulator", ["float32", "int32"])
+@pytest.mark.parametrize("data", [np.int8, np.uint8, np.int32])
+@pytest.mark.parametrize(("spec", "shape"), SPECS)
+def test_integers_are_exact(spec, shape, data, accumulator, skip_silent):
+    site = plan(Arch((spec,), input_shape=shape))[0]
+    rng = np.random.default_rng(0)
+    x = rng.integers(*((-128, 128) if data == np.int8 else (0, 256)), (4, *shape)).astype(data)
+    kernel = rng.integers(-100, 101, site.kernel_shape).astype(np.int8)  # below 2^24 in all cases
+    for weights in (jnp.asarray(kernel), lowering.prepared(jnp.asarray(kernel), site, accumulator)):
+        if weights.dtype == jnp.bfloat16 and data != np.int8:
+            continue  # prepared for spikes
+        found = lowering.synapse(jnp.asarray(x), weights, site, accumulator, skip_silent)
+        assert found.dtype == jnp.int32
+        np.testing.assert_array_equal(found, expected(x, kernel, site))
+
+
+@pytest.mark.usefixtures("accelerator")
+@pytest.mark.parametrize("spec", [Dense(64), Conv(64, 3)])
+def test_sums_up_to_the_bound_are_exact(spec):
+    """Odd sums next to 2^24, of the largest products: what a rounding accumulator would lose."""
+    site = plan(Arch((spec,), input_shape=(12, 12, 120)))[0]
+    taps = int(np.prod(site.kernel_shape[:-1]))
+    kernel = np.zeros((taps, 64), np.int8)
+    kernel[:1039], kernel[1039] = 127, 2  # 1,039 * 127 * 127 + 254 = 2^24 - 18,931
+    x = np.full((3, 12, 12, 120), 127, np.int8)
+    x[0, ..., ::2], x[1] = -127, np.random.default_rng(0).integers(-128, 128, x[1].shape)
+    kernel = kernel.reshape(site.kernel_shape)
+    whole = expected(x, kernel, site)
+    assert whole.max() == 2**24 - 18_931
+    drive = jax.jit(lambda x, kernel: lowering.synapse(x, kernel, site, "float32"))
+    np.testing.assert_array_equal(drive(x, kernel), whole)
+
+
+@pytest.mark.usefixtures("accelerator")
+def test_integers_are_multiplied_in_bfloat16_and_never_convolved():
+    site = plan(Arch((Conv(8, 3, padding="same"),), input_shape=(6, 6, 4)))[0]
+    kernel = jnp.ones(site.kernel_shape, jnp.int8)
+
+    def program(x, kernel, sums="float32"):
+        return str(jax.make_jaxpr(lambda x, k: lowering.synapse(x, k, site, sums))(x, kernel))
+
+    spikes, pixels = jnp.ones((2, 6, 6, 4), jnp.int8), jnp.ones((2, 6, 6, 4), jnp.uint8)
+    assert "bf16" in program(spikes, kernel)
+    assert "preferred_element_type=float32" in program(spikes, kernel)
+    assert "preferred_element_type=int32" in program(spikes, kernel, "int32")
+    assert "bf16" not in program(pixels, kernel.astype(jnp.int16))
+    for x in (spikes, pixels):
+        for accumulator in ("float32", "int32"):
+            assert "conv_general_dilated" not in program(x, kernel, accumulator)
+    floats = program(jnp.ones((2, 6, 6, 4)), kernel.astype(jnp.float32))
+    assert "conv_general_dilated" in floats  # training keeps the accelerator's own
+
+
+def test_a_simulation_is_the_same_as_a_processors(monkeypatch):
+    arch = parse("8C3same-P2-64C3same-64C3-16", pool="conv", input_shape=(8, 8, 1), classes=5)
+    fresh = init_variables(Net(arch, hidden(neurons.quantised_relu(1))), jax.random.key(0))
+    snn = convert(fresh, arch, "negative", k=1, bound=None, bits=7)
+    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), np.uint8)
+    options = {"steps": 8, "block": 2, "counts": True, "record": ("conv2",)}
+    first = simulate(snn, images, **options)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    jax.clear_caches()
+    for skip_silent in (False, True):
+        again = simulate(dataclasses.replace(snn, skip_silent=skip_silent), images, **options)
+        jax.tree.map(np.testing.assert_array_equal, first, again)
+    jax.clear_caches()
