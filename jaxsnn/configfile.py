@@ -27,8 +27,11 @@ def from_json(
 ) -> tuple[Config, list[dict[str, Any]]]:
     """Read config.json strictly.
 
+    A field that the text lacks did not exist yet when it was written: it takes its default, which
+    must therefore be what was done before there was a choice.
+
     Args:
-        config_class: The settings that the text must hold, no field more or less.
+        config_class: The settings that the text must hold, no field more.
         text: Content of the file.
         place: Its path, for error messages.
 
@@ -36,8 +39,8 @@ def from_json(
         The settings and the recorded phases of training.
 
     Raises:
-        ValueError: For text that is no JSON, a missing or unknown field, or a value of another
-            type or out of range.
+        ValueError: For text that is no JSON, an unknown field, a missing one without a default,
+            or a value of another type or out of range.
 
     >>> from jaxsnn.config import LeNetScatter
     >>> config, phases = from_json(LeNetScatter, to_json(LeNetScatter(k=0), [{"epochs": 15}]))
@@ -80,13 +83,19 @@ def _recorded(config_class: "type[DataclassInstance]") -> list[str]:
 def _read_fields(config_class: type, record: dict[str, Any], section: str) -> Any:
     hints = get_type_hints(config_class)
     names = _recorded(config_class)
+    known = {field.name: field for field in dataclasses.fields(config_class)}
     for problem, wrong in (
-        ("missing", [name for name in names if name not in record]),
+        ("missing", [name for name in names if name not in record and _needed(known[name])]),
         ("unknown", [name for name in record if name not in names]),
     ):
         if wrong:
             raise ValueError(f"{problem} in {section or config_class.__name__}: {', '.join(wrong)}")
-    return config_class(**{name: _read(hints[name], record[name], name) for name in names})
+    given = [name for name in names if name in record]
+    return config_class(**{name: _read(hints[name], record[name], name) for name in given})
+
+
+def _needed(field: "dataclasses.Field[Any]") -> bool:
+    return field.default is field.default_factory is dataclasses.MISSING
 
 
 def _refuse(hint: Any, value: Any, name: str) -> Any:
