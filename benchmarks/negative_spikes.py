@@ -56,7 +56,7 @@ from jaxsnn import (
 )
 from jaxsnn.arch import Arch, Site, parse
 from jaxsnn.convert import snapped
-from jaxsnn.fold import ALWAYS
+from jaxsnn.method import ALWAYS
 from jaxsnn.net import apply_training, initial_state
 from jaxsnn.neurons.tracking import FRACTION_BITS
 from jaxsnn.preprocess import Preprocessing, standardised, unchanged

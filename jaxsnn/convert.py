@@ -29,8 +29,9 @@ import numpy as np
 from jaxsnn import quant
 from jaxsnn.arch import Arch, plan
 from jaxsnn.encode import Encoding
-from jaxsnn.fold import Fold, Method
+from jaxsnn.fold import Fold
 from jaxsnn.grid import on_grid
+from jaxsnn.method import Method
 from jaxsnn.methods import float_ends
 from jaxsnn.methods import method as method_named
 from jaxsnn.net import Variables

@@ -1,148 +1,25 @@
 """The walk of a conversion over the sites of a network, and what every method shares.
 
-A method folds one site at a time (:class:`Method`); the walk carries along what a count of each
-site is worth, how large it can become, and checks that every sum is held.
+A method folds one site at a time (:class:`jaxsnn.method.Method`); the walk carries along what a
+count of each site is worth, how large it can become, and checks that every sum is held.
 """
 
 import math
-import types
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxsnn import quant
 from jaxsnn.arch import Site
-from jaxsnn.encode import Encoding, Presentation
+from jaxsnn.encode import Encoding
 from jaxsnn.grid import largest_sum, smallest_integer
 from jaxsnn.lowering import Accumulator
-from jaxsnn.net import NORM_EPSILON, Variables
-from jaxsnn.neurons import Neuron
+from jaxsnn.method import NEVER, Drive, Kernel, Method, Shortcut
+from jaxsnn.net import Variables
+from jaxsnn.norms import Norm, norm_of
 from jaxsnn.sitemap import SiteMap
 from jaxsnn.spiking import Folded, accumulator_for
 
 ADDED = ("gain", "shortcut_gain", "bias")  # names of arrays that a folded tree may have more
-NEVER, ALWAYS = 2**31 - 1, -(2**31)  # thresholds that no drive, every drive, reaches
-
-
-class Kernel(NamedTuple):
-    """A folded kernel: whole numbers (int64) or floats, and what the report says of it."""
-
-    values: np.ndarray
-    unit: float
-    name: str
-    exponent: int = 0
-    error: float = 0.0
-
-
-class Shortcut(NamedTuple):
-    """What a shortcut adds to an activation: ``scale * drive + offset``, each ``[C]``.
-
-    Attributes:
-        scale, offset: float64 ``[C]``; the drive is a projection's, or the source's net count.
-        bound: largest possible ``|drive|``, summed over all steps.
-    """
-
-    scale: np.ndarray
-    offset: np.ndarray
-    bound: int
-
-
-class Drive(NamedTuple):
-    """What a site's neurons see: the ANN activates ``slope * (unit * drive - center) + offset``.
-
-    The drive is the sum over all steps.
-
-    Attributes:
-        site: the site's name.
-        step: value of one count of its neurons, the ANN's quantisation step.
-        slope: float64 ``[C]``, never negative (a negative one has flipped kernel and sign).
-        center, offset: float64 ``[C]``.
-        unit: value of one unit of the drive.
-        bound: largest possible ``|drive|``, summed over all steps.
-        shortcut: what is added to the activation, None for nothing.
-    """
-
-    site: str
-    step: float
-    slope: np.ndarray
-    center: np.ndarray
-    offset: np.ndarray
-    unit: float
-    bound: int
-    shortcut: Shortcut | None = None
-
-    def reaching(self, activation: np.ndarray | float) -> np.ndarray:
-        """The drive at which an activation is reached, float64; without meaning at slope 0.
-
-        The difference comes first: an activation equal to the offset is reached at the center, with
-        no rounding in between.
-        """
-        safe = np.where(self.slope == 0, 1.0, self.slope)
-        return ((activation - self.offset) / safe + self.center) / self.unit
-
-
-class Cells(NamedTuple):
-    """A site's neurons in the folded tree.
-
-    Attributes:
-        fixed: leaves by name.
-        highest: largest net counts, one number or ``[C]``.
-        params: what stands beside the kernel: ``gain``, with it ``bias`` and ``shortcut_gain``.
-        threshold_grid: grid of the spacing of thresholds in drive units, 0 if each is exact.
-    """
-
-    fixed: dict[str, np.ndarray]
-    highest: np.ndarray
-    params: Mapping[str, np.ndarray] = types.MappingProxyType({})
-    threshold_grid: float = 0.0
-
-
-Master = Mapping[str, Any]  # a site's params in the training tree
-
-
-class Method(NamedTuple):
-    """How one conversion method folds a site.
-
-    Attributes:
-        ann: the activation of the quantised ANN.
-        neuron: the spiking neuron of every activation site.
-        step: ``(site, its params) -> value of one count`` (the ANN's quantisation step).
-        spikes: largest ``|out|`` of it in one step.
-        weights: the weight quantisers it takes by default.
-        kernel: ``(site, params, quantiser, largest input counts) -> Kernel``.
-        cells: ``Drive -> Cells``.
-        refusal: ``site -> reason`` why it cannot be converted; empty if it can.
-        presentations: how the input may be given.
-        others: pairs (role, spiking neuron) of pools and heads that have neurons, too.
-        pool: ``(channels, area) -> Cells`` of the neurons that are driven by a pool's sums.
-        encoder: spiking neuron of the first site, None for the same.
-        duration: steps for which the input and all biases are held; None: as the encoding says.
-        shortcuts: it can fold residual blocks.
-        head_gain: largest gain of a head, for a bias that is finer than a unit of its kernel.
-        into: what norm and bias of a site with neurons become.
-    """
-
-    ann: Neuron
-    neuron: Neuron
-    step: Callable[[Site, Master], float]
-    spikes: int
-    weights: SiteMap[quant.WeightQuantiser]
-    kernel: Callable[[Site, Master, quant.WeightQuantiser, np.ndarray], Kernel]
-    cells: Callable[[Drive], Cells]
-    refusal: Callable[[Site], str] = lambda site: ""
-    presentations: tuple[Presentation, ...] = ("held", "onset", "frames")
-    others: tuple[tuple[str, Neuron], ...] = ()
-    pool: Callable[[int, int], Cells] | None = None
-    encoder: Neuron | None = None
-    duration: int | None = None
-    shortcuts: bool = False
-    head_gain: int = 1
-    into: str = "thresholds"
-
-    def has_neurons(self, site: Site) -> bool:
-        """Whether spiking neurons stand behind ``site``."""
-        return site.role == "activation" or site.role in dict(self.others)
 
 
 class Fold:
@@ -185,37 +62,13 @@ class Fold:
         if site.kind == "avgpool":
             self._add_pool(site)
             return
-        master = self.variables["params"][site.name]
-        inputs = self.highest[site.source]
-        kernel = self.method.kernel(site, master, self.weights.at(site), inputs)
-        slope, center, offset = norm_of(self.variables, site)
-        sign = np.where(slope < 0, -1, 1)
-        kernel = kernel._replace(values=kernel.values * sign)
+        norm = norm_of(self.variables, site)
+        kernel = self._kernel(site, norm.slope)
         bound, step_bound = self._sums(site, kernel)
-        unit = self.units[site.source] * kernel.unit
-        neuron = self.method.has_neurons(site)
-        step = self.method.step(site, master) if neuron else 0.0
-        added = self._shortcut(site)
-        drive = Drive(site.name, step, np.abs(slope), center * sign, offset, unit, bound, added)
         whole = _is_whole(kernel.values)
-        stored = smallest_integer(kernel.values) if whole else kernel.values.astype(np.float32)
-        self.params[site.name] = {"kernel": stored}
-        if site.bias:  # the tree keeps its paths
-            kind = np.int32 if whole else np.float32
-            self.params[site.name]["bias"] = np.zeros(len(drive.slope), kind)
-        grid = 0.0
-        if neuron:
-            grid = self._add_neurons(drive)
-        elif site.role == "shortcut":
-            self._add_projection(drive)
-        else:
-            self._add_head(site, drive, whole)
-        accumulator = accumulator_for(step_bound) if whole else "float32"
-        self.accumulators[site.name] = accumulator
-        had = [name for name in ("norm", "bias") if getattr(site, name)]
-        into = self.method.into if neuron else "bias on the grid"
-        if site.role == "shortcut":
-            into = "those of the block's last neurons"
+        self._store(site, kernel, whole)
+        grid = self._add_cells(site, self._drive(site, kernel, norm, bound), whole)
+        self.accumulators[site.name] = accumulator_for(step_bound) if whole else "float32"
         self.report.append(
             Folded(
                 site.name,
@@ -223,16 +76,63 @@ class Fold:
                 exponent=kernel.exponent,
                 scale=kernel.unit * 2.0**kernel.exponent,
                 added=tuple(name for name in ADDED if self._added(site, name)),
-                norm=f"{' and '.join(had)} into {into}" if had else "none",
-                flipped=int((slope < 0).sum()),
-                constant=int((slope == 0).sum()),
+                norm=self._destination(site),
+                flipped=int((norm.slope < 0).sum()),
+                constant=int((norm.slope == 0).sum()),
                 bound=bound,
-                accumulator=accumulator,
+                accumulator=self.accumulators[site.name],
                 weight_error=kernel.error,
                 step_bound=step_bound,
                 threshold_grid=grid,
             )
         )
+
+    def _kernel(self, site: Site, slope: np.ndarray) -> Kernel:
+        """The method's kernel; channels whose norm turns the sign around have it turned here."""
+        master, inputs = self.variables["params"][site.name], self.highest[site.source]
+        kernel = self.method.kernel(site, master, self.weights.at(site), inputs)
+        return kernel._replace(values=kernel.values * np.where(slope < 0, -1, 1))
+
+    def _drive(self, site: Site, kernel: Kernel, norm: Norm, bound: int) -> Drive:
+        """What the site's neurons will see."""
+        master = self.variables["params"][site.name]
+        return Drive(
+            site.name,
+            self.method.step(site, master) if self.method.has_neurons(site) else 0.0,
+            np.abs(norm.slope),
+            norm.center * np.where(norm.slope < 0, -1, 1),
+            norm.offset,
+            self.units[site.source] * kernel.unit,
+            bound,
+            self._shortcut(site),
+        )
+
+    def _store(self, site: Site, kernel: Kernel, whole: bool) -> None:
+        """The kernel, and a bias of zeros where training has one: the tree keeps its paths."""
+        values = kernel.values
+        stored = smallest_integer(values) if whole else values.astype(np.float32)
+        self.params[site.name] = {"kernel": stored}
+        if site.bias:
+            kind = np.int32 if whole else np.float32
+            self.params[site.name]["bias"] = np.zeros(values.shape[-1], kind)
+
+    def _add_cells(self, site: Site, drive: Drive, whole: bool) -> float:
+        """Neurons, a projection or a head; the grid of the neurons' thresholds."""
+        if self.method.has_neurons(site):
+            return self._add_neurons(drive)
+        if site.role == "shortcut":
+            self._add_projection(drive)
+        else:
+            self._add_head(site, drive, whole)
+        return 0.0
+
+    def _destination(self, site: Site) -> str:
+        """What became of norm and bias, for the report."""
+        had = [name for name in ("norm", "bias") if getattr(site, name)]
+        into = self.method.into if self.method.has_neurons(site) else "bias on the grid"
+        if site.role == "shortcut":
+            into = "those of the block's last neurons"
+        return f"{' and '.join(had)} into {into}" if had else "none"
 
     def _add_pool(self, site: Site) -> None:
         area = math.prod(site.window)
@@ -323,30 +223,3 @@ def whole_bias(bias: np.ndarray, unit: float, bound: int, name: str, steps: int 
             "its weights; rescale the layer so that weights and bias are of similar size"
         )
     return codes.astype(np.int32)
-
-
-def affine(variables: Variables, site: Site) -> tuple[np.ndarray, np.ndarray]:
-    """Slope and offset ``[C]``, float64, of norm and bias: ``slope * z + offset`` is activated.
-
-    ``z`` is the synapse's output in the units of the ANN, before bias and norm.
-    """
-    slope, center, offset = norm_of(variables, site)
-    return slope, offset - slope * center
-
-
-def norm_of(variables: Variables, site: Site) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Slope, center and offset ``[C]``, float64: ``slope * (z - center) + offset`` is activated.
-
-    The bias comes before the norm, so the center is the running mean less the bias.
-    """
-    params = variables["params"][site.name]
-    channels = site.drive_shape[-1]
-    bias = np.asarray(params["bias"], np.float64) if site.bias else np.zeros(channels)
-    if not site.norm:
-        return np.ones(channels), -bias, np.zeros(channels)
-    norm = {**params["norm"], **variables["batch_stats"][site.name]["norm"]}
-    scale, offset, mean, var = (
-        np.asarray(norm[name], np.float64) for name in ("scale", "bias", "mean", "var")
-    )
-    slope = scale / np.sqrt(var + NORM_EPSILON)
-    return slope, mean - bias, offset

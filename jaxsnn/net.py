@@ -1,9 +1,10 @@
 """The one network body for ANN and SNN, over one parameter tree.
 
-``Net`` is the only Flax module of the library. It takes a block of time ``[K, B, ...]``: synapses
-run on the merged ``K * B`` axis, neurons scan over ``K``. ``K = 1`` is the ANN and the step-by-step
-simulator, ``K = T`` is layer by layer. With integer or power-of-two weights all give the same
-spikes on every backend; with float weights they do where the synapses are lowered alike.
+``Net``, with a module for each of its sites, is the one network of the library. It takes a block of
+time ``[K, B, ...]``: synapses run on the merged ``K * B`` axis, neurons scan over ``K``. ``K = 1``
+is the ANN and the step-by-step simulator, ``K = T`` is layer by layer. With integer or power-of-two
+weights all give the same spikes on every backend; with float weights they do where the synapses are
+lowered alike.
 
 Paths: ``params/<site>/kernel``, ``params/<site>/bias``, ``params/<site>/norm/{scale,bias}``,
 ``batch_stats/<site>/norm/{mean,var}``, learnable leaves of neurons and weight quantisers in
@@ -26,12 +27,11 @@ from jaxsnn import arch as arch_module
 from jaxsnn import lowering, quant
 from jaxsnn.arch import Arch, Site
 from jaxsnn.lowering import Accumulator
-from jaxsnn.neurons import Leaves, Neuron, State
-from jaxsnn.pooling import max_pool
+from jaxsnn.neurons import Neuron, State
+from jaxsnn.site_module import SiteModule, quantised
 from jaxsnn.sitemap import CutNormal, Initialiser, SiteMap
 
 Variables = Mapping[str, Any]
-NORM_EPSILON = 1e-5
 
 
 class Out(NamedTuple):
@@ -120,8 +120,8 @@ class Net(nn.Module):
                 readouts.append(out)
         return Out(after, tuple(readouts), outs)
 
-    def _site(self, site: Site) -> "_SiteModule":
-        return _SiteModule(
+    def _site(self, site: Site) -> SiteModule:
+        return SiteModule(
             site,
             self.neurons.at(site),
             self.weights.at(site),
@@ -133,123 +133,6 @@ class Net(nn.Module):
             self.initialiser,
             name=site.name,
         )
-
-
-class _SiteModule(nn.Module):
-    """One site: synapse, gated bias, norm, shortcut, max pooling on the current, neuron."""
-
-    site: Site
-    neuron: Neuron
-    quantiser: quant.WeightQuantiser
-    accumulator: Accumulator
-    folded: bool
-    skip_silent: bool
-    axis_name: str | None
-    in_loop: bool
-    initialiser: Initialiser
-
-    @nn.compact
-    def __call__(
-        self,
-        values: Mapping[str, Array],
-        current: Array | None,
-        state: State,
-        train: bool,
-        steps: int,
-        gate: Array | None,
-    ) -> tuple[State, Array]:
-        site, x = self.site, values[self.site.source]
-        given = x.shape[0] if current is None else current.shape[0]
-        drive = self._current(x) if current is None else _merge(current)
-        if self.folded and self.has_variable("params", "gain"):  # a finer grid than that of spikes
-            drive = drive * self.get_variable("params", "gain")
-        if self._has_bias():
-            drive = drive + self._bias(drive, given, gate)
-        if site.norm and not self.folded:
-            drive = self._norm(drive, train)
-        if site.shortcut:
-            drive = drive + self._shortcut(values[site.shortcut], drive.dtype)
-        pool = getattr(site.spec, "max_pool", 0)
-        if pool:
-            drive = cast("Array", max_pool(drive, pool))
-        return self._fire(state, drive.reshape(given, -1, *site.out_shape), max(given, steps))
-
-    def _current(self, x: Array) -> Array:
-        kernel = None
-        if self.site.kernel_shape:
-            init = self.initialiser.kernel(self.site)
-            kernel = _quantised(
-                self.param("kernel", init, self.site.kernel_shape),
-                self.quantiser,
-                self._learned(self.quantiser.learned()) if not self.folded else {},
-            )
-        how = (self.accumulator, self.skip_silent, self.in_loop)
-        return lowering.synapse(_merge(x), kernel, self.site, *how)
-
-    def _norm(self, drive: Array, train: bool) -> Array:
-        return nn.BatchNorm(
-            use_running_average=not train,
-            momentum=0.9,
-            epsilon=NORM_EPSILON,
-            axis_name=self.axis_name if train else None,
-            scale_init=self.initialiser.scale(),
-            name="norm",
-        )(drive)
-
-    def _has_bias(self) -> bool:
-        """A folded tree may carry a bias (what a norm left behind) where training has none."""
-        return self.site.bias or (self.folded and self.has_variable("params", "bias"))
-
-    def _bias(self, drive: Array, steps: int, gate: Array | None) -> Array:
-        bias = self.param("bias", self.initialiser.bias(self.site), drive.shape[-1:])
-        if gate is None:
-            return bias
-        per_image = jnp.repeat(gate.astype(bias.dtype), drive.shape[0] // steps)
-        return bias * per_image.reshape(-1, *(1,) * (drive.ndim - 1))
-
-    def _shortcut(self, value: Array, dtype: Any) -> Array:
-        """The shortcut's drive; an identity shortcut carries a gain after folding."""
-        value = _merge(value).astype(dtype)
-        if self.folded and self.has_variable("params", "shortcut_gain"):
-            value = value * self.get_variable("params", "shortcut_gain")
-        return value
-
-    def _fire(self, state: State, drive: Array, steps: int) -> tuple[State, Array]:
-        """Run the neuron over the block: drive ``[K, B, ...]``, or ``[1, B, ...]`` held."""
-        neuron, leaves = self.neuron, self._leaves()
-        if neuron.stateless:
-            return neuron.step(leaves, state, drive)
-        if steps == 1:
-            state, out = neuron.step(leaves, state, drive[0])
-            return state, out[None]
-        if drive.shape[0] == steps:
-            return jax.lax.scan(lambda carry, x: neuron.step(leaves, carry, x), state, drive)
-
-        def held(carry: State, _: None) -> tuple[State, Array]:
-            return neuron.step(leaves, carry, drive[0])
-
-        return jax.lax.scan(held, state, None, length=steps)
-
-    def _leaves(self) -> Leaves:
-        channels = self.site.drive_shape[-1]
-        fixed = self.neuron.fixed(channels).items()
-        return self._learned(self.neuron.learned(channels)) | {
-            name: self.variable("fixed", name, lambda leaf=leaf: leaf).value for name, leaf in fixed
-        }
-
-    def _learned(self, leaves: Leaves) -> Leaves:
-        return {
-            name: self.param(name, lambda key, leaf=leaf: leaf) for name, leaf in leaves.items()
-        }
-
-
-def _merge(x: Array) -> Array:
-    return x.reshape(-1, *x.shape[2:])
-
-
-def _quantised(kernel: Array, quantiser: quant.WeightQuantiser, leaves: Leaves) -> Array:
-    whole = kernel.dtype == jnp.bfloat16 or jnp.issubdtype(kernel.dtype, jnp.integer)
-    return kernel if whole else quantiser.quantise(kernel, leaves)
 
 
 def check_images(x: Array | np.ndarray, arch: Arch) -> None:
@@ -273,7 +156,7 @@ def stem(net: Net, variables: Variables, images: Array) -> Array:
     check_images(images, net.arch)
     site = arch_module.plan(net.arch)[0]
     own = variables["params"][site.name]
-    kernel = _quantised(own["kernel"], net.weights.at(site), own)
+    kernel = quantised(own["kernel"], net.weights.at(site), own)
     held = net.accumulators.at(site)
     return lowering.synapse(images, kernel, site, held, in_loop=net.in_loop)
 

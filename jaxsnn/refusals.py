@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxsnn import quant
 from jaxsnn.arch import Arch, Site, plan
-from jaxsnn.fold import Method
+from jaxsnn.method import Method
 from jaxsnn.net import Variables
 from jaxsnn.sitemap import SiteMap
 

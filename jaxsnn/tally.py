@@ -7,9 +7,9 @@ import numpy as np
 
 from jaxsnn.arch import Site, plan
 from jaxsnn.certificate import Certificate, Difference, LayerProof
-from jaxsnn.fold import affine
 from jaxsnn.metrics import head_sites, spiking_sites
 from jaxsnn.net import Variables
+from jaxsnn.norms import affine
 from jaxsnn.spiking import Folded, Spiking, comes_to_rest
 
 WHOLE = ("ternary", "grid")  # kernels that are whole numbers or powers of two in the ANN, too

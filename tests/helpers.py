@@ -11,8 +11,8 @@ from jaxsnn import neurons
 from jaxsnn.arch import Arch, Conv, Dense
 from jaxsnn.convert import convert, snapped
 from jaxsnn.encode import Encoding
-from jaxsnn.net import NORM_EPSILON
 from jaxsnn.quant import full_precision
+from jaxsnn.site_module import NORM_EPSILON
 from jaxsnn.sitemap import SiteMap, hidden
 from jaxsnn.spiking import Spiking
 

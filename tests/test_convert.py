@@ -40,8 +40,8 @@ from jaxsnn import (
     simulate,
 )
 from jaxsnn.convert import float_ends, snapped
-from jaxsnn.fold import ALWAYS, NEVER
 from jaxsnn.grid import grid_exponent
+from jaxsnn.method import ALWAYS, NEVER
 from jaxsnn.net import template
 from jaxsnn.spiking import Spiking
 

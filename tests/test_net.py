@@ -11,7 +11,8 @@ from helpers import firing, firing_images, firing_network, max_pooled, tree, win
 
 from jaxsnn import Net, hidden, init_variables, neurons, parse, plan, quant, simulate, unpack
 from jaxsnn import net as net_module
-from jaxsnn.net import NORM_EPSILON, forward
+from jaxsnn.net import forward
+from jaxsnn.site_module import NORM_EPSILON
 from jaxsnn.sitemap import SiteMap
 
 IF = neurons.integrate_and_fire

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxsnn import neurons
-from jaxsnn.fold import ALWAYS, NEVER
+from jaxsnn.method import ALWAYS, NEVER
 
 IF = neurons.integrate_and_fire
 

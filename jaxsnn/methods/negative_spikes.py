@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxsnn import neurons, quant
 from jaxsnn.arch import Site
-from jaxsnn.fold import ALWAYS, NEVER, Cells, Drive, Method
+from jaxsnn.method import ALWAYS, NEVER, Cells, Drive, Method
 from jaxsnn.methods.register import (
     check_fraction,
     float_kernel,

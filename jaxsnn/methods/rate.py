@@ -20,7 +20,7 @@ import numpy as np
 
 from jaxsnn import neurons, quant
 from jaxsnn.arch import Site
-from jaxsnn.fold import Cells, Drive, Master, Method, Shortcut
+from jaxsnn.method import Cells, Drive, Master, Method, Shortcut
 from jaxsnn.methods.register import float_kernel, grid_kernel, named
 from jaxsnn.sitemap import SiteMap
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from jaxsnn import quant
 from jaxsnn.arch import Site
-from jaxsnn.fold import Kernel, Master, Method
 from jaxsnn.grid import grid_exponent, on_grid, significant_exponent
+from jaxsnn.method import Kernel, Master, Method
 from jaxsnn.sitemap import SiteMap
 
 MOST_LEVELS = 4096  # thresholds per neuron; beyond it the table outgrows the kernels

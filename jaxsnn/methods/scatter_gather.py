@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from jaxsnn import neurons, quant
-from jaxsnn.fold import ALWAYS, NEVER, Cells, Drive, Method
+from jaxsnn.method import ALWAYS, NEVER, Cells, Drive, Method
 from jaxsnn.methods.register import float_ends, grid_kernel, median_levels, named
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxsnn import clipped, neurons, quant
 from jaxsnn.arch import Site
-from jaxsnn.fold import Cells, Drive, Method, Shortcut
+from jaxsnn.method import Cells, Drive, Method, Shortcut
 from jaxsnn.methods.register import grid_kernel, named
 from jaxsnn.sitemap import SiteMap
 
