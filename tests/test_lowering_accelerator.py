@@ -4,16 +4,23 @@ With `JAX_PLATFORMS` naming an accelerator the same tests look at its own sums.
 """
 
 import dataclasses
+import functools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import reference as ref
+from jax import export
 
 from jaxsnn import Net, convert, hidden, lowering, neurons, simulate
 from jaxsnn.arch import Arch, Conv, Dense, parse, plan
+from jaxsnn.classify import classification
+from jaxsnn.engine import run
 from jaxsnn.net import init_variables
+from jaxsnn.update import Plan, programs
 
 SPECS = [
     (Conv(5, 3, padding="same"), (7, 6, 3)),  # narrow: two columns at once
@@ -96,11 +103,18 @@ def test_integers_are_multiplied_in_bfloat16_and_never_convolved():
     assert "conv_general_dilated" in floats  # training keeps the accelerator's own
 
 
-def test_a_simulation_is_the_same_as_a_processors(monkeypatch):
+@pytest.fixture(scope="module")
+def network():
+    """A small network with negative spikes, the ANN it comes from, and images."""
     arch = parse("8C3same-P2-64C3same-64C3-16", pool="conv", input_shape=(8, 8, 1), classes=5)
-    fresh = init_variables(Net(arch, hidden(neurons.quantised_relu(1))), jax.random.key(0))
+    ann = Net(arch, hidden(neurons.quantised_relu(1)))
+    fresh = init_variables(ann, jax.random.key(0))
     snn = convert(fresh, arch, "negative", k=1, bound=None, bits=7)
-    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), np.uint8)
+    return snn, ann, np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), np.uint8)
+
+
+def test_a_simulation_is_the_same_as_a_processors(network, monkeypatch):
+    snn, _, images = network
     options = {"steps": 8, "block": 2, "counts": True, "record": ("conv2",)}
     first = simulate(snn, images, **options)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
@@ -109,3 +123,21 @@ def test_a_simulation_is_the_same_as_a_processors(monkeypatch):
         again = simulate(dataclasses.replace(snn, skip_silent=skip_silent), images, **options)
         jax.tree.map(np.testing.assert_array_equal, first, again)
     jax.clear_caches()
+
+
+@pytest.mark.usefixtures("accelerator")
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_programs_can_be_lowered_for_an_accelerator(network, platform):
+    """Lowered as far as that goes without one: nothing in them is a processor's alone."""
+    snn, ann, images = network
+    for one in (snn, dataclasses.replace(snn, skip_silent=True)):
+        program = jax.jit(functools.partial(run, steps=4, block=2))
+        text = export.export(program, platforms=[platform])(one, images, None).mlir_module()
+        assert "stablehlo.convolution" not in text
+        assert re.search(r"dot_general.*bf16.*-> tensor<\d+x64xf32>", text)
+    initial, update = programs(classification(ann), optax.adam(1e-3), Plan(6, 1, 1, 1, None))
+    examples = (jnp.arange(6), jnp.asarray(images), jnp.zeros(6, jnp.int32))
+    state = initial(jax.random.key(0))
+    lowered = export.export(update, platforms=[platform])
+    text = lowered(state, *examples, jax.random.key(0), count=1, steps=None).mlir_module()
+    assert "stablehlo.convolution" in text
