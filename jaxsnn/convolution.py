@@ -1,7 +1,8 @@
 """Ways to compute one convolution; :mod:`jaxsnn.lowering` chooses by shape, dtype and processor."""
 
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -62,12 +63,7 @@ def row_products(
         skip_silent: spend nothing on a chunk of images that is zero throughout.
     """
     height, width, channels, outputs = kernel.shape
-    rows, columns = (
-        (size + sum(pad) - window) // stride + 1
-        for size, pad, window, stride in zip(
-            x.shape[1:3], padding, (height, width), strides, strict=True
-        )
-    )
+    rows, columns = _map(x, kernel, strides, padding)
     below = (rows - 1) * strides[0] + 1
 
     def convolve(x: Array) -> Array:
@@ -101,12 +97,9 @@ def patches(
     a CPU computes it many times faster than that of a convolution. Narrow kernels take the
     windows of two neighbouring columns at once, which copies less and multiplies some zeros.
     """
-    height, width, channels, outputs = kernel.shape
+    height, _, channels, outputs = kernel.shape
+    rows, columns = _map(x, kernel, strides, padding)
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    rows, columns = (
-        (size - window) // stride + 1
-        for size, window, stride in zip(x.shape[1:3], (height, width), strides, strict=True)
-    )
     together = block_width(columns, 2) if channels < NARROW_CHANNELS else 1
     kernel = side_by_side(kernel, together, strides[1])
     run, between = kernel.shape[1] * channels, together * strides[1] * channels
@@ -119,6 +112,31 @@ def patches(
     right = kernel.reshape(-1, together * outputs)
     out = jnp.matmul(laid_out, right, precision="highest", preferred_element_type=sums)
     return out.reshape(-1, rows, columns, outputs)
+
+
+def laid_out(
+    x: Array, kernel: Array, strides: tuple[int, int], padding: Padding, sums: jnp.dtype
+) -> Array:
+    """Convolution as one matrix product of all windows: the maps, shifted to every tap, in a row.
+
+    An accelerator's way: few and large operations, where a CPU copies runs that are contiguous.
+    """
+    height, width, _, outputs = kernel.shape
+    rows, columns = _map(x, kernel, strides, padding)
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    below, right = (rows - 1) * strides[0] + 1, (columns - 1) * strides[1] + 1
+    shifted = [
+        x[:, i : i + below : strides[0], j : j + right : strides[1]]
+        for i, j in itertools.product(range(height), range(width))
+    ]
+    windows, taps = jnp.concatenate(shifted, axis=-1), kernel.reshape(-1, outputs)
+    return jnp.matmul(windows, taps, precision="highest", preferred_element_type=sums)
+
+
+def _map(x: Array, kernel: Array, strides: tuple[int, int], padding: Padding) -> Iterator[int]:
+    """Rows and columns of the output."""
+    sizes = zip(x.shape[1:3], padding, kernel.shape[:2], strides, strict=True)
+    return ((size + sum(pad) - window) // stride + 1 for size, pad, window, stride in sizes)
 
 
 def side_by_side(kernel: Array, copies: int, stride: int) -> Array:

@@ -25,6 +25,7 @@ from jax import Array, lax
 from jaxsnn.convolution import (
     convolution,
     direct,
+    laid_out,
     patches,
     row_products,
     tiled,
@@ -65,8 +66,8 @@ def synapse(
     if kernel is None:
         return _average_pool(x, site)
     if not (_is_integer(x) and (_is_integer(kernel) or kernel.dtype == jnp.bfloat16)):
-        laid_out = in_loop and _on_cpu()
-        return _product(x.astype(jnp.float32), kernel.astype(jnp.float32), site, laid_out)
+        x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
+        return _product(x, kernel, site, in_loop=in_loop)
     compute = _compute_dtype(x.dtype, kernel, site, accumulator)
     drive = _linear(x, kernel.astype(compute), site, skip_silent)
     return drive.astype(jnp.int32)
@@ -138,18 +139,21 @@ def _linear(x: Array, kernel: Array, site: Site, skip_silent: bool) -> Array:
     """Product of integers in the kernel's dtype; integers sum in int32, others in float32."""
     if site.kind == "conv" and kernel.dtype == jnp.bfloat16 and _on_cpu():
         return row_products(x, kernel, site.strides, site.padding, skip_silent)
-    laid_out = not _on_cpu()
-    product = functools.partial(_product, kernel=kernel, site=site, laid_out=laid_out)
+    product = functools.partial(_product, kernel=kernel, site=site, whole=True)
     return (unless_silent(product) if skip_silent else product)(x)
 
 
-def _product(x: Array, kernel: Array, site: Site, laid_out: bool) -> Array:
-    """Convolution or dense product; of windows ``laid_out`` as rows, or as it is fastest."""
+def _product(
+    x: Array, kernel: Array, site: Site, *, in_loop: bool = False, whole: bool = False
+) -> Array:
+    """Convolution or dense product of floats, or of ``whole`` numbers in whatever dtype."""
     x, sums = x.astype(kernel.dtype), jnp.int32 if _is_integer(kernel) else jnp.float32
     if site.kind == "dense":
         x = x.reshape(x.shape[0], -1)
         return jnp.matmul(x, kernel, preferred_element_type=sums, precision="highest")
-    if laid_out or (_on_cpu() and _fewer_outputs_than_taps(site)):
+    if whole and not _on_cpu():
+        return laid_out(x, kernel, site.strides, site.padding, sums)
+    if _on_cpu() and (in_loop or _fewer_outputs_than_taps(site)):
         return patches(x, kernel, site.strides, site.padding, sums)
     if _on_cpu() and not _is_integer(kernel):
         if min(kernel.shape[-2:]) >= WIDE_CHANNELS and _windows_are_tiles(site):
