@@ -3,6 +3,8 @@
 Three cases, each row in a process of its own that imports only its own library; the rows of a case
 run in turn, round by round, so that a machine that gets slower does so for all of them.
 
+On a processor (on a graphics card see below):
+
 - `csnn`: 12C5-MP2-64C5-MP2-10 of leaky integrate-and-fire neurons on held images, T = 50, batch
   128, float32: gradients of all parameters, from the same weights. snnTorch loops over time, in
   both memory formats, and also with the constant first current computed once, which its users would
@@ -20,9 +22,13 @@ run in turn, round by round, so that a machine that gets slower does so for all 
     python benchmarks/surrogate_training.py [--cases csnn linear memory] [--rounds 5] [--quick]
         [--dataset digits|mnist] [--cores 2] > surrogate_training.jsonl
 
+Where JAX computes on a graphics card, PyTorch does, too (a torch without one is left out), with
+TF32 switched off; ours takes the whole batch at once, with and without `time_block`.
+
 Memory of a process ("peak") is the most that it held during a run, and "a run" of it what that is
-above what it held before the run. Without snnTorch or spyx only our own numbers are taken; losses
-of all rows of a case are compared, which says whether they compute the same.
+above what it held before the run; a card's own memory is not in it. Without snnTorch or spyx only
+our own numbers are taken; losses of all rows of a case are compared, which says whether they
+compute the same.
 """
 
 from __future__ import annotations
@@ -66,6 +72,7 @@ class Row(NamedTuple):
     time_block: int | None = None
     once: bool = False  # what does not change, or all steps of the dense layer, computed at once
     channels_last: bool = False
+    on_card: bool = False  # PyTorch computes on a graphics card
 
     @property
     def name(self) -> str:
@@ -244,7 +251,7 @@ def snntorch_csnn(row: Row, folder: Path) -> Run:
     layout = torch.channels_last if row.channels_last else torch.contiguous_format
     model, x = model.to(memory_format=layout), x.contiguous(memory_format=layout)
     target, loss_of = torch.from_numpy(labels).long(), functional.ce_rate_loss()
-    where = torch_device()
+    where = torch_device(row)
     model, x, target = model.to(where), x.to(where), target.to(where)
     cells = [cell.to(where) for cell in cells]
 
@@ -284,7 +291,7 @@ def snntorch_linear(row: Row, folder: Path) -> Run:
     inputs, labels = examples(row, folder)
     x, target = torch.from_numpy(inputs).transpose(0, 1).contiguous(), torch.from_numpy(labels)
     loss_of = functional.mse_count_loss(*RATES)
-    where = torch_device()
+    where = torch_device(row)
     layer, cell, x, target = (one.to(where) for one in (layer, cell, x, target))
 
     def run() -> float:
@@ -336,11 +343,12 @@ def spyx_linear(row: Row, folder: Path) -> Run:
     return run
 
 
-def torch_device() -> str:
-    """Where PyTorch computes: on a graphics card where it finds one, as JAX does."""
+def torch_device(row: Row) -> str:
+    """Where PyTorch computes, in float32: on a graphics card it would round to TF32."""
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    return "cuda" if row.on_card else "cpu"
 
 
 def prepare(row: Row, folder: Path) -> tuple[Run | None, int | None]:
@@ -492,6 +500,17 @@ def on_cpu() -> bool:
     return jax.default_backend() == "cpu"
 
 
+def usable(peer: str) -> bool:
+    """Whether a peer is installed and computes where JAX does."""
+    if importlib.util.find_spec(PEERS[peer]) is None:
+        return False
+    if peer != "snnTorch" or on_cpu():
+        return True
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def csnn(options: argparse.Namespace) -> list[Row]:
     """The rows of the convolutional network."""
     steps, batch = (5, 8) if options.quick else (50, 128)
@@ -501,9 +520,10 @@ def csnn(options: argparse.Namespace) -> list[Row]:
         rows = [row("jaxsnn", micro_batch=size) for size in parts]
         rows += [row("jaxsnn", micro_batch=size, devices=2) for size in shared]
     else:
-        rows = [row("jaxsnn", time_block=block) for block in (None, 1, 10)]
+        blocks = (None,) if options.quick else (None, 1, 10)
+        rows = [row("jaxsnn", time_block=block) for block in blocks]
     if "snnTorch" in options.peers:
-        peer = functools.partial(row, "snnTorch")
+        peer = functools.partial(row, "snnTorch", on_card=not on_cpu())
         rows += [
             peer(),
             peer(channels_last=True),
@@ -520,7 +540,7 @@ def linear(options: argparse.Namespace, neurons: int) -> list[Row]:
         row = functools.partial(Row, "linear", steps=10, batch=4, neurons=neurons)
     rows = [row("jaxsnn", micro_batch=size) for size in ((2,) if options.quick else (1, 4, None))]
     for peer in options.peers:
-        rows += [row(peer), row(peer, once=True)]
+        rows += [row(peer, once=once, on_card=not on_cpu()) for once in (False, True)]
     return rows
 
 
@@ -604,9 +624,10 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--row", default="", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     options.clock = "processor" if options.processor_time else "wall"
-    options.peers = [name for name, module in PEERS.items() if importlib.util.find_spec(module)]
+    alone = options.quick or options.row  # a row's process imports its own library alone
+    options.peers = [] if alone else [name for name in PEERS if usable(name)]
     if options.quick:
-        options.peers, options.rounds, options.neurons = [], 1, (8,)
+        options.rounds, options.neurons = 1, (8,)
     return options
 
 

@@ -116,7 +116,8 @@ def standardised(kernel: Array) -> Array:
 def _chosen(shares: Array, values: Sequence[float], bits: int) -> Array:
     """The signed entry of ``values`` whose magnitude is nearest; a tie takes the smaller one.
 
-    One comparison for each middle: three times as fast on a CPU as a search and a lookup.
+    One comparison for each middle, which a CPU computes for many weights at once; a search and a
+    lookup it does not.
     """
     places = itertools.pairwise(float(share) for share in magnitudes(bits))
     size, nearest = jnp.abs(shares), jnp.full_like(shares, values[0])

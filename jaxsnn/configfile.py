@@ -23,24 +23,28 @@ def to_json(config: "DataclassInstance", phases: Sequence[Mapping[str, Any]] = (
 
 
 def from_json(
-    config_class: type[Config], text: str, place: str = "config.json"
+    config_class: type[Config],
+    text: str,
+    place: str = "config.json",
+    needed: Iterable[str] = (),
 ) -> tuple[Config, list[dict[str, Any]]]:
-    """Read config.json strictly.
+    """Read config.json strictly, but for fields that it lacks.
 
-    A field that the text lacks did not exist yet when it was written: it takes its default, which
-    must therefore be what was done before there was a choice.
+    Those did not exist yet when it was written: they take their defaults, which must therefore be
+    what was done before there was a choice.
 
     Args:
         config_class: The settings that the text must hold, no field more.
         text: Content of the file.
         place: Its path, for error messages.
+        needed: Fields that it must hold: what a run is recognised by.
 
     Returns:
         The settings and the recorded phases of training.
 
     Raises:
-        ValueError: For text that is no JSON, an unknown field, a missing one without a default,
-            or a value of another type or out of range.
+        ValueError: For text that is no JSON, an unknown field, a missing one that is needed or
+            has no default, or a value of another type or out of range.
 
     >>> from jaxsnn.config import LeNetScatter
     >>> config, phases = from_json(LeNetScatter, to_json(LeNetScatter(k=0), [{"epochs": 15}]))
@@ -53,6 +57,7 @@ def from_json(
             raise ValueError("not a JSON object")
         record = dict[str, Any](record)
         phases = _read(list[dict[str, Any]], record.pop("phases", None), "phases")
+        _refuse_missing([name for name in needed if name not in record], config_class.__name__)
         return _read(config_class, record, ""), phases
     except ValueError as error:
         remedy = "it was written by another version; start a new run with another --out"
@@ -84,18 +89,23 @@ def _read_fields(config_class: type, record: dict[str, Any], section: str) -> An
     hints = get_type_hints(config_class)
     names = _recorded(config_class)
     known = {field.name: field for field in dataclasses.fields(config_class)}
-    for problem, wrong in (
-        ("missing", [name for name in names if name not in record and _needed(known[name])]),
-        ("unknown", [name for name in record if name not in names]),
-    ):
-        if wrong:
-            raise ValueError(f"{problem} in {section or config_class.__name__}: {', '.join(wrong)}")
+    place = section or config_class.__name__
+    absent = [name for name in names if name not in record]
+    _refuse_missing([name for name in absent if not _has_default(known[name])], place)
+    unknown = [name for name in record if name not in names]
+    if unknown:
+        raise ValueError(f"unknown in {place}: {', '.join(unknown)}")
     given = [name for name in names if name in record]
     return config_class(**{name: _read(hints[name], record[name], name) for name in given})
 
 
-def _needed(field: "dataclasses.Field[Any]") -> bool:
-    return field.default is field.default_factory is dataclasses.MISSING
+def _has_default(field: "dataclasses.Field[Any]") -> bool:
+    return not (field.default is field.default_factory is dataclasses.MISSING)
+
+
+def _refuse_missing(names: Sequence[str], place: str) -> None:
+    if names:
+        raise ValueError(f"missing in {place}: {', '.join(names)}")
 
 
 def _refuse(hint: Any, value: Any, name: str) -> Any:

@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 NARROW_CHANNELS = 64  # below, two columns at once are faster than one (measured)
 LARGE_BATCH = 256  # beyond it a CPU convolves faster (measured: up to 4 times) in chunks,
 CHUNKS = range(64, 24, -1)  # whose maps stay in the cache; of so many images, the best first
+MOST_WINDOWS = 2**30  # bytes of the windows that an accelerator lays out at once
 FEW_INPUTS, FEW_OUTPUTS = 4, 16  # up to here a CPU's direct convolution is slow (measured: 5 times)
 
 
@@ -63,7 +64,7 @@ def row_products(
         skip_silent: spend nothing on a chunk of images that is zero throughout.
     """
     height, width, channels, outputs = kernel.shape
-    rows, columns = _map(x, kernel, strides, padding)
+    rows, columns = _output_size(x, kernel, strides, padding)
     below = (rows - 1) * strides[0] + 1
 
     def convolve(x: Array) -> Array:
@@ -98,7 +99,7 @@ def patches(
     windows of two neighbouring columns at once, which copies less and multiplies some zeros.
     """
     height, _, channels, outputs = kernel.shape
-    rows, columns = _map(x, kernel, strides, padding)
+    rows, columns = _output_size(x, kernel, strides, padding)
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     together = block_width(columns, 2) if channels < NARROW_CHANNELS else 1
     kernel = side_by_side(kernel, together, strides[1])
@@ -108,9 +109,9 @@ def patches(
     blocks = jnp.stack([flat[:, :, start : start + run] for start in starts], axis=2)
     below = (rows - 1) * strides[0] + 1
     windows = [blocks[:, i : i + below : strides[0]] for i in range(height)]
-    laid_out = jnp.concatenate(windows, axis=-1).reshape(-1, height * run)
+    rows_of = jnp.concatenate(windows, axis=-1).reshape(-1, height * run)
     right = kernel.reshape(-1, together * outputs)
-    out = jnp.matmul(laid_out, right, precision="highest", preferred_element_type=sums)
+    out = jnp.matmul(rows_of, right, precision="highest", preferred_element_type=sums)
     return out.reshape(-1, rows, columns, outputs)
 
 
@@ -119,24 +120,39 @@ def laid_out(
 ) -> Array:
     """Convolution as one matrix product of all windows: the maps, shifted to every tap, in a row.
 
-    An accelerator's way: few and large operations, where a CPU copies runs that are contiguous.
+    An accelerator's way: few and large operations, where a CPU copies runs that are contiguous. Of
+    a large batch so many images at once that their windows stay below a gibibyte.
     """
-    height, width, _, outputs = kernel.shape
-    rows, columns = _map(x, kernel, strides, padding)
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    height, width, channels, outputs = kernel.shape
+    rows, columns = _output_size(x, kernel, strides, padding)
     below, right = (rows - 1) * strides[0] + 1, (columns - 1) * strides[1] + 1
-    shifted = [
-        x[:, i : i + below : strides[0], j : j + right : strides[1]]
-        for i, j in itertools.product(range(height), range(width))
-    ]
-    windows, taps = jnp.concatenate(shifted, axis=-1), kernel.reshape(-1, outputs)
-    return jnp.matmul(windows, taps, precision="highest", preferred_element_type=sums)
+    taps = kernel.reshape(-1, outputs)
+
+    def convolve(x: Array) -> Array:
+        x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+        shifted = [
+            x[:, i : i + below : strides[0], j : j + right : strides[1]]
+            for i, j in itertools.product(range(height), range(width))
+        ]
+        windows = jnp.concatenate(shifted, axis=-1)
+        return jnp.matmul(windows, taps, precision="highest", preferred_element_type=sums)
+
+    image = rows * columns * height * width * channels * x.dtype.itemsize
+    most = max(MOST_WINDOWS // image, 1)
+    if x.shape[0] <= most:
+        return convolve(x)
+    together = max(size for size in range(1, most + 1) if x.shape[0] % size == 0)
+    out = lax.map(convolve, x.reshape(-1, together, *x.shape[1:]))
+    return out.reshape(-1, *out.shape[2:])
 
 
-def _map(x: Array, kernel: Array, strides: tuple[int, int], padding: Padding) -> Iterator[int]:
+def _output_size(
+    x: Array, kernel: Array, strides: tuple[int, int], padding: Padding
+) -> tuple[int, int]:
     """Rows and columns of the output."""
-    sizes = zip(x.shape[1:3], padding, kernel.shape[:2], strides, strict=True)
-    return ((size + sum(pad) - window) // stride + 1 for size, pad, window, stride in sizes)
+    height, width = (size + sum(pad) for size, pad in zip(x.shape[1:3], padding, strict=True))
+    rows = (height - kernel.shape[0]) // strides[0] + 1
+    return rows, (width - kernel.shape[1]) // strides[1] + 1
 
 
 def side_by_side(kernel: Array, copies: int, stride: int) -> Array:
@@ -173,7 +189,7 @@ def convolution(x: Array, kernel: Array, strides: tuple[int, int], padding: Padd
         padding: explicit zero padding ``((top, bottom), (left, right))``.
     """
     inputs, outputs = kernel.shape[-2:]
-    columns = (x.shape[2] + sum(padding[1]) - kernel.shape[1]) // strides[1] + 1
+    _, columns = _output_size(x, kernel, strides, padding)
     if inputs <= FEW_INPUTS and outputs <= FEW_OUTPUTS:
         width = block_width(columns, FEW_OUTPUTS // outputs + 1)
         return _widened(x, kernel, strides, padding, width)

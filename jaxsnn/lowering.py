@@ -7,9 +7,10 @@ products of bfloat16 with float32 sums win where they are faster than those of f
 int8 weights have at most 8 significant bits, so this is exact under the same bound), and the int8
 convolution where they are not. ``benchmarks/lowering.py`` measures the table below.
 
-An accelerator multiplies spikes and int8 weights in bfloat16 with float32 sums, and lays the
-windows of every integer convolution out for a matrix product: its own convolutions may transform
-the operands first (Winograd, FFT), which rounds, and of int32 it has none.
+An accelerator multiplies spikes with int8 weights in bfloat16 where float32 holds the sums, and
+lays the windows of every convolution that must be exact out for a matrix product: its own
+convolutions may transform the operands first (Winograd, FFT), which rounds, and of int32 it has
+none.
 """
 
 import functools
@@ -46,6 +47,7 @@ def synapse(
     accumulator: Accumulator,
     skip_silent: bool = False,
     in_loop: bool = False,
+    exact: bool = False,
 ) -> Array:
     """The drive that ``x`` causes at ``site``, without bias, norm or neuron.
 
@@ -58,6 +60,7 @@ def synapse(
             "int32" below 2^31 (conversion computes the bound).
         skip_silent: spend nothing on integers that are zero throughout; the same result.
         in_loop: the gradient is taken inside a loop (floats only).
+        exact: floats whose sums are exact, as of weights on a grid: they must stay so.
 
     Returns:
         ``[N, *site.drive_shape]``; int32 if both operands are integers, else float32. The average
@@ -67,7 +70,7 @@ def synapse(
         return _average_pool(x, site)
     if not (_is_integer(x) and (_is_integer(kernel) or kernel.dtype == jnp.bfloat16)):
         x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
-        return _product(x, kernel, site, in_loop=in_loop)
+        return _product(x, kernel, site, in_loop=in_loop, exact=exact)
     compute = _compute_dtype(x.dtype, kernel, site, accumulator)
     drive = _linear(x, kernel.astype(compute), site, skip_silent)
     return drive.astype(jnp.int32)
@@ -139,19 +142,19 @@ def _linear(x: Array, kernel: Array, site: Site, skip_silent: bool) -> Array:
     """Product of integers in the kernel's dtype; integers sum in int32, others in float32."""
     if site.kind == "conv" and kernel.dtype == jnp.bfloat16 and _on_cpu():
         return row_products(x, kernel, site.strides, site.padding, skip_silent)
-    product = functools.partial(_product, kernel=kernel, site=site, whole=True)
+    product = functools.partial(_product, kernel=kernel, site=site, exact=True)
     return (unless_silent(product) if skip_silent else product)(x)
 
 
 def _product(
-    x: Array, kernel: Array, site: Site, *, in_loop: bool = False, whole: bool = False
+    x: Array, kernel: Array, site: Site, *, in_loop: bool = False, exact: bool = False
 ) -> Array:
-    """Convolution or dense product of floats, or of ``whole`` numbers in whatever dtype."""
+    """Convolution or dense product; of operands that must not be transformed where ``exact``."""
     x, sums = x.astype(kernel.dtype), jnp.int32 if _is_integer(kernel) else jnp.float32
     if site.kind == "dense":
         x = x.reshape(x.shape[0], -1)
         return jnp.matmul(x, kernel, preferred_element_type=sums, precision="highest")
-    if whole and not _on_cpu():
+    if exact and not _on_cpu():
         return laid_out(x, kernel, site.strides, site.padding, sums)
     if _on_cpu() and (in_loop or _fewer_outputs_than_taps(site)):
         return patches(x, kernel, site.strides, site.padding, sums)

@@ -60,6 +60,7 @@ class Net(nn.Module):
         skip_silent: spend nothing on synapses without a spike (folded trees only; same result).
         axis_name: mapped axis over which batch statistics are averaged (data parallel training).
         in_loop: gradients are taken inside a loop, as over micro-batches (another lowering).
+        exact: float sums that are exact, as of weights on a grid, stay so on an accelerator.
         initialiser: where weights start.
     """
 
@@ -71,6 +72,7 @@ class Net(nn.Module):
     skip_silent: bool = False
     axis_name: str | None = None
     in_loop: bool = False
+    exact: bool = False
     initialiser: Initialiser = CutNormal()
 
     @nn.compact
@@ -130,6 +132,7 @@ class Net(nn.Module):
             self.skip_silent and site.source != "input",
             self.axis_name,
             self.in_loop,
+            self.exact,
             self.initialiser,
             name=site.name,
         )
@@ -158,7 +161,7 @@ def stem(net: Net, variables: Variables, images: Array) -> Array:
     own = variables["params"][site.name]
     kernel = quantised(own["kernel"], net.weights.at(site), own)
     held = net.accumulators.at(site)
-    return lowering.synapse(images, kernel, site, held, in_loop=net.in_loop)
+    return lowering.synapse(images, kernel, site, held, in_loop=net.in_loop, exact=net.exact)
 
 
 def prepared(net: Net, variables: Variables) -> dict[str, Any]:

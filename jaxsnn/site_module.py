@@ -32,6 +32,7 @@ class SiteModule(nn.Module):
     skip_silent: bool
     axis_name: str | None
     in_loop: bool
+    exact: bool
     initialiser: Initialiser
 
     @nn.compact
@@ -79,7 +80,7 @@ class SiteModule(nn.Module):
                 self.quantiser,
                 self._learned(self.quantiser.learned()) if not self.folded else {},
             )
-        how = (self.accumulator, self.skip_silent, self.in_loop)
+        how = (self.accumulator, self.skip_silent, self.in_loop, self.exact)
         return lowering.synapse(merged(x), kernel, self.site, *how)
 
     def _norm(self, drive: Array, train: bool) -> Array:

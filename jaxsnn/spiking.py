@@ -122,7 +122,7 @@ class Spiking:
     @property
     def float_ann(self) -> Net:
         """The same network over kernels that are quantised already (:func:`jaxsnn.snapped`)."""
-        return self.quantised_ann.clone(weights=SiteMap(quant.full_precision()))
+        return self.quantised_ann.clone(weights=SiteMap(quant.full_precision()), exact=True)
 
     def unit(self, site: str) -> float:
         """Value of one count at ``site``, in the units of the ANN."""

@@ -469,6 +469,9 @@ def test_a_field_that_came_later_takes_its_default():
     del record["noise_seeds"]
     read, _ = from_json(LeNetScatter, json.dumps(record))
     assert read == LeNetScatter(k=0, B=1)
+    del record["k"]  # what the network is must be said
+    with pytest.raises(ValueError, match="missing in LeNetScatter: k; it was written by"):
+        from_json(LeNetScatter, json.dumps(record), needed=("k", "B"))
 
 
 def test_json_with_a_needed_field_missing_or_cut_short_is_refused():

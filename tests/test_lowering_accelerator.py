@@ -1,6 +1,6 @@
 """What an accelerator computes, computed here: the same integers, and no convolution of integers.
 
-With `JAX_PLATFORMS` naming an accelerator the same tests look at its own sums.
+With `JAX_PLATFORMS=cuda,cpu` the same tests look at the sums of a graphics card.
 """
 
 import dataclasses
@@ -15,15 +15,15 @@ import pytest
 import reference as ref
 from jax import export
 
-from jaxsnn import Net, convert, hidden, lowering, neurons, simulate
+from jaxsnn import Net, convert, convolution, hidden, lowering, neurons, simulate
 from jaxsnn.arch import Arch, Conv, Dense, parse, plan
 from jaxsnn.classify import classification
 from jaxsnn.engine import run
-from jaxsnn.net import init_variables
+from jaxsnn.net import forward, init_variables
 from jaxsnn.update import Plan, programs
 
 SPECS = [
-    (Conv(5, 3, padding="same"), (7, 6, 3)),  # narrow: two columns at once
+    (Conv(5, 3, padding="same"), (7, 6, 3)),
     (Conv(66, 3, stride=2, padding=1), (7, 7, 65)),
     (Conv(4, 2, stride=2), (6, 6, 64)),
     (Dense(9), (3, 4, 2)),
@@ -56,14 +56,37 @@ def test_integers_are_exact(spec, shape, data, accumulator):
     rng = np.random.default_rng(0)
     x = rng.integers(*((-128, 128) if data == np.int8 else (0, 256)), (4, *shape)).astype(data)
     kernel = rng.integers(-100, 101, site.kernel_shape).astype(np.int8)  # below 2^24 in all cases
-    stored = jnp.asarray(kernel)
-    given = [stored]
-    if data == np.int8:  # spikes, and the kernel as a loop over time is given it
-        given.append(lowering.prepared(stored, site, accumulator))
-    for weights in given:
-        found = lowering.synapse(jnp.asarray(x), weights, site, accumulator)
-        assert found.dtype == jnp.int32
-        np.testing.assert_array_equal(found, expected(x, kernel, site))
+    found = lowering.synapse(jnp.asarray(x), jnp.asarray(kernel), site, accumulator)
+    assert found.dtype == jnp.int32
+    np.testing.assert_array_equal(found, expected(x, kernel, site))
+
+
+@pytest.mark.usefixtures("accelerator")
+def test_kernels_are_cast_once_before_a_loop_over_time():
+    arch = Arch((Conv(4, 3, padding=1), Conv(6, 3)), input_shape=(7, 6, 3))
+    site = next(site for site in plan(arch) if site.name == "conv2")
+    rng = np.random.default_rng(0)
+    spikes = rng.integers(-1, 2, (4, *site.in_shape)).astype(np.int8)
+    kernel = rng.integers(-127, 128, site.kernel_shape).astype(np.int8)
+    cast = lowering.prepared(jnp.asarray(kernel), site, "float32")
+    assert cast.dtype == jnp.bfloat16
+    found = lowering.synapse(jnp.asarray(spikes), cast, site, "float32")
+    np.testing.assert_array_equal(found, expected(spikes, kernel, site))
+    assert lowering.prepared(jnp.asarray(kernel), site, "int32").dtype == jnp.int8
+
+
+@pytest.mark.usefixtures("accelerator")
+def test_a_large_batch_is_laid_out_in_parts(monkeypatch):
+    site = plan(Arch((Conv(4, 3, padding=1),), input_shape=(6, 6, 2)))[0]
+    rng = np.random.default_rng(0)
+    x = rng.integers(-1, 2, (12, 6, 6, 2)).astype(np.int8)
+    kernel = rng.integers(-127, 128, site.kernel_shape).astype(np.int8)
+    image = 6 * 6 * 9 * 2 * 2  # bytes of its windows in bfloat16
+    monkeypatch.setattr(convolution, "MOST_WINDOWS", 5 * image)  # 4 divides 12, 5 does not
+    program = jax.make_jaxpr(lambda x: lowering.synapse(x, jnp.asarray(kernel), site, "float32"))
+    assert "bf16[4,6,6,18]" in str(program(x))
+    found = lowering.synapse(jnp.asarray(x), jnp.asarray(kernel), site, "float32")
+    np.testing.assert_array_equal(found, expected(x, kernel, site))
 
 
 @pytest.mark.usefixtures("accelerator")
@@ -99,8 +122,12 @@ def test_integers_are_multiplied_in_bfloat16_and_never_convolved():
     for x in (spikes, pixels):
         for accumulator in ("float32", "int32"):
             assert "conv_general_dilated" not in program(x, kernel, accumulator)
-    floats = program(jnp.ones((2, 6, 6, 4)), kernel.astype(jnp.float32))
-    assert "conv_general_dilated" in floats  # training keeps the accelerator's own
+    images, weights = jnp.ones((2, 6, 6, 4)), kernel.astype(jnp.float32)
+    assert "conv_general_dilated" in program(
+        images, weights
+    )  # training keeps the accelerator's own
+    exact = jax.make_jaxpr(lambda x: lowering.synapse(x, weights, site, "float32", exact=True))
+    assert "conv_general_dilated" not in str(exact(images))
 
 
 @pytest.fixture(scope="module")
@@ -113,16 +140,38 @@ def network():
     return snn, ann, np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), np.uint8)
 
 
-def test_a_simulation_is_the_same_as_a_processors(network, monkeypatch):
+OPTIONS = {"steps": 8, "block": 2, "counts": True, "record": ("conv2",)}
+
+
+@pytest.fixture(scope="module")
+def on_processor(network):
+    """A simulation as a processor computes it, on one."""
     snn, _, images = network
-    options = {"steps": 8, "block": 2, "counts": True, "record": ("conv2",)}
-    first = simulate(snn, images, **options)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    jax.clear_caches()
-    for skip_silent in (False, True):
-        again = simulate(dataclasses.replace(snn, skip_silent=skip_silent), images, **options)
-        jax.tree.map(np.testing.assert_array_equal, first, again)
-    jax.clear_caches()
+    with pytest.MonkeyPatch.context() as patch, jax.default_device(jax.devices("cpu")[0]):
+        patch.setattr(jax, "default_backend", lambda: "cpu")
+        jax.clear_caches()
+        return jax.tree.map(np.asarray, simulate(snn, images, **OPTIONS))
+
+
+@pytest.mark.parametrize("skip_silent", [False, True])
+def test_a_simulation_is_the_same_as_a_processors(network, on_processor, accelerator, skip_silent):
+    del accelerator  # from here on
+    snn = dataclasses.replace(network[0], skip_silent=skip_silent)
+    again = simulate(snn, network[2], **OPTIONS)
+    jax.tree.map(np.testing.assert_array_equal, on_processor, again)
+
+
+@pytest.mark.usefixtures("accelerator")
+def test_the_certificates_float_reference_is_not_convolved(network):
+    snn, ann, images = network
+    x = jnp.asarray(images, jnp.float32)
+
+    def program(net):
+        variables = init_variables(ann, jax.random.key(0))
+        return str(jax.make_jaxpr(lambda x: forward(net, variables, x).readouts)(x))
+
+    assert "conv_general_dilated" not in program(snn.float_ann)
+    assert "conv_general_dilated" in program(ann)
 
 
 @pytest.mark.usefixtures("accelerator")

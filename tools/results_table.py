@@ -195,11 +195,16 @@ def _names(config: Scripted) -> tuple[str, str]:
 
 
 def _done(config: Scripted, found: list[Row], table: Table) -> bool:
-    """Whether a run of the paper's table is there: the long one needs its many epochs."""
+    """Whether a run of the paper's table is there, tested on the whole test set.
+
+    The long one needs its many epochs.
+    """
     same = [
         row.results
         for row in found
-        if row.config.dataset == config.dataset and _names(row.config) == _names(config)
+        if row.config.dataset == config.dataset
+        and _names(row.config) == _names(config)
+        and not _tested(row)
     ]
     first = next(c for c in table.wanted if (c.dataset, *_names(c)) == _key(config))
     if first is config:

@@ -238,7 +238,7 @@ class FastSnn(Experiment):
             raise ValueError(f"{own} holds its own run; leave --init out, or give another --out")
         beside = path.parent / "config.json"
         if beside.is_file():
-            saved, _ = from_json(type(self.config), beside.read_text(), str(beside))
+            saved, _ = from_json(type(self.config), beside.read_text(), str(beside), self.network)
             found = differences(saved, self.config, self.network, beside)
             if found:
                 raise ValueError("these weights were trained differently: " + "; ".join(found))

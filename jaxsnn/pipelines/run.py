@@ -63,7 +63,7 @@ class Run:
                 "the folder of an earlier run with --out"
             )
         text = self._config_path.read_text()
-        saved, phases = from_json(type(self.config), text, str(self._config_path))
+        saved, phases = from_json(type(self.config), text, str(self._config_path), self.network)
         found = differences(saved, self.config, names, str(self._config_path))
         if found:
             raise ValueError("this run was trained differently: " + "; ".join(found))
