@@ -306,6 +306,26 @@ def test_layers_are_not_tuned_again_where_only_the_record_is_missing(copy, monke
     assert not (copy / "alex_2bit" / tuning.UNFINISHED).exists()
 
 
+def test_what_is_tuned_is_measured_on_other_test_images_without_tuning(copy, monkeypatch):
+    def stopped(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(finetune, "finetune_layer", stopped)
+    before = json.loads((copy / "alex_2bit/finetune.json").read_text())
+    more = (*LIMITS, "--limit-test", "60")
+    given = ("finetune", "--bit", "2", "--resume")
+    assert run_script(*given, out=copy, tiny=more, script="fast_snn") == 0
+    results = read_results(copy / "alex_2bit/results.json")
+    assert results.test_examples == 60
+    assert set(results.variants) == {"signed", "fine-tuned"}
+    after = json.loads((copy / "alex_2bit/finetune.json").read_text())
+    of_test = ("test_accuracy_before", "test_accuracy_after")
+    assert {name: after[name] for name in after if name not in of_test} == {
+        name: before[name] for name in before if name not in of_test
+    }
+    assert after["test_accuracy_after"] == results.variants["fine-tuned"]["accuracy"]
+
+
 def test_fine_tuning_alone_measures_the_accuracy_before(copy):
     for name in ("results.json", "simulated.json", "finetune.json"):
         (copy / "alex_2bit" / name).unlink()

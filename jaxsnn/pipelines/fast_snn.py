@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from rich.console import Console
 
 from jaxsnn import (
@@ -302,6 +303,10 @@ class FastSnn(Experiment):
         known = tuning.simulated_alike(self.run.folder, self._of(variables))
         return "signed" in known.get("variants", ())
 
+    def _is_tuned(self, tuner: finetune.Tuner, labels: np.ndarray) -> bool:
+        alike = tuning.tuned_alike(self.run.folder, tuning.identity(tuner, labels))
+        return alike and tuning.reported(self.run.folder)
+
     def _horizon(self, name: str) -> dict[str, Any]:
         """Arguments ``steps`` and ``settle`` of a variant's simulation."""
         if name == "settling":
@@ -362,7 +367,7 @@ class FastSnn(Experiment):
         tuner = finetune.Tuner(self.net, variables, self.preprocessing, settings)
         if not self._has_signed(variables):
             self.simulate(console, ("signed",))  # the accuracy before
-        elif config.resume and tuning.tuned_alike(self.run.folder, tuning.identity(tuner, labels)):
+        elif config.resume and self._is_tuned(tuner, labels):
             console.print(f"{self.run.folder}: already fine-tuned", highlight=False)
             return
         tuned = tuning.tune(self.run.folder, tuner, images, labels, config.resume)

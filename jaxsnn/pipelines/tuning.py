@@ -28,10 +28,14 @@ SIMULATED = "simulated.json"
 def tune(folder: Path, tuner: Tuner, images: np.ndarray, labels: np.ndarray, resume: bool) -> Tuned:
     """Fine-tune every layer; after each, what is done is kept, and ``resume`` goes on from there.
 
+    What is done already is returned as it is.
+
     Raises:
         ValueError: as :func:`jaxsnn.finetune.finetune_layer`, or a damaged file to go on from.
     """
     path, of = folder / UNFINISHED, identity(tuner, labels)
+    if resume and tuned_alike(folder, of):
+        return _finished(folder, tuner)
     tuned = _earlier(path, tuner, of) if resume and path.is_file() else None
     if tuned is None:
         tuned = finetune.begin(tuner, images, labels)
@@ -48,6 +52,12 @@ def tuned_alike(folder: Path, of: dict[str, Any]) -> bool:
     path = folder / RECORD
     done = path.is_file() and not (folder / UNFINISHED).is_file()
     return done and read_json(path).get("of") == of
+
+
+def reported(folder: Path) -> bool:
+    """Whether results.json has the fine-tuned network beside the others."""
+    results = _results(folder)
+    return "fine-tuned" in ((results and results.variants) or {})
 
 
 def record(
@@ -158,8 +168,19 @@ def _earlier(path: Path, tuner: Tuner, of: dict[str, Any]) -> Tuned | None:
     if meta.get("of") != of:
         return None
     variables = load_params(unflatten(arrays), tuner.reference)
-    layers = tuple(
+    return Tuned(variables, meta["accuracy"], meta["before"], _records(meta))
+
+
+def _finished(folder: Path, tuner: Tuner) -> Tuned:
+    """What a run that came to its end has left."""
+    variables = load_params(unflatten(load_arrays(folder / WEIGHTS)[0]), tuner.reference)
+    found = read_json(folder / RECORD)
+    accuracies = found["training_accuracy_after"], found["training_accuracy_before"]
+    return Tuned(variables, *accuracies, _records(found))
+
+
+def _records(found: Mapping[str, Any]) -> tuple[LayerRecord, ...]:
+    return tuple(
         LayerRecord(one["site"], tuple(one["losses"]), tuple(one["accuracies"]), one["kept"])
-        for one in meta["layers"]
+        for one in found["layers"]
     )
-    return Tuned(variables, meta["accuracy"], meta["before"], layers)
