@@ -78,11 +78,7 @@ def row_products(
         return total.reshape(-1, rows, columns, outputs)
 
     some = unless_silent(convolve) if skip_silent else convolve
-    together = images_at_once(x.shape[0], rows * columns)
-    if together == x.shape[0]:
-        return some(x)
-    out = lax.map(some, x.reshape(-1, together, *x.shape[1:]))
-    return out.reshape(-1, *out.shape[2:])
+    return in_parts(some, x, images_at_once(x.shape[0], rows * columns))
 
 
 def patches(
@@ -109,9 +105,9 @@ def patches(
     blocks = jnp.stack([flat[:, :, start : start + run] for start in starts], axis=2)
     below = (rows - 1) * strides[0] + 1
     windows = [blocks[:, i : i + below : strides[0]] for i in range(height)]
-    rows_of = jnp.concatenate(windows, axis=-1).reshape(-1, height * run)
+    left = jnp.concatenate(windows, axis=-1).reshape(-1, height * run)
     right = kernel.reshape(-1, together * outputs)
-    out = jnp.matmul(rows_of, right, precision="highest", preferred_element_type=sums)
+    out = jnp.matmul(left, right, precision="highest", preferred_element_type=sums)
     return out.reshape(-1, rows, columns, outputs)
 
 
@@ -122,6 +118,13 @@ def laid_out(
 
     An accelerator's way: few and large operations, where a CPU copies runs that are contiguous. Of
     a large batch so many images at once that their windows stay below a gibibyte.
+
+    Args:
+        x: ``[N, H, W, C_in]``, in the dtype of the products.
+        kernel: HWIO, likewise.
+        strides: vertical and horizontal stride.
+        padding: explicit zero padding ``((top, bottom), (left, right))``.
+        sums: dtype of the sums, and of the result ``[N, H_out, W_out, C_out]``.
     """
     height, width, channels, outputs = kernel.shape
     rows, columns = _output_size(x, kernel, strides, padding)
@@ -138,11 +141,16 @@ def laid_out(
         return jnp.matmul(windows, taps, precision="highest", preferred_element_type=sums)
 
     image = rows * columns * height * width * channels * x.dtype.itemsize
-    most = max(MOST_WINDOWS // image, 1)
-    if x.shape[0] <= most:
-        return convolve(x)
+    most = min(max(MOST_WINDOWS // image, 1), x.shape[0])
     together = max(size for size in range(1, most + 1) if x.shape[0] % size == 0)
-    out = lax.map(convolve, x.reshape(-1, together, *x.shape[1:]))
+    return in_parts(convolve, x, together)
+
+
+def in_parts(apply: Callable[[Array], Array], x: Array, together: int) -> Array:
+    """``apply`` to so many images of ``x [N, ...]`` at once; ``together`` divides N."""
+    if together == x.shape[0]:
+        return apply(x)
+    out = lax.map(apply, x.reshape(-1, together, *x.shape[1:]))
     return out.reshape(-1, *out.shape[2:])
 
 
@@ -203,10 +211,8 @@ def _in_chunks(apply: Callable[[Array], Array], x: Array) -> Array:
     Only ever forward: the gradient of a convolution inside a loop takes a slow path.
     """
     sizes = [size for size in CHUNKS if x.shape[0] % size == 0]
-    if not sizes or x.shape[0] <= LARGE_BATCH:
-        return apply(x)
-    out = lax.map(apply, x.reshape(-1, sizes[0], *x.shape[1:]))
-    return out.reshape(-1, *out.shape[2:])
+    large = sizes and x.shape[0] > LARGE_BATCH
+    return in_parts(apply, x, sizes[0] if large else x.shape[0])
 
 
 def _widened(

@@ -104,6 +104,7 @@ class Spiking:
             folded=True,
             accumulators=self.accumulators,
             skip_silent=self.skip_silent,
+            exact=True,
         )
 
     @property

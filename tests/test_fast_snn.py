@@ -326,6 +326,16 @@ def test_what_is_tuned_is_measured_on_other_test_images_without_tuning(copy, mon
     assert after["test_accuracy_after"] == results.variants["fine-tuned"]["accuracy"]
 
 
+def test_tuned_weights_that_are_gone_are_tuned_again(copy):
+    path = copy / "alex_2bit/finetuned.npz"
+    before = arrays(path)
+    path.unlink()
+    assert run("finetune", "--bit", "2", "--resume", out=copy) == 0
+    after = arrays(path)
+    assert after.keys() == before.keys()
+    assert all(np.array_equal(after[name], before[name]) for name in before)
+
+
 def test_fine_tuning_alone_measures_the_accuracy_before(copy):
     for name in ("results.json", "simulated.json", "finetune.json"):
         (copy / "alex_2bit" / name).unlink()

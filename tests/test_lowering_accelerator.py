@@ -171,6 +171,11 @@ def test_the_certificates_float_reference_is_not_convolved(network):
         return str(jax.make_jaxpr(lambda x: forward(net, variables, x).readouts)(x))
 
     assert "conv_general_dilated" not in program(snn.float_ann)
+    floats = convert(
+        init_variables(ann, jax.random.key(0)), ann.arch, "negative", k=1, bound=None, exact=False
+    )
+    step = jax.make_jaxpr(lambda images: run(floats, images, None, steps=2, block=1))(x)
+    assert "conv_general_dilated" not in str(step)  # a folded network of float weights
     assert "conv_general_dilated" in program(ann)
 
 

@@ -50,7 +50,7 @@ def tune(folder: Path, tuner: Tuner, images: np.ndarray, labels: np.ndarray, res
 def tuned_alike(folder: Path, of: dict[str, Any]) -> bool:
     """Whether fine-tuning that began as ``of`` says is done, and none has begun since."""
     path = folder / RECORD
-    done = path.is_file() and not (folder / UNFINISHED).is_file()
+    done = path.is_file() and (folder / WEIGHTS).is_file() and not (folder / UNFINISHED).is_file()
     return done and read_json(path).get("of") == of
 
 
