@@ -37,7 +37,8 @@ def from_json(
         config_class: The settings that the text must hold, no field more.
         text: Content of the file.
         place: Its path, for error messages.
-        needed: Fields that it must hold: what a run is recognised by.
+        needed: Names of what a run is recognised by; those among them that are fields must be there
+            (an architecture that a class has once and for all is none).
 
     Returns:
         The settings and the recorded phases of training.
@@ -57,7 +58,8 @@ def from_json(
             raise ValueError("not a JSON object")
         record = dict[str, Any](record)
         phases = _read(list[dict[str, Any]], record.pop("phases", None), "phases")
-        _refuse_missing([name for name in needed if name not in record], config_class.__name__)
+        expected = set(needed) & set(_recorded(config_class))
+        _refuse_missing(sorted(expected - record.keys()), config_class.__name__)
         return _read(config_class, record, ""), phases
     except ValueError as error:
         remedy = "it was written by another version; start a new run with another --out"

@@ -472,6 +472,8 @@ def test_a_field_that_came_later_takes_its_default():
     del record["k"]  # what the network is must be said
     with pytest.raises(ValueError, match="missing in LeNetScatter: k; it was written by"):
         from_json(LeNetScatter, json.dumps(record), needed=("k", "B"))
+    cnn1 = NegativeSpikesCnn1(k=2)  # its architecture is no setting
+    assert from_json(NegativeSpikesCnn1, to_json(cnn1), needed=("arch", "k"))[0] == cnn1
 
 
 def test_json_with_a_needed_field_missing_or_cut_short_is_refused():
