@@ -27,7 +27,7 @@ KINDS: dict[str, type] = {
     "list": list,
     "dict": dict,
 }
-LATER = ("test_examples",)  # fields that files of earlier versions lack
+LATER = ("test_examples", "conversion")  # fields that files of earlier versions lack
 ACCURACIES = ("float_ann_accuracy", "ann_accuracy", "snn_accuracy")
 
 
@@ -38,9 +38,10 @@ class Results:
     Accuracies are fractions, steps are 1-based, counts are means per image over the test set
     unless said otherwise, energies are picojoules; what does not apply is None. `test_examples` is
     the number of images or recordings that were tested. `sops_per_image` is the hardware-free
-    count, and `ann_macs_per_image` counts the same synapses. The keys of nested entries stand in
-    `ENTRY_KEYS`; a layer's `rate` (spikes per neuron and threshold unit), `silent` and `saturated`
-    are fractions.
+    count, and `ann_macs_per_image` counts the same synapses. `conversion` has the settings, by the
+    names of their flags, that the spiking network was made with. The keys of nested entries stand
+    in `ENTRY_KEYS`; a layer's `rate` (spikes per neuron and threshold unit), `silent` and
+    `saturated` are fractions.
 
     Raises:
         ValueError: a value is of another kind, an accuracy is not a fraction, the word for equality
@@ -81,6 +82,7 @@ class Results:
     noise: list[dict[str, Any]] | None = None
     paper: dict[str, Any] | None = None
     seconds: dict[str, Any] | None = None
+    conversion: dict[str, Any] | None = None
     precision: str | None = None
     device: str | None = None
     seed: int | None = None

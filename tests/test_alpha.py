@@ -9,13 +9,13 @@ import pytest
 from scipy.special import beta as beta_function
 from scipy.special import betaln
 
-from jaxsnn import alpha as module
 from jaxsnn.alpha import (
     empirical_bayes,
     grid_correct,
     grid_search,
     knots,
     log_evidence,
+    search,
     smoothed,
 )
 from jaxsnn.fusion import fused
@@ -228,7 +228,7 @@ def test_the_grid_against_exact_loops(seed, monkeypatch):
     assert np.any(expected != expected[:, :1])
     found = grid_correct(early, final, labels, candidates)
     np.testing.assert_array_equal(found, expected)
-    monkeypatch.setattr(module, "COMPARISONS", 1)  # step by step
+    monkeypatch.setattr(search, "COMPARISONS", 1)  # step by step
     np.testing.assert_array_equal(grid_correct(early, final, labels, candidates), expected)
 
 
@@ -293,7 +293,7 @@ def test_candidates_in_any_order():
 def test_memory_does_not_hold_every_comparison(monkeypatch):
     """All comparisons of this batch would take 81 MB."""
     data = batch(0, steps=200, images=50, classes=10)
-    monkeypatch.setattr(module, "COMPARISONS", 2**16)
+    monkeypatch.setattr(search, "COMPARISONS", 2**16)
     tracemalloc.start()
     try:
         grid_correct(*data)

@@ -250,6 +250,8 @@ def test_results_are_complete_and_agree_with_the_files(out):
     assert (found.experiment, found.setting) == ("bayesian_spike_fusion", RUN)
     assert (found.dataset, found.test_examples, found.steps) == ("digits", TEST, STEPS)
     assert found.equality == "approximate"
+    made = {"percentile": 0.999, "init_mem": 0.0, "pipeline_delay": True, "weight_bits": 7}
+    assert made.items() <= found.conversion.items()
     series = npz(out / RUN / SIMULATED / "ene_acc.npz")
     np.testing.assert_allclose(found.accuracy_per_step, series["final_acc"], rtol=1e-12)
     assert found.snn_accuracy == found.accuracy_per_step[-1]

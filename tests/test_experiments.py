@@ -23,7 +23,7 @@ FIELDS = re.findall(
     snn_accuracy accuracy_per_step steps accuracy_settled_step last_spike_step equality mismatches
     spikes_per_image positive_spikes_per_image negative_spikes_per_image spikes_per_neuron
     sops_per_image ann_macs_per_image energy_pj_per_image layers variants noise paper seconds
-    precision device seed versions commit
+    conversion precision device seed versions commit
     """,
 )
 
@@ -68,6 +68,7 @@ def test_results_follow_the_schema(out, results):
     assert (results.dataset, results.setting, results.epochs_run) == ("digits", "k0B1", 1)
     assert results.test_examples == IMAGES
     assert results.paper is None  # the paper has no digits
+    assert results.conversion is None  # k and B, in the setting's name, say all
     assert results.steps == results.accuracy_settled_step == 1
     assert set(results.versions) >= {"jax", "flax", "numpy"}
 

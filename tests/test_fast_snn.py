@@ -15,6 +15,7 @@ from experiment_runs import run as run_script
 from jaxsnn import arch, finetune
 from jaxsnn.config import FastSnn as Settings
 from jaxsnn.config import from_json
+from jaxsnn.neurons import NEGATIVE_THRESHOLD
 from jaxsnn.pipelines import fast_snn, tuning
 from jaxsnn.results import read_results
 
@@ -115,6 +116,7 @@ def test_results_hold_the_variants_side_by_side(out, width, steps):
     assert found.equality == "approximate"
     assert found.steps == steps == len(found.accuracy_per_step)
     assert found.test_examples == 40
+    assert found.conversion == {"negative_threshold": NEGATIVE_THRESHOLD}
     assert set(found.variants) == {"signed", "unsigned", "settling", "fine-tuned"}
     for name in ("signed", "unsigned", "fine-tuned"):
         assert found.variants[name]["steps"] == steps

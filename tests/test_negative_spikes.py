@@ -141,6 +141,7 @@ def test_float_weights_are_counted_and_their_differences_are_ties(copy):
     assert start("simulate", *MLP, "--weights", "float", out=copy) == 0
     found = read_results(copy / "mlp_k1/results.json")
     assert found.precision == "float32 weights"
+    assert found.conversion == {"weights": "float", "weight_bits": 7}
     assert found.equality in ("exact after settling", "approximate")
     assert found.mismatches["neurons"] <= 1e-4 * 800 * IMAGES
 

@@ -33,7 +33,7 @@ FIELDS = [
     "accuracy_settled_step", "last_spike_step", "equality", "mismatches", "spikes_per_image",
     "positive_spikes_per_image", "negative_spikes_per_image", "spikes_per_neuron",
     "sops_per_image", "ann_macs_per_image", "energy_pj_per_image", "layers", "variants",
-    "noise", "paper", "seconds", "precision", "device", "seed", "versions", "commit",
+    "noise", "paper", "seconds", "conversion", "precision", "device", "seed", "versions", "commit",
 ]
 # fmt: on
 LAYER = {
@@ -244,10 +244,12 @@ def test_results_refuse_what_is_not_in_the_schema(tmp_path: Path, edit: Any, mes
 
 
 def test_results_from_before_a_field_was_added_can_be_read(tmp_path: Path):
-    path = report.write_results(tmp_path, results(test_examples=100))
-    assert report.read_results(path).test_examples == 100
+    own = {"init_mem": 0.5}
+    path = report.write_results(tmp_path, results(test_examples=100, conversion=own))
+    found = report.read_results(path)
+    assert (found.test_examples, found.conversion) == (100, own)
     record = json.loads(path.read_text())
-    del record["test_examples"]
+    del record["test_examples"], record["conversion"]
     path.write_text(json.dumps(record))
     assert report.read_results(path) == results()
     del record["steps"]  # which every version has written

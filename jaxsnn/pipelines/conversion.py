@@ -65,6 +65,7 @@ class Experiment(System):
         most: images per compiled call, at most.
         heads: whether synaptic operations and MACs count those of the readout.
         training: further settings that the weights depend on; resuming needs them as they were.
+        conversion: settings that the spiking network is made with, for results.json.
     """
 
     measured = "ANN test accuracy"
@@ -77,6 +78,7 @@ class Experiment(System):
     most: ClassVar[int] = 200
     heads: ClassVar[bool] = False
     training: ClassVar[tuple[str, ...]] = ("seed", "batch_size", "limit_train", "validation")
+    conversion: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Any) -> None:
         """Read the data and refuse what does not fit; nothing is written."""
@@ -157,6 +159,11 @@ class Experiment(System):
         return None
 
     @property
+    def converted_with(self) -> dict[str, Any] | None:
+        """The settings of `conversion` by name, None where there are none."""
+        return {name: getattr(self.config, name) for name in self.conversion} or None
+
+    @property
     def noise_site(self) -> str:
         """Where noise enters: the encoder's spikes."""
         return plan(self.arch)[0].name
@@ -234,6 +241,7 @@ class Experiment(System):
         """Fields of results.json from simulation and certificate."""
         proof = self._proof(snn, variables, console)
         fields = outcome.spiking_fields(snn, spiking, proof, self.counting, self.settles)
+        fields["conversion"] = self.converted_with
         fields["ann_accuracy"] = self.evaluate(snapped(variables, snn), snn.float_ann)
         as_trained = outcome.variant(accuracy=results.ann_accuracy)
         fields["variants"] = {"ANN, weights as trained": as_trained}

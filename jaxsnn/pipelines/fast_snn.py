@@ -9,14 +9,13 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 from jaxsnn import (
     clipped,
-    comparison,
     finetune,
     neurons,
     quant,
@@ -36,7 +35,7 @@ from jaxsnn.evaluation import Evaluation
 from jaxsnn.gaps import gaps
 from jaxsnn.methods.signed_if import quantised_weights
 from jaxsnn.neurons import Neuron
-from jaxsnn.pipelines import outcome, simulation, tuning
+from jaxsnn.pipelines import fast_snn_stages, outcome, simulation, tuning
 from jaxsnn.pipelines.conversion import Experiment, Paper
 from jaxsnn.pipelines.run import (
     held_out,
@@ -46,7 +45,6 @@ from jaxsnn.pipelines.run import (
     train_run,
     weights_at,
 )
-from jaxsnn.pipelines.stages import COMMON, Request, Stage
 from jaxsnn.preprocess import Preprocessing
 from jaxsnn.sitemap import FanInUniform, FanOutNormal, Initialiser, SiteMap
 from jaxsnn.spiking import Spiking
@@ -81,82 +79,17 @@ def published(dataset: str, config: Any) -> Paper | None:
     return dict(zip(names, QUANTISED[where], strict=True))
 
 
-def _evaluate(request: Request) -> None:
-    _weights(request)
-    COMMON["evaluate"].work(request)
-
-
-def _snn(request: Request) -> None:
-    if request.config.bit == 32 and request.stage == "snn":
-        raise ValueError("--bit 32: 32 bits cannot be converted; train and convert 4, 3 or 2")
-    _weights(request)
-    request.one.simulate(request.console)
-    _table(request)
-
-
-def _finetune(request: Request) -> None:
-    if request.config.bit == 32 and request.stage == "all":
-        return
-    _weights(request)
-    request.one.finetune(request.console)
-    _table(request)
-
-
-def _weights(request: Request) -> None:
-    """Asked for by itself, a stage behind training takes the weights of ``--init``."""
-    if request.stage != "all" and request.config.init:
-        request.one.take(request.config.init)
-
-
-def _table(request: Request) -> None:
-    rows = report.scan_results(request.config.out)
-    report.print_table(rows, f"{request.config.dataset}: all settings")
-    comparison.print_variants(rows)
-
-
-def _progressive(request: Request) -> None:
-    """Every width, each from the best weights of the last."""
-    before = ""
-    for config in request.config.widths():
-        folder = Path(config.out) / config.setting
-        resume = config.resume and (folder / "checkpoints").is_dir()
-        init = before or config.init
-        if resume:  # the folder may have moved since
-            path = folder / "config.json"
-            init = from_json(type(config), path.read_text(), str(path))[0].init
-        config = dataclasses.replace(config, init=init, resume=resume)
-        step = dataclasses.replace(request, config=config)
-        step.say(f"{config.setting}:")
-        step.one.train()
-        if not step.one.simulated:
-            step.one.simulate(step.console)
-        if config.bit != 32:
-            step.one.finetune(step.console)
-        before = str(step.one.run.folder)
-    _table(request)
-    COMMON["plot"].work(request)
-
-
 class FastSnn(Experiment):
     """One width of a network on one data set."""
 
     system = "fast_snn"
     network = ("arch", "bit", "dataset")
     training = (*Experiment.training, "weight_decay", "decay_clips", "init")
+    conversion = ("negative_threshold",)
     most = 100
     heads = True
-    stages: ClassVar[Mapping[str, Stage]] = {
-        "train": COMMON["train"],
-        "evaluate": COMMON["evaluate"]._replace(work=_evaluate),
-        "snn": Stage("convert, simulate and certify; results.json", _snn),
-        "finetune": Stage("fine-tune the spiking network layer by layer", _finetune),
-        "plot": COMMON["plot"],
-        "progressive": Stage(
-            "train, snn and finetune for 32, 4, 3, ... bits down to --bit, each from the last",
-            _progressive,
-        ),
-    }
-    every = ("train", "evaluate", "snn", "finetune", "plot")
+    stages = fast_snn_stages.STAGES
+    every = fast_snn_stages.EVERY
     given: Path | None = None  # weights of another run, instead of this one's
 
     # ------------------------------------------------------------ what this system is
@@ -290,6 +223,7 @@ class FastSnn(Experiment):
             if name == "signed":
                 store.save(snn, folder / "snn.npz")
                 fields = outcome.spiking_fields(snn, found, proof, self.counting)
+                fields["conversion"] = self.converted_with
                 fields["seconds"] = {**(results.seconds or {}), **seconds}
                 self._explained(snn, variables, console)
         if not fields and earlier is not None:

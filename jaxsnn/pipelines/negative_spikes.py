@@ -74,6 +74,7 @@ class NegativeSpikes(Experiment):
 
     system = "negative_spikes"
     network = ("arch", "k", "precision", "dataset")
+    conversion = ("weights", "weight_bits")
     heads = True
     most = 128
 
