@@ -67,7 +67,7 @@ def gaps(
     """
     images = np.asarray(images)
     if len(images) == 0:
-        raise ValueError("there are no images to compare on")
+        raise ValueError("no images to compare on; give one or more")
     whole, floats, sums = settled(snn).program, snapped(variables, snn), {}
     units = dict(snn.units)
     for rows, real in batches(len(images), min(batch_size, len(images)), progress):

@@ -39,9 +39,10 @@ class Results:
     unless said otherwise, energies are picojoules; what does not apply is None. `test_examples` is
     the number of images or recordings that were tested. `sops_per_image` is the hardware-free
     count, and `ann_macs_per_image` counts the same synapses. `conversion` has the settings, by the
-    names of their flags, that the spiking network was made with. The keys of nested entries stand
-    in `ENTRY_KEYS`; a layer's `rate` (spikes per neuron and threshold unit), `silent` and
-    `saturated` are fractions.
+    names of their flags, that the spiking network was made with beyond those in the setting's name;
+    they differ by system, and a system that has none of them has None. The keys of the other nested
+    entries stand in `ENTRY_KEYS`; a layer's `rate` (spikes per neuron and threshold unit), `silent`
+    and `saturated` are fractions.
 
     Raises:
         ValueError: a value is of another kind, an accuracy is not a fraction, the word for equality

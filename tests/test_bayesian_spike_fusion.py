@@ -15,7 +15,7 @@ import pytest
 from experiment_runs import run as run_script
 
 from jaxsnn import zoo
-from jaxsnn.arrays import load_arrays
+from jaxsnn.arrays import load_arrays, save_arrays
 from jaxsnn.config import BayesianSpikeFusion as Settings
 from jaxsnn.config.bayesian_spike_fusion import BLOCKS, MIDDLE
 from jaxsnn.data import load
@@ -250,8 +250,9 @@ def test_results_are_complete_and_agree_with_the_files(out):
     assert (found.experiment, found.setting) == ("bayesian_spike_fusion", RUN)
     assert (found.dataset, found.test_examples, found.steps) == ("digits", TEST, STEPS)
     assert found.equality == "approximate"
-    made = {"percentile": 0.999, "init_mem": 0.0, "pipeline_delay": True, "weight_bits": 7}
-    assert made.items() <= found.conversion.items()
+    given = {"calibration": 40, "percentile": 0.999}
+    usual = {"init_mem": 0.0, "pipeline_delay": True, "weight_bits": 7}
+    assert found.conversion == given | usual
     series = npz(out / RUN / SIMULATED / "ene_acc.npz")
     np.testing.assert_allclose(found.accuracy_per_step, series["final_acc"], rtol=1e-12)
     assert found.snn_accuracy == found.accuracy_per_step[-1]
@@ -639,6 +640,18 @@ def test_weights_of_another_network_are_refused(copy, alone, capsys):
     assert "best.npz: missing" in first
     assert "params/exit1/kernel" in first
     assert "Traceback" not in said
+
+
+def test_files_of_two_tunings_are_refused(copy, capsys):
+    """A stage that was stopped between them left one curve of more images than the other."""
+    _, known = load_arrays(copy / RUN / "stop_rule.npz")
+    other = next(coded for name, coded in CURVES.items() if name != known["alpha"])
+    path = copy / RUN / f"division_linear_alpha_{other}.npz"
+    arrays, meta = load_arrays(path)
+    meta["of"]["images"] += 1
+    save_arrays(path, arrays, meta)
+    said = f"another run: images {TUNING + 1} instead of {TUNING}"
+    refused(run("stop", str(copy / RUN), out=copy), capsys, path.name, said, "tune again")
 
 
 def test_a_rule_that_was_never_tuned_is_asked_for(copy, capsys):

@@ -283,6 +283,12 @@ def test_variants_of_other_test_images_are_not_set_beside_each_other(copy):
     assert set(after.variants) == {"unsigned"}
     assert after.snn_accuracy is None  # that of the signed network, which was not simulated
     assert set(json.loads((copy / "alex_3bit/certificates.json").read_text())) == {"unsigned"}
+    assert after.conversion is None  # an unsigned neuron has no negative threshold
+    given = ("snn", "--bit", "3", "--variants", "settling")
+    assert run_script(*given, out=copy, tiny=fewer, script="fast_snn") == 0
+    after = read_results(copy / "alex_3bit/results.json")
+    assert set(after.variants) == {"unsigned", "settling"}
+    assert after.conversion == {"negative_threshold": NEGATIVE_THRESHOLD}
 
 
 def test_weights_of_another_width_are_refused_behind_training(out, tmp_path, capsys):

@@ -15,7 +15,7 @@ def knots(steps: int) -> Integers:
     ([0, 10, 20, 24], 76)
     """
     if steps < 1:
-        raise ValueError(f"steps={steps}: a curve has at least one step")
+        raise ValueError(f"steps={steps}: a curve has at least one step; give 1 or more")
     every = [*range(0, min(steps, 500), 10), *range(500, steps, 100), steps - 1]
     return np.unique(np.asarray(every, np.int64))
 
@@ -38,6 +38,7 @@ def smoothed(alpha: ArrayLike, steps: int | None = None) -> Floats:
     values = curve[where] if steps is None else curve
     if len(values) != len(where):
         raise ValueError(
-            f"{len(values)} values of alpha: a curve of {steps} has {len(where)} knots"
+            f"{len(values)} values of alpha: a curve of {steps} has {len(where)} knots; "
+            "choose with at=knots(steps)"
         )
     return np.interp(np.arange(where[-1] + 1), where, values)

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import betaln, gammaln
 
-from jaxsnn.alpha.search import CANDIDATES
 from jaxsnn.alpha.tuning_data import (
     Batches,
     Floats,
@@ -23,6 +22,7 @@ from jaxsnn.fusion import SILENT_RATE, check_counts
 Mode = Literal["pooled", "per_neuron_mean", "as_coded"]
 
 POSITIVE = np.arange(1.0, 101.0)
+CODED = np.arange(101.0)  # the published program's
 FLOOR = 1e-9  # added to a denominator by the rule of the mode as_coded
 EQUAL = 1e-9  # relative difference of log evidence that may be rounding
 
@@ -120,13 +120,12 @@ def _smallest_best(evidence: Floats) -> Floats:
 
 def _as_coded(m: Integers, total: Integers, number: Integers, steps: int) -> Floats:
     """Mean over all neurons of the alpha with the largest ratio, and 1 for the batch."""
-    values = np.asarray(CANDIDATES, np.float64)
     rates, of_early = np.unique(m, return_inverse=True)
-    beta = values * (1 / (rates[:, None] / steps + SILENT_RATE) - 1)
+    beta = CODED * (1 / (rates[:, None] / steps + SILENT_RATE) - 1)
     with np.errstate(divide="ignore", invalid="ignore"):  # beta is 0 for alpha = 0, and for E = 1
-        above = np.exp(betaln(total[:, None] + values + 1, steps - total[:, None] + beta[of_early]))
-        ratio = above / (np.exp(betaln(values + 1, beta)) + FLOOR)[of_early]
-    best = values[np.argmax(np.where(np.isnan(ratio), 0.0, ratio), axis=-1)]
+        above = np.exp(betaln(total[:, None] + CODED + 1, steps - total[:, None] + beta[of_early]))
+        ratio = above / (np.exp(betaln(CODED + 1, beta)) + FLOOR)[of_early]
+    best = CODED[np.argmax(np.where(np.isnan(ratio), 0.0, ratio), axis=-1)]
     return np.array([number @ best / number.sum(), 1.0])
 
 

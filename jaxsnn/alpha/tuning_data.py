@@ -1,4 +1,4 @@
-"""Batches of tuning data: what they are, and what is refused."""
+"""Batches of tuning data and arrays made of them: types, and what is refused."""
 
 from collections.abc import Iterable
 from typing import Any, TypeAlias
@@ -29,7 +29,7 @@ def checked_labels(labels: ArrayLike, shape: tuple[int, ...]) -> Integers:
     if classes.shape != shape[1:2] or np.any((classes < 0) | (classes >= shape[2])):
         raise ValueError(
             f"labels of shape {classes.shape} from {classes.min(initial=0)} to "
-            f"{classes.max(initial=0)}: there are {shape[1]} images and {shape[2]} classes"
+            f"{classes.max(initial=0)}: give each of {shape[1]} images one from 0 to {shape[2] - 1}"
         )
     return classes.astype(np.int64)
 

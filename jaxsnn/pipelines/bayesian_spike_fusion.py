@@ -26,7 +26,7 @@ from jaxsnn.evaluation import Evaluation, batches
 from jaxsnn.exits import Ramp, share_of_macs
 from jaxsnn.net import Net, Variables
 from jaxsnn.neurons import Neuron
-from jaxsnn.pipelines import fusion_figures, fusion_report, fusion_stages, fusion_stops, outcome
+from jaxsnn.pipelines import fusion_figures, fusion_report, fusion_stages, outcome, stop_rule
 from jaxsnn.pipelines.conversion import Experiment, Paper
 from jaxsnn.pipelines.run import held_out, task_data, train_run
 from jaxsnn.pipelines.stages import COMMON, Request, Stage
@@ -213,9 +213,9 @@ class BayesianSpikeFusion(Experiment):
         variables = self.variables()
         snn = self.converted(variables)
         network = fusion_stages.converted_from(self.config, variables)
-        tuned = fusion_stops.tuned(self.run.folder, self.config)
+        tuned = stop_rule.tuned(self.run.folder, self.config)
         if tuned:  # refuses curves of another network before the work rather than behind it
-            fusion_stops.rule_of(self.run.folder, self.config, network)
+            stop_rule.rule_of(self.run.folder, self.config, network)
         accuracy = self.head_accuracies(self.net, variables)[-1]
         folder = self.run.folder / self.config.simulated
         tested = self.images, self.data.test_labels
@@ -236,7 +236,7 @@ class BayesianSpikeFusion(Experiment):
             results,
             **fields,
             ann_accuracy=accuracy,
-            conversion=self.converted_with,
+            conversion=self.conversion_settings,
             equality="approximate",
             variants=variants or None,
             precision=precision,
@@ -251,7 +251,7 @@ class BayesianSpikeFusion(Experiment):
         variables = self.variables()
         network = fusion_stages.converted_from(self.config, variables)
         given = self.config, network, self.converted(variables), self.images
-        fusion_stops.stop(self.run.folder, *given, self.data.test_labels, console)
+        stop_rule.stop(self.run.folder, *given, self.data.test_labels, console)
 
     @classmethod
     def draw(cls, config: Any) -> dict[str, Path]:

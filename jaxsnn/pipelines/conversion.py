@@ -159,7 +159,7 @@ class Experiment(System):
         return None
 
     @property
-    def converted_with(self) -> dict[str, Any] | None:
+    def conversion_settings(self) -> dict[str, Any] | None:
         """The settings of `conversion` by name, None where there are none."""
         return {name: getattr(self.config, name) for name in self.conversion} or None
 
@@ -241,7 +241,7 @@ class Experiment(System):
         """Fields of results.json from simulation and certificate."""
         proof = self._proof(snn, variables, console)
         fields = outcome.spiking_fields(snn, spiking, proof, self.counting, self.settles)
-        fields["conversion"] = self.converted_with
+        fields["conversion"] = self.conversion_settings
         fields["ann_accuracy"] = self.evaluate(snapped(variables, snn), snn.float_ann)
         as_trained = outcome.variant(accuracy=results.ann_accuracy)
         fields["variants"] = {"ANN, weights as trained": as_trained}

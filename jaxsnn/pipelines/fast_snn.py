@@ -189,7 +189,7 @@ class FastSnn(Experiment):
         return {
             "weights": tuning.checksum(variables),
             "test_examples": len(self.data.test_labels),
-            "negative_threshold": config.negative_threshold,
+            **(self.conversion_settings or {}),
             "certify": config.certify,
         }
 
@@ -223,12 +223,13 @@ class FastSnn(Experiment):
             if name == "signed":
                 store.save(snn, folder / "snn.npz")
                 fields = outcome.spiking_fields(snn, found, proof, self.counting)
-                fields["conversion"] = self.converted_with
                 fields["seconds"] = {**(results.seconds or {}), **seconds}
                 self._explained(snn, variables, console)
         if not fields and earlier is not None:
             results = earlier
         results = dataclasses.replace(results, **fields, variants=variants or None)
+        if set(variants) - {"unsigned"}:  # unsigned neurons have no negative threshold
+            results = dataclasses.replace(results, conversion=self.conversion_settings)
         report.write_results(folder, results)
         tuning.note_simulated(folder, of, asked)
         return results

@@ -1,4 +1,7 @@
-"""Stages of BayesianSpikeFusion behind the conversion: spike trains, and the choice of alpha."""
+"""Stages of BayesianSpikeFusion behind the conversion.
+
+Spike trains, the choice of alpha, and what results.json says of every series.
+"""
 
 import time
 from collections.abc import Mapping
@@ -14,7 +17,7 @@ from jaxsnn.arrays import save_arrays
 from jaxsnn.engine import unpack
 from jaxsnn.evaluation import Evaluation, batches, of_trace
 from jaxsnn.files import remove
-from jaxsnn.pipelines import fusion_stops, outcome
+from jaxsnn.pipelines import outcome, stop_rule
 from jaxsnn.pipelines.fusion_report import CURVES, Simulation, tag_of
 from jaxsnn.pipelines.run import own_devices
 from jaxsnn.pipelines.spike_trains import (
@@ -31,7 +34,7 @@ from jaxsnn.simulate import simulate as simulate_batch
 from jaxsnn.spiking import Spiking
 
 CONVERSION = ("percentile", "init_mem", "pipeline_delay", "weight_bits", "calibration")
-CHOICES = {"grid": alpha.grid_search, "empirical": alpha.empirical_bayes}
+CHOOSERS = {"grid": alpha.grid_search, "empirical": alpha.empirical_bayes}  # keys of CURVES
 
 
 def converted_from(config: Any, variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,36 +119,33 @@ def tune(
     console: Console,
 ) -> None:
     """Choose alpha in two ways, and the stop rule; every file in the run's folder."""
-    tag = tag_of(config.suffix)
     names = tuning_names(config.ic_index)
-    trains = trains_of(run_folder / f"train{tag}", names, config, network, images)
+    place = run_folder / f"train{tag_of(config.suffix)}"
+    trains = trains_of(place, names, config, network, images)
     run(trains, config, snn, images, labels, "tuning images")
-    smooth, lines = _alpha_over_time(run_folder, config, trains)
-    best, rule, steps = fusion_stops.choose_rule(config, trains, smooth)
-    meta = {MADE_FROM: dict(trains.of), "alpha": best}
-    save_arrays(run_folder / f"stop_rule{tag}.npz", rule, meta)
-    lines += [
-        f"an image stops at a probability of {float(rule['threshold']):.4f}, with alpha of "
-        f"{best}: after {steps:.1f} steps on average",
-    ]
+    smooth, lines = _choose_alpha(run_folder, config, trains)
+    lines.append(stop_rule.choose(run_folder, config, trains, smooth))
     text = "\n".join([f"{len(images)} training images, {config.steps} steps", *lines])
     write_bytes(run_folder / "tune_log.txt", f"{text}\n".encode())
     console.print(text, highlight=False)
 
 
-def _alpha_over_time(
+def _choose_alpha(
     run_folder: Path, config: Any, trains: Trains
 ) -> tuple[dict[str, NDArray[Any]], list[str]]:
     """Both choices of alpha, as they are used at every step; in two files each, and in words."""
     tag, meta = tag_of(config.suffix), {MADE_FROM: dict(trains.of)}
     # Between the knots of the smoothed curve nothing is used: at T = 3000 that is 39 of 40 steps.
     at = np.arange(config.steps) if config.every_step else alpha.knots(config.steps)
-    smooth, lines = dict[str, NDArray[Any]](), list[str]()
-    for name, choose in CHOICES.items():
-        curve, coded = choose(trains.counts(), at=at), CURVES[name]
-        smooth[name] = alpha.smoothed(curve, None if config.every_step else config.steps)
-        raw = {"alpha": curve, "step": at + 1}
-        save_arrays(run_folder / f"alpha_output_{coded}{tag}.npz", raw, meta)
+    # All is found before anything is written: one curve must not be newer than the other.
+    raw = {name: choose(trains.counts(), at=at) for name, choose in CHOOSERS.items()}
+    steps = None if config.every_step else config.steps
+    smooth = {name: alpha.smoothed(curve, steps) for name, curve in raw.items()}
+    lines = list[str]()
+    for name, curve in raw.items():
+        coded = CURVES[name]
+        arrays = {"alpha": curve, "step": at + 1}
+        save_arrays(run_folder / f"alpha_output_{coded}{tag}.npz", arrays, meta)
         path = run_folder / f"division_linear_alpha_{coded}{tag}.npz"
         save_arrays(path, {"y": smooth[name]}, meta)
         mean = smooth[name].mean()
@@ -166,7 +166,7 @@ def variants(
         reached = None if step is None else float(curve[step - 1])
         pj = None if energy is None else energy * 1e12
         entries[f"{name}, {share:.0%} of the ANN"] = _variant(reached, step, pj)
-    entries["stop per image"] = fusion_stops.stopped(folder, config, series, found)
+    entries["stop per image"] = stop_rule.stopped(folder, config, series, found)
     return entries
 
 

@@ -107,6 +107,12 @@ class NegativeSpikes(Experiment):
         )
 
     @property
+    def conversion_settings(self) -> dict[str, Any] | None:
+        """Float weights have no number of bits."""
+        found = super().conversion_settings
+        return found if self.config.weights == "integer" else {"weights": "float"}
+
+    @property
     def precision(self) -> str:
         """What the spiking network computes with."""
         return super().precision if self.config.weights == "integer" else "float32 weights"

@@ -1,4 +1,4 @@
-"""BayesianSpikeFusion's stop rule: its choice, its file, and what it saves."""
+"""When an image stops by itself: the choice of the rule, its file, and what it spares."""
 
 import sys
 import time
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from jaxsnn import confidence, metrics, spikesim
-from jaxsnn.arrays import load_arrays
+from jaxsnn.arrays import load_arrays, save_arrays
 from jaxsnn.confidence import Calibration
 from jaxsnn.early_exit import Rule, calibrated, early_exit
 from jaxsnn.evaluation import Evaluation, batches
@@ -27,16 +27,33 @@ from jaxsnn.spiking import Spiking
 LOST = 0.001  # accuracy on the tuning images that stopping early may cost
 POINTS = 200  # steps of which the calibration of the stop rule is made
 LEVELS = 50  # thresholds that are tried
-CHOICE = "empirical"  # alpha that a fixed number of steps is compared at
+RULE = "stop rule"
+COMPARED_AT = "empirical"  # choice of alpha that a fixed number of steps is compared at
 
 
-def choose_rule(
-    config: Any, trains: Trains, curves: Mapping[str, NDArray[Any]]
-) -> tuple[str, dict[str, Any], float]:
-    """The choice of alpha whose rule stops soonest, that rule, and its mean steps to a stop."""
+def choose(
+    run_folder: Path, config: Any, trains: Trains, curves: Mapping[str, NDArray[Any]]
+) -> str:
+    """Of both choices of alpha, the rule that stops soonest; in a file, and in words."""
     found = {name: _rule(config, judged(trains.counts(), curve)) for name, curve in curves.items()}
     best = min(found, key=lambda name: found[name][1])
-    return best, *found[best]
+    rule, steps = found[best]
+    meta = {MADE_FROM: dict(trains.of), "alpha": best}
+    save_arrays(_files(run_folder, config)[RULE], rule, meta)
+    return (
+        f"an image stops at a probability of {float(rule['threshold']):.4f}, with alpha of "
+        f"{best}: after {steps:.1f} steps on average"
+    )
+
+
+def _files(run_folder: Path, config: Any) -> dict[str, Path]:
+    """The curves of alpha by their choice, and the rule."""
+    tag = tag_of(config.suffix)
+    curves = {
+        name: run_folder / f"division_linear_alpha_{coded}{tag}.npz"
+        for name, coded in CURVES.items()
+    }
+    return {**curves, RULE: run_folder / f"stop_rule{tag}.npz"}
 
 
 def _rule(config: Any, found: Judged) -> tuple[dict[str, Any], float]:
@@ -67,10 +84,8 @@ def _rule(config: Any, found: Judged) -> tuple[dict[str, Any], float]:
 
 
 def tuned(run_folder: Path, config: Any) -> bool:
-    """Whether alpha has been chosen for this simulation."""
-    tag = tag_of(config.suffix)
-    files = [f"division_linear_alpha_{coded}{tag}.npz" for coded in CURVES.values()]
-    return all((run_folder / file).is_file() for file in (*files, f"stop_rule{tag}.npz"))
+    """Whether there are curves of alpha and a stop rule for this simulation."""
+    return all(path.is_file() for path in _files(run_folder, config).values())
 
 
 def rule_of(run_folder: Path, config: Any, network: Mapping[str, Any]) -> Rule:
@@ -79,17 +94,18 @@ def rule_of(run_folder: Path, config: Any, network: Mapping[str, Any]) -> Rule:
     Raises:
         ValueError: nothing has been tuned, or for another network or number of steps.
     """
-    tag = tag_of(config.suffix)
+    files = _files(run_folder, config)
     if not tuned(run_folder, config):
-        raise ValueError(f"{run_folder} holds no stop_rule{tag}.npz; run the stage tune first")
-    place = run_folder / f"stop_rule{tag}.npz"
-    own, known = load_arrays(place)
-    path = run_folder / f"division_linear_alpha_{CURVES[known.get('alpha', CHOICE)]}{tag}.npz"
-    arrays, meta = load_arrays(path)
+        raise ValueError(f"{run_folder} holds no {files[RULE].name}; run the stage tune first")
+    loaded = {name: load_arrays(path) for name, path in files.items()}
+    own, known = loaded[RULE]
+    chosen = known.get("alpha", COMPARED_AT)
+    arrays, meta = loaded[chosen]
+    path, curve = files[chosen], arrays["y"]
     check_same(path, meta.get(MADE_FROM), network, "tune again")
-    # A stage that was stopped between the two left a rule of another tuning.
-    check_same(place, known.get(MADE_FROM), meta.get(MADE_FROM) or network, "tune again")
-    curve = arrays["y"]
+    # A stage that was stopped between two files left some of another tuning.
+    for name, (_, other) in loaded.items():
+        check_same(files[name], other.get(MADE_FROM), meta.get(MADE_FROM) or network, "tune again")
     if len(curve) != config.steps:
         raise ValueError(
             f"{path} is a curve of {len(curve)} steps, the simulation has {config.steps}; tune "
@@ -157,7 +173,7 @@ def _fixed(folder: Path, accuracy: float, steps: int, images: int) -> dict[str, 
     if (of.get("images"), of.get("steps")) != (images, steps):
         return nothing
     try:
-        curve = fusion_report.read(folder).accuracies[CHOICE]
+        curve = fusion_report.read(folder).accuracies[COMPARED_AT]
     except ValueError as error:
         print(f"warning: {error}", file=sys.stderr)
         return nothing
