@@ -363,7 +363,7 @@ def test_bad_tuning_data_are_refused():
             tune([(early, final[..., :3], labels)])
         with pytest.raises(ValueError, match=r"labels of shape \(5,\).*6 images"):
             tune([(early, final, labels[:5])])
-        with pytest.raises(ValueError, match=r"to 4: .*4 classes"):
+        with pytest.raises(ValueError, match=r"to 4: .* one from 0 to 3"):
             tune([(early, final, np.full(6, 4))])
         with pytest.raises(ValueError, match=r"final counts run from 0 to 13 in 12"):
             tune([(early, np.where(final == final.max(), 13, final), labels)])
