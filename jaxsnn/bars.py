@@ -66,7 +66,7 @@ def accuracy(results: Sequence[Results], folder: str | Path, name: str = "accura
     snn = [percent(row.snn_accuracy) for row in shown]
     series = [Series("quantised ANN", ann, 1), Series("SNN", snn, 0), Series("float ANN", full, 2)]
     figure, (ax,) = new_figure()
-    grouped_bars(ax, [display_name(row) + _paper(row) for row in shown], series, "{:.2f}")
+    grouped_bars(ax, [display_name(row) + _paper(row) for row in shown], series, "{:.2f}".format)
     drawn = [value for one in series for value in one.values if value is not None]
     label(ax, y="test accuracy (%)")
     head(figure, ax, figure_title("Accuracy", shown))
@@ -110,7 +110,7 @@ def sops(results: Sequence[Results], folder: str | Path, name: str = "sops") -> 
         Series("MACs of the ANN", macs, 1),
     ]
     figure, (ax,) = new_figure()
-    grouped_bars(ax, [display_name(row) for row in shown], series, "{:.3g}")
+    grouped_bars(ax, [display_name(row) for row in shown], series, "{:.3g}".format)
     label(ax, y="operations per image (millions)")
     head(figure, ax, figure_title("Computing operations", shown))
     caption(figure, excluded_synapses(shown))
@@ -163,7 +163,7 @@ def sops_beside_macs(results: Sequence[Results], folder: str | Path, name: str =
             Series("SOPs", [*(count / scale for count in counts), None], 0),
             Series("3·MAC of the ANN", [*(None for _ in rows), ann / scale], 1),
         ]
-        stacked_bars(ax, [*names, "ANN"], series, "{:,.4g}")
+        stacked_bars(ax, [*names, "ANN"], series, "{:,.4g}".format)
         ax.set_ylabel(f"operations per image ({word})", fontsize=LABEL_SIZE)
     head(figure, panels[0][0], figure_title("Computing operations", shown))
     caption(
@@ -199,7 +199,7 @@ def layers(results: Sequence[Results], folder: str | Path, name: str = "layers")
             series.append(Series(display_name(row), values, style))
         if key == "rate" and any(value and value > 100 for one in series for value in one.values):
             title, series = "spikes per neuron", [_unscaled(one) for one in series]
-        grouped_bars(ax, names, series, "{:.3g}")
+        grouped_bars(ax, names, series, _short)
         label(ax, y=title)
     head(figure, axes[0], figure_title("Activity by layer", shown))
     caption(
@@ -210,6 +210,17 @@ def layers(results: Sequence[Results], folder: str | Path, name: str = "layers")
         + ("; saturated: at the highest count." if "saturated" in known else "."),
     )
     return save(figure, folder, name)
+
+
+def _short(value: float) -> str:
+    """A value that finds room above a narrow bar.
+
+    >>> [_short(value) for value in (0.0, 0.000946, 0.0732, 61.23)]
+    ['0', '<0.01', '0.073', '61.2']
+    """
+    if 0 < value < 0.01:
+        return "<0.01"
+    return f"{value:.2g}" if value < 1 else f"{value:.3g}"
 
 
 def _unscaled(series: Series) -> Series:
@@ -232,7 +243,7 @@ def energy(results: Sequence[Results], folder: str | Path, name: str = "energy")
             Series("SNN", [entry["snn"] / 1e6 for entry in entries], 0),
             Series("quantised ANN", [_millions(entry["ann"]) for entry in entries], 1),
         ]
-        grouped_bars(ax, names, series, "{:.3g}")
+        grouped_bars(ax, names, series, "{:.3g}".format)
         label(ax, y="energy per image (µJ)", title=_LINE_NAMES[line])
     head(figure, axes[0], figure_title("Energy", shown))
     compared = any((row.energy_pj_per_image or {})[LINES[0]]["ann"] is not None for row in shown)

@@ -67,7 +67,7 @@ def gaps(records: Records, folder: str | Path, name: str = "gaps") -> Paths:
             Series(title, [percent(entry[part]) for entry in split], style)
             for style, (part, title) in zip((2, 1, 3, 4), PARTS.items(), strict=True)
         ]
-        stacked_bars(ax, sites, series, "{:.2g}")
+        stacked_bars(ax, sites, series, "{:.2g}".format)
         label(ax, y="mean error (% of the clip)", title=precision_name(row))
     head(figure, axes[0], figure_title("Where the networks differ", [row for row, _ in shown]))
     caption(figure, "Signed network after T steps. The parts may cancel: their sum is a bound.")

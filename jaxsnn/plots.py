@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from matplotlib import rc_context
@@ -43,6 +43,9 @@ class Series(NamedTuple):
     values: Sequence[float | None]
     style: int = 0
 
+
+Written: TypeAlias = Callable[[float], str]  # a value as the text above its bar
+WHOLE: Written = "{:,.0f}".format
 
 MOST_MARKS = 20  # more marks than this on one line would cover it
 
@@ -95,7 +98,7 @@ def head(figure: Figure, ax: Axes, title: str) -> None:
 
 
 def grouped_bars(
-    ax: Axes, groups: Sequence[str], series: Sequence[Series], number: str = "{:,.0f}"
+    ax: Axes, groups: Sequence[str], series: Sequence[Series], written: Written = WHOLE
 ) -> None:
     """Draw bars side by side within each group, the value above each bar.
 
@@ -106,7 +109,7 @@ def grouped_bars(
         ax: where to draw.
         groups: names below the groups.
         series: one value or None per group.
-        number: format of the values.
+        written: a value as text.
     """
     series = [one for one in series if any(value is not None for value in one.values)]
     for one in series:
@@ -122,13 +125,13 @@ def grouped_bars(
             widths.append(0.92 * width)
             heights.append(value)
         bars = ax.bar(x, heights, widths, label=one.name, **bar_style(one.style))
-        texts = [number.format(height) for height in heights]
+        texts = [written(height) for height in heights]
         ax.bar_label(bars, texts, padding=2, fontsize=TEXT_SIZE)
     _finish_groups(ax, groups)
 
 
 def stacked_bars(
-    ax: Axes, groups: Sequence[str], series: Sequence[Series], number: str = "{:,.0f}"
+    ax: Axes, groups: Sequence[str], series: Sequence[Series], written: Written = WHOLE
 ) -> None:
     """Draw one bar for every group, its values above one another, their sum above the bar.
 
@@ -146,7 +149,7 @@ def stacked_bars(
             totals[x] += value
     for x, total in enumerate(totals):
         ax.annotate(
-            number.format(total),
+            written(total),
             (x, total),
             (0, 3),
             textcoords="offset points",

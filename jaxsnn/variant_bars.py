@@ -20,6 +20,7 @@ from jaxsnn.comparison import PAPER, VARIANTS
 from jaxsnn.plots import (
     LABEL_SIZE,
     TEXT_SIZE,
+    WHOLE,
     Series,
     caption,
     grouped_bars,
@@ -58,7 +59,7 @@ def accuracy(results: Sequence[Results], folder: str | Path, name: str = "accura
     for (ax, rows), key in zip(panels, by_network(shown), strict=True):
         ann = [percent(row.ann_accuracy) for row in rows]
         series = [Series("quantised ANN", ann, 1), *_of_variants(rows, "accuracy", 100)]
-        grouped_bars(ax, [_width_name(row) for row in rows], series, "{:.2f}")
+        grouped_bars(ax, [_width_name(row) for row in rows], series, "{:.2f}".format)
         values = [value for one in series for value in one.values if value is not None]
         values += [v for row in rows for k in PAPER.values() if (v := _paper(row, k)) is not None]
         values += _float_line(ax, full.get(key))
@@ -133,8 +134,8 @@ def _beside(
             one._replace(values=[*one.values, None]) for one in _of_variants(rows, field, scale)
         ]
         last = other._replace(values=[*(None for _ in rows), scale * highest])
-        number = "{:,.0f}" if scale * highest >= 100 else "{:.3g}"
-        grouped_bars(ax, [*map(_width_name, rows), below], [*series, last], number)
+        written = WHOLE if scale * highest >= 100 else "{:.3g}".format
+        grouped_bars(ax, [*map(_width_name, rows), below], [*series, last], written)
         ax.set_ylabel(f"{what} per image ({word})", fontsize=LABEL_SIZE)
     head(figure, panels[0][0], figure_title(title, shown))
     caption(figure, *sentences)
