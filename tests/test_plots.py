@@ -322,7 +322,8 @@ def test_title_and_legend_stand_above_the_panels(
 
 
 @pytest.mark.parametrize(
-    "draw", {*SCATTER_GATHER.values(), *NEGATIVE_SPIKES.values(), *FAST_SNN.values()}
+    "draw",  # each once, in an order that all workers share
+    dict.fromkeys([*SCATTER_GATHER.values(), *NEGATIVE_SPIKES.values(), *FAST_SNN.values()]),
 )
 @pytest.mark.parametrize(
     "rows",
