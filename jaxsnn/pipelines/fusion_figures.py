@@ -51,7 +51,7 @@ def _alpha(folder: Path) -> Path:
     curves: dict[str, Any] = {}
     for name, coded in CURVES.items():
         chosen = load_arrays(folder.parent / f"alpha_output_{coded}{tag}.npz")[0]
-        smooth = load_arrays(folder.parent / f"division_linear_alpha_{coded}{tag}.npz")[0]["y"]
+        smooth = load_arrays(fusion_report.curve_file(folder.parent, name, tag))[0]["y"]
         steps = chosen.get("step", 1 + np.arange(len(chosen["alpha"])))
         curves[name] = steps, chosen["alpha"], smooth
     return fusion_plots.alpha_over_time(curves, folder.parent / "figs", f"time_alpha{tag}")[0]

@@ -168,8 +168,8 @@ def curves_of(folder: Path, of: Mapping[str, Any]) -> dict[str, Floats]:
         ValueError: one is missing or damaged, or of another number of steps; both are named.
     """
     tag, curves = tag_of(folder.name.removeprefix("snn")), dict[str, Floats]()
-    for name, coded in CURVES.items():
-        path = folder.parent / f"division_linear_alpha_{coded}{tag}.npz"
+    for name in CURVES:
+        path = curve_file(folder.parent, name, tag)
         arrays, meta = load_arrays(path)
         network = {key: value for key, value in of.items() if key not in OF_IMAGES}
         check_same(path, meta.get(MADE_FROM), network, "run the stage tune again")
@@ -181,6 +181,11 @@ def curves_of(folder: Path, of: Mapping[str, Any]) -> dict[str, Floats]:
                 f"{steps}; run the stages tune and simulate with the same --steps"
             )
     return curves
+
+
+def curve_file(run_folder: Path, choice: str, tag: str) -> Path:
+    """Where the smoothed alpha of every step is, of a choice of `CURVES`."""
+    return run_folder / f"division_linear_alpha_{CURVES[choice]}{tag}.npz"
 
 
 def tag_of(suffix: str) -> str:

@@ -18,7 +18,7 @@ from jaxsnn.engine import unpack
 from jaxsnn.evaluation import Evaluation, batches, of_trace
 from jaxsnn.files import remove
 from jaxsnn.pipelines import outcome, stop_rule
-from jaxsnn.pipelines.fusion_report import CURVES, Simulation, tag_of
+from jaxsnn.pipelines.fusion_report import CURVES, Simulation, curve_file, tag_of
 from jaxsnn.pipelines.run import own_devices
 from jaxsnn.pipelines.spike_trains import (
     MADE_FROM,
@@ -146,8 +146,7 @@ def _choose_alpha(
         coded = CURVES[name]
         arrays = {"alpha": curve, "step": at + 1}
         save_arrays(run_folder / f"alpha_output_{coded}{tag}.npz", arrays, meta)
-        path = run_folder / f"division_linear_alpha_{coded}{tag}.npz"
-        save_arrays(path, {"y": smooth[name]}, meta)
+        save_arrays(curve_file(run_folder, name, tag), {"y": smooth[name]}, meta)
         mean = smooth[name].mean()
         lines.append(f"alpha, {name}: mean {mean:.3f}, at the last step {curve[-1]:.3f}")
     return smooth, lines

@@ -19,7 +19,7 @@ from jaxsnn.evaluation import Evaluation, batches
 from jaxsnn.files import write_json
 from jaxsnn.fused_accuracy import Judged, judged
 from jaxsnn.pipelines import fusion_report, outcome
-from jaxsnn.pipelines.fusion_report import CURVES, Simulation, tag_of
+from jaxsnn.pipelines.fusion_report import CURVES, Simulation, curve_file, tag_of
 from jaxsnn.pipelines.run import own_devices
 from jaxsnn.pipelines.spike_trains import MADE_FROM, Trains, check_same, simulated
 from jaxsnn.spiking import Spiking
@@ -49,10 +49,7 @@ def choose(
 def _files(run_folder: Path, config: Any) -> dict[str, Path]:
     """The curves of alpha by their choice, and the rule."""
     tag = tag_of(config.suffix)
-    curves = {
-        name: run_folder / f"division_linear_alpha_{coded}{tag}.npz"
-        for name, coded in CURVES.items()
-    }
+    curves = {name: curve_file(run_folder, name, tag) for name in CURVES}
     return {**curves, RULE: run_folder / f"stop_rule{tag}.npz"}
 
 
