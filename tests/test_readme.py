@@ -119,6 +119,16 @@ def test_the_results_table_is_current(tool, capsys):
     assert tool.main(["--check"]) == 0, capsys.readouterr().out
 
 
+@pytest.mark.parametrize("k", [0, 1, 2])
+def test_the_figure_shows_the_results_that_are_kept(k):
+    figure = (ROOT / "docs/figures/accuracy_lenet.svg").read_text(encoding="utf-8")
+    path = ROOT / f"results/mnist_negative_spikes_fashion_mnist/lenet_k{k}/results.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    step = found["accuracy_settled_step"]
+    legend = f"k = {k}: {100 * found['snn_accuracy']:.2f} %, settles at step {step}"
+    assert f"<!-- {legend} -->" in figure  # so matplotlib writes a text beside its outlines
+
+
 SYSTEMS = (
     *("scatter_gather", "negative_spikes", "surrogate_csnn", "fast_snn"),
     "bayesian_spike_fusion",
