@@ -21,9 +21,10 @@ from jaxsnn.certificate import Certificate
 from jaxsnn.certify import certify
 from jaxsnn.classify import classification
 from jaxsnn.convert import convert, float_ends
+from jaxsnn.dataset_totals import Evaluation
 from jaxsnn.early_exit import EarlyExit, Rule, early_exit
 from jaxsnn.encode import Encoding
-from jaxsnn.evaluation import Evaluation, evaluate
+from jaxsnn.evaluation import evaluate
 from jaxsnn.gaps import gaps
 from jaxsnn.net import Net, forward, init_variables, initial_state
 from jaxsnn.neurons import Neuron

@@ -43,6 +43,7 @@ ROWS = (
     ("L4", "compaction"),
     ("L4", "settle", "early_exit"),
     ("L4", "streaming"),
+    ("L4", "dataset_totals"),
     ("L4", "evaluation"),
     ("L4", "sweep"),
     ("L4", "task", "options", "schedules"),

@@ -22,7 +22,8 @@ from jaxsnn.arch import Arch
 from jaxsnn.classify import classification
 from jaxsnn.config import from_json
 from jaxsnn.convert import convert
-from jaxsnn.evaluation import Evaluation, batches
+from jaxsnn.dataset_totals import Evaluation
+from jaxsnn.evaluation import batches
 from jaxsnn.exits import Ramp, share_of_macs
 from jaxsnn.net import Net, Variables
 from jaxsnn.neurons import Neuron

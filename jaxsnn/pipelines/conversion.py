@@ -25,8 +25,8 @@ from jaxsnn.certify import certify
 from jaxsnn.classify import classification
 from jaxsnn.convert import snapped
 from jaxsnn.data import Dataset
+from jaxsnn.dataset_totals import Evaluation
 from jaxsnn.encode import Encoding
-from jaxsnn.evaluation import Evaluation
 from jaxsnn.net import Net
 from jaxsnn.neurons import Neuron
 from jaxsnn.pipelines import outcome, simulation

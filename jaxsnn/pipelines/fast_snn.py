@@ -31,7 +31,7 @@ from jaxsnn.arrays import load_params
 from jaxsnn.certify import certify
 from jaxsnn.config import differences, from_json
 from jaxsnn.convert import convert
-from jaxsnn.evaluation import Evaluation
+from jaxsnn.dataset_totals import Evaluation
 from jaxsnn.gaps import gaps
 from jaxsnn.methods.signed_if import quantised_weights
 from jaxsnn.neurons import Neuron

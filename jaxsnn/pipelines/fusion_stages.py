@@ -14,8 +14,9 @@ from rich.console import Console
 
 from jaxsnn import alpha, metrics, processes
 from jaxsnn.arrays import save_arrays
+from jaxsnn.dataset_totals import Evaluation, of_trace
 from jaxsnn.engine import unpack
-from jaxsnn.evaluation import Evaluation, batches, of_trace
+from jaxsnn.evaluation import batches
 from jaxsnn.files import remove
 from jaxsnn.pipelines import outcome, stop_rule
 from jaxsnn.pipelines.fusion_report import CURVES, Simulation, curve_file, tag_of

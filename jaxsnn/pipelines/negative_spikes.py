@@ -11,7 +11,7 @@ from typing import Any
 from jaxsnn import neurons, preprocess, report, zoo
 from jaxsnn.arch import Arch
 from jaxsnn.convert import convert
-from jaxsnn.evaluation import Evaluation
+from jaxsnn.dataset_totals import Evaluation
 from jaxsnn.neurons import Neuron
 from jaxsnn.pipelines.conversion import Experiment, Paper
 from jaxsnn.preprocess import Preprocessing

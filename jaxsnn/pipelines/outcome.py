@@ -7,8 +7,8 @@ import numpy as np
 from jaxsnn import report
 from jaxsnn.arch import Arch, plan, totals
 from jaxsnn.certificate import Certificate
+from jaxsnn.dataset_totals import Evaluation
 from jaxsnn.energy import EnergyLedger, LayerCounts, energy_ledger
-from jaxsnn.evaluation import Evaluation
 from jaxsnn.metrics import spiking_sites
 from jaxsnn.pipelines.run import Run, seconds_of
 from jaxsnn.prices import WeightKind

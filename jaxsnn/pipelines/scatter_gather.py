@@ -12,7 +12,7 @@ import numpy as np
 from jaxsnn import neurons, quant, report, zoo
 from jaxsnn.arch import Arch
 from jaxsnn.convert import convert, float_ends
-from jaxsnn.evaluation import Evaluation
+from jaxsnn.dataset_totals import Evaluation
 from jaxsnn.neurons import Neuron
 from jaxsnn.pipelines.conversion import Experiment, Paper
 from jaxsnn.pipelines.outcome import Counting

@@ -9,7 +9,8 @@ import numpy as np
 from rich.console import Console
 
 from jaxsnn import processes
-from jaxsnn.evaluation import Evaluation, evaluate
+from jaxsnn.dataset_totals import Evaluation
+from jaxsnn.evaluation import evaluate
 from jaxsnn.spiking import Spiking
 from jaxsnn.sweep import sweep
 

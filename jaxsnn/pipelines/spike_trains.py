@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxsnn.arrays import load_arrays, save_arrays
-from jaxsnn.evaluation import Evaluation, joined
+from jaxsnn.dataset_totals import Evaluation, joined
 
 Arrays = Mapping[str, Any]
 PER_SITE = ("spikes", "negative", "operations")  # fields of an Evaluation that are dicts of sites

@@ -14,8 +14,9 @@ from rich.console import Console
 from jaxsnn import confidence, metrics, spikesim
 from jaxsnn.arrays import load_arrays, save_arrays
 from jaxsnn.confidence import Calibration
+from jaxsnn.dataset_totals import Evaluation
 from jaxsnn.early_exit import Rule, calibrated, early_exit
-from jaxsnn.evaluation import Evaluation, batches
+from jaxsnn.evaluation import batches
 from jaxsnn.files import write_json
 from jaxsnn.fused_accuracy import Judged, judged
 from jaxsnn.pipelines import fusion_report, outcome

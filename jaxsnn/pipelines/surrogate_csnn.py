@@ -22,7 +22,7 @@ from jaxsnn.arch import plan
 from jaxsnn.arrays import flatten, load_arrays, load_params, unflatten
 from jaxsnn.bptt import spiking_net, threshold, through_time, watch
 from jaxsnn.config import NmnistCsnn
-from jaxsnn.evaluation import Evaluation
+from jaxsnn.dataset_totals import Evaluation
 from jaxsnn.pipelines import csnn_data, csnn_pictures, outcome, simulation
 from jaxsnn.pipelines.run import Run, devices, own_devices, train_run, weights_at
 from jaxsnn.pipelines.stages import COMMON, Stage, System
