@@ -1,4 +1,4 @@
-"""Real MNIST through the whole pipeline: three epochs, conversion, certificate on the test set."""
+"""Real MNIST through the whole pipeline: two epochs, conversion, certificate on the test set."""
 
 from pathlib import Path
 
@@ -13,9 +13,9 @@ from jaxsnn.store import load
 
 @pytest.fixture(scope="module")
 def results(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Path]:
-    """Outcome and folder of three epochs on the 50,000 training images, k = 1 and B = 2."""
+    """Outcome and folder of two epochs on the 50,000 training images, k = 1 and B = 2."""
     out = tmp_path_factory.mktemp("mnist_lenet")
-    config = LeNetScatter(data_dir=str(data_root), out=str(out), epochs=3, noise_ratio=())
+    config = LeNetScatter(data_dir=str(data_root), out=str(out), epochs=2, noise_ratio=())
     experiment = ScatterGather(config)
     experiment.train()
     return experiment.simulate(Console(quiet=True)), out / "k1B2"
@@ -29,11 +29,11 @@ def test_the_certificate_is_exact_on_all_test_images(results: tuple[Results, Pat
 
 
 @pytest.mark.realdata
-def test_three_epochs_reach_the_accuracy(results: tuple[Results, Path]) -> None:
+def test_two_epochs_reach_the_accuracy(results: tuple[Results, Path]) -> None:
     found, _ = results
     assert found.snn_accuracy == found.ann_accuracy
     assert found.snn_accuracy is not None
-    assert found.snn_accuracy > 0.985
+    assert found.snn_accuracy > 0.98
 
 
 @pytest.mark.realdata
