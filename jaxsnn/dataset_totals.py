@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from jaxsnn import metrics
 from jaxsnn.arch import Arch
 from jaxsnn.engine import Trace
-from jaxsnn.metrics import Counters
 
 Integers = NDArray[np.integer[Any]]
-Batch = tuple[Integers, Counters]  # predictions and counters, each [T, B], on the host
+Sites = dict[str, Integers]
+Batch = tuple[Integers, tuple[Sites, Sites, Sites]]
+"""Predictions, and spikes, negative spikes and events by site; each ``[T, B]``, on the host."""
 
 
 class Evaluation(NamedTuple):
@@ -95,7 +96,7 @@ def of_batches(
 
     After its silent step a batch keeps its predictions and counts nothing.
     """
-    return _totals(arch, *_joined(batches), labels)
+    return _totals(arch, *_in_one(batches), labels)
 
 
 def counted(trace: Trace, real: int) -> Batch:
@@ -104,15 +105,20 @@ def counted(trace: Trace, real: int) -> Batch:
     def cut(parts: dict[str, Any]) -> dict[str, Any]:
         return {name: np.asarray(part)[:, :real] for name, part in parts.items()}
 
-    return np.asarray(trace.predictions)[:, :real], Counters(*map(cut, trace.counters))
+    spikes, negative, events = map(cut, trace.counters)
+    return np.asarray(trace.predictions)[:, :real], (spikes, negative, events)
 
 
 def joined(parts: Sequence[Evaluation]) -> Evaluation:
     """One data set from parts of it that were simulated for as many steps.
 
     Raises:
-        ValueError: there is no part, or parts of different numbers of steps.
+        ValueError: there is no part, parts of different numbers of steps, or labels for some only.
     """
+    if not parts:
+        raise ValueError("there is no part to join; simulate one first")
+    if len({part.correct is None for part in parts}) > 1:
+        raise ValueError("some parts have labels and some have none; evaluate all with labels")
     lengths = sorted({part.steps for part in parts})
     if len(lengths) != 1:
         raise ValueError(f"parts of {lengths} steps: simulate all of them for the same number")
@@ -128,10 +134,10 @@ def joined(parts: Sequence[Evaluation]) -> Evaluation:
     return Evaluation(*map(together, Evaluation._fields))
 
 
-def _joined(parts: Sequence[tuple[Integers, Any]]) -> Batch:
+def _in_one(parts: Sequence[Batch]) -> Batch:
     steps = max(len(predictions) for predictions, _ in parts)
 
-    def joined(kind: int) -> dict[str, Any]:
+    def of_kind(kind: int) -> Sites:
         names = parts[0][1][kind]
         return {
             name: np.concatenate(
@@ -141,7 +147,7 @@ def _joined(parts: Sequence[tuple[Integers, Any]]) -> Batch:
         }
 
     predictions = np.concatenate([_longer(one, steps, "edge") for one, _ in parts], axis=1)
-    return predictions, Counters(*map(joined, range(len(Counters._fields))))
+    return predictions, (of_kind(0), of_kind(1), of_kind(2))
 
 
 def _longer(part: np.ndarray, steps: int, mode: Any) -> np.ndarray:
@@ -149,9 +155,12 @@ def _longer(part: np.ndarray, steps: int, mode: Any) -> np.ndarray:
 
 
 def _totals(
-    arch: Arch, predictions: Integers, counters: Counters, labels: Array | np.ndarray | None
+    arch: Arch,
+    predictions: Integers,
+    counters: tuple[Sites, Sites, Sites],
+    labels: Array | np.ndarray | None,
 ) -> Evaluation:
-    spikes, negative, events = _on_host(counters)
+    spikes, negative, events = counters
     operations = metrics.synaptic_operations(events, arch)
     heads = tuple(site.name for site in metrics.head_sites(arch))
     others = tuple(name for name in operations if name not in heads)
@@ -170,10 +179,6 @@ def _totals(
         image_head_operations=metrics.total(operations, without=others),
         images=predictions.shape[1],
     )
-
-
-def _on_host(counters: Counters) -> tuple[dict[str, np.ndarray], ...]:
-    return tuple({name: np.asarray(a) for name, a in part.items()} for part in counters)
 
 
 def _per_step(parts: dict[str, Any]) -> dict[str, Integers]:
