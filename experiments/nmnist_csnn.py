@@ -1,8 +1,8 @@
 """Direct training of a spiking network: 12C5-MP2-64C5-MP2-10 on MNIST, or on N-MNIST's events.
 
 Method: surrogate gradients through leaky integrate-and-fire neurons (J. K. Eshraghian et al.,
-Training Spiking Neural Networks Using Lessons From Deep Learning, Proc. IEEE, 2023). Claim: 99.12 %
-on static MNIST and 97.05 % on N-MNIST after 20 epochs.
+Training Spiking Neural Networks Using Lessons From Deep Learning, Proc. IEEE, 2023). The original
+program claims 99.12 % on static MNIST and 97.05 % on N-MNIST after 20 epochs.
 
     python experiments/nmnist_csnn.py --dataset digits                # a minute or two, no files
     python experiments/nmnist_csnn.py --dataset digits --spike true   # as events; minutes
