@@ -34,9 +34,9 @@ class Evaluation(NamedTuple):
 
     predictions: Integers
     correct: Integers | None
-    spikes: dict[str, Integers]
-    negative: dict[str, Integers]
-    operations: dict[str, Integers]
+    spikes: Sites
+    negative: Sites
+    operations: Sites
     image_spikes: Integers
     image_negative: Integers
     image_operations: Integers
@@ -83,7 +83,7 @@ class Evaluation(NamedTuple):
 def of_trace(
     arch: Arch, trace: Trace, labels: Array | np.ndarray | None, real: int | None = None
 ) -> Evaluation:
-    """Totals of one simulated batch, of its first ``real`` images (None: all)."""
+    """Totals of one simulated batch, of its first ``real`` images (None: all), labels ``[B]``."""
     real = trace.readout.shape[1] if real is None else real
     own = None if labels is None else np.asarray(labels)[:real]
     return of_batches(arch, [counted(trace, real)], own)
@@ -94,7 +94,8 @@ def of_batches(
 ) -> Evaluation:
     """Totals of batches in their order, which may have run for different numbers of steps.
 
-    After its silent step a batch keeps its predictions and counts nothing.
+    After its silent step a batch keeps its predictions and counts nothing. T is the longest
+    batch's, N the number of images of all; labels are ``[N]``.
     """
     return _totals(arch, *_in_one(batches), labels)
 
@@ -110,7 +111,10 @@ def counted(trace: Trace, real: int) -> Batch:
 
 
 def joined(parts: Sequence[Evaluation]) -> Evaluation:
-    """One data set from parts of it that were simulated for as many steps.
+    """One data set from parts of it that were simulated for as many steps T.
+
+    Predictions ``[T, N]`` and what is told by image are put side by side in the order of the
+    parts, totals over images ``[T]`` are added.
 
     Raises:
         ValueError: there is no part, parts of different numbers of steps, or labels for some only.
@@ -181,5 +185,5 @@ def _totals(
     )
 
 
-def _per_step(parts: dict[str, Any]) -> dict[str, Integers]:
+def _per_step(parts: dict[str, Any]) -> Sites:
     return {name: np.asarray(part.sum(1, dtype=np.int64)) for name, part in parts.items()}
