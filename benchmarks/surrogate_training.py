@@ -152,13 +152,18 @@ def our_network(row: Row) -> tuple[Any, Any]:
 def our_task(row: Row) -> Any:
     """What is trained."""
     from jaxsnn import bptt
+    from jaxsnn.arithmetic import Arithmetic
 
     if row.case == "linear":
         return our_layer(row)
     net, shown = our_network(row)
     # The whole batch at once: the convolution that accelerators compute, for the memory it takes.
     in_loop = row.case == "csnn" or row.micro_batch is not None
-    return bptt.through_time(net.clone(in_loop=in_loop), shown, time_block=row.time_block)
+    return bptt.through_time(
+        net.clone(arithmetic=Arithmetic.IN_LOOP if in_loop else Arithmetic.PLAIN),
+        shown,
+        time_block=row.time_block,
+    )
 
 
 def our_layer(row: Row) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from jaxsnn.shapes import AvgPool, Conv, Dense, Role, Shape, Site, Spec, fan_out
 
 __all__ = [
     "Arch", "AvgPool", "Conv", "Dense", "Exit", "Residual", "Shape", "Site", "Totals",
-    "fan_out_windows", "format", "parse", "plan", "totals",
+    "fan_out_windows", "format", "parse", "plan", "scaled", "totals",
 ]  # fmt: skip
 
 
@@ -186,6 +187,32 @@ def _connect(name: str, role: Role, spec: Spec, source: str, in_shape: Shape, pl
 def _outputs(site: Site, axis: int) -> int:
     padded = site.in_shape[axis] + sum(site.padding[axis])
     return (padded - site.window[axis]) // site.strides[axis] + 1
+
+
+def scaled(arch: Arch, width: float) -> Arch:
+    """The network with ``width`` times the channels and units in every hidden layer.
+
+    Rounded to whole eighths, and at least 8; learned pools follow the layer before them.
+
+    >>> from jaxsnn import zoo
+    >>> [layer.channels for layer in scaled(zoo.cnn1, 0.25).layers[:3]]
+    [24, 64, 64]
+    """
+
+    def times(size: int) -> int:
+        return max(8, 8 * math.floor(size * width / 8 + 0.5))
+
+    def one(layer: Layer) -> Layer:
+        if isinstance(layer, Conv):
+            return replace(layer, channels=times(layer.channels))
+        if isinstance(layer, Dense):
+            return replace(layer, units=times(layer.units))
+        if isinstance(layer, Residual):
+            inner = tuple(replace(conv, channels=times(conv.channels)) for conv in layer.branch)
+            return replace(layer, branch=inner)
+        return layer
+
+    return arch if width == 1 else replace(arch, layers=tuple(one(layer) for layer in arch.layers))
 
 
 def parse(text: str, **options: Any) -> Arch:

@@ -16,10 +16,12 @@ from jax import Array
 from jaxsnn import arch as arch_module
 from jaxsnn import net as net_module
 from jaxsnn import neurons
+from jaxsnn.arithmetic import Arithmetic
 from jaxsnn.losses import LOSSES
 from jaxsnn.net import Net
 from jaxsnn.neurons import Neuron
 from jaxsnn.neurons.leaky import LEAST_THRESHOLD
+from jaxsnn.preprocess import Moment
 from jaxsnn.sitemap import FanInUniform, SiteMap
 from jaxsnn.stimulus import Shown, Stimulus
 from jaxsnn.task import Task
@@ -36,7 +38,7 @@ def spiking_net(arch: arch_module.Arch, cell: Neuron, readout: Neuron | None = N
     head = readout or (cell if arch.head_neuron else neurons.identity())
     silent = tuple((role, neurons.identity()) for role in ("pool", "shortcut", "exit"))
     mapped = SiteMap(cell, (*silent, ("readout", head)))
-    return Net(arch, mapped, in_loop=True, initialiser=FanInUniform())
+    return Net(arch, mapped, arithmetic=Arithmetic.IN_LOOP, initialiser=FanInUniform())
 
 
 def through_time(
@@ -96,9 +98,9 @@ def _through_time(net: Net, stimulus: Stimulus, loss: str, time_block: int | Non
         *,
         axis_name: str | None,
         steps: int | None = None,
-        update: Array | None = None,
+        moment: Moment | None = None,
     ) -> tuple[Array, tuple[Array, Any]]:
-        del update  # the loss stays what it is
+        del moment  # the loss stays what it is
         body, variables = net.clone(axis_name=axis_name), {"params": params, **rest}
         shown = stimulus.show(images, key if train else None, steps)
         readout, rest = _readout(body, variables, rest, shown, train, time_block)

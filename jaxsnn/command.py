@@ -163,6 +163,8 @@ def _flags(config_class: type, prefix: str = "") -> dict[str, Any]:
     hints = get_type_hints(config_class)
     flags: dict[str, Any] = {}
     for field in dataclasses.fields(config_class):
+        if not field.init:
+            continue
         name, hint = prefix + field.name, hints[field.name]
         if isinstance(hint, type) and dataclasses.is_dataclass(hint):
             flags |= _flags(hint, f"{name}.")

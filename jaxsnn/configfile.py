@@ -30,8 +30,8 @@ def from_json(
 ) -> tuple[Config, list[dict[str, Any]]]:
     """Read config.json strictly, but for fields that it lacks.
 
-    Those did not exist yet when it was written: they take their defaults, which must therefore be
-    what was done before there was a choice.
+    Those did not exist yet when it was written: they take what was done before there was a choice,
+    which is their default, or stands in the class's ``before``.
 
     Args:
         config_class: The settings that the text must hold, no field more.
@@ -72,8 +72,7 @@ def _read(hint: Any, value: Any, name: str) -> Any:
         return _read_fields(hint, dict[str, Any](value), name)
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        matching = [one for one in arguments if one is type(value)]
-        return value if matching else _refuse(hint, value, name)
+        return _read_any(hint, value, name)
     if origin is tuple and isinstance(value, list):
         return tuple(_read(arguments[0], item, name) for item in list[Any](value))
     if origin is Literal and value in arguments:
@@ -81,6 +80,18 @@ def _read(hint: Any, value: Any, name: str) -> Any:
     if hint is float and type(value) is int:
         return float(value)
     return value if type(value) is (origin or hint) else _refuse(hint, value, name)
+
+
+def _read_any(hint: Any, value: Any, name: str) -> Any:
+    """Read a value of one of several types."""
+    for one in get_args(hint):
+        if value is None and one is types.NoneType:
+            return None
+        try:
+            return _read(one, value, name)
+        except ValueError:
+            continue
+    return _refuse(hint, value, name)
 
 
 def _recorded(config_class: "type[DataclassInstance]") -> list[str]:
@@ -97,6 +108,7 @@ def _read_fields(config_class: type, record: dict[str, Any], section: str) -> An
     unknown = [name for name in record if name not in names]
     if unknown:
         raise ValueError(f"unknown in {place}: {', '.join(unknown)}")
+    record = {**getattr(config_class, "before", {}), **record}
     given = [name for name in names if name in record]
     return config_class(**{name: _read(hints[name], record[name], name) for name in given})
 

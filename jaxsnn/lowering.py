@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from jaxsnn.arithmetic import Arithmetic
 from jaxsnn.convolution import (
     convolution,
     direct,
@@ -32,6 +33,7 @@ from jaxsnn.convolution import (
     tiled,
     unless_silent,
 )
+from jaxsnn.fast_convolution import half_convolution
 from jaxsnn.shapes import AvgPool, Site
 
 Accumulator = Literal["float32", "int32"]
@@ -46,8 +48,7 @@ def synapse(
     site: Site,
     accumulator: Accumulator,
     skip_silent: bool = False,
-    in_loop: bool = False,
-    exact: bool = False,
+    arithmetic: Arithmetic = Arithmetic.PLAIN,
 ) -> Array:
     """The drive that ``x`` causes at ``site``, without bias, norm or neuron.
 
@@ -59,18 +60,19 @@ def synapse(
         accumulator: for integer operands, what holds every possible sum: "float32" below 2^24,
             "int32" below 2^31 (conversion computes the bound).
         skip_silent: spend nothing on integers that are zero throughout; the same result.
-        in_loop: the gradient is taken inside a loop (floats only).
-        exact: floats whose sums are exact, as of weights on a grid: they must stay so.
+        arithmetic: of the products of floats.
 
     Returns:
-        ``[N, *site.drive_shape]``; int32 if both operands are integers, else float32. The average
+        ``[N, *site.drive_shape]``; int32 if both operands are integers, else float32, or bfloat16
+        where that is the arithmetic (of a head float32 all the same). The average
         pool of integers is their sum (conversion puts ``1 / size**2`` into the next thresholds).
     """
     if kernel is None:
         return _average_pool(x, site)
     if not (_is_integer(x) and (_is_integer(kernel) or kernel.dtype == jnp.bfloat16)):
-        x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
-        return _product(x, kernel, site, in_loop=in_loop, exact=exact)
+        if arithmetic is Arithmetic.FAST_BFLOAT16:
+            return _half(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), site)
+        return _product(x.astype(jnp.float32), kernel.astype(jnp.float32), site, arithmetic)
     compute = _compute_dtype(x.dtype, kernel, site, accumulator)
     drive = _linear(x, kernel.astype(compute), site, skip_silent)
     return drive.astype(jnp.int32)
@@ -142,20 +144,30 @@ def _linear(x: Array, kernel: Array, site: Site, skip_silent: bool) -> Array:
     """Product of integers in the kernel's dtype; integers sum in int32, others in float32."""
     if site.kind == "conv" and kernel.dtype == jnp.bfloat16 and _on_cpu():
         return row_products(x, kernel, site.strides, site.padding, skip_silent)
-    product = functools.partial(_product, kernel=kernel, site=site, exact=True)
+    product = functools.partial(_product, kernel=kernel, site=site, arithmetic=Arithmetic.EXACT)
     return (unless_silent(product) if skip_silent else product)(x)
 
 
-def _product(
-    x: Array, kernel: Array, site: Site, *, in_loop: bool = False, exact: bool = False
-) -> Array:
-    """Convolution or dense product; of operands that must not be transformed where ``exact``."""
+def _half(x: Array, kernel: Array, site: Site) -> Array:
+    """Convolution or dense product of bfloat16 operands, in training."""
+    if site.kind == "dense":
+        out = jnp.matmul(x.reshape(x.shape[0], -1), kernel)
+    elif _windows_are_tiles(site):
+        out = tiled(x, kernel)
+    else:
+        out = half_convolution(x, kernel, site.strides, site.padding)
+    return out.astype(jnp.float32) if site.role in ("exit", "readout") else out
+
+
+def _product(x: Array, kernel: Array, site: Site, arithmetic: Arithmetic) -> Array:
+    """Convolution or dense product; operands that must stay exact are not transformed."""
     x, sums = x.astype(kernel.dtype), jnp.int32 if _is_integer(kernel) else jnp.float32
     if site.kind == "dense":
         x = x.reshape(x.shape[0], -1)
         return jnp.matmul(x, kernel, preferred_element_type=sums, precision="highest")
-    if exact and not _on_cpu():
+    if arithmetic is Arithmetic.EXACT and not _on_cpu():
         return laid_out(x, kernel, site.strides, site.padding, sums)
+    in_loop = arithmetic is Arithmetic.IN_LOOP
     if _on_cpu() and (in_loop or _fewer_outputs_than_taps(site)):
         return patches(x, kernel, site.strides, site.padding, sums)
     if _on_cpu() and not _is_integer(kernel):

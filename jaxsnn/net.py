@@ -26,6 +26,7 @@ from jax.core import Tracer
 from jaxsnn import arch as arch_module
 from jaxsnn import lowering, quant
 from jaxsnn.arch import Arch, Site
+from jaxsnn.arithmetic import Arithmetic
 from jaxsnn.lowering import Accumulator
 from jaxsnn.neurons import Neuron, State
 from jaxsnn.site_module import SiteModule, quantised
@@ -59,9 +60,9 @@ class Net(nn.Module):
         accumulators: site -> what holds the integer sums of a folded tree.
         skip_silent: spend nothing on synapses without a spike (folded trees only; same result).
         axis_name: mapped axis over which batch statistics are averaged (data parallel training).
-        in_loop: gradients are taken inside a loop, as over micro-batches (another lowering).
-        exact: float sums that are exact, as of weights on a grid, stay so on an accelerator.
+        arithmetic: of the products of floats.
         initialiser: where weights start.
+        norm_momentum: share of the running statistics of batch norm that an update keeps.
     """
 
     arch: Arch
@@ -71,9 +72,9 @@ class Net(nn.Module):
     accumulators: SiteMap[Accumulator] = SiteMap("float32")
     skip_silent: bool = False
     axis_name: str | None = None
-    in_loop: bool = False
-    exact: bool = False
+    arithmetic: Arithmetic = Arithmetic.PLAIN
     initialiser: Initialiser = CutNormal()
+    norm_momentum: float = 0.9
 
     @nn.compact
     def __call__(
@@ -131,9 +132,9 @@ class Net(nn.Module):
             self.folded,
             self.skip_silent and site.source != "input",
             self.axis_name,
-            self.in_loop,
-            self.exact,
+            self.arithmetic,
             self.initialiser,
+            self.norm_momentum,
             name=site.name,
         )
 
@@ -161,7 +162,7 @@ def stem(net: Net, variables: Variables, images: Array) -> Array:
     own = variables["params"][site.name]
     kernel = quantised(own["kernel"], net.weights.at(site), own)
     held = net.accumulators.at(site)
-    return lowering.synapse(images, kernel, site, held, in_loop=net.in_loop, exact=net.exact)
+    return lowering.synapse(images, kernel, site, held, arithmetic=net.arithmetic)
 
 
 def prepared(net: Net, variables: Variables) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 
 from jaxsnn import processes
+from jaxsnn.arithmetic import Arithmetic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,9 @@ class Options:
         micro_batch: examples whose gradient a device computes at once; gradients of the micro-
             batches of a batch are accumulated, which changes the order of sums, what is drawn at
             random, and batch statistics (those of a micro-batch). None: all.
+        averaging: share that the average of the weights keeps in an update, which is then what is
+            evaluated and kept; 0: no average.
+        arithmetic: of the task's training; it decides what the compiler may do.
     """
 
     epochs: int
@@ -38,6 +42,8 @@ class Options:
     steps_per_call: int | None = None
     devices: int = 1
     micro_batch: int | None = None
+    averaging: float = 0.0
+    arithmetic: Arithmetic = Arithmetic.PLAIN
 
     def __post_init__(self) -> None:
         """Refuse numbers that make no sense.

@@ -7,7 +7,7 @@ units that the spiking network gets. Training draws its augmentation inside the 
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import jax
 import jax.numpy as jnp
@@ -20,23 +20,48 @@ from jaxsnn.encode import Encoding
 PIXELS = Encoding("onset", 1 / 256)  # uint8 images of a network trained on pixels / 256
 
 Shape = tuple[int, int, int]
+Flip = Literal["none", "random", "alternating"]
 Moments = tuple[float, ...]  # one number for each channel
+
+
+class Moment(NamedTuple):
+    """Where in the course of training a batch is drawn.
+
+    Attributes:
+        update: int32 scalar, number of the update, from 0.
+        epoch: int32 scalar, from 0.
+        rows: int32 ``[B]``, places of the batch's examples in the training set.
+    """
+
+    update: Array
+    epoch: Array
+    rows: Array
+
+
+class Augment(Protocol):
+    """Images of a batch, augmented, as whole units."""
+
+    def __call__(self, images: Array, key: Array, moment: Moment | None = None, /) -> Array:
+        """Units ``[B, h, w, C]`` of ``images uint8 [B, H, W, C]``, drawn anew each time."""
+        ...
 
 
 class Preprocessing(NamedTuple):
     """How a network sees the images of a data set; equal recipes are the same object.
 
     Attributes:
-        train: ``(images uint8 [B, H, W, C], key) -> units [B, h, w, C]``, drawn anew each time.
+        train: :class:`Augment`; where it is ``paced`` it needs to be told the moment.
         test: ``images uint8 [B, H, W, C] -> units [B, h, w, C]``, the same every time.
         encoding: what one unit is worth, and the largest there is.
         shape: ``(H, W, C) -> (h, w, C)``.
+        paced: augmentation follows a plan over the epochs.
     """
 
-    train: Callable[[Array, Array], Array]
+    train: Augment
     test: Callable[[Array], Array]
     encoding: Encoding
     shape: Callable[[Shape], Shape]
+    paced: bool = False
 
 
 def unchanged(encoding: Encoding = PIXELS) -> Preprocessing:
@@ -52,20 +77,36 @@ def unchanged(encoding: Encoding = PIXELS) -> Preprocessing:
 
 @functools.cache
 def _unchanged(encoding: Encoding) -> Preprocessing:
-    return Preprocessing(lambda images, key: images, lambda images: images, encoding, lambda s: s)
+    return Preprocessing(_as_it_is, lambda images: images, encoding, lambda s: s)
 
 
-def standardised(size: int = 24, *, flip: bool = True, bits: int = 8) -> Preprocessing:
+def _as_it_is(images: Array, key: Array, moment: Moment | None = None, /) -> Array:
+    del key, moment
+    return images
+
+
+def standardised(
+    size: int = 24,
+    *,
+    flip: Flip = "random",
+    radius: int | None = None,
+    colours: bool = True,
+    bits: int = 8,
+) -> Preprocessing:
     """Crop and standardise every image, on a grid of ``2**-bits`` standard deviations.
 
-    Training cuts a random window, mirrors it with probability one half, shifts the brightness by up
-    to 63 and stretches the contrast by 0.2 to 1.8 (system A's recipe for CIFAR-10; Zou et al.,
-    Advanced Intelligent Systems, 2023); testing takes the central window. Values beyond 16 standard
-    deviations are cut there; CIFAR-10 has none beyond 11.
+    By default training cuts a random window, mirrors it with probability one half, shifts the
+    brightness by up to 63 and stretches the contrast by 0.2 to 1.8 (system A's recipe for CIFAR-10;
+    Zou et al., Advanced Intelligent Systems, 2023); testing takes the central window. Values beyond
+    16 standard deviations are cut there; CIFAR-10 has none beyond 11.
 
     Args:
         size: height and width of the window.
-        flip: mirror images; not for digits and letters.
+        flip: mirror images "random", "alternating" from epoch to epoch
+            (:func:`jaxsnn.data.augment.alternating_flip`), or "none", as digits and letters need.
+        radius: most pixels between a window in training and the central one; None: anywhere.
+        colours: draw brightness and contrast. A shift of brightness alone is undone by the
+            standardisation, so that this changes the balance of the colours.
         bits: fractional bits of the grid.
 
     Raises:
@@ -76,11 +117,15 @@ def standardised(size: int = 24, *, flip: bool = True, bits: int = 8) -> Preproc
     >>> units.ravel().tolist()  # (5 6 9 10), mean 7.5, deviation 2.062
     [-310, -186, 186, 310]
     """
-    return _standardised(size, flip, bits)
+    return _standardised(size, flip, radius, colours, bits)
 
 
 @functools.cache
-def _standardised(size: int, flip: bool, bits: int) -> Preprocessing:
+def _standardised(
+    size: int, flip: Flip, radius: int | None, colours: bool, bits: int
+) -> Preprocessing:
+    if flip not in get_args(Flip):
+        raise ValueError(f"flip={flip!r} is unknown; choose one of {', '.join(get_args(Flip))}")
     if not 0 <= bits <= 11:  # units are kept as int16
         raise ValueError(f"bits={bits}: the grid of the input has 0 to 11 fractional bits")
     encoding = Encoding("onset", 2.0**-bits, 16 * 2**bits - 1)
@@ -90,17 +135,25 @@ def _standardised(size: int, flip: bool, bits: int) -> Preprocessing:
         grid = jnp.floor(augment.per_image_standardise(images) * 2**bits + 0.5)
         return jnp.clip(grid, -encoding.highest, encoding.highest).astype(jnp.int32)
 
-    def train(images: Array, key: Array) -> Array:
+    def train(images: Array, key: Array, moment: Moment | None = None, /) -> Array:
         cut, mirror, shift, stretch = jax.random.split(key, 4)
-        images = augment.random_crop(images, cut, size=size)
-        images = augment.random_flip(images, mirror) if flip else images
-        images = augment.brightness(images.astype(jnp.float32), shift)
-        return units(augment.contrast(images, stretch))
+        images = augment.random_crop(images, cut, size=size, radius=radius)
+        if flip == "random":
+            images = augment.random_flip(images, mirror)
+        elif flip == "alternating":
+            if moment is None:
+                raise ValueError('flip="alternating" needs the moment: rows and epoch of the batch')
+            images = augment.alternating_flip(images, moment.rows, moment.epoch)
+        images = images.astype(jnp.float32)
+        if colours:
+            images = augment.contrast(augment.brightness(images, shift), stretch)
+        return units(images)
 
     def test(images: Array) -> Array:
         return units(augment.central_crop(jnp.asarray(images), size).astype(jnp.float32))
 
-    return Preprocessing(train, test, encoding, lambda shape: (size, size, shape[2]))
+    paced = flip == "alternating"
+    return Preprocessing(train, test, encoding, lambda shape: (size, size, shape[2]), paced)
 
 
 def normalised(
@@ -165,7 +218,8 @@ def _normalised(
         """Of whole grey values, int32."""
         return jnp.asarray(table)[jnp.arange(len(mean)), images.astype(jnp.int32)]
 
-    def train(images: Array, key: Array) -> Array:
+    def train(images: Array, key: Array, moment: Moment | None = None, /) -> Array:
+        del moment
         turn, cut, mirror = jax.random.split(key, 3)
         images = _checked(images, len(mean))
         if rotation:

@@ -10,7 +10,7 @@ import optax
 
 Schedule = Callable[[Any], Any]
 
-COURSES = ("constant", "cosine", "steps")
+COURSES = ("constant", "cosine", "linear", "steps")
 PHASE = ("epochs", "learning_rate", "schedule")  # what a phase says of itself,
 STEPS = ("lr_step", "lr_factor")  # and where its course is "steps"
 SMALLEST_CLIP = 1e-3  # weight decay and gradients move a learned clip no further down
@@ -26,7 +26,7 @@ def course(
     """Learning rate of every update of a phase, the first being number 0.
 
     Args:
-        name: "constant", "cosine" (to zero over the updates), or "steps".
+        name: "constant", "cosine" or "linear" (both to zero over the updates), or "steps".
         learning_rate: its highest value.
         updates: of the phase.
         milestones: for "steps", the updates from which the rate is multiplied by
@@ -43,6 +43,8 @@ def course(
         return optax.constant_schedule(learning_rate)
     if name == "cosine":
         return optax.cosine_decay_schedule(learning_rate, max(updates, 1))
+    if name == "linear":
+        return optax.linear_schedule(learning_rate, 0.0, max(updates, 1))
     if name == "steps":
         return optax.piecewise_constant_schedule(learning_rate, dict.fromkeys(milestones, factor))
     raise ValueError(f"schedule {name!r} is unknown; choose one of {', '.join(COURSES)}")

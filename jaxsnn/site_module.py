@@ -10,8 +10,10 @@ from jax import Array
 
 from jaxsnn import lowering, quant
 from jaxsnn.arch import Site
+from jaxsnn.arithmetic import Arithmetic
 from jaxsnn.lowering import Accumulator
 from jaxsnn.neurons import Leaves, Neuron, State
+from jaxsnn.normalised import TrainingNorm
 from jaxsnn.pooling import max_pool
 from jaxsnn.sitemap import Initialiser
 
@@ -31,9 +33,9 @@ class SiteModule(nn.Module):
     folded: bool
     skip_silent: bool
     axis_name: str | None
-    in_loop: bool
-    exact: bool
+    arithmetic: Arithmetic
     initialiser: Initialiser
+    norm_momentum: float
 
     @nn.compact
     def __call__(
@@ -62,14 +64,32 @@ class SiteModule(nn.Module):
             drive = drive * self.get_variable("params", "gain")
         if self._has_bias():
             drive = drive + self._bias(drive, given, gate)
-        if site.norm and not self.folded:
+        shortcut = self._shortcut(values[site.shortcut], drive.dtype) if site.shortcut else None
+        norm = site.norm and not self.folded
+        if norm and train and self.arithmetic.fast and self.neuron.stateless:
+            return state, self._normalised(drive, shortcut, given)
+        if norm:
             drive = self._norm(drive, train)
-        if site.shortcut:
-            drive = drive + self._shortcut(values[site.shortcut], drive.dtype)
-        pool = getattr(site.spec, "max_pool", 0)
-        if pool:
-            drive = cast("Array", max_pool(drive, pool))
+        drive = self._pooled(drive, shortcut)
         return self._fire(state, drive.reshape(given, -1, *site.out_shape), max(given, steps))
+
+    def _pooled(self, drive: Array, shortcut: Array | None) -> Array:
+        """The drive with its shortcut, its maxima where the site pools."""
+        drive = drive if shortcut is None else drive + shortcut
+        pool = getattr(self.site.spec, "max_pool", 0)
+        return cast("Array", max_pool(drive, pool)) if pool else drive
+
+    def _normalised(self, drive: Array, shortcut: Array | None, steps: int) -> Array:
+        """Norm, shortcut, pooling and activation in training, as one function."""
+        operands = (shortcut, self._leaves())
+        neuron, dtype, shape = self.neuron, drive.dtype, (steps, -1, *self.site.out_shape)
+
+        def after(normalised: Array, operands: tuple[Array | None, Leaves]) -> Array:
+            pooled = self._pooled(normalised, operands[0])
+            return neuron.step(operands[1], (), pooled.reshape(shape))[1].astype(dtype)
+
+        norm = TrainingNorm(after, self.norm_momentum, NORM_EPSILON, self.axis_name, name="norm")
+        return norm(drive, operands)
 
     def _current(self, x: Array) -> Array:
         kernel = None
@@ -80,13 +100,13 @@ class SiteModule(nn.Module):
                 self.quantiser,
                 self._learned(self.quantiser.learned()) if not self.folded else {},
             )
-        how = (self.accumulator, self.skip_silent, self.in_loop, self.exact)
+        how = (self.accumulator, self.skip_silent, self.arithmetic)
         return lowering.synapse(merged(x), kernel, self.site, *how)
 
     def _norm(self, drive: Array, train: bool) -> Array:
         return nn.BatchNorm(
             use_running_average=not train,
-            momentum=0.9,
+            momentum=self.norm_momentum,
             epsilon=NORM_EPSILON,
             axis_name=self.axis_name if train else None,
             scale_init=self.initialiser.scale(),

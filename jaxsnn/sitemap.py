@@ -138,6 +138,68 @@ class FanOutNormal(NamedTuple):
         return nn.initializers.ones
 
 
+class Dirac(NamedTuple):
+    """Every layer passes its input on, beside noise: a start for few epochs.
+
+    The first ``C_in`` filters of a 3x3 convolution hold 1 in the middle at their own channel, a
+    learned pool averages its window under noise of 0.3 times He's, and all else starts from He's
+    normals, of variance ``2 / fan-in`` (readouts at half that deviation). Norm scales are constant.
+    Source: cifar10-airbench (Jordan, arXiv:2404.00498, section 3.2); pools of their own.
+
+    Attributes:
+        norm_scale: of every norm.
+    """
+
+    norm_scale: float = 1.0
+
+    def kernel(self, site: Site) -> nn.initializers.Initializer:
+        """Initialiser of a kernel."""
+        normal = nn.initializers.normal(math.sqrt(2 / math.prod(site.kernel_shape[:-1])))
+
+        def init(key: Array, shape: Any, dtype: Any = jnp.float32) -> Array:
+            kernel = normal(key, shape, dtype)
+            if site.role in ("readout", "exit"):
+                return 0.5 * kernel
+            if site.kind == "dense" or site.source == "input":
+                return kernel
+            same = jnp.arange(min(shape[-2:]))
+            if site.role == "pool":
+                return (0.3 * kernel).at[:, :, same, same].add(1 / math.prod(site.window))
+            middle = (shape[0] // 2, shape[1] // 2)
+            kernel = kernel.at[:, :, same, same].set(0)
+            return kernel.at[(*middle, same, same)].set(1)
+
+        return init
+
+    def bias(self, site: Site) -> nn.initializers.Initializer:
+        """Initialiser of a bias: zeros."""
+        del site
+        return nn.initializers.zeros
+
+    def scale(self) -> nn.initializers.Initializer:
+        """Initialiser of a norm scale: constant."""
+        return nn.initializers.constant(self.norm_scale)
+
+
+class FixedScale(NamedTuple):
+    """Another initialiser, but for the norm scales, which are constant."""
+
+    other: Initialiser
+    norm_scale: float
+
+    def kernel(self, site: Site) -> nn.initializers.Initializer:
+        """Initialiser of a kernel: the other's."""
+        return self.other.kernel(site)
+
+    def bias(self, site: Site) -> nn.initializers.Initializer:
+        """Initialiser of a bias: the other's."""
+        return self.other.bias(site)
+
+    def scale(self) -> nn.initializers.Initializer:
+        """Initialiser of a norm scale: constant."""
+        return nn.initializers.constant(self.norm_scale)
+
+
 def _truncated_normal(deviation: float) -> nn.initializers.Initializer:
     def init(key: Array, shape: Any, dtype: Any = jnp.float32) -> Array:
         return deviation * jax.random.truncated_normal(key, -2, 2, shape, dtype)

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 
 from jaxsnn import metrics, neurons, quant
 from jaxsnn.arch import Arch, Site, plan
+from jaxsnn.arithmetic import Arithmetic
 from jaxsnn.encode import Encoding
 from jaxsnn.lowering import Accumulator
 from jaxsnn.net import Net
@@ -104,7 +105,7 @@ class Spiking:
             folded=True,
             accumulators=self.accumulators,
             skip_silent=self.skip_silent,
-            exact=True,
+            arithmetic=Arithmetic.EXACT,
         )
 
     @property
@@ -123,7 +124,9 @@ class Spiking:
     @property
     def float_ann(self) -> Net:
         """The same network over kernels that are quantised already (:func:`jaxsnn.snapped`)."""
-        return self.quantised_ann.clone(weights=SiteMap(quant.full_precision()), exact=True)
+        return self.quantised_ann.clone(
+            weights=SiteMap(quant.full_precision()), arithmetic=Arithmetic.EXACT
+        )
 
     def unit(self, site: str) -> float:
         """Value of one count at ``site``, in the units of the ANN."""

@@ -16,6 +16,7 @@ import numpy as np
 from jax import Array
 
 from jaxsnn import buckets, processes
+from jaxsnn.preprocess import Moment
 
 
 class Loss(Protocol):
@@ -23,7 +24,7 @@ class Loss(Protocol):
 
     Takes ``(params, rest, images, labels int32 [B], key, train)``, the name of the device axis that
     batch statistics are averaged over (None on one device), if the task has lengths the time steps
-    of this batch, and if it is paced the number of the update, from 0 (not in evaluation); returns
+    of this batch, and if it is paced the moment of training (not in evaluation); returns
     ``(loss float [B], (logits [B, classes], new rest))``. Images are uint8 ``[B, ...]``, or a tree
     of arrays with B in front.
     """
@@ -40,7 +41,7 @@ class Loss(Protocol):
         *,
         axis_name: str | None,
         steps: int | None = None,
-        update: Array | None = None,
+        moment: Moment | None = None,
     ) -> tuple[Array, tuple[Array, Any]]:
         """Compute the loss of every example; see the class."""
         ...
@@ -54,7 +55,7 @@ class Task(NamedTuple):
         loss: see :class:`Loss`.
         lengths: images -> time steps of each, int ``[N]``, for a loss whose time differs from
             example to example; batches are then of few lengths (:mod:`jaxsnn.buckets`).
-        paced: the loss changes in the course of training: it is told the update.
+        paced: the loss changes in the course of training: it is told the moment.
     """
 
     init: Callable[[Array], Mapping[str, Any]]
@@ -64,10 +65,10 @@ class Task(NamedTuple):
 
 
 def keywords(
-    axis_name: str | None, steps: int | None, update: Array | None = None
+    axis_name: str | None, steps: int | None, moment: Moment | None = None
 ) -> dict[str, Any]:
     """The keyword arguments of a loss; what is None only other tasks know."""
-    known = {"steps": steps, "update": update}
+    known = {"steps": steps, "moment": moment}
     return {"axis_name": axis_name} | {k: v for k, v in known.items() if v is not None}
 
 

@@ -45,6 +45,7 @@ __all__ = [
 
 Data: TypeAlias = tuple[Any, Any, Any, Any]
 AfterEpoch: TypeAlias = Callable[[Record, Mapping[str, Any]], Record]
+Finish: TypeAlias = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 CHECK_CALLS = 100  # at most so many compiled calls between two looks at the loss
 REFRESH_SECONDS = 0.5
@@ -58,6 +59,7 @@ def train(
     progress: bool = True,
     schedule: Callable[[int], Any] | None = None,
     after_epoch: AfterEpoch | None = None,
+    finish: Finish | None = None,
 ) -> tuple[TrainState, list[Record]]:
     """Train a task; with a directory, kill-safe and resumable bit for bit.
 
@@ -77,6 +79,8 @@ def train(
         schedule: step -> learning rate, only for the record of the rate in ``metrics.jsonl``.
         after_epoch: ``(record, variables) -> record``, called before the record of an epoch is
             written, which it may add to.
+        finish: ``variables -> variables``, called once, behind the last update of the last epoch
+            and before that epoch is evaluated; every collection but the params is replaced.
 
     Returns:
         The final state, and one record for each epoch that this call finished (fields as in
@@ -88,7 +92,7 @@ def train(
             directory that already holds checkpoints without `resume`, or a loss that is not finite
             (the checkpoints from before it stay).
     """
-    run = _Run(task, optimiser, data, options, schedule, after_epoch)
+    run = _Run(task, optimiser, data, options, schedule, after_epoch, finish)
     state = run.start()
     history: list[Record] = []
     sizes = (options.epochs, run.steps_per_epoch, options.batch_size)
@@ -111,6 +115,7 @@ class _Run:
         options: Options,
         schedule: Callable[[int], Any] | None,
         after_epoch: AfterEpoch | None,
+        finish: Finish | None,
     ) -> None:
         images, labels = as_examples(data[0], data[1], "training")
         self.steps_per_epoch = len(labels) // options.batch_size
@@ -123,7 +128,7 @@ class _Run:
         if data[3] is not None and len(data[3]):
             self.validation = as_examples(data[2], data[3], "validation")
         self.task, self.options, self.schedule = task, options, schedule
-        self.after_epoch = after_epoch
+        self.after_epoch, self.finish = after_epoch, finish
         self.init_key, self.order_key, self.step_key = jax.random.split(
             jax.random.key(options.seed), 3
         )
@@ -131,7 +136,8 @@ class _Run:
         # Neighbouring batches of different length are different programs.
         self.steps_per_call = 1 if self.lengths is not None else steps_per_call(options)
         sizes = (options.batch_size, self.steps_per_epoch, self.steps_per_call)
-        plan = Plan(*sizes, options.devices, options.micro_batch)
+        share = (options.devices, options.micro_batch, options.averaging, options.arithmetic)
+        plan = Plan(*sizes, *share)
         self.initial, self.update = programs(task, optimiser, plan)
         self.everywhere = NamedSharding(mesh_of(options.devices), PartitionSpec())
         processes.same_arrays("training images and labels", (images, labels))
@@ -182,6 +188,8 @@ class _Run:
             files = self.files
             if files and step < end and now - files.time >= self.options.checkpoint_seconds:
                 files.save(self._on_host(state))
+        if self.finish is not None and epoch + 1 == self.options.epochs:
+            state = self._finished(state, self.finish)
         record = self._record(state, epoch, began)
         host = self._on_host(state)
         if self.after_epoch is not None:
@@ -190,6 +198,12 @@ class _Run:
             self.files.end_epoch(host, record)
         display.line(record)
         return state, record
+
+    def _finished(self, state: TrainState, finish: Finish) -> TrainState:
+        """The state with what ``finish`` makes of the other collections than the params."""
+        host: TrainState = jax.device_get(state)
+        rest = {name: leaf for name, leaf in finish(host.variables).items() if name != "params"}
+        return state.replace(rest=processes.everywhere(rest, self.everywhere))
 
     def _batches(self, epoch: int) -> tuple[Any, tuple[int, ...] | None]:
         """The order of the examples in an epoch, and the time steps of its batches, if any."""

@@ -20,6 +20,8 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from jaxsnn import processes
+from jaxsnn.arithmetic import Arithmetic, compiler_options
+from jaxsnn.preprocess import Moment
 from jaxsnn.task import Loss, Task, keywords
 
 SHARD = "shard"  # name of the device axis that a task reduces its batch statistics over
@@ -43,6 +45,7 @@ class TrainState:
         rest: every other collection by name (``batch_stats``, ...).
         opt_state: state of the Optax optimiser.
         totals: sums of the current epoch, so that a resumed epoch reports its whole mean.
+        average: of the params over the updates, where the plan wants one.
     """
 
     step: Array
@@ -50,11 +53,12 @@ class TrainState:
     rest: Any
     opt_state: Any
     totals: Totals
+    average: Any = None
 
     @property
     def variables(self) -> dict[str, Any]:
         """The collections as the task's `init` returned them: ``{"params": ..., ...}``."""
-        return {"params": self.params, **self.rest}
+        return {"params": self.params if self.average is None else self.average, **self.rest}
 
 
 class Plan(NamedTuple):
@@ -66,6 +70,8 @@ class Plan(NamedTuple):
         steps_per_call: most updates of a compiled call.
         devices: of all processes, that share a batch.
         micro_batch: examples whose gradient is computed at once; None: all that a device has.
+        averaging: share that the average of the params keeps in an update; 0: there is none.
+        arithmetic: of the task's training, for the compiler.
     """
 
     batch_size: int
@@ -73,6 +79,8 @@ class Plan(NamedTuple):
     steps_per_call: int
     devices: int
     micro_batch: int | None = None
+    averaging: float = 0.0
+    arithmetic: Arithmetic = Arithmetic.PLAIN
 
 
 Found = tuple[Any, Any, Array, Array]  # gradients, new rest, sum of losses, number correct
@@ -99,11 +107,72 @@ def programs(
             rest={name: value for name, value in variables.items() if name != "params"},
             opt_state=optimiser.init(variables["params"]),
             totals=Totals(jnp.zeros((), jnp.float32), zero, zero),
+            average=variables["params"] if plan.averaging else None,
         )
 
+    compiled = functools.partial(jax.jit, compiler_options=compiler_options(plan.arithmetic))
+    # The first is not jitted: a task draws in a program of its own, compiled for a single run.
+    if _one_program_each(plan):
+        return initial, _part_by_part(task, optimiser, plan, compiled)
     update = _update(_gradients(task, plan), optimiser, plan)
-    # Not jitted: a task draws in a program of its own, which is compiled for a single run.
-    return initial, jax.jit(update, donate_argnums=0, static_argnames="steps")
+    return initial, compiled(update, donate_argnums=0, static_argnames="steps")
+
+
+def _one_program_each(plan: Plan) -> bool:
+    """Whether micro-batches are calls of a program instead of turns of a loop.
+
+    A processor takes a slow path for the gradient of a convolution inside a loop (up to 50 times);
+    networks that are trained through time have none there (``Arithmetic.IN_LOOP``).
+    """
+    loops = plan.micro_batch is None or plan.arithmetic is Arithmetic.IN_LOOP
+    return not loops and jax.default_backend() == "cpu"
+
+
+def _part_by_part(
+    task: Task,
+    optimiser: optax.GradientTransformation,
+    plan: Plan,
+    compiled: Callable[..., Any],
+) -> Callable[..., TrainState]:
+    """One update, as a call for every micro-batch and one for the optimiser's step."""
+    share = plan.batch_size // plan.devices
+    parts = share // (plan.micro_batch or share)
+    gradients = _gradients(task, plan._replace(micro_batch=None))
+
+    @functools.partial(compiled, static_argnames="steps", donate_argnums=0)
+    def add(
+        sums: Found,
+        params: Any,
+        step: Array,
+        constants: tuple[Array, Any, Array, Array],
+        part: Array,
+        steps: int | None,
+    ) -> Found:
+        order, images, labels, key = constants
+        rows = _rows(order, step, plan).reshape(plan.devices, parts, -1)[:, part].reshape(-1)
+        key = jax.random.fold_in(jax.random.fold_in(key, step), part)
+        slopes, rest, *counts = sums
+        more, rest, *more_counts = gradients(
+            params, rest, images, labels, rows, key, step, steps=steps
+        )
+        slopes = jax.tree.map(lambda total, one: total + one / parts, slopes, more)
+        return (slopes, rest, counts[0] + more_counts[0], counts[1] + more_counts[1])
+
+    @functools.partial(compiled, donate_argnums=0)
+    def move(state: TrainState, sums: Found) -> TrainState:
+        return _moved(state, sums, optimiser, plan)
+
+    nothing = jax.jit(lambda params: jax.tree.map(jnp.zeros_like, params))
+
+    def update(state: TrainState, *constants: Any, count: int, steps: int | None) -> TrainState:
+        del count  # one: see `steps_per_call`
+        sums = (nothing(state.params), state.rest, jnp.float32(0), jnp.int32(0))
+        state = state.replace(rest=None)  # its memory is reused
+        for part in range(parts):
+            sums = add(sums, state.params, state.step, constants, part, steps=steps)
+        return move(state, sums)
+
+    return update
 
 
 def mesh_of(devices: int) -> Mesh:
@@ -132,7 +201,8 @@ def _gradients(task: Task, plan: Plan) -> Callable[..., Found]:
 
         def part(rest: Any, rows: Array, key: Array) -> Found:
             batch = jax.tree.map(lambda leaf: leaf[rows], images)
-            how = keywords(axis_name, steps, number if task.paced else None)
+            moment = Moment(number, number // plan.steps_per_epoch, rows)
+            how = keywords(axis_name, steps, moment if task.paced else None)
             return _of_batch(task.loss, params, rest, batch, labels[rows], key, how)
 
         if size == len(rows):
@@ -196,13 +266,34 @@ def _over_devices(found: Found, axis_name: str) -> Found:
     return gradients, rest, lax.psum(loss, axis_name), lax.psum(correct, axis_name)
 
 
+def _rows(order: Array, step: Array, plan: Plan) -> Array:
+    """The examples of an update."""
+    first = step % plan.steps_per_epoch * plan.batch_size
+    return lax.dynamic_slice_in_dim(order, first, plan.batch_size)
+
+
+def _moved(
+    state: TrainState, sums: Found, optimiser: optax.GradientTransformation, plan: Plan
+) -> TrainState:
+    """The state after the optimiser's step, with what the examples of a batch gave."""
+    slopes, rest, loss, correct = sums
+    updates, opt_state = optimiser.update(slopes, state.opt_state, state.params)
+    added = Totals(loss, correct, jnp.int32(plan.batch_size))
+    begins = state.step % plan.steps_per_epoch == 0
+    totals = jax.tree.map(lambda old, new: jnp.where(begins, new, old + new), state.totals, added)
+    params = optax.apply_updates(state.params, updates)
+    average = None
+    if plan.averaging:
+        average = optax.incremental_update(params, state.average, 1 - plan.averaging)
+    return TrainState(state.step + 1, params, rest, opt_state, totals, average)
+
+
 def _update(
     gradients: Callable[..., Found],
     optimiser: optax.GradientTransformation,
     plan: Plan,
 ) -> Callable[..., TrainState]:
     """(state, order [N], images, labels, key, count, steps) -> state after `count` updates."""
-    size = plan.batch_size
 
     def one(
         state: TrainState,
@@ -212,18 +303,9 @@ def _update(
         key: Array,
         steps: int | None,
     ) -> TrainState:
-        position = state.step % plan.steps_per_epoch
-        rows = lax.dynamic_slice_in_dim(order, position * size, size)
-        own = jax.random.fold_in(key, state.step)
+        rows, own = _rows(order, state.step, plan), jax.random.fold_in(key, state.step)
         operands = (state.params, state.rest, images, labels, rows, own, state.step)
-        slopes, rest, loss, correct = gradients(*operands, steps=steps)
-        updates, opt_state = optimiser.update(slopes, state.opt_state, state.params)
-        added = Totals(loss, correct, jnp.int32(size))
-        totals = jax.tree.map(
-            lambda old, new: jnp.where(position == 0, new, old + new), state.totals, added
-        )
-        params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, rest, opt_state, totals)
+        return _moved(state, gradients(*operands, steps=steps), optimiser, plan)
 
     def update(state: TrainState, *constants: Any, count: Array, steps: int | None) -> TrainState:
         following = functools.partial(one, steps=steps)

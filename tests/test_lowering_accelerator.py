@@ -126,7 +126,9 @@ def test_integers_are_multiplied_in_bfloat16_and_never_convolved():
     assert "conv_general_dilated" in program(
         images, weights
     )  # training keeps the accelerator's own
-    exact = jax.make_jaxpr(lambda x: lowering.synapse(x, weights, site, "float32", exact=True))
+    exact = jax.make_jaxpr(
+        lambda x: lowering.synapse(x, weights, site, "float32", arithmetic=Arithmetic.EXACT)
+    )
     assert "conv_general_dilated" not in str(exact(images))
 
 

@@ -36,7 +36,7 @@ class Common:
     batch_size: int = 128
     """Images per training step."""
     learning_rate: float = 1e-3
-    """Adam's step size, the highest of the schedule."""
+    """Step size of the optimiser, the highest of the schedule."""
     seed: int = 0
     """Seed of initialisation, data order and noise."""
     resume: bool = False

@@ -8,13 +8,19 @@ recipe for CIFAR-10 is `random_crop(size=24)`, `random_flip`, `brightness(delta=
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 
 def random_crop(
-    images: jax.Array, key: jax.Array, padding: int = 0, size: int | None = None
+    images: jax.Array,
+    key: jax.Array,
+    padding: int = 0,
+    size: int | None = None,
+    radius: int | None = None,
 ) -> jax.Array:
     """Surround every image with zeros, then cut a window from a uniformly drawn place.
 
@@ -23,25 +29,32 @@ def random_crop(
         key: PRNG key.
         padding: zeros added on each of the four sides.
         size: height and width of the window; by default those of the image.
+        radius: most pixels, in either direction, between the window and the central one; None: as
+            many as there are.
 
     Returns:
         `[B, size, size, C]`, or `[B, H, W, C]` without `size`; dtype of `images`.
 
     Raises:
-        ValueError: negative padding, or a window that is empty or larger than the padded image.
+        ValueError: negative padding or radius, or a window that is empty or larger than the padded
+            image.
     """
     batch, height, width, channels = _shape(images)
     rows, columns = (height, width) if size is None else (size, size)
-    if padding < 0 or min(rows, columns) < 1:
-        msg = f"random_crop: padding {padding} must be at least 0 and size {size} at least 1"
+    if min(padding, radius or 0) < 0 or min(rows, columns) < 1:
+        msg = (
+            f"random_crop: padding {padding}, radius {radius} must be 0 or more, size {size} 1"
+        )
         raise ValueError(msg)
     spare_rows, spare_columns = height + 2 * padding - rows, width + 2 * padding - columns
     if min(spare_rows, spare_columns) < 0:
         msg = f"random_crop: a {rows}x{columns} window does not fit images of {height}x{width} "
         raise ValueError(f"{msg}with padding {padding}; lower size or raise padding")
     padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    spare = jnp.array([spare_rows + 1, spare_columns + 1])
-    corners = jax.random.randint(key, (batch, 2), 0, spare)
+    spare = jnp.array([spare_rows, spare_columns])
+    reach = spare if radius is None else radius
+    first, last = jnp.maximum(spare // 2 - reach, 0), jnp.minimum(spare // 2 + reach, spare)
+    corners = jax.random.randint(key, (batch, 2), first, last + 1)
 
     def cut(image: jax.Array, corner: jax.Array) -> jax.Array:
         return lax.dynamic_slice(image, (corner[0], corner[1], 0), (rows, columns, channels))
@@ -150,6 +163,24 @@ def random_flip(images: jax.Array, key: jax.Array) -> jax.Array:
     batch, *_ = _shape(images)
     flip = jax.random.bernoulli(key, 0.5, (batch, 1, 1, 1))
     return jnp.where(flip, images[:, :, ::-1], images)
+
+
+def alternating_flip(images: jax.Array, rows: jax.Array, epoch: jax.Array) -> jax.Array:
+    """Mirror every image left to right in every second epoch, one half of them in the first.
+
+    An image is seen both ways in any two epochs, where drawn flips show a quarter of them the same
+    way thrice (Jordan, arXiv:2404.00498, section 3.6).
+
+    Args:
+        images: `[B, H, W, C]`.
+        rows: int `[B]`, the place of each image in the data set, which decides when its turn is.
+        epoch: int scalar, from 0.
+    """
+    batch, *_ = _shape(images)
+    keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(0)))(rows)
+    turn = jax.vmap(jax.random.bernoulli)(keys).astype(jnp.int32)
+    flip = (turn + epoch) % 2 == 1
+    return jnp.where(flip.reshape(batch, 1, 1, 1), images[:, :, ::-1], images)
 
 
 def brightness(images: jax.Array, key: jax.Array, delta: float = 63.0) -> jax.Array:

@@ -17,8 +17,9 @@ import numpy as np
 from rich.console import Console
 
 from jaxsnn import net as net_module
-from jaxsnn import neurons, preprocess, quant, report, store
+from jaxsnn import neurons, preprocess, processes, quant, report, store
 from jaxsnn.arch import Arch, plan
+from jaxsnn.arithmetic import compute_of, training_arithmetic
 from jaxsnn.arrays import unflatten, worth
 from jaxsnn.certificate import Certificate
 from jaxsnn.certify import certify
@@ -31,6 +32,7 @@ from jaxsnn.net import Net
 from jaxsnn.neurons import Neuron
 from jaxsnn.pipelines import outcome, simulation
 from jaxsnn.pipelines.outcome import Counting
+from jaxsnn.pipelines.recipe_run import FIXED_PARTS, initialiser, train_recipe
 from jaxsnn.pipelines.run import (
     KEPT,
     Run,
@@ -38,7 +40,6 @@ from jaxsnn.pipelines.run import (
     own_devices,
     read_data,
     task_data,
-    train_run,
 )
 from jaxsnn.pipelines.stages import COMMON, Request, Stage, System
 from jaxsnn.preprocess import Preprocessing
@@ -77,12 +78,14 @@ class Experiment(System):
     network: ClassVar[tuple[str, ...]] = ("k", "precision", "dataset")
     most: ClassVar[int] = 200
     heads: ClassVar[bool] = False
-    training: ClassVar[tuple[str, ...]] = ("seed", "batch_size", "limit_train", "validation")
+    training: ClassVar[tuple[str, ...]] = ("seed", "limit_train", "validation")
     conversion: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: Any) -> None:
         """Read the data and refuse what does not fit; nothing is written."""
-        self.config: Any = config
+        arithmetic = training_arithmetic(config.compute)
+        self.paper_implied = config.paper_implied
+        self.config: Any = dataclasses.replace(config, compute=compute_of(arithmetic))
         self.data: Dataset = read_data(config)
         self.preprocessing = self.recipe()
         self.arch = dataclasses.replace(
@@ -91,13 +94,25 @@ class Experiment(System):
             classes=self.data.classes,
         )
         plan(self.arch)  # refuses images that the network cannot take
-        full = config.precision == "fp32"
+        full, how = config.precision == "fp32", config.training
         activation = neurons.relu() if full else self.activation()
         weights = SiteMap(quant.full_precision()) if full else self.weights()
-        self.net = Net(self.arch, hidden(activation), weights, initialiser=self.initialiser())
-        self.task = classification(self.net, self.preprocessing)
-        identity = (*self.network, *self.training)
-        self.run = Run(Path(config.out) / config.setting, config, identity, self.network)
+        self.net = Net(
+            self.arch,
+            hidden(activation),
+            weights,
+            arithmetic=arithmetic,
+            initialiser=initialiser(how, self.initialiser()),
+            norm_momentum=how.norm_momentum,
+        )
+        self.task = classification(
+            self.net,
+            self.preprocessing,
+            label_smoothing=how.label_smoothing,
+            spike_penalty=how.spike_penalty,
+        )
+        identity = (*self.network, *self.training, "compute", "recipe", *FIXED_PARTS)
+        self.run = Run(Path(config.out) / config.setting, self.config, identity, self.network)
 
     # ------------------------------------------------------------ what a system says
 
@@ -172,8 +187,11 @@ class Experiment(System):
 
     def train(self) -> None:
         """Train, or resume."""
+        if self.paper_implied and processes.first():
+            print("--learning-rate or --schedule without --recipe: trained by the recipe paper")
         validation = held_out(len(self.data.train_images), self.config.validation)
-        train_run(self.run, self.task, task_data(self.data, validation))
+        data = task_data(self.data, validation)
+        train_recipe(self.run, self.task, self.net, self.preprocessing, data)
 
     def variables(self) -> dict[str, Any]:
         """Trained variables."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxsnn import neurons, preprocess, report, zoo
-from jaxsnn.arch import Arch
+from jaxsnn.arch import Arch, scaled
 from jaxsnn.convert import convert
 from jaxsnn.dataset_totals import Evaluation
 from jaxsnn.neurons import Neuron
@@ -81,13 +81,17 @@ class NegativeSpikes(Experiment):
     def architecture(self) -> Arch:
         """The paper's network; for Fashion-MNIST a wider LeNet."""
         wide = self.config.arch == "lenet" and self.data.name == "fashion_mnist"
-        return zoo.lenet_negative_fashion if wide else ARCHITECTURES[self.config.arch]
+        network = zoo.lenet_negative_fashion if wide else ARCHITECTURES[self.config.arch]
+        return scaled(network, getattr(self.config, "width", 1.0))
 
     def recipe(self) -> Preprocessing:
         """CNN 1 and CNN 2 see cropped, standardised images, the others grey values."""
         if self.config.arch not in ("cnn1", "cnn2"):
             return preprocess.unchanged()
-        return preprocess.standardised(flip=self.data.input_shape[2] == 3)
+        how, colourful = self.config.training, self.data.input_shape[2] == 3
+        return preprocess.standardised(
+            flip=how.flip if colourful else "none", radius=how.crop_radius, colours=how.colours
+        )
 
     def activation(self) -> Neuron:
         """Quantised in steps of ``2^-k``, without an upper bound."""

@@ -15,6 +15,7 @@ import numpy as np
 import optax
 
 from jaxsnn import processes
+from jaxsnn.arithmetic import Arithmetic
 from jaxsnn.arrays import flatten, load_arrays, load_params, unflatten
 from jaxsnn.checkpoint import Checkpoints
 from jaxsnn.config import Common, differences, from_json, to_json
@@ -22,7 +23,7 @@ from jaxsnn.data import Dataset, load, split_validation
 from jaxsnn.files import exclusive, plain
 from jaxsnn.report import write_bytes
 from jaxsnn.schedules import PHASE, STEPS, Schedule, adam
-from jaxsnn.train import AfterEpoch, Data, Options, Task, TrainState
+from jaxsnn.train import AfterEpoch, Data, Finish, Options, Task, TrainState
 from jaxsnn.train import train as train_task
 
 KEPT = "kept.npz"  # what remains of a run below results/
@@ -175,6 +176,9 @@ def train_run(
     micro_batch: int | None = None,
     after_epoch: AfterEpoch | None = None,
     optimiser: Optimiser = adam,
+    arithmetic: Arithmetic = Arithmetic.PLAIN,
+    averaging: float = 0.0,
+    finish: Finish | None = None,
 ) -> TrainState:
     """Train (or resume) the network of a run folder; writes all its files but results.json.
 
@@ -185,6 +189,9 @@ def train_run(
         micro_batch: see :class:`jaxsnn.train.Options`.
         after_epoch: see :func:`jaxsnn.train.train`.
         optimiser: phases -> optimiser and learning rate (:mod:`jaxsnn.schedules`).
+        arithmetic: of the task's training.
+        averaging: see :class:`jaxsnn.train.Options`.
+        finish: see :func:`jaxsnn.train.train`.
     """
     config = run.config
     steps_per_epoch = len(data[1]) // config.batch_size
@@ -210,11 +217,19 @@ def train_run(
         resume=config.resume,
         devices=devices(config, config.batch_size),
         micro_batch=micro_batch,
+        averaging=averaging,
+        arithmetic=arithmetic,
     )
     with exclusive(run.folder):
         run.record(phases)
         state, history = train_task(
-            task, moved_by, data, options, schedule=rate, after_epoch=after_epoch
+            task,
+            moved_by,
+            data,
+            options,
+            schedule=rate,
+            after_epoch=after_epoch,
+            finish=finish,
         )
     if not history:
         print(f"{run.folder}: already trained for {options.epochs} epochs")
