@@ -1,6 +1,7 @@
 """Settings of JAX for every test, and the fixtures that several test modules share."""
 
 import gc
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -9,13 +10,17 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from packaging.version import Version
 
 # JAX reads these when it is imported, so they stand before everything that imports it.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 # Tests compile many small programs and run each once or twice: quick compiles beat quick code. The
-# emitters of fusions take half of a compilation; without them XLA emits the same fusions itself.
-QUICK_COMPILES = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+# emitters of fusions take half of a compilation; without them XLA emits the same fusions itself, as
+# long as it can (an XLA that cannot any more ends the process over the unknown flag).
+QUICK_COMPILES = "--xla_backend_optimization_level=0"
+if Version(importlib.metadata.version("jaxlib")) < Version("0.11"):
+    QUICK_COMPILES += " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("XLA_FLAGS", QUICK_COMPILES)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 

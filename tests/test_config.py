@@ -102,7 +102,7 @@ def test_the_originals_commands(command, stage, fields):
     ],
 )
 def test_the_commands_of_the_cifar_original(command, stage, fields):
-    expected = dataclasses.replace(NegativeSpikesCnn1(), **fields)
+    expected = NegativeSpikesCnn1(**fields)
     assert parsed(command, NegativeSpikesCnn1) == (stage, expected)
 
 

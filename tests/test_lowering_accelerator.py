@@ -17,6 +17,7 @@ from jax import export
 
 from jaxsnn import Net, convert, convolution, hidden, lowering, neurons, simulate
 from jaxsnn.arch import Arch, Conv, Dense, parse, plan
+from jaxsnn.arithmetic import Arithmetic
 from jaxsnn.classify import classification
 from jaxsnn.engine import run
 from jaxsnn.net import forward, init_variables
