@@ -7,6 +7,9 @@ products of bfloat16 with float32 sums win where they are faster than those of f
 int8 weights have at most 8 significant bits, so this is exact under the same bound), and the int8
 convolution where they are not. ``benchmarks/lowering.py`` measures the table below.
 
+Training alone takes other ways (:mod:`jaxsnn.arithmetic`): operands of bfloat16, or Winograd's
+transforms of float32 (:mod:`jaxsnn.winograd`), which round.
+
 An accelerator multiplies spikes with int8 weights in bfloat16 where float32 holds the sums, and
 lays the windows of every convolution that must be exact out for a matrix product: its own
 convolutions may transform the operands first (Winograd, FFT), which rounds, and of int32 it has
@@ -23,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from jaxsnn import winograd
 from jaxsnn.arithmetic import Arithmetic
 from jaxsnn.convolution import (
     convolution,
@@ -170,6 +174,10 @@ def _product(x: Array, kernel: Array, site: Site, arithmetic: Arithmetic) -> Arr
     in_loop = arithmetic is Arithmetic.IN_LOOP
     if _on_cpu() and (in_loop or _fewer_outputs_than_taps(site)):
         return patches(x, kernel, site.strides, site.padding, sums)
+    if _on_cpu() and arithmetic is Arithmetic.FAST_FLOAT32:
+        blocks = winograd.fitting(x.shape, kernel.shape, site.strides, site.padding)
+        if blocks is not None:
+            return winograd.winograd(x, kernel, site.padding, blocks)
     if _on_cpu() and not _is_integer(kernel):
         if min(kernel.shape[-2:]) >= WIDE_CHANNELS and _windows_are_tiles(site):
             return tiled(x, kernel)

@@ -42,9 +42,7 @@ def random_crop(
     batch, height, width, channels = _shape(images)
     rows, columns = (height, width) if size is None else (size, size)
     if min(padding, radius or 0) < 0 or min(rows, columns) < 1:
-        msg = (
-            f"random_crop: padding {padding}, radius {radius} must be 0 or more, size {size} 1"
-        )
+        msg = f"random_crop: padding {padding}, radius {radius} must be 0 or more, size {size} 1"
         raise ValueError(msg)
     spare_rows, spare_columns = height + 2 * padding - rows, width + 2 * padding - columns
     if min(spare_rows, spare_columns) < 0:
