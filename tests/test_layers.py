@@ -51,6 +51,7 @@ ROWS = (
     ("L5", "trainfiles", "tally", "proxy"),
     ("L5", "certify", "finetune", "gaps", "train"),
     ("L5", "classify", "bptt", "store"),
+    ("L6", "exchange"),
     ("L6", "pipelines"),
     ("top", "__init__", "__main__"),
 )

@@ -1,0 +1,81 @@
+"""Weights in files without any program: safetensors and NumPy's npz."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import safetensors
+from numpy.typing import NDArray
+
+from jaxsnn.arrays import load_arrays
+from jaxsnn.exchange.errors import UserError, shown
+from jaxsnn.exchange.weights import Budget, Weights, contiguous, natural
+
+_DTYPES: dict[str, Any] = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": ml_dtypes.bfloat16, "C64": "<c8",
+    "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
+    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?",
+    "F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2,
+}  # fmt: skip
+
+
+def read_safetensors(content: bytes, place: str, budget: Budget) -> Weights:
+    """Read a safetensors file, which keeps no order of layers.
+
+    Raises:
+        UserError: it is damaged, or has a type that NumPy lacks.
+    """
+    try:
+        entries = safetensors.deserialize(content)
+    except safetensors.SafetensorError as error:
+        reason = shown(str(error)).strip("'\"")
+        raise UserError(f"{place}: damaged safetensors ({reason}); get the file again") from error
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, entry in sorted(entries, key=lambda pair: natural(pair[0])):
+        if entry["dtype"] not in _DTYPES:
+            raise UserError(
+                f"{place}, {shown(name)}: dtype {entry['dtype']}; save it as float32 (F32)"
+            )
+        budget.spend(len(entry["data"]), shown(name))
+        flat = np.frombuffer(entry["data"], _DTYPES[entry["dtype"]])
+        arrays[name] = contiguous(flat.reshape(entry["shape"])).copy()
+    return Weights(arrays, place, "safetensors", ordered=False)
+
+
+def read_npz(archive: zipfile.ZipFile, path: Path, budget: Budget) -> Weights:
+    """Read an npz file of plain arrays.
+
+    Raises:
+        UserError: it is damaged, pickled, has NaN, or says that it is larger than it may be.
+    """
+    for info in archive.infolist():
+        budget.spend(info.file_size, shown(info.filename))
+        _check_header(archive, info, str(path))
+    try:
+        arrays, _ = load_arrays(path)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return Weights({name: contiguous(array) for name, array in arrays.items()}, str(path), "npz")
+
+
+def _check_header(archive: zipfile.ZipFile, info: zipfile.ZipInfo, place: str) -> None:
+    """Refuse a member whose header says another size than it has: it would be allocated."""
+    try:
+        with archive.open(info) as member:
+            version = np.lib.format.read_magic(member)
+            reader = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
+            shape, _, dtype = reader(member)
+            size = int(np.prod(shape, dtype=object)) * dtype.itemsize
+            if not dtype.hasobject and size != info.file_size - member.tell():
+                raise ValueError(f"shape {shape} of {dtype} in {info.file_size} bytes")
+    except Exception as error:  # whatever the decompression or the header's parser raise
+        reason = shown(str(error)).strip("'\"")
+        raise UserError(f"{place}, {shown(info.filename)}: no plain array ({reason})") from error
