@@ -1,7 +1,19 @@
 """Networks of other people: their weights read without trust and fitted into our trees."""
 
 from jaxsnn.exchange.errors import UserError
+from jaxsnn.exchange.fitting import Fitting, fit
+from jaxsnn.exchange.pytorch import Imported, from_torch
 from jaxsnn.exchange.read import read_weights
+from jaxsnn.exchange.table import Table
 from jaxsnn.exchange.weights import Weights
 
-__all__ = ["UserError", "Weights", "read_weights"]
+__all__ = [
+    "Fitting",
+    "Imported",
+    "Table",
+    "UserError",
+    "Weights",
+    "fit",
+    "from_torch",
+    "read_weights",
+]

@@ -6,10 +6,15 @@ other as little-endian float32.
 
 import hashlib
 
+import jax
 import numpy as np
 import pytest
 
-from jaxsnn.exchange import read_weights
+from jaxsnn import data, neurons
+from jaxsnn.arch import parse
+from jaxsnn.exchange import Fitting, read_weights
+from jaxsnn.net import Net, forward
+from jaxsnn.sitemap import hidden
 
 pytestmark = pytest.mark.realdata
 
@@ -77,3 +82,37 @@ def test_shapes_of_an_event_network(weights):
         "9.weight": (256, 128),
         "11.weight": (10, 256),
     }
+
+
+def test_the_event_network_fits(weights):
+    """Its authors': strides instead of the first pool, no biases."""
+    arch = parse("16C5s2p1x-16C3p1x-AP2-8C3p1x-AP2-256x", input_shape=(34, 34, 2))
+    table = Fitting(weights("pretrained_ann_weights.pth"), arch).table
+    assert not table.problems
+    assert [row.our_shape for row in table.rows] == [
+        *((5, 5, 2, 16), (3, 3, 16, 16), (3, 3, 16, 8)),
+        *((128, 256), (256, 10)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "notation", "options", "hits"),
+    [
+        ("mnist_cnn.pt", "6C3-MP2-16C3-MP2-120-84", {"norm": False, "head_bias": True}, 9859),
+        ("mnist_params.pt", "20C5x-AP2-32C5x-AP2-128C3x-AP2-500x", {}, 9788),
+    ],
+)
+def test_accuracies_are_those_in_torch(data_root, weights, name, notation, options, hits):
+    """Images are grey values / 255, where our own networks take 1 / 256."""
+    arch = parse(notation, **options)
+    variables = Fitting(weights(name), arch).variables()
+    net = Net(arch, hidden(neurons.relu()))
+
+    @jax.jit
+    def predict(images):
+        return forward(net, variables, images).readouts[-1][0].argmax(-1)
+
+    mnist = data.load("mnist", data_root)
+    images = mnist.test_images.reshape(20, 500, 28, 28, 1).astype(np.float32) / 255
+    predictions = np.concatenate([predict(batch) for batch in images])
+    assert int((predictions == mnist.test_labels).sum()) == hits

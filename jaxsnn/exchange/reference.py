@@ -1,0 +1,123 @@
+"""Whether our network gives what the original gives, and if not, which layer differs first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxsnn import neurons
+from jaxsnn.arch import Arch, plan
+from jaxsnn.exchange.errors import UserError
+from jaxsnn.net import Net, Out, forward
+from jaxsnn.sitemap import hidden
+
+Array = NDArray[Any]
+
+TOLERANCE = 1e-3  # of the largest value: float32 sums in another order differ by some 1e-6
+
+
+class Reference(NamedTuple):
+    """What the original gives for a few images.
+
+    Attributes:
+        images: as the original takes them, normalised, ``[B, C, H, W]``.
+        logits: ``[B, classes]``, before any softmax.
+    """
+
+    images: Array
+    logits: Array
+
+
+class Seen(NamedTuple):
+    """What one of the original's layers gives.
+
+    Attributes:
+        place: the layer in the original.
+        values: ``[B, C, H, W]`` or ``[B, units]``, behind activation and max pool.
+    """
+
+    place: str
+    values: Array
+
+
+def check_reference(
+    arch: Arch,
+    variables: Mapping[str, Any],
+    reference: Reference,
+    layers: Mapping[str, Seen] | None = None,
+    tolerance: float = TOLERANCE,
+) -> float:
+    """Compare our network, with ReLUs, to what the original gives.
+
+    Args:
+        arch: ours.
+        variables: the original's, in our tree.
+        reference: images and logits.
+        layers: site -> what the original's layer there gives; names the first that differs.
+        tolerance: largest difference, as a part of the largest value.
+
+    Returns:
+        The largest difference of the logits, as a part of the largest logit.
+
+    Raises:
+        UserError: they differ by more, or the shapes are others.
+    """
+    images, logits = (np.asarray(part, np.float32) for part in reference)
+    height, width, channels = arch.input_shape
+    if images.ndim != 4 or images.shape[1:] != (channels, height, width):
+        raise UserError(
+            f"reference images {images.shape}: wanted [B, {channels}, {height}, {width}], as torch "
+            "has them"
+        )
+    if logits.shape != (len(images), arch.classes):
+        raise UserError(
+            f"reference logits {logits.shape}: wanted {(len(images), arch.classes)}, one row for "
+            "each image"
+        )
+    out = _run(arch, variables, images)
+    ours = np.asarray(out.readouts[-1][0])
+    differs = difference(ours, logits)
+    if differs > tolerance:
+        raise UserError(
+            f"the network differs from the reference: its logits by {differs:.2g} of the largest; "
+            + _first(arch, out, layers or {}, tolerance)
+        )
+    return differs
+
+
+def _run(arch: Arch, variables: Mapping[str, Any], images: Array) -> Out:
+    net = Net(arch, hidden(neurons.relu()))
+    with jax.default_matmul_precision("highest"):
+        return forward(net, variables, jnp.asarray(images.transpose(0, 2, 3, 1)))
+
+
+def difference(ours: Array, theirs: Array) -> float:
+    """Largest difference as a part of the largest value; infinite where one is no number."""
+    largest = max(float(np.abs(theirs).max(initial=0)), float(np.finfo(np.float32).tiny))
+    apart = float(np.abs(ours - theirs).max(initial=0)) / largest
+    return apart if np.isfinite(apart) else float("inf")
+
+
+def _first(arch: Arch, out: Out, layers: Mapping[str, Seen], tolerance: float) -> str:
+    """Which layer differs first."""
+    for site in plan(arch):
+        if site.name not in layers:
+            continue
+        place, theirs = layers[site.name]
+        ours = np.asarray(out.outs[site.name][0])
+        if theirs.ndim == 4:
+            theirs = theirs.transpose(0, 2, 3, 1)
+        if theirs.shape != ours.shape:
+            return f"the first layer is {site.name} ({place}): {ours.shape} against {theirs.shape}"
+        differs = difference(ours, theirs)
+        if differs > tolerance:
+            return f"the first layer to differ is {site.name} ({place}), by {differs:.2g}"
+    return (
+        "look at the images (mean, deviation, order of channels), at pools, padding and "
+        "activations of the notation"
+    )
