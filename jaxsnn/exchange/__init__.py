@@ -1,7 +1,8 @@
-"""Networks of other people: their weights read without trust and fitted into our trees."""
+"""Networks in and out: weights that are read without trust and fitted into our trees, NIR graphs."""
 
 from jaxsnn.exchange.errors import UserError
 from jaxsnn.exchange.fitting import Fitting, fit
+from jaxsnn.exchange.nir import from_nir
 from jaxsnn.exchange.pytorch import Imported, from_torch
 from jaxsnn.exchange.read import read_weights
 from jaxsnn.exchange.table import Table
@@ -14,6 +15,7 @@ __all__ = [
     "UserError",
     "Weights",
     "fit",
+    "from_nir",
     "from_torch",
     "read_weights",
 ]

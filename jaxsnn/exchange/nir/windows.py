@@ -1,0 +1,120 @@
+"""Nodes with a sliding window: ``Conv1d``, ``Conv2d``, ``SumPool2d``, ``AvgPool2d``.
+
+Samples are ``[C, L]`` or ``[C, H, W]``; all sizes are as PyTorch defines them, rounded down.
+"""
+
+import math
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from jaxsnn.exchange.nir.operation import Params, Shape, State, Stateless
+
+Padding = tuple[tuple[int, int], ...]
+
+
+def windows(
+    sizes: Shape, window: Shape, strides: Shape, padding: Padding, dilation: Shape
+) -> Shape:
+    """How many windows fit along each axis.
+
+    Raises:
+        ValueError: none does.
+
+    >>> windows((34, 34), (5, 5), (2, 2), ((1, 1), (1, 1)), (1, 1))
+    (16, 16)
+    """
+    counts = tuple(
+        (size + sum(pad) - spread * (width - 1) - 1) // stride + 1
+        for size, width, stride, pad, spread in zip(
+            sizes, window, strides, padding, dilation, strict=True
+        )
+    )
+    if min(counts) < 1:
+        raise ValueError(f"has a window of {window}, which does not fit a padded map of {sizes}")
+    return counts
+
+
+@dataclass(frozen=True)
+class Convolution(Stateless):
+    """A cross-correlation over one or two axes, with a bias.
+
+    Params: ``weight [out, in / groups, *window]``, ``bias [out]``.
+
+    Attributes:
+        strides, dilation: one for each axis.
+        padding: zeros in front of and behind each axis.
+        groups: groups of channels that do not see each other.
+    """
+
+    strides: Shape
+    padding: Padding
+    dilation: Shape
+    groups: int
+
+    def output_shape(self, shape: Shape, params: Params) -> Shape:
+        """``[in, *sizes] -> [out, *windows]``."""
+        outputs, inputs, *window = params["weight"].shape
+        wanted = inputs * self.groups
+        if len(shape) != len(self.strides) + 1 or shape[0] != wanted:
+            raise ValueError(
+                f"takes {wanted} channels and {len(self.strides)} further axes, gets {shape}"
+            )
+        counts = windows(shape[1:], tuple(window), self.strides, self.padding, self.dilation)
+        return (outputs, *counts)
+
+    def step(self, params: Params, state: State, x: Array) -> tuple[State, Array]:
+        """The sums, in float32 throughout."""
+        letters = "HW"[: len(self.strides)]
+        # Channels last: inside a loop XLA's CPU convolves so 13 times faster (measured).
+        product = lax.conv_general_dilated(
+            jnp.moveaxis(x, 1, -1),
+            jnp.moveaxis(params["weight"], (0, 1), (-1, -2)),
+            self.strides,
+            self.padding,
+            rhs_dilation=self.dilation,
+            dimension_numbers=(f"N{letters}C", f"{letters}IO", f"N{letters}C"),
+            feature_group_count=self.groups,
+            precision=lax.Precision.HIGHEST,
+        )
+        return state, jnp.moveaxis(product + params["bias"], -1, 1)
+
+
+@dataclass(frozen=True)
+class Pool(Stateless):
+    """Sum or mean over windows of ``[C, H, W]``; zeros of the padding count in a mean.
+
+    Attributes:
+        window, strides, padding: for height and width.
+        mean: divide by the size of the window.
+    """
+
+    window: Shape
+    strides: Shape
+    padding: Padding
+    mean: bool
+
+    def output_shape(self, shape: Shape, params: Params) -> Shape:
+        """``[C, H, W] -> [C, *windows]``."""
+        del params
+        if len(shape) != 3:
+            raise ValueError(f"pools maps (channels, height, width), gets {shape}")
+        return (
+            shape[0],
+            *windows(shape[1:], self.window, self.strides, self.padding, (1, 1)),
+        )
+
+    def step(self, params: Params, state: State, x: Array) -> tuple[State, Array]:
+        """The sums, divided where a mean is asked for."""
+        del params
+        total = lax.reduce_window(
+            x,
+            np.zeros((), x.dtype),
+            lax.add,
+            (1, 1, *self.window),
+            (1, 1, *self.strides),
+            ((0, 0), (0, 0), *self.padding),
+        )
+        return state, total / math.prod(self.window) if self.mean else total
