@@ -141,8 +141,8 @@ class FanOutNormal(NamedTuple):
 class Dirac(NamedTuple):
     """Every layer passes its input on, beside noise: a start for few epochs.
 
-    The first ``C_in`` filters of a 3x3 convolution hold 1 in the middle at their own channel, a
-    learned pool averages its window under noise of 0.3 times He's, and all else starts from He's
+    Of their own channel the first ``C_in`` filters of a convolution hold 1 in the middle and nothing
+    beside it, a learned pool averages its window under noise of 0.3 times He's, and all else starts from He's
     normals, of variance ``2 / fan-in`` (readouts at half that deviation). Norm scales are constant.
     Source: cifar10-airbench (Jordan, arXiv:2404.00498, section 3.2); pools of their own.
 

@@ -86,8 +86,9 @@ def small_net(how):
     return Net(arch, hidden(neurons.quantised_relu(1, None)), arithmetic=how)
 
 
-@pytest.mark.skipif(not arithmetic.onednn_convolves(), reason="this XLA has no oneDNN convolutions")
 def test_training_in_bfloat16_calls_onednn_forwards_and_for_both_gradients():
+    if not arithmetic.onednn_convolves():
+        pytest.skip("this XLA has no oneDNN convolutions")
     task = classification(small_net(Arithmetic.FAST_BFLOAT16))
     import optax
 
