@@ -141,9 +141,9 @@ class FanOutNormal(NamedTuple):
 class Dirac(NamedTuple):
     """Every layer passes its input on, beside noise: a start for few epochs.
 
-    Of their own channel the first ``C_in`` filters of a convolution hold 1 in the middle and nothing
-    beside it, a learned pool averages its window under noise of 0.3 times He's, and all else starts from He's
-    normals, of variance ``2 / fan-in`` (readouts at half that deviation). Norm scales are constant.
+    Of their own channel the first ``C_in`` filters of a convolution hold 1 in the middle and
+    nothing beside it, a learned pool averages its window under noise of 0.3 times He's, and all
+    else starts from He's normals, of variance ``2 / fan-in`` (readouts at half that deviation). Norm scales are constant.
     Source: cifar10-airbench (Jordan, arXiv:2404.00498, section 3.2); pools of their own.
 
     Attributes:
@@ -163,7 +163,7 @@ class Dirac(NamedTuple):
             if site.kind == "dense" or site.source == "input":
                 return kernel
             same = jnp.arange(min(shape[-2:]))
-            if site.role == "pool":
+            if getattr(site.spec, "learned_pool", False):
                 return (0.3 * kernel).at[:, :, same, same].add(1 / math.prod(site.window))
             middle = (shape[0] // 2, shape[1] // 2)
             kernel = kernel.at[:, :, same, same].set(0)

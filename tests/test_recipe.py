@@ -170,7 +170,7 @@ def test_the_dirac_start_passes_the_input_on():
     arch = parse("4C3same-4C3same-P2", input_shape=(6, 6, 4), pool="conv", norm=False)
     sites = {site.name: site for site in plan(arch)}
     start = Dirac(0.5)
-    kernel = start.kernel(sites["conv2"])(jax.random.key(0), (3, 3, 4, 6))
+    kernel = start.kernel(sites["conv2"])(jax.random.key(0), (3, 3, 4, 400))
     same = np.asarray(kernel)[:, :, range(4), range(4)]
     expected = np.zeros((3, 3, 4))
     expected[1, 1] = 1  # of their own channel

@@ -1,4 +1,4 @@
-"""Networks in and out: weights that are read without trust and fitted into our trees, NIR graphs."""
+"""Networks in and out: weights, read without trust and fitted into our trees, and NIR graphs."""
 
 from jaxsnn.exchange.errors import UserError
 from jaxsnn.exchange.fitting import Fitting, fit
