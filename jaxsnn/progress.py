@@ -28,6 +28,18 @@ def bar(items: Iterable[T], total: int, what: str) -> Iterator[T]:
     return iter(track(items, what, total=total, console=console, disable=not shown, transient=True))
 
 
+def duration(seconds: float) -> str:
+    """A time in words, of one or two units.
+
+    >>> duration(8), duration(100), duration(3570), duration(7500)
+    ('8 s', '2 min', '1 h 0 min', '2 h 5 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 class Display:
     """What the user sees of training: a bar on a terminal, otherwise one line for each epoch."""
 
@@ -52,6 +64,21 @@ class Display:
 
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
+
+    def estimate(self, updates: int, seconds: float, left: int) -> None:
+        """Say once how long training will take, from ``updates`` that took so many ``seconds``.
+
+        Args:
+            updates: that were timed, behind the one that was compiled.
+            seconds: they took.
+            left: updates that are still to be made.
+        """
+        if self.print is None:
+            return
+        images = updates * self.batch_size / seconds
+        text = f"{images:,.0f} images/s: about {duration(left * seconds / updates)} to go for "
+        text += f"{left:,} updates; Ctrl-C stops, --resume goes on from the last checkpoint"
+        self.print(text, highlight=False, soft_wrap=True)
 
     def show(self, epoch: int, step: int, position: int, loss: float, accuracy: float) -> None:
         """Move the bar to a step; `position` counts the steps within the epoch (from 0)."""

@@ -49,6 +49,7 @@ Finish: TypeAlias = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 CHECK_CALLS = 100  # at most so many compiled calls between two looks at the loss
 REFRESH_SECONDS = 0.5
+ESTIMATE_SECONDS = 5.0  # of updates, from which the time of all is told
 
 
 def train(
@@ -129,6 +130,7 @@ class _Run:
             self.validation = as_examples(data[2], data[3], "validation")
         self.task, self.options, self.schedule = task, options, schedule
         self.after_epoch, self.finish = after_epoch, finish
+        self.estimated = False  # how long it will take has been said
         self.init_key, self.order_key, self.step_key = jax.random.split(
             jax.random.key(options.seed), 3
         )
@@ -172,7 +174,7 @@ class _Run:
         order, lengths = self._batches(epoch)
         order = processes.everywhere(order, self.everywhere)
         step, end = int(state.step), (epoch + 1) * self.steps_per_epoch
-        looked, calls = began, 0
+        looked, calls, timed = began, 0, began
         while step < end:
             count = min(self.steps_per_call, end - step)
             constants = (order, self.images, self.labels, self.step_key)
@@ -180,6 +182,14 @@ class _Run:
             state = self.update(state, *constants, count=count, steps=steps)
             step, calls = step + count, calls + 1
             now = time.monotonic()
+            if not self.estimated and calls == 1:  # compiling lies behind it
+                jax.block_until_ready(state)
+                timed = time.monotonic()
+            elif not self.estimated and now - timed > ESTIMATE_SECONDS:
+                jax.block_until_ready(state)
+                timed, self.estimated = time.monotonic() - timed, True
+                left = self.options.epochs * self.steps_per_epoch - step
+                display.estimate((calls - 1) * self.steps_per_call, timed, left)
             # Reading the loss waits for the device, so not after every call.
             if step == end or now - looked > REFRESH_SECONDS or calls % CHECK_CALLS == 0:
                 position = step - epoch * self.steps_per_epoch
