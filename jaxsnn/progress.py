@@ -66,14 +66,14 @@ class Display:
         self.bar.stop()
 
     def estimate(self, updates: int, seconds: float, left: int) -> None:
-        """Say once how long training will take, from ``updates`` that took so many ``seconds``.
+        """Say once how long training will take, if it is more than a minute.
 
         Args:
             updates: that were timed, behind the one that was compiled.
             seconds: they took.
             left: updates that are still to be made.
         """
-        if self.print is None:
+        if self.print is None or left * seconds / updates < 60:
             return
         images = updates * self.batch_size / seconds
         text = f"{images:,.0f} images/s: about {duration(left * seconds / updates)} to go for "
