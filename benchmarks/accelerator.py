@@ -43,10 +43,10 @@ import optax
 import surrogate_training
 
 from jaxsnn import Net, Options, Spiking, certify, data, evaluate, hidden, neurons, plan, train
-from jaxsnn import lowering as lowering_module
 from jaxsnn.arch import Site
-from jaxsnn.classify import classification
-from jaxsnn.net import initial_state
+from jaxsnn.network import initial_state
+from jaxsnn.network import synapse as lowering_module
+from jaxsnn.training import classification
 
 CASES = ("peak", "simulate", "train", "csnn", "linear")
 SUMS = {"bfloat16": jnp.float32, "float32": jnp.float32, "int8": jnp.int32}

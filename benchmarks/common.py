@@ -21,21 +21,12 @@ import optax
 from rich.console import Console
 from rich.table import Table
 
-from jaxsnn import (
-    Net,
-    Options,
-    Task,
-    data,
-    hidden,
-    load_params,
-    neurons,
-    quant,
-    train,
-    zoo,
-)
-from jaxsnn.classify import classification
-from jaxsnn.convert import float_ends
-from jaxsnn.environment import environment
+from jaxsnn import Net, Options, Task, data, hidden, load_params, neurons, train
+from jaxsnn.arch import zoo
+from jaxsnn.conversion import float_ends
+from jaxsnn.io.environment import environment
+from jaxsnn.network import weight_quantisers
+from jaxsnn.training import classification
 
 BATCH = 128  # images of a training step
 
@@ -180,7 +171,7 @@ def lenet(dataset: data.Dataset, quantised: bool = True) -> Net:
     )
     if not quantised:
         return Net(arch, hidden(neurons.relu()))
-    return Net(arch, hidden(neurons.quantised_relu(1, 2)), float_ends(quant.ternary()))
+    return Net(arch, hidden(neurons.quantised_relu(1, 2)), float_ends(weight_quantisers.ternary()))
 
 
 def task_of(net: Net) -> Task:

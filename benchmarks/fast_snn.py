@@ -28,14 +28,16 @@ import jax.numpy as jnp
 import numpy as np
 from negative_spikes import calibrated
 
-from jaxsnn import Net, convert, data, finetune, hidden, neurons, plan, recipes, simulate, zoo
-from jaxsnn import net as net_module
-from jaxsnn.arch import Arch, parse
-from jaxsnn.arrays import load_params
-from jaxsnn.clipped import levels
-from jaxsnn.methods.signed_if import quantised_weights
-from jaxsnn.preprocess import Preprocessing
-from jaxsnn.settle import settle
+from jaxsnn import Net, convert, data, hidden, neurons, plan, simulate
+from jaxsnn.arch import Arch, parse, zoo
+from jaxsnn.conversion.methods.signed_if import quantised_weights
+from jaxsnn.inputs import Preprocessing
+from jaxsnn.io import load_params
+from jaxsnn.network import net as net_module
+from jaxsnn.neurons.levels import levels
+from jaxsnn.simulation import settle
+from jaxsnn.systems import recipes
+from jaxsnn.training import finetune, finetune_step
 
 ARCHITECTURES = {"alex": zoo.fast_alexnet, "vgg11": zoo.fast_vgg11}
 ANN, LAYERS, STEPS, STOP = "quantised ANN", "SNN, block = T", "SNN, block = 1", "SNN, settling"
@@ -129,14 +131,14 @@ def evaluations(found: Case, options: argparse.Namespace) -> dict[str, Callable[
 
 def tuning(found: Case, options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
     """One update of a middle layer, and its parts."""
-    names = finetune.tuned_sites(found.ann)
+    names = finetune_step.tuned_sites(found.ann)
     name = names[len(names) // 2]
     settings = finetune.Settings(bits=options.bits, batch_size=options.batch, force=True)
     tuner = finetune.Tuner(found.ann, found.variables, found.seen, settings)
     labels = np.zeros(options.batch, np.int32)  # without effect
     start = finetune.Tuned(found.variables)
     x = found.seen.encoding.decode(jnp.asarray(found.units))
-    spiking, steps = finetune.spiking_of(found.ann), levels(options.bits)
+    spiking, steps = finetune_step.spiking_of(found.ann), levels(options.bits)
     before = next(site.source for site in plan(found.ann.arch) if site.name == name)
 
     @jax.jit

@@ -43,11 +43,9 @@ from jaxsnn import (
     neurons,
     plan,
     simulate,
-    zoo,
 )
-from jaxsnn.arch import Arch, fan_out_windows, parse
-from jaxsnn.metrics import consumers, spiking_sites
-from jaxsnn.preprocess import Preprocessing, standardised, unchanged, units_of
+from jaxsnn.arch import Arch, consumers, fan_out_windows, parse, spiking_sites, zoo
+from jaxsnn.inputs import Preprocessing, standardised, unchanged, units_of
 
 PLAIN = "plain"
 WAYS: dict[str, dict[str, Any]] = {

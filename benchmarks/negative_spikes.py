@@ -52,15 +52,14 @@ from jaxsnn import (
     neurons,
     plan,
     simulate,
-    zoo,
 )
-from jaxsnn.arch import Arch, Site, parse
-from jaxsnn.convert import snapped
-from jaxsnn.method import ALWAYS
-from jaxsnn.net import apply_training, initial_state
+from jaxsnn.arch import Arch, Site, parse, zoo
+from jaxsnn.conversion import snapped
+from jaxsnn.conversion.method import ALWAYS
+from jaxsnn.inputs import Preprocessing, standardised, unchanged
+from jaxsnn.network import apply_training, initial_state
 from jaxsnn.neurons.tracking import FRACTION_BITS
-from jaxsnn.preprocess import Preprocessing, standardised, unchanged
-from jaxsnn.settle import settle
+from jaxsnn.simulation import settle
 
 NETWORKS = ("cnn2", "cnn1", "lenet_negative")
 BITS = 7  # significant bits of a weight that int8 holds

@@ -43,33 +43,26 @@ from jaxsnn import (
     Net,
     Options,
     Spiking,
-    alpha,
-    confidence,
     convert,
     data,
-    fusion,
     hidden,
-    metrics,
     neurons,
-    percentiles,
     plan,
-    recipes,
-    schedules,
     simulate,
     train,
     unpack,
-    zoo,
 )
-from jaxsnn import net as net_module
-from jaxsnn.arch import Arch, Site, parse
-from jaxsnn.arrays import load_arrays, load_params
-from jaxsnn.classify import classification
-from jaxsnn.confidence import Calibration
-from jaxsnn.early_exit import Rule, early_exit
-from jaxsnn.exits import Ramp
-from jaxsnn.fused_accuracy import judged
-from jaxsnn.pipelines.fusion_report import CURVES
-from jaxsnn.preprocess import Preprocessing, units_of
+from jaxsnn.arch import Arch, Site, head_sites, parse, zoo
+from jaxsnn.conversion import percentiles
+from jaxsnn.inputs import Preprocessing, units_of
+from jaxsnn.io import load_arrays, load_params
+from jaxsnn.network import net as net_module
+from jaxsnn.simulation import Rule, early_exit
+from jaxsnn.simulation import fusion as fusion_module
+from jaxsnn.simulation.fusion import Calibration, confidence, judged
+from jaxsnn.systems import recipes
+from jaxsnn.systems.bayesian_spike_fusion.report import CURVES
+from jaxsnn.training import Ramp, classification, schedules
 
 BITS = 7  # significant bits of a weight that int8 holds
 PERCENTILE = 99.9
@@ -180,7 +173,7 @@ def tuned(
 ) -> Rule:
     """Alpha by empirical Bayes; the lowest threshold that loses no image which is right at last."""
     batches = list(spike_counts(snn, images, labels, options))
-    curve = alpha.smoothed(alpha.empirical_bayes(batches))
+    curve = fusion_module.smoothed(fusion_module.empirical_bayes(batches))
     found = judged(batches, curve)
     calibration = confidence.fit(found.scores.ravel(), found.correct.ravel())
     sure = np.asarray(calibration.probability(found.scores))
@@ -197,12 +190,12 @@ def spike_counts(
     snn: Spiking, images: np.ndarray, labels: np.ndarray, options: argparse.Namespace
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Cumulative counts ``[T, B, C]`` of the early and the final classifier, and labels."""
-    heads = [site.name for site in metrics.head_sites(snn.arch)]
+    heads = [site.name for site in head_sites(snn.arch)]
     for first in range(0, len(images), options.batch):
         rows = slice(first, first + options.batch)
         trace = simulate(snn, images[rows], steps=options.steps, record=heads)
         trains = (unpack(trace.records[name], snn, name) for name in heads)
-        early, final = (np.asarray(fusion.counts(spikes)) for spikes in trains)
+        early, final = (np.asarray(fusion_module.counts(spikes)) for spikes in trains)
         yield early, final, labels[rows]
 
 
@@ -365,7 +358,7 @@ def compare(report: common.Report, case: Case, peers: dict[str, Theirs], steps: 
     """Spikes of every layer and head of the network with float weights, ours beside theirs."""
     trace = simulate(case.floats, case.units, steps=steps)
     mine = {name: np.asarray(one).sum(0) for name, one in trace.counters.spikes.items()}
-    for site, sums in zip(metrics.head_sites(case.floats.arch), trace.readouts, strict=True):
+    for site, sums in zip(head_sites(case.floats.arch), trace.readouts, strict=True):
         mine[site.name] = np.asarray(sums[-1]).sum(-1)
     for title, peer in peers.items():
         found = peer.spikes()

@@ -37,10 +37,10 @@ from jaxsnn import (
     sweep,
     with_unit_dropout,
 )
-from jaxsnn.net import stem
-from jaxsnn.preprocess import PIXELS
-from jaxsnn.simulate import run
-from jaxsnn.sweep import _swept
+from jaxsnn.inputs import PIXELS
+from jaxsnn.network.net import stem
+from jaxsnn.simulation.engine import run
+from jaxsnn.simulation.sweep import _swept
 
 ENCODER, NOISE = "conv1", 0.1
 STEPS = 8  # of the runs in blocks

@@ -121,7 +121,7 @@ def examples(row: Row, folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ours(row: Row, folder: Path) -> Run:
-    """One compiled update of `jaxsnn.update`, at a learning rate of 0."""
+    """One compiled update of `jaxsnn.training.update`, at a learning rate of 0."""
     import jax
 
     update, state = our_update(row, our_task(row))
@@ -140,10 +140,13 @@ def ours(row: Row, folder: Path) -> Run:
 
 def our_network(row: Row) -> tuple[Any, Any]:
     """The convolutional network and its stimulus."""
-    from jaxsnn import bptt, neurons, stimulus, zoo
+    from jaxsnn import neurons
+    from jaxsnn.arch import zoo
+    from jaxsnn.inputs import stimulus
+    from jaxsnn.training import spiking_net
 
     arch = zoo.csnn_nmnist if row.case == "memory" else zoo.csnn_static
-    net = bptt.spiking_net(arch, neurons.leaky(LEAK, slope=SLOPE))
+    net = spiking_net(arch, neurons.leaky(LEAK, slope=SLOPE))
     if row.case == "memory":
         return net, stimulus.event_frames(SENSOR)
     return net, stimulus.held(row.steps)
@@ -151,15 +154,15 @@ def our_network(row: Row) -> tuple[Any, Any]:
 
 def our_task(row: Row) -> Any:
     """What is trained."""
-    from jaxsnn import bptt
-    from jaxsnn.arithmetic import Arithmetic
+    from jaxsnn.network import Arithmetic
+    from jaxsnn.training import through_time
 
     if row.case == "linear":
         return our_layer(row)
     net, shown = our_network(row)
     # The whole batch at once: the convolution that accelerators compute, for the memory it takes.
     in_loop = row.case == "csnn" or row.micro_batch is not None
-    return bptt.through_time(
+    return through_time(
         net.clone(arithmetic=Arithmetic.IN_LOOP if in_loop else Arithmetic.PLAIN),
         shown,
         time_block=row.time_block,
@@ -170,13 +173,14 @@ def our_layer(row: Row) -> Any:
     """A hidden layer and the loss of its spike counts; the readout that follows is not computed."""
     import jax.numpy as jnp
 
-    from jaxsnn import bptt, losses, net, neurons
+    from jaxsnn import neurons
     from jaxsnn.arch import parse
-    from jaxsnn.task import Task
+    from jaxsnn.network import net
+    from jaxsnn.training import Task, losses_over_time, spiking_net
 
     size: dict[str, Any] = {"input_shape": (1, 1, INPUTS), "classes": 1}
     arch = parse(f"{row.neurons}b", norm=False, **size)
-    body = bptt.spiking_net(arch, neurons.leaky(LEAK_LINEAR, slope=SLOPE))
+    body = spiking_net(arch, neurons.leaky(LEAK_LINEAR, slope=SLOPE))
 
     def loss(
         params: Any,
@@ -194,7 +198,7 @@ def our_layer(row: Row) -> Any:
         x = jnp.moveaxis(inputs, 0, 1)[:, :, None, None]
         state = net.initial_state(body, variables, len(inputs))
         spikes = net.apply(body, variables, x, state).outs["dense1"]
-        return losses.mse_count(spikes, labels), (jnp.sum(spikes, axis=0), rest)
+        return losses_over_time.mse_count(spikes, labels), (jnp.sum(spikes, axis=0), rest)
 
     return Task(functools.partial(net.init_variables, body), loss)
 
@@ -205,7 +209,7 @@ def our_update(row: Row, task: Any) -> tuple[Any, Any]:
     import jax.numpy as jnp
     import optax
 
-    from jaxsnn.update import Plan, programs
+    from jaxsnn.training.update import Plan, programs
 
     plan = Plan(row.batch, 1, 1, row.devices, row.micro_batch)
     initial, update = programs(task, optax.sgd(0.0), plan)

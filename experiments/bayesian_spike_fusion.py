@@ -13,9 +13,9 @@ Results go to runs/bayesian_spike_fusion/<data>_<network>_ic<block>/, figures to
 
 import sys
 
-from jaxsnn.config import BayesianSpikeFusion as Settings
-from jaxsnn.pipelines import stages
-from jaxsnn.pipelines.bayesian_spike_fusion import BayesianSpikeFusion
+from jaxsnn.systems import stages
+from jaxsnn.systems.bayesian_spike_fusion import BayesianSpikeFusion
+from jaxsnn.systems.settings import BayesianSpikeFusion as Settings
 
 
 def main() -> int:

@@ -14,9 +14,9 @@ runs/cifar10_cnn1/<setting>/, figures over all settings to its figs/.
 
 import sys
 
-from jaxsnn.config import NegativeSpikesCnn1
-from jaxsnn.pipelines import stages
-from jaxsnn.pipelines.negative_spikes import NegativeSpikes
+from jaxsnn.systems import stages
+from jaxsnn.systems.negative_spikes import NegativeSpikes
+from jaxsnn.systems.settings import NegativeSpikesCnn1
 
 
 def main() -> int:

@@ -14,9 +14,9 @@ runs/cifar10_cnn2/<setting>/, figures over all settings to its figs/.
 
 import sys
 
-from jaxsnn.config import NegativeSpikesCnn2
-from jaxsnn.pipelines import stages
-from jaxsnn.pipelines.negative_spikes import NegativeSpikes
+from jaxsnn.systems import stages
+from jaxsnn.systems.negative_spikes import NegativeSpikes
+from jaxsnn.systems.settings import NegativeSpikesCnn2
 
 
 def main() -> int:

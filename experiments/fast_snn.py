@@ -13,9 +13,9 @@ Results go to runs/fast_snn/<arch>_<bits>bit/, figures over all settings to its 
 
 import sys
 
-from jaxsnn.config import FastSnn as Settings
-from jaxsnn.pipelines import stages
-from jaxsnn.pipelines.fast_snn import FastSnn
+from jaxsnn.systems import stages
+from jaxsnn.systems.fast_snn import FastSnn
+from jaxsnn.systems.settings import FastSnn as Settings
 
 
 def main() -> int:

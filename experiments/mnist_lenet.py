@@ -13,9 +13,9 @@ Results go to runs/mnist_lenet/<setting>/, figures over all settings to runs/mni
 
 import sys
 
-from jaxsnn.config import LeNetScatter
-from jaxsnn.pipelines import stages
-from jaxsnn.pipelines.scatter_gather import ScatterGather
+from jaxsnn.systems import stages
+from jaxsnn.systems.scatter_gather import ScatterGather
+from jaxsnn.systems.settings import LeNetScatter
 
 
 def main() -> int:

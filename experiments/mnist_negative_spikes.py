@@ -14,9 +14,9 @@ runs/mnist_negative_spikes/<arch>_<setting>/, figures over all settings to its f
 
 import sys
 
-from jaxsnn.config import NegativeSpikesMnist
-from jaxsnn.pipelines import stages
-from jaxsnn.pipelines.negative_spikes import NegativeSpikes
+from jaxsnn.systems import stages
+from jaxsnn.systems.negative_spikes import NegativeSpikes
+from jaxsnn.systems.settings import NegativeSpikesMnist
 
 
 def main() -> int:

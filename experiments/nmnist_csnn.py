@@ -14,9 +14,9 @@ Results go to runs/nmnist_csnn/<exp_id>/.
 
 import sys
 
-from jaxsnn.config import NmnistCsnn
-from jaxsnn.pipelines import stages
-from jaxsnn.pipelines.surrogate_csnn import Csnn
+from jaxsnn.systems import stages
+from jaxsnn.systems.settings import NmnistCsnn
+from jaxsnn.systems.surrogate_csnn import Csnn
 
 
 def main() -> int:

@@ -14,28 +14,58 @@
 'exact'
 """
 
-from jaxsnn import alpha, finetune, fusion, neurons, percentiles, quant, streaming, zoo
-from jaxsnn.arch import Arch, format, parse, plan, totals
-from jaxsnn.bptt import spiking_net, through_time, watch
-from jaxsnn.certificate import Certificate
-from jaxsnn.certify import certify
-from jaxsnn.classify import classification
-from jaxsnn.convert import convert, float_ends
-from jaxsnn.dataset_totals import Evaluation
-from jaxsnn.early_exit import EarlyExit, Rule, early_exit
-from jaxsnn.encode import Encoding
-from jaxsnn.evaluation import evaluate
-from jaxsnn.gaps import gaps
-from jaxsnn.net import Net, forward, init_variables, initial_state
+from jaxsnn import neurons
+from jaxsnn.arch import Arch, format, parse, plan, totals, zoo
+from jaxsnn.conversion import (
+    Spiking,
+    convert,
+    directly_trained,
+    float_ends,
+    percentiles,
+    settled,
+    with_leaf,
+    with_unit_dropout,
+)
+from jaxsnn.equality import Certificate, certify, gaps
+from jaxsnn.exchange import load, load_params, save
+from jaxsnn.inputs import Encoding, EventStream, event_frames, held
+from jaxsnn.network import (
+    CutNormal,
+    FanInUniform,
+    Net,
+    SiteMap,
+    forward,
+    hidden,
+    init_variables,
+    initial_state,
+    weight_quantisers,
+)
 from jaxsnn.neurons import Neuron
-from jaxsnn.settle import settle
-from jaxsnn.simulate import Trace, simulate, unpack
-from jaxsnn.sitemap import CutNormal, FanInUniform, SiteMap, hidden
-from jaxsnn.spiking import Spiking, directly_trained, settled, with_leaf, with_unit_dropout
-from jaxsnn.stimulus import EventStream, event_frames, held
-from jaxsnn.store import load, load_params, save
-from jaxsnn.sweep import Sweep, sweep
-from jaxsnn.train import Options, Task, train
+from jaxsnn.simulation import (
+    EarlyExit,
+    Evaluation,
+    Rule,
+    Sweep,
+    Trace,
+    early_exit,
+    evaluate,
+    fusion,
+    settle,
+    simulate,
+    step_by_step,
+    sweep,
+    unpack,
+)
+from jaxsnn.training import (
+    Options,
+    Task,
+    classification,
+    finetune,
+    spiking_net,
+    through_time,
+    train,
+    watch,
+)
 
 __version__ = "0.1.0"
 
@@ -57,7 +87,6 @@ __all__ = [
     "Sweep",
     "Task",
     "Trace",
-    "alpha",
     "certify",
     "classification",
     "convert",
@@ -81,19 +110,19 @@ __all__ = [
     "parse",
     "percentiles",
     "plan",
-    "quant",
     "save",
     "settle",
     "settled",
     "simulate",
     "spiking_net",
-    "streaming",
+    "step_by_step",
     "sweep",
     "through_time",
     "totals",
     "train",
     "unpack",
     "watch",
+    "weight_quantisers",
     "with_leaf",
     "with_unit_dropout",
     "zoo",

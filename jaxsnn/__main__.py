@@ -15,8 +15,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from jaxsnn import zoo
-from jaxsnn.arch import Arch, Conv, Shape, Site, format, parse, plan, totals
+from jaxsnn.arch import Arch, Conv, Site, format, parse, plan, totals, zoo
+from jaxsnn.arch.layers import Shape
 
 _OPTIONS = ("classes", "pool", "input_shape", "norm", "head_pool", "head_bias", "head_neuron")
 _NUMBERS = ("parameters", "norm parameters", "neurons", "MACs", "max fan-out")

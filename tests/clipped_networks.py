@@ -8,11 +8,11 @@ import numpy as np
 import reference as ref
 
 from jaxsnn import convert, neurons, simulate, unpack
-from jaxsnn.arch import parse, plan
-from jaxsnn.encode import Encoding
-from jaxsnn.methods.signed_if import quantised_weights
-from jaxsnn.net import Net
-from jaxsnn.sitemap import hidden
+from jaxsnn.arch.plan import parse, plan
+from jaxsnn.conversion.methods.signed_if import quantised_weights
+from jaxsnn.inputs.encoding import Encoding
+from jaxsnn.network.net import Net
+from jaxsnn.network.per_site import hidden
 
 UNITS = Encoding("held", 2.0**-6, 255)
 SMALL = "4C3p1-6C3s2p1-8nb"

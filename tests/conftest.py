@@ -144,7 +144,7 @@ def run_python():
             **os.environ,
             "JAX_PLATFORMS": "cpu",
             "XLA_FLAGS": f"{QUICK_COMPILES} --xla_force_host_platform_device_count={devices}",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
             **dict(environment),
         }
         done = subprocess.run(

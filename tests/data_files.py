@@ -16,7 +16,7 @@ TRAIN = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 TEST = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 # Made by: python tools/prepare_tfds.py digits --limit 20 --out FOLDER
 #          cd FOLDER && python -m zipfile -c tfds_digits.zip digits
-PREPARED = Path(__file__).parent / "data" / "tfds_digits.zip"
+PREPARED = Path(__file__).parent / "files" / "tfds_digits.zip"
 
 
 def isolate(tmp_path, monkeypatch):

@@ -8,13 +8,14 @@ import numpy as np
 import reference as ref
 
 from jaxsnn import neurons
-from jaxsnn.arch import Arch, Conv, Dense
-from jaxsnn.convert import convert, snapped
-from jaxsnn.encode import Encoding
-from jaxsnn.quant import full_precision
-from jaxsnn.site_module import NORM_EPSILON
-from jaxsnn.sitemap import SiteMap, hidden
-from jaxsnn.spiking import Spiking
+from jaxsnn.arch.layers import Conv, Dense
+from jaxsnn.arch.notation import Arch
+from jaxsnn.conversion.convert import convert, snapped
+from jaxsnn.conversion.spiking import Spiking
+from jaxsnn.inputs.encoding import Encoding
+from jaxsnn.network.per_site import SiteMap, hidden
+from jaxsnn.network.site import NORM_EPSILON
+from jaxsnn.network.weight_quantisers import full_precision
 
 FLOAT = SiteMap(full_precision())
 CONVS = ((6, 3, 1, "same"), (8, 2, 2, "valid"))

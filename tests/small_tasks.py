@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxsnn.train import Options, Task, train
+from jaxsnn.training.options import Options
+from jaxsnn.training.task import Task
+from jaxsnn.training.train import train
 
 
 @functools.cache

@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn import Net, convert, hidden, init_variables, lowering, neurons, plan, simulate, zoo
-from jaxsnn.arch import parse
-from jaxsnn.arrays import flatten, save_arrays
+from jaxsnn import Net, convert, hidden, init_variables, neurons, plan, simulate
+from jaxsnn.arch import zoo
+from jaxsnn.arch.plan import parse
+from jaxsnn.io.arrays import flatten, save_arrays
+from jaxsnn.network import synapse as synapse_module
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 OURS = (
@@ -325,7 +327,7 @@ def test_a_dtype_is_forced_on_spikes_alone(benchmark):
     kernel, spikes = jnp.ones(site.kernel_shape, jnp.int8), jnp.ones((1, 6, 6, 1), jnp.int8)
 
     def program(x, accumulator="float32"):
-        synapse = lowering.synapse
+        synapse = synapse_module.synapse
         return str(jax.make_jaxpr(lambda x: synapse(x, kernel, site, accumulator))(x))
 
     plain = program(spikes)

@@ -1,6 +1,7 @@
-"""Imports point downwards, and heavy packages stay out of the way until they are used."""
+"""Rooms import only the rooms above them, and heavy packages stay away until they are used."""
 
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
@@ -8,67 +9,39 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "jaxsnn"
 
-# Every module and its layer (ARCHITECTURE.md). A module imports only from rows above its own;
-# inside a package (data, pipelines) siblings may import each other.
-ROWS = (
-    ("L0", "command", "configfile", "shapes"),
-    ("L0", "notation", "config"),
-    ("L0", "arch"),
-    ("L0", "zoo"),
-    ("L1", "prices", "certificate"),
-    ("L1", "surrogate", "quant", "encode", "frames", "metrics", "energy", "fusion", "grid"),
-    ("L1", "alpha", "confidence", "spikesim", "exits"),
-    ("L1", "fused_accuracy"),
-    ("L1", "losses", "buckets", "clipped"),
-    ("L1", "kernel_gradient"),
-    ("L2", "neurons", "convolution", "pooling"),
-    ("L2", "lowering"),
-    ("L2", "sitemap"),
-    ("IO", "processes"),
-    ("IO", "files", "environment", "progress"),
-    ("IO", "results", "arrays", "data"),
-    ("IO", "report", "checkpoint"),
-    ("IO", "plots", "selection", "comparison"),
-    ("IO", "curves", "learning_curves", "bars", "variant_bars", "layer_figures", "rasters", "gifs"),
-    ("IO", "figures", "fusion_plots"),
-    ("L3", "site_module"),
-    ("L3", "net", "preprocess", "stimulus"),
-    ("L3", "recipes", "norms"),
-    ("L4", "spiking", "method"),
-    ("L4", "fold"),
-    ("L4", "refusals", "methods"),
-    ("L4", "convert", "percentiles"),
-    ("L4", "engine"),
-    ("L4", "simulate"),
-    ("L4", "compaction"),
-    ("L4", "settle", "early_exit"),
-    ("L4", "streaming"),
-    ("L4", "dataset_totals"),
-    ("L4", "evaluation"),
-    ("L4", "sweep"),
-    ("L4", "task", "options", "schedules"),
-    ("L4", "update"),
-    ("L5", "trainfiles", "tally", "proxy"),
-    ("L5", "certify", "finetune", "gaps", "train"),
-    ("L5", "classify", "bptt", "store"),
-    ("L6", "exchange"),
-    ("L6", "pipelines"),
-    ("top", "__init__", "__main__"),
-)
-ROW = {module: number for number, row in enumerate(ROWS) for module in row[1:]}
-WITHOUT_JAX = ("command", "configfile", "shapes", "notation", "arch", "config", "zoo")
-HEAVY = {"tensorflow", "tensorflow_datasets", "torch", "tonic", "snntorch", "spikingjelly"}
-MAY_DRAW = {
-    *("plots", "curves", "learning_curves", "bars", "variant_bars", "layer_figures", "rasters"),
-    *("gifs", "figures", "fusion_plots"),
+# Every room and the rooms that it may import, from the first floor to the last (ARCHITECTURE.md).
+MODELS = ("arch", "io", "neurons", "inputs", "network", "conversion")
+ROOMS = {
+    "arch": (),
+    "io": (),
+    "data": ("io",),
+    "neurons": (),
+    "inputs": ("data",),
+    "network": ("arch", "neurons"),
+    "conversion": MODELS[:-1],
+    "simulation": MODELS,
+    "equality": ("arch", "io", "neurons", "network", "conversion", "simulation"),
+    "training": MODELS,
+    "report": ("arch", "io", "conversion", "simulation", "equality"),
 }
+ROOMS["exchange"] = tuple(ROOMS)
+ROOMS["systems"] = tuple(ROOMS)
+HALL = {"__init__.py", "__main__.py", "py.typed"}
+WITHOUT_JAX = ("arch", "data", "systems/settings")
+ACCELERATED = {"jax", "jaxlib", "flax", "optax", "orbax", "chex"}
+HEAVY = {"tensorflow", "tensorflow_datasets", "torch", "tonic", "snntorch", "spikingjelly"}
+MAY_DRAW = "report/figures"
 FILES = sorted(PACKAGE.rglob("*.py"))
+INSIDE = [path for path in FILES if path.parent != PACKAGE]
 
 
-def unit(path):
-    """Row entry of a file: the module, or the package below jaxsnn that it lies in."""
-    first = path.relative_to(PACKAGE).parts[0]
-    return first.removesuffix(".py")
+def name_of(path):
+    """Path below the package, as the tests are named."""
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def each(files):
+    return pytest.mark.parametrize("path", files, ids=name_of)
 
 
 def imported(tree, path):
@@ -83,14 +56,34 @@ def imported(tree, path):
             yield from (f"{start}.{alias.name}" for alias in node.names)
 
 
-def inner_units(tree, path):
-    """Entries of the table that a tree imports; a name taken from jaxsnn itself is __init__."""
+def module_of(parts):
+    """The longest part of a dotted name that is a module or a package of jaxsnn."""
+    for length in range(len(parts), 0, -1):
+        place = PACKAGE.joinpath(*parts[:length])
+        if place.is_dir() or place.with_suffix(".py").exists():
+            return parts[:length]
+    return ()
+
+
+def inner_modules(tree, path):
+    """Modules of jaxsnn that a tree imports; () is the hall, jaxsnn itself."""
     for name in imported(tree, path):
-        parts = name.split(".")
+        parts = tuple(name.split("."))
         if parts[0] == "jaxsnn":
-            child = parts[1] if len(parts) > 1 else ""
-            is_module = (PACKAGE / child).is_dir() or (PACKAGE / f"{child}.py").exists()
-            yield child if child and is_module else "__init__"
+            yield module_of(parts[1:])
+
+
+def forbidden(source, path):
+    """Imports that the table does not allow, as (room, imported)."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    room, is_init = parts[0], parts[-1] == "__init__"
+    for module in inner_modules(ast.parse(source), path):
+        if not module:
+            yield room, "jaxsnn"
+        elif module[0] != room and module[0] not in ROOMS[room]:
+            yield room, ".".join(module)
+        elif module == (room,) and not is_init:  # its own room, and not one of its modules
+            yield room, room
 
 
 def executed_on_import(tree):
@@ -112,61 +105,64 @@ def executed_on_import(tree):
     return Strip().visit(tree)
 
 
-def upward(source, path):
-    """Imports of a source file that do not point to a lower row, as (importer, imported)."""
-    importer = unit(path)
-    siblings = {importer} if (PACKAGE / importer).is_dir() else set()
-    for name in inner_units(ast.parse(source), path):
-        if name not in siblings and ROW.get(name, len(ROWS)) >= ROW[importer]:
-            yield importer, name
+def test_the_package_holds_the_rooms_and_nothing_else():
+    here = {path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"}
+    assert here == {*ROOMS, *HALL}
+    for room in ROOMS:
+        assert (PACKAGE / room / "__init__.py").exists()
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_every_module_stands_in_the_table(path):
-    assert unit(path) in ROW, f"jaxsnn/{unit(path)}: add it to the table ROWS of this test"
+def test_the_table_has_no_cycle():
+    assert set(graphlib.TopologicalSorter(ROOMS).static_order()) == set(ROOMS)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_imports_point_downwards(path):
-    if unit(path) in ROW:
-        assert not set(upward(path.read_text(), path))
+@each(INSIDE)
+def test_a_room_imports_only_what_the_table_allows(path):
+    assert not set(forbidden(path.read_text(), path))
+
+
+def test_modules_import_each_other_in_one_direction():
+    needs = {}
+    for path in INSIDE:
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        if parts[-1] != "__init__":
+            tree = executed_on_import(ast.parse(path.read_text()))
+            needs[parts] = {module for module in inner_modules(tree, path) if module != parts}
+    assert set(needs) <= set(graphlib.TopologicalSorter(needs).static_order())
 
 
 @pytest.mark.parametrize(
     ("source", "where", "expected"),
     [
-        ("from jaxsnn.net import Net", "report.py", [("report", "net")]),
-        ("from jaxsnn import net", "convert.py", []),
-        ("def f():\n    import jaxsnn.train", "simulate.py", [("simulate", "train")]),
-        ("from jaxsnn import parse", "quant.py", [("quant", "__init__")]),
-        ("from .simulate import run", "convert.py", [("convert", "simulate")]),
-        ("from ..config import Common", "pipelines/lenet.py", []),
-        ("from . import common\nfrom .common import x", "pipelines/lenet.py", []),
-        ("from jaxsnn.nothing import x", "train.py", [("train", "__init__")]),
+        ("from jaxsnn.network.net import Net", "report/table.py", [("report", "network.net")]),
+        ("from jaxsnn import network", "neurons/leaky.py", [("neurons", "network")]),
+        ("from jaxsnn import neurons", "network/net.py", []),
+        ("from jaxsnn.arch.plan import plan", "network/net.py", []),
+        ("def f():\n    import jaxsnn.io.files", "arch/plan.py", [("arch", "io.files")]),
+        ("from jaxsnn import parse", "network/net.py", [("network", "jaxsnn")]),
+        ("from jaxsnn.network.site import SiteModule", "network/net.py", []),
+        ("from jaxsnn.network import site", "network/net.py", []),
+        ("from jaxsnn.network import Net", "network/site.py", [("network", "network")]),
+        ("from .site import SiteModule", "network/net.py", []),
+        ("from ..systems import stages", "report/table.py", [("report", "systems.stages")]),
+        ("from jaxsnn.network.net import Net", "network/__init__.py", []),
+        ("from jaxsnn.nothing import x", "network/net.py", [("network", "jaxsnn")]),
     ],
 )
 def test_the_check_sees_wrong_imports(source, where, expected):
-    if where.startswith("pipelines") and not (PACKAGE / "pipelines").is_dir():
-        pytest.skip("jaxsnn/pipelines does not exist")
-    assert list(upward(source, PACKAGE / where)) == expected
+    assert list(forbidden(source, PACKAGE / where)) == expected
 
 
-@pytest.mark.parametrize(
-    "path",
-    [path for path in FILES if unit(path) in WITHOUT_JAX],
-    ids=lambda path: path.relative_to(PACKAGE).as_posix(),
-)
-def test_specs_and_settings_do_not_import_jax(path):
-    roots = {name.split(".")[0] for name in imported(ast.parse(path.read_text()), path)}
-    assert not roots & {"jax", "jaxlib", "flax", "optax", "orbax", "chex"}
-    inner = set(inner_units(ast.parse(path.read_text()), path))
-    assert inner <= set(WITHOUT_JAX)
+@each([path for path in FILES if name_of(path).startswith(WITHOUT_JAX)])
+def test_specs_data_and_settings_do_not_import_jax(path):
+    tree = ast.parse(path.read_text())
+    assert not {name.split(".")[0] for name in imported(tree, path)} & ACCELERATED
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+@each(FILES)
 def test_heavy_packages_are_imported_where_they_are_used(path):
     tree = executed_on_import(ast.parse(path.read_text()))
-    banned = HEAVY if unit(path) in MAY_DRAW else HEAVY | {"matplotlib"}
+    banned = HEAVY if name_of(path).startswith(MAY_DRAW) else HEAVY | {"matplotlib"}
     assert not {name.split(".")[0] for name in imported(tree, path)} & banned
 
 

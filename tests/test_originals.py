@@ -6,10 +6,11 @@ import shlex
 import pytest
 from experiment_runs import LIMITS, ROOT, TINY, run
 
-from jaxsnn import zoo
-from jaxsnn.arch import parse
-from jaxsnn.config import STAGES
-from jaxsnn.pipelines import fast_snn, negative_spikes
+from jaxsnn.arch import zoo
+from jaxsnn.arch.plan import parse
+from jaxsnn.systems import negative_spikes
+from jaxsnn.systems.command_line import STAGES
+from jaxsnn.systems.fast_snn import system as fast_snn_system
 
 DOCUMENT = ROOT / "docs/from_the_originals.md"
 
@@ -141,7 +142,7 @@ def test_an_override_of_an_original_stands_in_our_command_too():
 def test_a_command_writes_what_the_table_says(system, number, folders, capsys, monkeypatch):
     monkeypatch.setitem(negative_spikes.ARCHITECTURES, "cnn1", parse(CNN1, **CIFAR))
     monkeypatch.setitem(negative_spikes.ARCHITECTURES, "cnn2", parse(CNN2, **CIFAR))
-    monkeypatch.setitem(fast_snn.ARCHITECTURES, "alex", ALEXNET)
+    monkeypatch.setitem(fast_snn_system.ARCHITECTURES, "alex", ALEXNET)
     monkeypatch.setitem(zoo.BSF, "vgg19", VGG19)
     script, words, files = next(row[2:] for row in ROWS if row[:2] == (system, number))
     out = folders[system]

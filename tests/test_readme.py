@@ -9,20 +9,17 @@ import re
 from pathlib import Path
 
 import pytest
-from test_layers import PACKAGE, ROWS
+from test_layers import ROOMS
 
-from jaxsnn.config import (
-    BayesianSpikeFusion,
-    FastSnn,
-    LeNetScatter,
-    NegativeSpikesCnn1,
-    NmnistCsnn,
-    parse_command,
-    to_json,
-)
-from jaxsnn.data import load
-from jaxsnn.pipelines.stages import System, described
-from jaxsnn.results import Results, write_results
+from jaxsnn.data.by_name import load
+from jaxsnn.report.results import Results, write_results
+from jaxsnn.systems.command_line import parse_command
+from jaxsnn.systems.config_file import to_json
+from jaxsnn.systems.settings.bayesian_spike_fusion import BayesianSpikeFusion
+from jaxsnn.systems.settings.conversion import LeNetScatter, NegativeSpikesCnn1
+from jaxsnn.systems.settings.fast_snn import FastSnn
+from jaxsnn.systems.settings.surrogate_csnn import NmnistCsnn
+from jaxsnn.systems.stages import System, described
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -104,15 +101,18 @@ def test_every_command_of_an_experiment_is_accepted(document, tool):
             assert type(config) is kind
 
 
-def test_the_architecture_lists_the_modules_in_the_order_of_their_layers():
+def test_the_architecture_lists_the_rooms_and_what_each_may_import():
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    rows = [row.strip("|").split("|")[:2] for row in between("layers", text).strip().splitlines()]
-    listed = [(layer.strip(), *re.findall(r"`(\w+)`", names)) for layer, names in rows[2:]]
-    here = [
-        (layer, *(n for n in names if (PACKAGE / n).is_dir() or (PACKAGE / f"{n}.py").exists()))
-        for layer, *names in ROWS
-    ]
-    assert [set(row) for row in listed] == [set(row) for row in here if len(row) > 1]
+    rows = [row.strip("|").split("|") for row in between("rooms", text).strip().splitlines()[2:]]
+    names = [re.findall(r"`(\w+)`", cells[0])[0] for cells in rows]
+    assert names == list(ROOMS)
+    for number, (name, (_, _, may)) in enumerate(zip(names, rows, strict=True)):
+        above = names[:number] if may.strip() == "all rooms above" else []
+        assert set(ROOMS[name]) == {*above, *re.findall(r"`(\w+)`", may)}
+
+
+def test_the_architecture_is_read_in_one_sitting():
+    assert len((ROOT / "ARCHITECTURE.md").read_bytes()) < 12_000
 
 
 def test_the_results_table_is_current(tool, capsys):

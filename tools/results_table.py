@@ -14,8 +14,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxsnn.comparison import PAPER
-from jaxsnn.config import (
+from jaxsnn.report import Results, read_results
+from jaxsnn.report.results import natural_key
+from jaxsnn.report.variants import PAPER
+from jaxsnn.systems import negative_spikes, scatter_gather
+from jaxsnn.systems.bayesian_spike_fusion import system as bayesian_spike_fusion_system
+from jaxsnn.systems.config_file import from_json
+from jaxsnn.systems.fast_snn import system as fast_snn_system
+from jaxsnn.systems.settings import (
     BayesianSpikeFusion,
     FastSnn,
     LeNetScatter,
@@ -24,16 +30,8 @@ from jaxsnn.config import (
     NegativeSpikesMnist,
     NmnistCsnn,
     Scripted,
-    from_json,
 )
-from jaxsnn.pipelines import (
-    bayesian_spike_fusion,
-    fast_snn,
-    negative_spikes,
-    scatter_gather,
-    surrogate_csnn,
-)
-from jaxsnn.results import Results, natural_key, read_results
+from jaxsnn.systems.surrogate_csnn import system as surrogate_csnn_system
 
 ROOT = Path(__file__).resolve().parent.parent
 SYSTEMS = (
@@ -409,7 +407,7 @@ def _mnist_runs() -> Iterator[NegativeSpikesMnist]:
 
 def _fast_runs() -> Iterator[FastSnn]:
     """Every width of the published table, trained after the wider ones."""
-    for data, arch, bit in fast_snn.QUANTISED:
+    for data, arch, bit in fast_snn_system.QUANTISED:
         batch = {"mnist": 512, "lfw": 128}[data]
         plain = FastSnn(data, arch=arch, bit=bit, epochs=300, batch_size=batch, validation=0)
         yield dataclasses.replace(plain, init=_wider(plain))
@@ -452,7 +450,7 @@ TABLES = (
         (*RUN[:5], RUN[6], ("steps", _of("steps", _count)), *COSTS,
          ("original program", _paper_accuracies)),
         (NmnistCsnn(), NmnistCsnn(spike=True)),
-        surrogate_csnn.published,
+        surrogate_csnn_system.published,
     ),
     Table(
         "fast_snn",
@@ -460,7 +458,7 @@ TABLES = (
          ("settling (last spike)", _variant("settling")), ("signed: equality", RUN[7][1]), RUN[8],
          *COSTS, ("paper: ANN, unsigned, signed, fine-tuned", _paper_variants)),
         tuple(_fast_runs()),
-        fast_snn.published,
+        fast_snn_system.published,
     ),
     Table(
         "bayesian_spike_fusion",
@@ -471,7 +469,7 @@ TABLES = (
          ("stop per image: accuracy, mean steps", _stopped), *COSTS,
          ("paper: energy saved, of the family over all data sets", _paper_saving)),
         tuple(_fused_runs()),
-        bayesian_spike_fusion.published,
+        bayesian_spike_fusion_system.published,
     ),
 )  # fmt: skip
 

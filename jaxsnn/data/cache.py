@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jaxsnn import files
 from jaxsnn.data.recordings import Recordings, padded
+from jaxsnn.io import files
 
 FORMAT = 1  # a change of what is stored, or of how it is made, counts it up
 ARRAYS = ("codes", "counts", "lengths", "labels")

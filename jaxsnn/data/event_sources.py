@@ -15,7 +15,7 @@ from jaxsnn.data.cache import cache_folder, cached
 from jaxsnn.data.digits import load_digits
 from jaxsnn.data.events import NMNIST, Events, Framing, Sensor
 from jaxsnn.data.recordings import EventDataset, collect
-from jaxsnn.progress import bar
+from jaxsnn.io.progress import bar
 
 PARTS = ("train", "test")
 DEFAULT = Framing()

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxsnn.data.events import Events, Framing, Sensor
 from jaxsnn.data.recordings import Recordings, collect
-from jaxsnn.progress import bar
+from jaxsnn.io.progress import bar
 
 DEFAULT = Framing()
 

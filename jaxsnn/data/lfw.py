@@ -39,7 +39,7 @@ from jaxsnn.data.lfw_split import (
     split_places,
     write_split,
 )
-from jaxsnn.progress import bar
+from jaxsnn.io.progress import bar
 
 SIDE = 250
 _PIPE_WIDTH = 100  # columns where the output is no terminal

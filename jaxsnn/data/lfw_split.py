@@ -17,8 +17,8 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from jaxsnn import files
 from jaxsnn.data.base import Labels, spread, stratified_split
+from jaxsnn.io import files
 
 FEWEST, MOST = 30, 100
 SPLIT = "lfw_split.json"

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxsnn.data.events import Events, decode_nmnist
 from jaxsnn.data.search import places
-from jaxsnn.progress import bar
+from jaxsnn.io.progress import bar
 
 FOLDERS = ("nmnist", "N-MNIST", "NMNIST")
 PARTS = ("Train", "Test")

@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxsnn.data.base import Dataset, Images, Labels, spread
 from jaxsnn.data.jpegs import read_jpeg
-from jaxsnn.progress import bar
+from jaxsnn.io.progress import bar
 
 CLASSES = "wnids.txt"
 ANNOTATIONS = "val_annotations.txt"

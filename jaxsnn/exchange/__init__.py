@@ -1,10 +1,11 @@
-"""Networks in and out: weights, read without trust and fitted into our trees, and NIR graphs."""
+"""Networks in and out of files: those of this library, integers and JSON without a pickle."""
 
 from jaxsnn.exchange.errors import UserError
 from jaxsnn.exchange.fitting import Fitting, fit
-from jaxsnn.exchange.nir import from_nir
+from jaxsnn.exchange.nir.read import from_nir
 from jaxsnn.exchange.pytorch import Imported, from_torch
 from jaxsnn.exchange.read import read_weights
+from jaxsnn.exchange.saved import load, load_params, save, save_weights
 from jaxsnn.exchange.table import Table
 from jaxsnn.exchange.weights import Weights
 
@@ -17,5 +18,9 @@ __all__ = [
     "fit",
     "from_nir",
     "from_torch",
+    "load",
+    "load_params",
     "read_weights",
+    "save",
+    "save_weights",
 ]

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from jaxsnn.arch import Arch, Site
+from jaxsnn.arch.layers import Site
+from jaxsnn.arch.notation import Arch
 from jaxsnn.exchange.layers import Layer, Layers
 from jaxsnn.exchange.matching import Matching, Target, targets
 from jaxsnn.exchange.table import Row, Table
 from jaxsnn.exchange.weights import Weights
-from jaxsnn.site_module import NORM_EPSILON
+from jaxsnn.network.site import NORM_EPSILON
 
 
 def table_of(weights: Weights, layers: Layers, matching: Matching, arch: Arch) -> Table:

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxsnn.arch import Arch, Site, plan
+from jaxsnn.arch.layers import Site
+from jaxsnn.arch.notation import Arch
+from jaxsnn.arch.plan import plan
 from jaxsnn.exchange.fit_table import reordered, table_of
 from jaxsnn.exchange.layers import Layer, layers_of
 from jaxsnn.exchange.matching import NORM, match
 from jaxsnn.exchange.weights import Layout, Weights, contiguous
-from jaxsnn.site_module import NORM_EPSILON
+from jaxsnn.network.site import NORM_EPSILON
 
 Array = NDArray[Any]
 Tree = dict[str, Any]

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from numpy.typing import NDArray
 
 from jaxsnn.exchange.weights import Layout
-from jaxsnn.site_module import NORM_EPSILON
+from jaxsnn.network.site import NORM_EPSILON
 
 Kind = Literal["conv", "dense", "norm"]
 

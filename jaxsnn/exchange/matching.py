@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from jaxsnn.arch import Arch, Shape, Site, plan
+from jaxsnn.arch.layers import Shape, Site
+from jaxsnn.arch.notation import Arch
+from jaxsnn.arch.plan import plan
 from jaxsnn.exchange.errors import UserError
 from jaxsnn.exchange.layers import Kind, Layer, partner, stem
 

@@ -11,9 +11,9 @@ import numpy as np
 import safetensors
 from numpy.typing import NDArray
 
-from jaxsnn.arrays import load_arrays
 from jaxsnn.exchange.errors import UserError, shown
 from jaxsnn.exchange.weights import Budget, Weights, contiguous, natural
+from jaxsnn.io.arrays import load_arrays
 
 _DTYPES: dict[str, Any] = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": ml_dtypes.bfloat16, "C64": "<c8",

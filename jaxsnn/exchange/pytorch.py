@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxsnn.arch import Arch
+from jaxsnn.arch.notation import Arch
 from jaxsnn.exchange.errors import UserError
 from jaxsnn.exchange.fitting import Fitting
 from jaxsnn.exchange.read import read_weights

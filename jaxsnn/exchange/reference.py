@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxsnn import neurons
-from jaxsnn.arch import Arch, plan
+from jaxsnn.arch.notation import Arch
+from jaxsnn.arch.plan import plan
 from jaxsnn.exchange.errors import UserError
-from jaxsnn.net import Net, Out, forward
-from jaxsnn.sitemap import hidden
+from jaxsnn.network.net import Net, Out, forward
+from jaxsnn.network.per_site import hidden
 
 Array = NDArray[Any]
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from rich.table import Table as RichTable
 
-from jaxsnn.arch import Shape
+from jaxsnn.arch.layers import Shape
 from jaxsnn.exchange.errors import UserError
 
 HEADINGS = ("theirs", "shape", "ours", "shape", "what is done")

@@ -8,7 +8,15 @@ module of this package, name it below, and compute a trajectory by hand in its t
 """
 
 from jaxsnn.neurons.activations import activation, clipped_relu, identity, quantised_relu, relu
-from jaxsnn.neurons.contract import (
+from jaxsnn.neurons.integrate_and_fire import (
+    NEGATIVE_THRESHOLD,
+    clipped_spikes,
+    fired_level,
+    integrate_and_fire,
+)
+from jaxsnn.neurons.leaky import leaky
+from jaxsnn.neurons.levels import clip_quantise, median_quantise
+from jaxsnn.neurons.neuron import (
     FACTORIES,
     Leaves,
     Neuron,
@@ -19,25 +27,21 @@ from jaxsnn.neurons.contract import (
     no_leaves,
     no_state,
 )
-from jaxsnn.neurons.integrate_and_fire import (
-    NEGATIVE_THRESHOLD,
-    clipped_spikes,
-    fired_level,
-    integrate_and_fire,
-)
-from jaxsnn.neurons.leaky import leaky
-from jaxsnn.neurons.threshold import integer_level, threshold_count, threshold_table
+from jaxsnn.neurons.surrogate import SURROGATES, spike
+from jaxsnn.neurons.threshold_units import integer_level, threshold_count, threshold_table
 from jaxsnn.neurons.tracking import even_level, even_threshold, tracking
 from jaxsnn.neurons.wrappers import delayed, unit_dropout
 
 __all__ = [
     "FACTORIES",
     "NEGATIVE_THRESHOLD",
+    "SURROGATES",
     "Leaves",
     "Neuron",
     "Shape",
     "State",
     "activation",
+    "clip_quantise",
     "clipped_relu",
     "clipped_spikes",
     "count_dtype",
@@ -49,11 +53,13 @@ __all__ = [
     "integer_level",
     "integrate_and_fire",
     "leaky",
+    "median_quantise",
     "neuron",
     "no_leaves",
     "no_state",
     "quantised_relu",
     "relu",
+    "spike",
     "threshold_count",
     "threshold_table",
     "tracking",

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxsnn import clipped, quant
-from jaxsnn.neurons.contract import Leaves, Neuron, State, neuron, no_state
+from jaxsnn.neurons import levels
+from jaxsnn.neurons.neuron import Leaves, Neuron, State, neuron, no_state
 
 
 def activation(function: Callable[[Array], Array]) -> Neuron:
@@ -30,11 +30,11 @@ def relu() -> Neuron:
 @neuron
 def quantised_relu(k: int, bound: float | None = None) -> Neuron:
     """ReLU and median quantiser with step ``2**-k`` and upper bound ``bound`` (None: no bound)."""
-    return activation(lambda drive: quant.median_quantise(drive, k, bound))
+    return activation(lambda drive: levels.median_quantise(drive, k, bound))
 
 
 @neuron
-def clipped_relu(bits: int, ties: clipped.Ties = "even", clip: float = 8.0) -> Neuron:
+def clipped_relu(bits: int, ties: levels.Ties = "even", clip: float = 8.0) -> Neuron:
     """ReLU and uniform quantiser of ``bits`` bits below a learned clip (Fast-SNN).
 
     Leaf (learned): ``clip``, a scalar in units of the drive, which starts at ``clip``. The output
@@ -42,15 +42,16 @@ def clipped_relu(bits: int, ties: clipped.Ties = "even", clip: float = 8.0) -> N
 
     Args:
         bits: width.
-        ties: where a drive in the middle of two levels goes (:func:`jaxsnn.clipped.clip_level`).
+        ties: where a drive in the middle of two levels goes
+            (:func:`jaxsnn.neurons.levels.clip_level`).
         clip: where the clip starts.
 
     Raises:
         ValueError: a width that has no levels.
     """
-    clipped.levels(bits)
+    levels.levels(bits)
 
     def step(leaves: Leaves, state: State, drive: Array) -> tuple[State, Array]:
-        return state, clipped.clip_quantise(drive, leaves["clip"], bits, ties)
+        return state, levels.clip_quantise(drive, leaves["clip"], bits, ties)
 
     return Neuron(no_state, step, learned=lambda channels: {"clip": jnp.float32(clip)})

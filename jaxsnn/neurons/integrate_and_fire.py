@@ -5,7 +5,7 @@ import functools
 import jax.numpy as jnp
 from jax import Array
 
-from jaxsnn.neurons.contract import (
+from jaxsnn.neurons.neuron import (
     Leaves,
     Neuron,
     Shape,
@@ -124,8 +124,9 @@ def clipped_spikes(signed: bool = True, negative_threshold: float = NEGATIVE_THR
 
     The conversion without a fold, in floats: drives are those of the quantised ANN at every step,
     the mean of the output over ``2**bits - 1`` steps stands for its activation, and layers can be
-    trained where they are (:mod:`jaxsnn.finetune`). State as in :func:`integrate_and_fire`, from
-    half the clip on. Leaf: ``clip``, that of :func:`jaxsnn.neurons.clipped_relu`.
+    trained where they are (:mod:`jaxsnn.training.finetune`). State as in
+    :func:`integrate_and_fire`, from half the clip on. Leaf: ``clip``, that of
+    :func:`jaxsnn.neurons.clipped_relu`.
     """
     inner = integrate_and_fire(signed)
 

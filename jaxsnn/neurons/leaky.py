@@ -6,8 +6,8 @@ from typing import Literal, get_args
 import jax.numpy as jnp
 from jax import Array
 
-from jaxsnn import surrogate as surrogates
-from jaxsnn.neurons.contract import Leaves, Neuron, Shape, State, neuron
+from jaxsnn.neurons import surrogate as surrogates
+from jaxsnn.neurons.neuron import Leaves, Neuron, Shape, State, neuron
 
 Reset = Literal["delayed", "subtract", "zero", "none"]
 LEARNABLE = ("leak", "threshold")
@@ -49,7 +49,7 @@ def leaky(
         leak: what is left of a potential after one step (beta).
         threshold: potential above which the neuron spikes.
         reset: see above.
-        surrogate: name in ``jaxsnn.surrogate.SURROGATES``.
+        surrogate: name in ``jaxsnn.neurons.SURROGATES``.
         slope: of the surrogate; None: its usual one.
         learn: which of "leak", "threshold" are parameters.
         emit: "spike", or "potential" for a readout whose membrane potential is read.

@@ -13,7 +13,7 @@ import functools
 import jax.numpy as jnp
 from jax import Array
 
-from jaxsnn.neurons.contract import (
+from jaxsnn.neurons.neuron import (
     Leaves,
     Neuron,
     Shape,

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxsnn.neurons.contract import Leaves, Neuron, Shape, State, neuron
+from jaxsnn.neurons.neuron import Leaves, Neuron, Shape, State, neuron
 
 
 @neuron

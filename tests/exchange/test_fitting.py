@@ -9,14 +9,14 @@ import pytest
 import torch_like as theirs
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaxsnn.arrays import flatten
+from jaxsnn.net import Net, forward, init_variables, template
+from jaxsnn.sitemap import CutNormal, hidden
 from rich.console import Console
 
 from jaxsnn import neurons
 from jaxsnn.arch import parse, plan
-from jaxsnn.arrays import flatten
 from jaxsnn.exchange import Fitting, UserError, Weights, fit, from_torch
-from jaxsnn.net import Net, forward, init_variables, template
-from jaxsnn.sitemap import CutNormal, hidden
 
 
 def logits(arch, variables, images):

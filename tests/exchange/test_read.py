@@ -9,9 +9,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 from containers import both
+from jaxsnn.arrays import save_arrays
 from safetensors.numpy import save
 
-from jaxsnn.arrays import save_arrays
 from jaxsnn.exchange import UserError, Weights, read_weights
 
 ARRAYS = {

@@ -9,12 +9,12 @@ import hashlib
 import jax
 import numpy as np
 import pytest
+from jaxsnn.net import Net, forward
+from jaxsnn.sitemap import hidden
 
 from jaxsnn import data, neurons
 from jaxsnn.arch import parse
 from jaxsnn.exchange import Fitting, read_weights
-from jaxsnn.net import Net, forward
-from jaxsnn.sitemap import hidden
 
 pytestmark = pytest.mark.realdata
 

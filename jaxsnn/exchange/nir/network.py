@@ -71,7 +71,7 @@ class NirTrace(NamedTuple):
 
 @flax.struct.dataclass
 class NirNetwork:
-    """A NIR graph that can be run, from :func:`jaxsnn.exchange.nir.from_nir`.
+    """A NIR graph that can be run, from :func:`jaxsnn.exchange.from_nir`.
 
     A pytree whose leaves are the parameters; two networks of one structure share their compiled
     program.

@@ -1,0 +1,31 @@
+"""From the training tree to the folded tree: a converted network and the ways to make one.
+
+`convert` walks over the sites; a method of :mod:`jaxsnn.conversion.methods` folds kernel and
+thresholds of each. What it returns, :class:`Spiking`, is the whole spiking network.
+"""
+
+from jaxsnn.conversion import methods, percentiles
+from jaxsnn.conversion.convert import convert, snapped
+from jaxsnn.conversion.methods.shared import float_ends
+from jaxsnn.conversion.spiking import (
+    Folded,
+    Spiking,
+    directly_trained,
+    settled,
+    with_leaf,
+    with_unit_dropout,
+)
+
+__all__ = [
+    "Folded",
+    "Spiking",
+    "convert",
+    "directly_trained",
+    "float_ends",
+    "methods",
+    "percentiles",
+    "settled",
+    "snapped",
+    "with_leaf",
+    "with_unit_dropout",
+]

@@ -1,0 +1,272 @@
+"""A converted network as one frozen pytree, and the ways to change one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import flax.struct
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxsnn import neurons
+from jaxsnn.arch.layers import Site
+from jaxsnn.arch.notation import Arch
+from jaxsnn.arch.plan import plan, spiking_sites
+from jaxsnn.inputs.encoding import Encoding
+from jaxsnn.network import weight_quantisers
+from jaxsnn.network.arithmetic import Arithmetic
+from jaxsnn.network.net import Net
+from jaxsnn.network.per_site import SiteMap
+from jaxsnn.network.synapse import Accumulator
+from jaxsnn.neurons.neuron import Neuron
+
+
+@dataclass(frozen=True)
+class Folded:
+    """What happened to one site.
+
+    Attributes:
+        site: its name.
+        kernel: name of the integer form: "ternary", "grid" (power of two) or "none" (a pool);
+            "float" where weights stay as they are; "trained" in a network that was not converted;
+            else the name of the weight quantiser whose whole numbers they are.
+        exponent: for "grid", kernels are whole multiples of ``2**-exponent``.
+        scale: for other whole numbers, the value of one in the units of the weights.
+        added: names of arrays in ``params`` that the training tree does not have.
+        norm: what became of batch norm and bias.
+        flipped: channels whose sign was flipped (negative norm scale).
+        constant: channels with a constant level (zero norm scale).
+        bound: largest possible ``|sum|`` of the integer drive over all steps (a membrane potential
+            that is not reset, a sum of the integer ANN); rounded up where drives are floats.
+        accumulator: what holds the sums of one step.
+        weight_error: largest change of a weight by the grid, in the units of the weights.
+        step_bound: largest possible ``|sum|`` of one step.
+        threshold_grid: what the distance of even thresholds is a whole multiple of, in units of the
+            drive; 0 where each threshold is exact by itself. A bias that is given step by step, on
+            the same grid, counts in it.
+    """
+
+    site: str
+    kernel: str
+    exponent: int = 0
+    scale: float = 1.0
+    added: tuple[str, ...] = ()
+    norm: str = "none"
+    flipped: int = 0
+    constant: int = 0
+    bound: int = 0
+    accumulator: Accumulator = "float32"
+    weight_error: float = 0.0
+    step_bound: int = 0
+    threshold_grid: float = 0.0
+
+    @property
+    def kernel_unit(self) -> float:
+        """Value of one unit of the kernel, in the units of the weights."""
+        return self.scale * 2.0**-self.exponent
+
+
+def accumulator_for(bound: int) -> Accumulator:
+    """What holds every sum up to ``bound``: float32 below 2^24, else int32."""
+    return "float32" if bound < 2**24 else "int32"
+
+
+@flax.struct.dataclass
+class Spiking:
+    """A converted network: arrays in ``variables``, everything else static.
+
+    Attributes:
+        variables: the folded tree: integer kernels in ``params``, thresholds in ``fixed``.
+        arch: the architecture.
+        neurons: site -> spiking neuron.
+        ann: site -> activation of the quantised ANN that it was converted from, and
+        weights: site -> that network's weight quantiser (the certificate's reference).
+        encoding: how images come in.
+        accumulators: site -> what holds its integer sums.
+        units: pairs (site, value of one count); the readout's count times its unit is the logit.
+        report: what was folded, site by site.
+        skip_silent: spend nothing on synapses without a spike; False only to measure the full work.
+    """
+
+    variables: dict[str, Any]
+    arch: Arch = flax.struct.field(pytree_node=False)
+    neurons: SiteMap[Neuron] = flax.struct.field(pytree_node=False)
+    ann: SiteMap[Neuron] = flax.struct.field(pytree_node=False)
+    weights: SiteMap[weight_quantisers.WeightQuantiser] = flax.struct.field(pytree_node=False)
+    encoding: Encoding = flax.struct.field(pytree_node=False)
+    accumulators: SiteMap[Accumulator] = flax.struct.field(pytree_node=False)
+    units: tuple[tuple[str, float], ...] = flax.struct.field(pytree_node=False)
+    report: tuple[Folded, ...] = flax.struct.field(pytree_node=False, default=())
+    skip_silent: bool = flax.struct.field(pytree_node=False, default=True)
+
+    @property
+    def net(self) -> Net:
+        """The network body over the folded tree."""
+        return Net(
+            self.arch,
+            self.neurons,
+            folded=True,
+            accumulators=self.accumulators,
+            skip_silent=self.skip_silent,
+            arithmetic=Arithmetic.EXACT,
+        )
+
+    @property
+    def program(self) -> "Spiking":
+        """The network without what only the host reads.
+
+        Networks of one shape then share a compiled program, whatever their weights' grid.
+        """
+        return replace(self, units=(), report=())
+
+    @property
+    def quantised_ann(self) -> Net:
+        """The network that it was converted from: batch norm, float masters."""
+        return Net(self.arch, self.ann, self.weights)
+
+    @property
+    def float_ann(self) -> Net:
+        """The same network over kernels that are quantised already (:func:`jaxsnn.snapped`)."""
+        return self.quantised_ann.clone(
+            weights=SiteMap(weight_quantisers.full_precision()), arithmetic=Arithmetic.EXACT
+        )
+
+    def unit(self, site: str) -> float:
+        """Value of one count at ``site``, in the units of the ANN."""
+        return dict(self.units)[site]
+
+
+def directly_trained(net: Net, variables: Mapping[str, Any], encoding: Encoding) -> Spiking:
+    """A network of spiking neurons as it was trained: there is no ANN, and nothing is folded.
+
+    Args:
+        net: the network, without batch norm.
+        variables: trained, float32.
+        encoding: how images or frames come in; integers are multiplied by its scale, floats are
+            taken as they are.
+
+    Raises:
+        ValueError: a site with batch norm, which acts on a batch and not on a step.
+    """
+    sites = plan(net.arch)
+    for site in sites:
+        if site.norm:
+            raise ValueError(f"{site.name} has a batch norm, which no spiking step can compute")
+    return Spiking(
+        dict(variables),
+        arch=net.arch,
+        neurons=net.neurons,
+        ann=net.neurons,
+        weights=net.weights,
+        encoding=encoding,
+        accumulators=SiteMap("float32"),
+        units=tuple((site.name, 1.0) for site in sites),
+        report=tuple(Folded(site.name, "trained") for site in sites),
+        skip_silent=False,
+    )
+
+
+def comes_to_rest(snn: Spiking) -> bool:
+    """Whether every net count comes to rest at its level some time after the input has ended."""
+    spiking = (snn.neurons.at(site) for site in spiking_sites(snn.arch))
+    return snn.encoding.ends is not None and all(neuron.rests for neuron in spiking)
+
+
+def settled(snn: Spiking) -> Spiking:
+    """The network whose one step gives the final net counts: settled mode.
+
+    Every spiking neuron is replaced by its settled level (:class:`Neuron`): the integer ANN. The
+    transient is not simulated: spikes per step mean nothing, counts at rest are those of the SNN.
+    What a held input and its biases give over all their steps is given at once, so the first
+    kernel and the biases are multiplied by their number.
+
+    Raises:
+        ValueError: a neuron for which no theory gives the final count.
+    """
+    levels = tuple((site.name, _settled(site, snn.neurons.at(site))) for site in plan(snn.arch))
+    mapped = SiteMap(neurons.identity(), by_name=levels)
+    return replace(
+        snn,
+        variables={**snn.variables, "params": _at_once(snn)},
+        neurons=mapped,
+        encoding=replace(snn.encoding, presentation="onset", duration=None),
+        accumulators=whole_accumulators(snn),
+    )
+
+
+def _at_once(snn: Spiking) -> dict[str, Any]:
+    """The params whose one step gives what those of ``snn`` give until its input ends."""
+    steps = snn.encoding.ends or 1
+    if steps == 1:
+        return snn.variables["params"]
+    first = plan(snn.arch)[0].name
+    params = {name: dict(tree) for name, tree in snn.variables["params"].items()}
+    kernel = params[first]["kernel"]
+    wide = jnp.int32 if jnp.issubdtype(kernel.dtype, jnp.integer) else kernel.dtype
+    params[first]["kernel"] = kernel.astype(wide) * steps
+    for tree in params.values():
+        if "bias" in tree:
+            tree["bias"] = tree["bias"] * steps
+    return params
+
+
+def _settled(site: Site, neuron: Neuron) -> Neuron:
+    if neuron.settled is not None:
+        return neuron.settled
+    if neuron.stateless and neuron.spikes is None:
+        return neuron  # a readout, or a pool without neurons of its own
+    raise ValueError(
+        f"{site.name}: theory gives no final count for {neuron.name!r}, so it has no integer ANN; "
+        "leave noise and delays out"
+    )
+
+
+def whole_accumulators(snn: Spiking) -> SiteMap[Accumulator]:
+    """What holds the sums of a pass that takes final net counts at once (settled mode)."""
+    own = {record.site: accumulator_for(record.bound) for record in snn.report if record.bound}
+    known = dict(snn.accumulators.by_name) | own
+    return replace(snn.accumulators, by_name=tuple(known.items()))
+
+
+def with_leaf(snn: Spiking, site: str, leaf: str, value: ArrayLike) -> Spiking:
+    """The network with one fixed leaf (a threshold, a noise ratio) replaced.
+
+    Raises:
+        ValueError: no such leaf, naming those there are, or another shape or dtype.
+    """
+    fixed = snn.variables["fixed"]
+    if leaf not in fixed.get(site, {}):
+        known = [f"{name}/{one}" for name, tree in fixed.items() for one in tree]
+        raise ValueError(f"{site}/{leaf} is no fixed leaf; known: {', '.join(known)}")
+    new, old = jnp.asarray(value), fixed[site][leaf]
+    if new.shape != old.shape or new.dtype != old.dtype:
+        raise ValueError(
+            f"{site}/{leaf} is {old.dtype}{list(old.shape)}, given {new.dtype}{list(new.shape)}"
+        )
+    tree = {**fixed, site: {**fixed[site], leaf: new}}
+    return replace(snn, variables={**snn.variables, "fixed": tree})
+
+
+def with_unit_dropout(snn: Spiking, site: str, ratio: float = 0.0) -> Spiking:
+    """The network whose units at ``site`` lose each spike with probability ``ratio``.
+
+    Raises:
+        ValueError: ``ratio`` outside [0, 1], or no such spiking site.
+    """
+    if not 0 <= ratio <= 1:
+        raise ValueError(f"noise ratio {ratio} is no probability; choose one in [0, 1]")
+    sites = {one.name: one for one in spiking_sites(snn.arch)}
+    if site not in sites:
+        raise ValueError(f"{site!r} is no spiking site; known: {', '.join(sites)}")
+    clean = snn.neurons.at(sites[site])
+    noisy = clean if clean.name == "unit_dropout" else neurons.unit_dropout(clean)
+    mapped = SiteMap(
+        snn.neurons.default,
+        snn.neurons.by_role,
+        (*((name, n) for name, n in snn.neurons.by_name if name != site), (site, noisy)),
+        snn.neurons.first,
+    )
+    fixed = snn.variables["fixed"]
+    leaves = {**fixed.get(site, {}), "drop_ratio": jnp.float32(ratio)}
+    variables = {**snn.variables, "fixed": {**fixed, site: leaves}}
+    return replace(snn, neurons=mapped, variables=variables)

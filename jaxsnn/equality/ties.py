@@ -1,0 +1,121 @@
+"""What counts as a tie: how far rounding alone may move a level or a logit of the float ANN."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxsnn.arch.layers import Site
+from jaxsnn.arch.plan import plan
+from jaxsnn.conversion.batch_norm import affine
+from jaxsnn.conversion.spiking import Folded, Spiking
+from jaxsnn.network.net import Variables
+
+WHOLE = ("ternary", "grid")  # kernels that are whole numbers or powers of two in the ANN, too
+EPSILON = 2.0**-24  # half a unit in the last place of float32, relative
+
+
+class References(NamedTuple):
+    """What both references say of one batch: levels per site and readouts per head ``[B, ...]``.
+
+    The heads' ``end_to_end`` are the float ANN's logits; predictions are the integer ANN's and the
+    float ANN's ``[B]``.
+    """
+
+    integer: dict[str, Any]
+    end_to_end: dict[str, Any]
+    fed: dict[str, Any]
+    drive: dict[str, Any]
+    predictions: tuple[Any, Any]
+
+
+class Ties:
+    """Bounds of what rounding explains, for one spiking network and the tree it was made from."""
+
+    def __init__(self, snn: Spiking, variables: Variables) -> None:
+        self.snn, self.variables = snn, variables
+
+    def head_rounding(self, site: Site, logits: np.ndarray) -> np.ndarray:
+        """Largest difference of a logit that rounding explains: the bias's grid, float32 sums."""
+        record, unit = self._record(site), self.snn.unit(site.name)
+        each_step = self.snn.encoding.ends or 1
+        grid = each_step * unit / 2 if site.bias else 0.0
+        drive = self.snn.unit(site.source) * record.kernel_unit
+        return grid + drive * _rounding(site, record) + 4 * EPSILON * np.abs(logits)
+
+    def distance(
+        self, site: Site, known: References, reference: np.ndarray, fed: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """How far each activation is from the boundary in dispute, and what may move it, in steps.
+
+        The float ANN's sums are exact (snapped weights, whole inputs under 2^24); what rounds is
+        the norm: subtract, multiply twice, add, of numbers no larger than the sum of magnitudes.
+        On the other side, evenly spaced thresholds lie on a grid: the first is up to half a unit of
+        it off, and so is every distance between two.
+        """
+        slope = affine(self.variables, site)[0]
+        record = self._record(site)
+        step = self.snn.unit(site.name)
+        unit = self.snn.unit(site.source) * record.kernel_unit
+        value, rounding = self._activated(site, known.drive[site.name])
+        if site.shortcut:
+            more, imprecise = self._added(site, known)
+            value, rounding = value + more, rounding + imprecise
+        number = np.maximum(reference, fed)
+        boundary = (number - 0.5) * step
+        grid = np.abs(slope) * unit * record.threshold_grid / 2 * number
+        if "initial" in self.snn.variables["fixed"][site.name]:
+            grid = step * self._fixed_point(site, known, number)
+        return np.abs(value - boundary) / step, (grid + rounding) / step
+
+    def _fixed_point(self, site: Site, known: References, number: np.ndarray) -> np.ndarray:
+        """How far the grid of a potential may move a level, in quantisation steps.
+
+        Half a grid unit for each step's bias, for each threshold, and for each unit of a shortcut's
+        drive, whose gain is rounded; the threshold of a step is so many grid units.
+        """
+        rounded = (self.snn.encoding.ends or 1) + number
+        if site.shortcut:
+            source = next(one for one in plan(self.snn.arch) if one.name == site.shortcut)
+            drives = known.drive if source.role == "shortcut" else known.end_to_end
+            rounded = rounded + np.abs(drives[source.name])
+        return rounded / 2 / np.asarray(self.snn.variables["fixed"][site.name]["threshold"])
+
+    def _record(self, site: Site) -> Folded:
+        return next(record for record in self.snn.report if record.site == site.name)
+
+    def _activated(self, site: Site, drive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What norm and bias make of a drive, float64, and how far float32 may be off."""
+        slope, offset = affine(self.variables, site)
+        record = self._record(site)
+        unit = self.snn.unit(site.source) * record.kernel_unit
+        z, sign = np.abs(drive * unit), np.where(slope < 0, -1, 1)
+        mean = np.abs(offset) + 2 * np.abs(slope) * z + self._norm_size(site)
+        summed = np.abs(slope) * unit * _rounding(site, record)
+        return slope * sign * drive * unit + offset, 8 * EPSILON * mean + summed
+
+    def _added(self, site: Site, known: References) -> tuple[np.ndarray, np.ndarray]:
+        """The same of what a shortcut adds: a projection's drive, or the source's activation."""
+        source = next(one for one in plan(self.snn.arch) if one.name == site.shortcut)
+        if source.role == "shortcut":
+            return self._activated(source, known.drive[source.name])
+        value = known.end_to_end[source.name] * self.snn.unit(source.name)
+        return value, 8 * EPSILON * np.abs(value)
+
+    def _norm_size(self, site: Site) -> np.ndarray | float:
+        if not site.norm:
+            return 0.0
+        norm = self.variables["params"][site.name]["norm"]
+        mean = np.asarray(self.variables["batch_stats"][site.name]["norm"]["mean"], np.float64)
+        slope = affine(self.variables, site)[0]
+        return 2 * np.abs(slope * mean) + np.abs(np.asarray(norm["bias"], np.float64))
+
+
+def _rounding(site: Site, record: Folded) -> float:
+    """Error of a float32 sum in units of the drive, 0 where sums are exact.
+
+    The roundings of n terms add up to about ``sqrt(n)`` of one; four times that is allowed.
+    """
+    if record.kernel in WHOLE and record.bound < 2**24:
+        return 0.0
+    terms = site.macs / max(int(np.prod(site.drive_shape)), 1)
+    return float(4 * np.sqrt(terms) * EPSILON * record.bound)

@@ -1,0 +1,125 @@
+"""What a spiking network that is trained directly is shown: a held image, or frames of events."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxsnn.inputs import frames as events
+
+if TYPE_CHECKING:
+    from jaxsnn.data.recordings import Recordings
+
+
+class Shown(NamedTuple):
+    """A batch over time.
+
+    Attributes:
+        x: ``[T, B, H, W, C]`` float32, or ``[1, B, H, W, C]`` held for all steps.
+        steps: T.
+        mask: float32 ``[T, B]``, 0 in the padding behind an example; None: no padding.
+        padded_loss: let the padding enter the loss; what is counted never includes it.
+    """
+
+    x: Array
+    steps: int
+    mask: Array | None = None
+    padded_loss: bool = False
+
+
+class Stimulus(NamedTuple):
+    """How the examples of a data set are shown; equal ones are the same object.
+
+    Attributes:
+        show: ``(examples, key or None, steps or None) -> Shown``; a key asks for augmentation,
+            steps are those of a batch of examples that have lengths.
+        lengths: examples -> time steps of each; None where all have the same.
+    """
+
+    show: Callable[[Any, Array | None, int | None], Shown]
+    lengths: Callable[[Any], np.ndarray] | None = None
+
+
+@functools.cache
+def held(steps: int, scale: float = 1 / 255) -> Stimulus:
+    """The same image as a constant current at each of ``steps`` steps; no rate coding.
+
+    Args:
+        steps: T.
+        scale: value of one grey level of a uint8 image.
+
+    >>> shown = held(50).show(jnp.full((2, 4, 4, 1), 255, jnp.uint8), None, None)
+    >>> shown.x.shape, float(shown.x.max()), shown.steps
+    ((1, 2, 4, 4, 1), 1.0, 50)
+    """
+    if steps < 1:
+        raise ValueError(f"steps={steps}: an image is shown for at least 1 step")
+
+    def show(images: Array, key: Array | None, given: int | None) -> Shown:
+        del key, given
+        return Shown((images.astype(jnp.float32) * scale)[None], steps)
+
+    return Stimulus(show)
+
+
+@functools.cache
+def event_frames(
+    sensor: tuple[int, int, int], rotation: float = 0.0, padded_loss: bool = False
+) -> Stimulus:
+    """Frames of event counts, made on the device from sparse recordings.
+
+    Examples are trees ``{"codes": int32 [N, E], "lengths": int32 [N]}`` (:func:`examples`).
+
+    Args:
+        sensor: ``(height, width, polarities)``.
+        rotation: in training, each recording is turned by an angle uniform in plus and minus so
+            many degrees, drawn anew each time.
+        padded_loss: let the steps behind a recording's end enter the loss.
+    """
+
+    def show(batch: Any, key: Array | None, steps: int | None) -> Shown:
+        if steps is None:
+            raise ValueError("event frames need the number of steps of their batch")
+        codes, lengths = batch["codes"], batch["lengths"]
+        angle = None
+        if key is not None and rotation:
+            angle = jax.random.uniform(key, lengths.shape, minval=-rotation, maxval=rotation)
+        x = events.frames(codes, sensor, steps, angle)
+        return Shown(x, steps, events.mask(lengths, steps), padded_loss)
+
+    return Stimulus(show, lambda batch: np.asarray(batch["lengths"]))
+
+
+def examples(recordings: Recordings) -> dict[str, np.ndarray]:
+    """Recordings as the tree of arrays that training takes."""
+    return {"codes": recordings.codes, "lengths": recordings.lengths}
+
+
+class EventStream(NamedTuple):
+    """Recordings as the data set of frames that evaluation takes (:class:`dataset.Streams`).
+
+    Attributes:
+        recordings: the events.
+        sensor: ``(height, width, polarities)``.
+    """
+
+    recordings: Recordings
+    sensor: tuple[int, int, int]
+
+    def __len__(self) -> int:
+        """Number of recordings."""
+        return len(self.recordings)
+
+    def batch(self, rows: np.ndarray, steps: int) -> tuple[Array, Array]:
+        """Frames ``[T, B, H, W, P]`` of these recordings, T being ``steps``, and their lengths."""
+        codes = jnp.asarray(self.recordings.codes[rows])
+        return _frames(codes, self.sensor, steps), jnp.asarray(self.recordings.lengths[rows])
+
+
+_frames = jax.jit(events.frames, static_argnums=(1, 2))

@@ -1,0 +1,225 @@
+"""Files that survive a kill: written whole and renamed, or appended line by line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import re
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from jaxsnn.io import processes
+
+
+def write_bytes(path: str | Path, content: bytes) -> Path:
+    """Write a file whole or not at all; missing folders are made.
+
+    Of several processes the first alone writes, here and in `append_jsonl` (`jaxsnn.io.processes`).
+    The content goes to a temporary file in the same folder, which then replaces `path`; temporary
+    files of the same target that killed processes have left are removed first.
+    """
+    path = Path(path)
+    if not processes.first():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _remove_leftovers(path: Path) -> None:
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.([1-9]\d*)\.tmp")
+    for entry in path.parent.iterdir():
+        if (match := pattern.fullmatch(entry.name)) and not _runs(int(match[1])):
+            entry.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    """Whether a process of this machine exists; true where that cannot be asked."""
+    if os.name != "posix":  # there signal 0 would not ask but interrupt
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+def remove(path: str | Path) -> None:
+    """Remove a file if it is there; of several processes the first alone does."""
+    if processes.first():
+        Path(path).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def exclusive(folder: str | Path) -> Generator[None]:
+    """Keep every other run out of a folder, which is made; the lock goes with the process.
+
+    Of the several processes of one run, the first holds the lock for all.
+
+    Raises:
+        ValueError: another run holds it.
+    """
+    with contextlib.ExitStack() as held:
+        with processes.together():
+            if processes.first():
+                held.enter_context(_locked(Path(folder)))
+        yield
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Generator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # a system without POSIX locks
+        yield
+        return
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(
+                f"{folder} is being trained by another process; wait for it, or give another --out"
+            ) from None
+        yield
+
+
+def write_json(path: str | Path, obj: object) -> Path:
+    """Write `obj` as indented JSON, atomically.
+
+    NumPy and JAX scalars and arrays, tuples and paths become plain JSON values.
+
+    Raises:
+        ValueError: a value is NaN or infinite, or of a kind that JSON lacks, or a key is not a
+            string; the message names the path of keys. Nothing is written then.
+    """
+    text = json.dumps(plain(obj), indent=2, ensure_ascii=False, allow_nan=False)
+    return write_bytes(path, (text + "\n").encode())
+
+
+def read_json(path: str | Path) -> Any:
+    """Read one JSON file.
+
+    Raises:
+        ValueError: the file is not JSON (broken off, for example); the message names it.
+        FileNotFoundError: there is no such file.
+    """
+    try:
+        return json.loads(Path(path).read_bytes())
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
+        msg = f"{path}: not a complete JSON file ({error}); delete it or write it again"
+        raise ValueError(msg) from error
+
+
+def append_jsonl(path: str | Path, record: Mapping[str, Any]) -> None:
+    """Append one record as one line and flush it.
+
+    A last line that a kill has broken off is removed first, or the new record would be lost in it.
+
+    Raises:
+        ValueError: as `write_json`.
+    """
+    line = json.dumps(plain(record), ensure_ascii=False, allow_nan=False)
+    if not processes.first():
+        return
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _end_last_line(path)
+    with path.open("ab") as file:
+        file.write(line.encode() + b"\n")
+
+
+def read_jsonl(path: str | Path, key: str = "step") -> list[dict[str, Any]]:
+    """Read the records of a stream, in order.
+
+    A last line that breaks off is dropped: the writer was killed. Of several records with the same
+    value under `key` (steps that were repeated after a resume) the last one is kept, in the place
+    of the first; records without `key` are all kept.
+
+    Raises:
+        ValueError: another line is not a JSON object; the message names file and line.
+    """
+    *lines, last = Path(path).read_bytes().split(b"\n")
+    records: dict[object, dict[str, Any]] = {}
+    for number, line in enumerate([*lines, last] if _whole(last) else lines, start=1):
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: not JSON ({error})") from error
+        if not isinstance(record, dict):
+            raise ValueError(f"{path}, line {number}: expected an object, found {line[:40]!r}")
+        known = cast("dict[str, Any]", record)
+        records[(key, known[key]) if key in known else number] = known
+    return list(records.values())
+
+
+def plain(value: object, where: str = "") -> Any:
+    """Turn a value into what JSON knows; `where` is the path of keys that leads to it.
+
+    Raises:
+        ValueError: as `write_json`.
+
+    Examples:
+        >>> plain({"rate": np.float32(0.5), "shape": (2, np.int64(3))})
+        {'rate': 0.5, 'shape': [2, 3]}
+    """
+    if isinstance(value, str | bool | int) or value is None:
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{where or 'the value'} is {value}; JSON has finite numbers and null")
+        return float(value)
+    if isinstance(value, Mapping):
+        items = cast("Mapping[object, object]", value).items()
+        return {_key(key, where): plain(item, f"{where}.{key}".lstrip(".")) for key, item in items}
+    if isinstance(value, list | tuple):
+        sequence = cast("Sequence[object]", value)
+        return [plain(item, f"{where}[{index}]") for index, item in enumerate(sequence)]
+    if isinstance(value, os.PathLike):
+        return os.fspath(cast("os.PathLike[str]", value))
+    if hasattr(value, "__array__"):  # NumPy and JAX arrays and scalars
+        return plain(np.asarray(value).tolist(), where)
+    raise ValueError(f"{where or 'the value'} is a {type(value).__name__}, which JSON lacks")
+
+
+def _whole(line: bytes) -> bool:
+    """Whether a line without its end is a whole record; a part of an object never is JSON."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def _end_last_line(path: Path) -> None:
+    """Complete or remove a last line that a kill has left without its end."""
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        content = file.read()
+        last = content[content.rfind(b"\n") + 1 :]
+        if _whole(last):
+            file.write(b"\n")
+        else:
+            file.truncate(len(content) - len(last))
+
+
+def _key(key: object, where: str) -> str:
+    if not isinstance(key, str):
+        raise ValueError(f"key {key!r} in {where or 'the value'}: give a string")
+    return key

@@ -1,0 +1,323 @@
+"""Winograd's convolution of 3x3 kernels in float32, with both gradients, for training on a CPU.
+
+A tile of ``m x m`` outputs is computed from products at ``a = m + 2`` points in either direction,
+``Y = A^T [(G g G^T) * (B^T d B)] A``: ``a^2`` multiplications for each pair of channels instead of
+``9 m^2``, which is 2.25 times fewer for m = 2, 4 times for m = 4 and 5.1 times for m = 6 (A. Lavin
+and S. Gray: Fast algorithms for convolutional neural networks, CVPR 2016, arXiv:1509.09308). For
+each pair of points it is one matrix product over all tiles and channels.
+
+The backward pass is the transpose of the same steps: the tiles of the output's gradient,
+transformed by ``A``, meet the transformed kernel for the input's gradient and the transformed input
+for the kernel's.
+
+The results round differently from a direct convolution's: this is for training, never for what must
+be exact. ``benchmarks/winograd.py`` measures speed and error.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxsnn.network.kernel_gradient import Padding, Shape
+
+Matrix = tuple[tuple[float, ...], ...]
+Grid = list[list[Array]]  # an array for each pair of points, row by row
+
+TAPS = 3  # rows and columns of the kernel
+POINTS = tuple(Fraction(point) for point in ("0", "1", "-1", "2", "-2", "1/2", "-1/2"))
+TILES = 256  # rows of a matrix product: enough for its speed, and its operands stay in the cache
+WIDE_CHANNELS = 64  # from here on, on either side, the products outweigh the transforms (measured)
+LARGEST = len(POINTS) - TAPS + 2  # outputs of a tile; with more points float32 loses accuracy
+
+
+class Blocks(NamedTuple):
+    """The pieces into which a convolution is cut."""
+
+    tile: int  # rows and columns of the outputs of one tile
+    images: int  # transformed at once, so that they stay in a CPU's cache
+
+
+class Transforms(NamedTuple):
+    """The matrices of tiles of ``m`` outputs, with ``a = m + 2``."""
+
+    inputs: Matrix  # B^T, [a, a]
+    kernel: Matrix  # G, [a, 3]
+    outputs: Matrix  # A^T, [m, a]
+
+
+@functools.cache
+def transforms(tile: int) -> Transforms:
+    """The matrices for tiles of ``tile`` outputs in each direction.
+
+    A polynomial is fixed by its values at ``a - 1`` points and its leading coefficient, the value
+    at infinity. Lagrange's denominators are part of the kernel's matrix.
+
+    >>> for row in transforms(2).outputs: print(*row)
+    1.0 1.0 1.0 0.0
+    0.0 1.0 -1.0 1.0
+    """
+    points = POINTS[: tile + TAPS - 2]
+    others = [[q for q in points if q != p] for p in points]
+    scales = [
+        math.prod((p - q for q in qs), start=Fraction(1))
+        for p, qs in zip(points, others, strict=True)
+    ]
+    zero, one = Fraction(0), Fraction(1)
+    inputs = [[*_polynomial(roots), zero] for roots in others] + [_polynomial(points)]
+    kernel = [[p**k / scale for k in range(TAPS)] for p, scale in zip(points, scales, strict=True)]
+    outputs = [[*(p**k for p in points), one if k == tile - 1 else zero] for k in range(tile)]
+    return Transforms(_floats(inputs), _floats([*kernel, [zero, zero, one]]), _floats(outputs))
+
+
+def _polynomial(roots: Sequence[Fraction]) -> list[Fraction]:
+    """Coefficients of the product of ``x - root``, lowest power first."""
+    out = [Fraction(1)]
+    for root in roots:
+        shifted = zip([Fraction(0), *out], [*out, Fraction(0)], strict=True)
+        out = [up - root * same for up, same in shifted]
+    return out
+
+
+def _floats(rows: Sequence[Sequence[Fraction]]) -> Matrix:
+    return tuple(tuple(float(value) for value in row) for row in rows)
+
+
+def _transposed(matrix: Matrix) -> Matrix:
+    return tuple(zip(*matrix, strict=True))
+
+
+def fitting(
+    images: Shape, kernel: Shape, strides: tuple[int, int], padding: Padding
+) -> Blocks | None:
+    """The blocks with which Winograd beats the direct convolution on a CPU, if there are any.
+
+    Forward and backward together, in float32, measured by ``benchmarks/winograd.py``.
+
+    Args:
+        images: ``(N, H, W, C_in)``.
+        kernel: HWIO.
+        strides: vertical and horizontal stride.
+        padding: explicit zero padding ``((top, bottom), (left, right))``.
+
+    >>> fitting((128, 24, 24, 96), (3, 3, 96, 256), (1, 1), ((1, 1), (1, 1)))
+    Blocks(tile=4, images=8)
+    >>> fitting((128, 28, 28, 1), (3, 3, 1, 16), (1, 1), ((1, 1), (1, 1))) is None
+    True
+    """
+    if kernel[:2] != (TAPS, TAPS) or strides != (1, 1) or min(kernel[2:]) < WIDE_CHANNELS:
+        return None
+    out = [size + sum(ends) - TAPS + 1 for size, ends in zip(images[1:3], padding, strict=True)]
+    if min(out) < 4:
+        return None
+    tile = 4
+    tiles = math.prod(-(-size // tile) for size in out)
+    parts = -(-images[0] // -(-TILES // tiles))
+    return Blocks(tile, -(-images[0] // parts))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def winograd(x: Array, kernel: Array, padding: Padding, blocks: Blocks) -> Array:
+    """Convolution with stride 1 and a 3x3 kernel.
+
+    Args:
+        x: ``[N, H, W, C_in]`` float32.
+        kernel: HWIO, ``[3, 3, C_in, C_out]`` float32.
+        padding: explicit zero padding ``((top, bottom), (left, right))``.
+        blocks: from :func:`fitting`. Zeros fill up a batch that its images do not divide and a map
+            that its tile does not divide.
+
+    Returns:
+        ``[N, H_out, W_out, C_out]`` float32.
+
+    Raises:
+        ValueError: if the kernel is not 3x3, the tile's size unknown, or the padding negative.
+    """
+    tiling = _tiling(x.shape, kernel.shape, padding, blocks)
+    at_points = _transformed_kernel(kernel, blocks.tile)
+
+    def convolve(x: Array) -> Array:
+        return tiling.output(_products(tiling.of_input(x), at_points, (1, 0)))
+
+    out = lax.map(convolve, _parts(x, blocks.images))
+    return out.reshape(-1, *out.shape[2:])[: len(x)]
+
+
+def _forward(
+    x: Array, kernel: Array, padding: Padding, blocks: Blocks
+) -> tuple[Array, tuple[Array, Array]]:
+    return winograd(x, kernel, padding, blocks), (x, kernel)
+
+
+def _backward(
+    padding: Padding, blocks: Blocks, residuals: tuple[Array, Array], gradient: Array
+) -> tuple[Array, Array]:
+    x, kernel = residuals
+    tiling = _tiling(x.shape, kernel.shape, padding, blocks)
+    at_points = _transformed_kernel(kernel, blocks.tile)
+
+    def step(total: Grid, operands: tuple[Array, Array]) -> tuple[Grid, Array]:
+        tiles = tiling.of_gradient(operands[1])
+        to_kernel = _products(tiling.of_input(operands[0]), tiles, (0, 0))
+        to_input = tiling.input_gradient(_products(tiles, at_points, (1, 1)))
+        return jax.tree.map(jnp.add, total, to_kernel), to_input
+
+    zeros = jax.tree.map(jnp.zeros_like, at_points)
+    parts = _parts(x, blocks.images), _parts(gradient, blocks.images)
+    total, to_x = lax.scan(step, zeros, parts)
+    return to_x.reshape(-1, *to_x.shape[2:])[: len(x)], _kernel_gradient(total, blocks.tile)
+
+
+winograd.defvjp(_forward, _backward)
+
+
+class _Tiling(NamedTuple):
+    """The maps of one convolution and the tiles that cover them."""
+
+    tile: int
+    padding: Padding
+    size: tuple[int, int]  # of the input's map
+    out: tuple[int, int]  # of the output's map
+    count: tuple[int, int]  # of tiles in either direction; the last may reach beyond the map
+
+    def of_input(self, x: Array) -> Grid:
+        """The overlapping tiles ``B^T d B`` of ``x [n, H, W, C_in]``."""
+        reach = (count * self.tile + TAPS - 1 for count in self.count)
+        ends = [
+            (before, whole - before - size)
+            for (before, _), whole, size in zip(self.padding, reach, self.size, strict=True)
+        ]
+        return self._tiles(transforms(self.tile).inputs, x, ends)
+
+    def of_gradient(self, gradient: Array) -> Grid:
+        """The tiles ``A y A^T`` of the output's gradient ``[n, H_out, W_out, C_out]``."""
+        sizes = zip(self.count, self.out, strict=True)
+        ends = [(0, count * self.tile - size) for count, size in sizes]
+        return self._tiles(_transposed(transforms(self.tile).outputs), gradient, ends)
+
+    def output(self, products: Grid) -> Array:
+        """The map of the tiles ``A^T M A``: ``[n, H_out, W_out, C_out]``."""
+        return self._map(transforms(self.tile).outputs, products, (0, 0), self.out)
+
+    def input_gradient(self, products: Grid) -> Array:
+        """The sum of the overlapping tiles ``B M B^T``: ``[n, H, W, C_in]``."""
+        first = self.padding[0][0], self.padding[1][0]
+        return self._map(_transposed(transforms(self.tile).inputs), products, first, self.size)
+
+    def _tiles(self, matrix: Matrix, x: Array, ends: Sequence[tuple[int, int]]) -> Grid:
+        """``matrix`` applied to rows and columns of each tile; every array is ``[tiles, C]``."""
+        strips = _combined(matrix, self._cells(_padded(x, [(0, 0), *ends, (0, 0)]), matrix, 1))
+        grid = [
+            _combined(matrix, self._cells(strip, matrix, 2))
+            for strip in lax.optimization_barrier(strips)
+        ]
+        return [[cell.reshape(-1, x.shape[-1]) for cell in row] for row in grid]
+
+    def _cells(self, x: Array, matrix: Matrix, axis: int) -> list[Array]:
+        """The first, second, ... cell of every tile along ``axis``: what ``matrix`` combines."""
+        last = self.tile * (self.count[axis - 1] - 1) + 1
+        return [lax.slice_in_dim(x, k, k + last, self.tile, axis) for k in range(len(matrix[0]))]
+
+    def _map(
+        self, matrix: Matrix, products: Grid, first: tuple[int, int], size: tuple[int, int]
+    ) -> Array:
+        """The sum of the tiles: a map of ``size`` from row and column ``first`` of the tiles on."""
+        channels = products[0][0].shape[-1]
+        grid = [[cell.reshape(-1, *self.count, channels) for cell in row] for row in products]
+        strips = [self._added(_combined(matrix, row), 2, first[1], size[1]) for row in grid]
+        strips = zip(*lax.optimization_barrier(strips), strict=True)
+        columns = [self._added(_combined(matrix, row), 1, first[0], size[0]) for row in strips]
+        rows = zip(*lax.optimization_barrier(columns), strict=True)
+        lines = lax.optimization_barrier([jnp.concatenate(row, axis=-1) for row in rows])
+        flat = jnp.concatenate([line.reshape(*line.shape[:2], -1) for line in lines], axis=-1)
+        out = flat.reshape(len(flat), flat.shape[1] * self.tile, -1, channels)
+        return out[:, : size[0], : size[1]]
+
+    def _added(self, cells: list[Array], axis: int, first: int, size: int) -> list[Array]:
+        """The cells of tiles that overlap along ``axis``, added: an array for each row of a block.
+
+        Block k holds the rows from ``first + k * tile`` on, counted from the first tile's own.
+        """
+        tiles, blocks = self.count[axis - 1], -(-size // self.tile)
+        out: list[Array] = []
+        for row in range(first, first + self.tile):
+            parts: list[Array] = []
+            for cell in range(row % self.tile, len(cells), self.tile):
+                back = (cell - row) // self.tile  # by so many tiles; beyond the ends are zeros
+                shift = back, blocks - tiles - back
+                parts.append(
+                    _padded(cells[cell], [shift if i == axis else (0, 0) for i in range(4)])
+                )
+            out.append(functools.reduce(jnp.add, parts))
+        return out
+
+
+def _tiling(images: Shape, kernel: Shape, padding: Padding, blocks: Blocks) -> _Tiling:
+    """The tiles of a convolution; refuses what has none."""
+    if kernel[:2] != (TAPS, TAPS):
+        raise ValueError(f"kernel {kernel}: winograd takes 3x3 kernels; use convolution instead")
+    if not 1 <= blocks.tile <= LARGEST or blocks.images < 1:
+        raise ValueError(f"{blocks}: tiles have 1 to {LARGEST} outputs, of at least one image")
+    if min(end for ends in padding for end in ends) < 0:
+        raise ValueError(f"padding {padding} is negative: cut the images before the convolution")
+    size = images[1], images[2]
+    out = size[0] + sum(padding[0]) - TAPS + 1, size[1] + sum(padding[1]) - TAPS + 1
+    if min(out) < 1:
+        raise ValueError(f"images {images} with padding {padding} are smaller than the kernel")
+    count = -(-out[0] // blocks.tile), -(-out[1] // blocks.tile)
+    return _Tiling(blocks.tile, padding, size, out, count)
+
+
+def _transformed_kernel(kernel: Array, tile: int) -> Grid:
+    """``G g G^T``: ``[C_in, C_out]`` for each pair of points."""
+    return _both_ways(transforms(tile).kernel, [list(row) for row in kernel])
+
+
+def _kernel_gradient(total: Grid, tile: int) -> Array:
+    """``G^T U G``: ``[3, 3, C_in, C_out]``."""
+    grid = _both_ways(_transposed(transforms(tile).kernel), total)
+    return jnp.stack([jnp.stack(row) for row in grid])
+
+
+def _both_ways(matrix: Matrix, grid: Grid) -> Grid:
+    """``matrix`` applied to the rows and the columns of a grid."""
+    strips = lax.optimization_barrier([_combined(matrix, row) for row in grid])
+    columns = [_combined(matrix, column) for column in zip(*strips, strict=True)]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _combined(matrix: Matrix, parts: Sequence[Array]) -> list[Array]:
+    """The linear combination of ``parts`` for each row of ``matrix``; its zeros cost nothing."""
+    return [
+        functools.reduce(jnp.add, [c * part for c, part in zip(row, parts, strict=True) if c])
+        for row in matrix
+    ]
+
+
+def _products(lefts: Grid, rights: Grid, axes: tuple[int, int]) -> Grid:
+    """A matrix product for each pair of points, summed over one axis of either side."""
+    product = functools.partial(
+        lax.dot_general,
+        dimension_numbers=(((axes[0],), (axes[1],)), ((), ())),
+        precision="highest",
+    )
+    pairs = zip(lefts, rights, strict=True)
+    return [[product(*pair) for pair in zip(*rows, strict=True)] for rows in pairs]
+
+
+def _parts(x: Array, images: int) -> Array:
+    """``x [N, ...]`` in parts of so many images, the last filled up with zeros."""
+    images = min(images, len(x))
+    x = _padded(x, [(0, -len(x) % images), (0, 0), (0, 0), (0, 0)])
+    return x.reshape(-1, images, *x.shape[1:])
+
+
+def _padded(x: Array, ends: Sequence[tuple[int, int]]) -> Array:
+    """``x`` with zeros at both ends of every axis, or without its ends where they are negative."""
+    zero = jnp.zeros((), x.dtype)
+    return lax.pad(x, zero, [(*end, 0) for end in ends]) if any(map(any, ends)) else x

@@ -1,1 +1,0 @@
-"""One module per system: train, convert, simulate, report; and what they share."""

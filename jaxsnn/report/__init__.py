@@ -1,0 +1,25 @@
+"""What is told of a run: results.json, energy, tables; the figures are `jaxsnn.report.figures`.
+
+A run's numbers are one :class:`Results`, read and written strictly; tables and figures are made
+from such files alone.
+"""
+
+from jaxsnn.report import crossbar_energy
+from jaxsnn.report.energy import EnergyLedger, LayerCounts, Prices, energy_ledger
+from jaxsnn.report.results import Results, read_results, scan_results, write_results
+from jaxsnn.report.table import print_table
+from jaxsnn.report.variants import print_variants
+
+__all__ = [
+    "EnergyLedger",
+    "LayerCounts",
+    "Prices",
+    "Results",
+    "crossbar_energy",
+    "energy_ledger",
+    "print_table",
+    "print_variants",
+    "read_results",
+    "scan_results",
+    "write_results",
+]

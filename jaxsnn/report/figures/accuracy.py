@@ -1,0 +1,186 @@
+"""Figures of lines: accuracy against time, and under noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from jaxsnn.report.figures.parts import (
+    TEXT_SIZE,
+    TITLE_SIZE,
+    caption,
+    head,
+    label,
+    line_style,
+    marks,
+    new_figure,
+    plain_numbers,
+    save,
+    zoom,
+)
+from jaxsnn.report.results import Results
+from jaxsnn.report.rows import (
+    by_network,
+    datasets,
+    display_name,
+    drawing_order,
+    figure_title,
+    final_values,
+    full_precision_value,
+    having,
+    network_title,
+    paper_over_time,
+    per_step,
+    precision_bits,
+    precision_name,
+    settled_step,
+)
+
+Records = Sequence[Mapping[str, Any]]
+
+_PER_PRECISION = ("o", "*", "^", "s", "D", "v")  # k = 0, 1, 2 as in the original
+_DASHES = ("-", (0, (6, 2)), "-.", ":")
+_LONG = 30  # more steps than this would press the rise of the accuracy into a corner
+_NOISE = {  # axis, title and explanation by system
+    "scatter_gather": ("deleted spikes (%)", "Deleted spikes of the encoding layer", ""),
+    "negative_spikes": (
+        "noise ratio r (%)",
+        "Noise of the input",
+        "Noise: every input value times 1 + r u, u uniform between -1/2 and 1/2.",
+    ),
+}
+
+
+def accuracy_over_time(
+    results: Sequence[Results], folder: str | Path, name: str = "accuracy"
+) -> tuple[Path, Path]:
+    """Draw test accuracy after every time step, one network a column, and its end enlarged.
+
+    A horizontal line is the full-precision ANN. The legend says the final accuracy and the step
+    from which it stays there, which an open mark shows on the line.
+    """
+    having(results, "accuracy_per_step")
+    groups = [
+        rows for rows in by_network(results).values() if any(row.accuracy_per_step for row in rows)
+    ]
+    across = len(groups)
+    rows, columns, size = (1, 2, (10.0, 4.8)) if across == 1 else (2, across, (5.2 * across, 8.4))
+    figure, axes = new_figure(rows, columns, size)
+    for number, group in enumerate(groups):
+        whole, close = axes[number], axes[number + across]
+        long = _longest(group) > _LONG
+        _against_time(whole, group, logarithmic=long)
+        _against_time(close, group, logarithmic=False)
+        title = f"{network_title(group[0])} on {datasets(group)}" if across > 1 else "all steps"
+        label(whole, "time step (log scale)" if long else "time step", "test accuracy (%)", title)
+        label(close, "time step", "test accuracy (%)", "enlarged")
+        whole.set_ylim(0, 103)
+        zoom(close, final_values(group) + _late_values(group))
+        close.set_ylim(top=min(close.get_ylim()[1], 103))
+        _legend(whole, group)
+    title = figure_title("Accuracy against time", [row for group in groups for row in group])
+    figure.suptitle(title, fontsize=TITLE_SIZE)
+    caption(
+        figure,
+        "Large open mark: the step from which the accuracy stays at its final value."
+        if any(settled_step(row) for group in groups for row in group)
+        else "",
+        *map(paper_over_time, groups),
+    )
+    return save(figure, folder, name)
+
+
+def noise(results: Sequence[Results], folder: str | Path, name: str = "noise") -> tuple[Path, Path]:
+    """Draw accuracy against the noise ratio: a dot per seed, a line through means."""
+    shown = having(results, "noise")
+    figure, (ax,) = new_figure()
+    drawn: list[float] = []
+    ratios: set[float] = set()
+    for style, row in enumerate(shown):
+        dots = _percentages(row)
+        how = line_style(style)
+        for ratio, values in dots:
+            ax.plot([ratio] * len(values), values, **how, linestyle="", alpha=0.55)
+            drawn += values
+        means = [sum(values) / len(values) for _, values in dots]
+        ax.plot([ratio for ratio, _ in dots], means, **how, markevery=[], label=display_name(row))
+        ratios |= {ratio for ratio, _ in dots}
+    ax.set_xticks(sorted(ratios))
+    axis, title, meaning = _NOISE.get(shown[0].system, _NOISE["scatter_gather"])
+    label(ax, axis, "test accuracy (%)")
+    head(figure, ax, figure_title(title, shown))
+    caption(figure, "Marks: one seed each; lines: mean over seeds.", meaning, zoom(ax, drawn))
+    return save(figure, folder, name)
+
+
+def _against_time(ax: Axes, group: Sequence[Results], logarithmic: bool) -> None:
+    """Draw the accuracies of one network, and its full-precision ANN as a horizontal line."""
+    steps = _longest(group)
+    marked = set(marks(steps, logarithmic))
+    shown = [row for row in sorted(group, key=drawing_order) if row.accuracy_per_step]
+    for place, row in enumerate(shown):
+        values, step = per_step(row), settled_step(row)
+        known = precision_bits(row)
+        bits = place if known is None else known  # settings without k differ all the same
+        how: dict[str, Any] = line_style(bits)
+        how["marker"] = _PER_PRECISION[bits % len(_PER_PRECISION)]
+        line: dict[str, Any] = {"linestyle": _DASHES[bits % len(_DASHES)], "markersize": 6}
+        line["markevery"] = sorted(mark for mark in marked if mark < len(values))
+        ended = f", settles at step {step}" if step else ", not settled"
+        ended = "" if row.accuracy_settled_step is None else ended
+        line["label"] = f"{precision_name(row)}: {values[-1]:.2f} %{ended}"
+        ax.plot(range(1, len(values) + 1), values, **(how | line))
+        if step:
+            how |= {"markersize": 12, "markerfacecolor": "white", "markeredgewidth": 1.6}
+            ax.plot([step], [values[step - 1]], **how, linestyle="", zorder=3)
+    full = full_precision_value(group)
+    if full is not None:
+        name = f"full-precision ANN: {full:.2f} %"
+        ax.axhline(full, color="0.25", linestyle=(0, (1, 1)), label=name)
+    _time_axis(ax, steps, logarithmic)
+
+
+def _late_values(group: Sequence[Results]) -> list[float]:
+    """Accuracies of the second half of all steps, so that a wavering end is seen whole."""
+    return [value for row in group for value in per_step(row)[_longest(group) // 2 :]]
+
+
+def _longest(group: Sequence[Results]) -> int:
+    return max(len(row.accuracy_per_step or []) for row in group)
+
+
+def _time_axis(ax: Axes, steps: int, logarithmic: bool) -> None:
+    """Ticks at whole steps from 1 on."""
+    if logarithmic:
+        ax.set_xscale("log")
+        plain_numbers(ax.xaxis)
+        ax.set_xlim(0.9, steps * 1.1)
+        return
+    ticks = MaxNLocator(nbins=8, integer=True, steps=[1, 2, 5, 10]).tick_values(0, steps)
+    ax.set_xticks(sorted({1, *(int(tick) for tick in ticks if 1 < tick <= steps)}))
+    ax.set_xlim(1 - 0.03 * steps, steps * 1.03 + 0.2)
+
+
+def _legend(ax: Axes, group: Sequence[Results]) -> None:
+    """Put the legend at the lower right, or where matplotlib finds room if a line passes there."""
+    first, last = ax.get_xlim()
+    low = [
+        ax.transAxes.inverted().transform(ax.transData.transform((step, value)))
+        for row in group
+        for step, value in enumerate(per_step(row), start=1)
+        if value < 30 and first <= step <= last
+    ]
+    free = all(across < 0.36 for across, _ in low)
+    ax.legend(loc="lower right" if free else "best", fontsize=TEXT_SIZE, framealpha=0.9)
+
+
+def _percentages(row: Results) -> list[tuple[float, list[float]]]:
+    """Return (ratio, accuracy of each seed) in percent, by ratio, the clean run among them."""
+    entries = {100 * entry["ratio"]: entry["accuracy"] for entry in row.noise or []}
+    if row.snn_accuracy is not None:
+        entries.setdefault(0.0, [row.snn_accuracy])
+    return [(ratio, [100 * value for value in entries[ratio]]) for ratio in sorted(entries)]

@@ -1,0 +1,212 @@
+"""Bar figures of the variants of one network: what each costs and how right it is, width by width.
+
+A variant is another way to run a converted network (unsigned, signed, settling, fine-tuned); those
+of a result stand in its field ``variants``. Like those of :mod:`jaxsnn.report.figures.bars`, every
+function writes PNG and SVG into `folder` under `name`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+
+from jaxsnn.report.figures.parts import (
+    LABEL_SIZE,
+    TEXT_SIZE,
+    WHOLE,
+    Series,
+    caption,
+    grouped_bars,
+    head,
+    new_figure,
+    save,
+    zoom,
+)
+from jaxsnn.report.results import Results
+from jaxsnn.report.rows import (
+    NothingToDrawError,
+    by_network,
+    datasets,
+    drawing_order,
+    figure_title,
+    full_precision_value,
+    having,
+    network_title,
+    neurons,
+    percent,
+    precision_name,
+)
+from jaxsnn.report.variants import PAPER, VARIANTS
+
+Paths = tuple[Path, Path]
+
+_STYLES = {"unsigned": 3, "signed": 0, "fine-tuned": 2, "settling": 4}  # colour and hatch
+_BAR, _LEAST, _MOST = 0.52, 6.5, 13.0  # inches of a bar with its value, of a figure
+
+
+def accuracy(results: Sequence[Results], folder: str | Path, name: str = "accuracy") -> Paths:
+    """Draw the accuracy of ANN and variants for every width, the paper's beside it as a mark."""
+    shown = having(results, "ann_accuracy", "variants")
+    full = {key: full_precision_value(rows) for key, rows in by_network(results).items()}
+    figure, panels = _panels(shown, 1 + len(VARIANTS))
+    sentences: list[str] = []
+    for (ax, rows), key in zip(panels, by_network(shown), strict=True):
+        ann = [percent(row.ann_accuracy) for row in rows]
+        series = [Series("quantised ANN", ann, 1), *_of_variants(rows, "accuracy", 100)]
+        grouped_bars(ax, [_width_name(row) for row in rows], series, "{:.2f}".format)
+        values = [value for one in series for value in one.values if value is not None]
+        values += [v for row in rows for k in PAPER.values() if (v := _paper(row, k)) is not None]
+        values += _float_line(ax, full.get(key))
+        ax.set_ylabel("test accuracy (%)", fontsize=LABEL_SIZE)
+        sentence = zoom(ax, values)
+        whose = f"y axis of {network_title(rows[0])} " if len(panels) > 1 else "y axis "
+        sentences.append(sentence.replace("y axis ", whose))
+        bottom, highest = ax.get_ylim()[0], max(values)
+        ax.set_ylim(top=highest + 0.08 * max(highest - bottom, 1.0))  # for a mark and a number
+        _paper_marks(ax, rows)
+    head(figure, panels[0][0], figure_title("Accuracy", shown))
+    ends = "T: time steps for which the input is shown; settling runs on until all are silent."
+    caption(figure, ends, *sentences)
+    return save(figure, folder, name)
+
+
+def sparsity(results: Sequence[Results], folder: str | Path, name: str = "sparsity") -> Paths:
+    """Draw spikes per image of every variant and width beside the number of neurons."""
+    shown = having(results, "variants", needed=("variants", "layers"))
+    counts = [max(map(neurons, rows)) for rows in by_network(shown).values()]
+    return _beside(
+        shown, "spikes_per_image", Series("neurons", counts, 1), ("Sparsity", "spikes", "neurons"),
+        ("Positive and negative spikes of all hidden layers.",), Path(folder), name,
+    )  # fmt: skip
+
+
+def sops(results: Sequence[Results], folder: str | Path, name: str = "sops") -> Paths:
+    """Draw synaptic operations per image of every variant beside the additions of the ANN.
+
+    A multiply-accumulate counts as three additions, as in
+    :func:`jaxsnn.report.figures.bars.sops_beside_macs`.
+    """
+    shown = having(results, "variants", needed=("variants", "ann_macs_per_image"))
+    groups = by_network(shown).values()
+    counts = [3 * max(row.ann_macs_per_image or 0 for row in rows) for rows in groups]
+    sentences = (
+        "3·MAC: a multiplication counts as two additions, the accumulation as one.",
+        "The first layer is left out on both sides; the readout is counted.",
+    )
+    macs = Series("3·MAC of the ANN", counts, 1)
+    subjects = ("Computing operations", "operations", "ANN")
+    return _beside(shown, "sops_per_image", macs, subjects, sentences, Path(folder), name)
+
+
+def _beside(
+    shown: Sequence[Results],
+    field: str,
+    other: Series,
+    subjects: tuple[str, str, str],
+    sentences: Sequence[str],
+    folder: Path,
+    name: str,
+) -> Paths:
+    """Draw a count of every variant beside one that each network has once.
+
+    Args:
+        shown: results with variants.
+        field: of an entry of ``variants``.
+        other: a value for each network, in the order of `by_network`.
+        subjects: of the title, of the y axis, and the name below the other bar.
+        sentences: of the caption.
+        folder: where to write.
+        name: of the files.
+    """
+    title, what, below = subjects
+    if not any(value is not None for one in _of_variants(shown, field, 1) for value in one.values):
+        raise NothingToDrawError(f"no setting has {what}; settings found: {len(shown)}")
+    figure, panels = _panels(shown, len(VARIANTS))
+    for (ax, rows), count in zip(panels, other.values, strict=True):
+        highest = count or 0
+        scale, word = (1e-6, "millions") if highest >= 1e6 else (1e-3, "thousands")
+        series = [
+            one._replace(values=[*one.values, None]) for one in _of_variants(rows, field, scale)
+        ]
+        last = other._replace(values=[*(None for _ in rows), scale * highest])
+        written = WHOLE if scale * highest >= 100 else "{:.3g}".format
+        grouped_bars(ax, [*map(_width_name, rows), below], [*series, last], written)
+        ax.set_ylabel(f"{what} per image ({word})", fontsize=LABEL_SIZE)
+    head(figure, panels[0][0], figure_title(title, shown))
+    caption(figure, *sentences)
+    return save(figure, folder, name)
+
+
+# ---------------------------------------------------------------- parts
+
+
+def _panels(shown: Sequence[Results], bars: int) -> tuple[Figure, list[tuple[Axes, list[Results]]]]:
+    """A figure with a panel for each network, below one another."""
+    groups = [sorted(rows, key=drawing_order) for rows in by_network(shown).values()]
+    width = min(max(_LEAST, _BAR * bars * max(map(len, groups)) + 1.2), _MOST)
+    figure, axes = new_figure(rows=len(groups), size=(width, 1.2 + 3.4 * len(groups)))
+    for ax, rows in zip(axes, groups, strict=True):
+        if len(groups) > 1:
+            ax.set_title(f"{network_title(rows[0])} on {datasets(rows)}", fontsize=LABEL_SIZE)
+    return figure, list(zip(axes, groups, strict=True))
+
+
+def _width_name(row: Results) -> str:
+    """Precision and, on a line of its own, the steps of the signed or the unsigned network."""
+    found = [(row.variants or {}).get(name, {}).get("steps") for name in ("signed", "unsigned")]
+    steps = next((one for one in found if one is not None), None)
+    return precision_name(row) + ("" if steps is None else f"\nT = {steps}")
+
+
+def _float_line(ax: Axes, value: float | None) -> list[float]:
+    """Draw the accuracy of the float ANN as a line, with its number at the right end."""
+    if value is None:
+        return []
+    ax.axhline(value, color="0.3", linestyle="--", linewidth=1.2, zorder=0.5, label="float ANN")
+    ax.annotate(
+        f"{value:.2f}", (1, value), (2, 0), ax.get_yaxis_transform(), "offset points",
+        va="center", fontsize=TEXT_SIZE, color="0.3",
+    )  # fmt: skip
+    return [value]
+
+
+def _of_variants(rows: Sequence[Results], field: str, scale: float) -> list[Series]:
+    """A series for each variant: its field, times ``scale``."""
+    found: list[Series] = []
+    for name in VARIANTS:
+        entries = [(row.variants or {}).get(name, {}) for row in rows]
+        values = [entry.get(field) for entry in entries]
+        scaled = [None if value is None else scale * value for value in values]
+        found.append(Series(name, scaled, _STYLES[name]))
+    return found
+
+
+def _paper(row: Results, key: str) -> float | None:
+    return percent((row.paper or {}).get(key))
+
+
+def _paper_marks(ax: Axes, rows: Sequence[Results]) -> None:
+    """Mark the paper's accuracies over the bars; a bar's number goes above a mark that it meets."""
+    numbers = iter([text for text in ax.texts if isinstance(text, Annotation)])
+    span = ax.get_ylim()[1] - ax.get_ylim()[0]
+    marked: list[tuple[float, float]] = []
+    for container in ax.containers:
+        key = PAPER.get(str(container.get_label()), "")
+        for bar in cast("BarContainer", container):
+            middle, number = bar.get_x() + bar.get_width() / 2, next(numbers)
+            number.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8})
+            value = _paper(rows[round(middle)], key)
+            if value is None:
+                continue
+            marked.append((middle, value))
+            if 0 < value - bar.get_height() < 0.06 * span:
+                number.xy = (middle, value)
+    if marked:
+        x, y = zip(*marked, strict=True)
+        ax.plot(x, y, "_", color="black", markersize=16, markeredgewidth=2, label="paper")

@@ -1,0 +1,242 @@
+"""Parts that every figure is made of: axes, bars with values, legends, files.
+
+Figures are built as objects (`matplotlib.figure.Figure`), never through pyplot, so that nothing
+global changes and no display is needed. The colours are those of M. Okabe and K. Ito (2008), which
+stay apart for colour-blind readers and, with the hatches, in a greyscale print.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+from jaxsnn.io.files import write_bytes
+
+BLUE, ORANGE, GREEN, RED, SKY, PURPLE = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#D55E00",
+    "#56B4E9",
+    "#CC79A7",
+)
+COLOURS = (BLUE, ORANGE, GREEN, RED, SKY, PURPLE)
+MARKERS = ("o", "s", "^", "D", "v", "P")
+HATCHES = ("", "//", "..", "xx", "\\\\", "++")
+TEXT_SIZE, LABEL_SIZE, TITLE_SIZE = 9, 10, 12
+
+
+class Series(NamedTuple):
+    """One series of bars: a value or None for every group, and how to draw it."""
+
+    name: str
+    values: Sequence[float | None]
+    style: int = 0
+
+
+Written: TypeAlias = Callable[[float], str]  # a value as the text above its bar
+WHOLE: Written = "{:,.0f}".format
+
+MOST_MARKS = 20  # more marks than this on one line would cover it
+
+
+def new_figure(
+    rows: int = 1, columns: int = 1, size: tuple[float, float] = (7.0, 4.4)
+) -> tuple[Figure, list[Axes]]:
+    """Make a figure of ``rows x columns`` axes (in reading order), `size` in inches."""
+    figure = Figure(figsize=size, layout="constrained")
+    axes: list[Axes] = [figure.add_subplot(rows, columns, i + 1) for i in range(rows * columns)]
+    for ax in axes:
+        ax.tick_params(labelsize=TEXT_SIZE)
+        ax.grid(axis="y", color="0.88", linewidth=0.8)
+        ax.set_axisbelow(True)
+        for side in ("top", "right"):
+            ax.spines[side].set_visible(False)
+    return figure, axes
+
+
+def label(ax: Axes, x: str = "", y: str = "", title: str = "") -> None:
+    """Name the axes with their units, and the panel."""
+    ax.set_xlabel(x, fontsize=LABEL_SIZE)
+    ax.set_ylabel(y, fontsize=LABEL_SIZE)
+    ax.set_title(title, fontsize=LABEL_SIZE)
+
+
+def caption(figure: Figure, *sentences: str) -> None:
+    """Write what the reader must know below the figure; empty sentences are left out."""
+    text = "\n".join(sentence for sentence in sentences if sentence)
+    if text:
+        figure.supxlabel(text, fontsize=TEXT_SIZE, color="0.3")
+
+
+def head(figure: Figure, ax: Axes, title: str) -> None:
+    """Put the figure's title and below it the legend of `ax` above the panels.
+
+    The title is the legend's own, because the two would overlap otherwise.
+    """
+    handles, names = ax.get_legend_handles_labels()
+    figure.legend(
+        handles,
+        [name.replace("\n", " ") for name in names],
+        loc="outside upper center",
+        ncols=min(len(names), 4),
+        fontsize=TEXT_SIZE,
+        title=title,
+        title_fontsize=TITLE_SIZE,
+        frameon=False,
+    )
+
+
+def grouped_bars(
+    ax: Axes, groups: Sequence[str], series: Sequence[Series], written: Written = WHOLE
+) -> None:
+    """Draw bars side by side within each group, the value above each bar.
+
+    A group gives its width to the series that have a value there, so that a missing value leaves
+    no gap; a series without any value is left out.
+
+    Args:
+        ax: where to draw.
+        groups: names below the groups.
+        series: one value or None per group.
+        written: a value as text.
+    """
+    series = [one for one in series if any(value is not None for value in one.values)]
+    for one in series:
+        x: list[float] = []
+        widths: list[float] = []
+        heights: list[float] = []
+        for group, value in enumerate(one.values):
+            if value is None:
+                continue
+            present = [other for other in series if other.values[group] is not None]
+            width = 0.8 / max(len(present), min(len(series), 2))
+            x.append(group + (present.index(one) - (len(present) - 1) / 2) * width)
+            widths.append(0.92 * width)
+            heights.append(value)
+        bars = ax.bar(x, heights, widths, label=one.name, **bar_style(one.style))
+        texts = [written(height) for height in heights]
+        ax.bar_label(bars, texts, padding=2, fontsize=TEXT_SIZE)
+    _finish_groups(ax, groups)
+
+
+def stacked_bars(
+    ax: Axes, groups: Sequence[str], series: Sequence[Series], written: Written = WHOLE
+) -> None:
+    """Draw one bar for every group, its values above one another, their sum above the bar.
+
+    Arguments as of `grouped_bars`; a value of None adds nothing to its bar.
+    """
+    totals = [0.0] * len(groups)
+    for one in series:
+        present = [(x, value) for x, value in enumerate(one.values) if value is not None]
+        if not present:
+            continue
+        places, heights = zip(*present, strict=True)
+        bottoms = [totals[x] for x in places]
+        ax.bar(places, heights, 0.6, bottoms, label=one.name, **bar_style(one.style))
+        for x, value in present:
+            totals[x] += value
+    for x, total in enumerate(totals):
+        ax.annotate(
+            written(total),
+            (x, total),
+            (0, 3),
+            textcoords="offset points",
+            ha="center",
+            fontsize=TEXT_SIZE,
+        )
+    _finish_groups(ax, groups)
+
+
+def _finish_groups(ax: Axes, groups: Sequence[str]) -> None:
+    """Name the groups of bars and leave room around and above them."""
+    ax.set_xticks(range(len(groups)), groups)
+    margin = max(0.6, (3 - len(groups)) / 2)  # or a single group would fill the whole width
+    ax.set_xlim(-margin, len(groups) - 1 + margin)
+    ax.margins(y=0.12)
+    if ax.get_ylim()[1] >= 1000:
+        ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+
+
+def bar_style(style: int) -> dict[str, Any]:
+    """Colour and hatch number `style`; the hatch is drawn in white over the colour."""
+    return {
+        "color": COLOURS[style % len(COLOURS)],
+        "hatch": HATCHES[style % len(HATCHES)],
+        "edgecolor": "white",
+        "linewidth": 0.0,
+    }
+
+
+def line_style(style: int) -> dict[str, Any]:
+    """Colour and marker number `style`."""
+    return {
+        "color": COLOURS[style % len(COLOURS)],
+        "marker": MARKERS[style % len(MARKERS)],
+        "markersize": 5,
+    }
+
+
+def zoom(ax: Axes, values: Sequence[float], low: float = 0.0, high: float = 100.0) -> str:
+    """Limit the y axis to a range in which differences can be seen.
+
+    Args:
+        ax: the axes.
+        values: what is drawn.
+        low: lowest value possible.
+        high: highest value possible.
+
+    Returns:
+        A sentence for the caption that says so, empty if the axis still starts at `low`.
+
+    Examples:
+        >>> axes = new_figure()[1]
+        >>> zoom(axes[0], [99.1, 99.5])
+        'The y axis starts at 98.9, not at 0.'
+    """
+    spread = max(max(values) - min(values), (high - low) / 500)
+    step = 10.0 ** math.floor(math.log10(spread))
+    bottom = max(low, math.floor(round((min(values) - spread / 2) / step, 6)) * step)
+    ax.set_ylim(bottom, min(max(values) + 0.35 * spread, high + 0.35 * spread))
+    return f"The y axis starts at {bottom:g}, not at {low:g}." if bottom > low else ""
+
+
+def marks(points: int, logarithmic: bool = False) -> list[int]:
+    """Indices of the points to mark, evenly spaced on their axis."""
+    if logarithmic:
+        return np.unique(np.geomspace(1, points, MOST_MARKS).astype(int) - 1).tolist()
+    return list(range(0, points, -(-points // MOST_MARKS)))
+
+
+def plain_numbers(axis: Axis) -> None:
+    """Tick a logarithmic axis at 1, 2 and 5."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def save(figure: Figure, folder: str | Path, name: str) -> tuple[Path, Path]:
+    """Write ``<name>.png`` (200 dots per inch) and ``<name>.svg``, each atomically.
+
+    Returns:
+        The two paths.
+    """
+    paths: list[Path] = []
+    # Equal figures shall be equal files: no date, and identifiers that do not depend on chance.
+    with rc_context({"svg.hashsalt": name}):
+        for kind, metadata in (("png", None), ("svg", {"Date": None})):
+            content = io.BytesIO()
+            figure.savefig(content, format=kind, dpi=200, metadata=metadata)
+            paths.append(write_bytes(Path(folder) / f"{name}.{kind}", content.getvalue()))
+    return paths[0], paths[1]

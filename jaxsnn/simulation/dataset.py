@@ -1,0 +1,145 @@
+"""Evaluation of a data set in batches of one shape."""
+
+import warnings
+from collections.abc import Sized
+from typing import Any, Protocol
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpy.typing import NDArray
+
+from jaxsnn.conversion.spiking import Spiking, comes_to_rest
+from jaxsnn.io import processes
+from jaxsnn.io.progress import batches
+from jaxsnn.simulation.fixed_steps import simulate
+from jaxsnn.simulation.totals import Batch, Evaluation, counted, of_batches
+from jaxsnn.simulation.until_silent import restless
+from jaxsnn.simulation.until_silent import settle as run_until_silent
+
+
+class Streams(Protocol):
+    """A data set of frames: N examples, each with a time axis of its own."""
+
+    def __len__(self) -> int:
+        """N."""
+        ...
+
+    def batch(self, rows: NDArray[np.intp], steps: int) -> tuple[Array, Array]:
+        """Frames ``[T, B, H, W, C]`` of these examples, padded to ``steps``, and their lengths."""
+        ...
+
+
+def evaluate(
+    snn: Spiking,
+    images: Array | np.ndarray | Streams,
+    labels: Array | np.ndarray | None = None,
+    *,
+    steps: int = 1,
+    settle: bool = False,
+    block: int = 1,
+    batch_size: int = 200,
+    key: Array | None = None,
+    devices: int = 1,
+    progress: str = "",
+) -> Evaluation:
+    """Simulate a whole data set in padded batches of one shape: one compile, exact totals.
+
+    Warns with the share of images that still spike in the last step, where more steps would settle
+    them. Several processes share the batches, and all of them return the same.
+
+    Args:
+        snn: converted network.
+        images: ``[N, H, W, C]`` integers; for a network that is shown frames a data set of them
+            (:class:`Streams`), whose examples count up to their own lengths.
+        labels: ``[N]`` or None.
+        steps: time steps; with ``settle`` the most.
+        settle: end every batch with its first silent step (:func:`jaxsnn.settle`). T is then the
+            longest batch's number of steps, and the result that of a run of so many.
+        block: steps computed layer by layer at once; without effect with ``settle``.
+        batch_size: images per compiled call.
+        key: for random neurons (``settle`` refuses those); image ``n`` draws the same numbers at
+            any batch size.
+        devices: local devices that share each of this process's batches.
+        progress: name of the progress bar, empty for none.
+
+    Raises:
+        ValueError: no images, images and labels of different length, or a network that silence
+            does not stop, with ``settle``.
+    """
+    examples = images if hasattr(images, "batch") else np.asarray(images)
+    check_presentation(snn, examples)
+    check_labels(examples, labels)
+    found: list[Batch] = []
+    for rows, real in processes.dealt(batches(len(examples), batch_size, progress)):
+        batch, lengths = _shown(examples, rows, steps)
+        if settle:
+            trace = run_until_silent(snn, batch, steps=steps, devices=devices)
+        else:
+            options: dict[str, Any] = {"steps": steps, "block": block, "devices": devices}
+            options |= {"key": key, "first_image": int(rows[0]), "lengths": lengths}
+            trace = simulate(snn, batch, **options)
+        found.append(counted(trace, real))
+    evaluation = of_batches(snn.arch, processes.in_order(found), labels)
+    if comes_to_rest(snn) and not restless(snn):
+        warn_unsettled(evaluation.unsettled, evaluation.steps)
+    return evaluation
+
+
+def _shown(examples: Any, rows: NDArray[np.intp], steps: int) -> tuple[Any, Array | None]:
+    """The images of a batch, or its frames and lengths."""
+    if isinstance(examples, np.ndarray):
+        return examples[rows], None
+    frames, lengths = examples.batch(rows, steps)
+    return frames, jnp.minimum(lengths, steps)
+
+
+def warn_unsettled(unsettled: np.ndarray, steps: int) -> None:
+    """Warn if any of the images (bool ``[N]``) still spikes after ``steps`` steps."""
+    number = int(np.sum(unsettled))
+    if number:
+        warnings.warn(
+            f"{number / len(unsettled):.2%} of the images ({number:,}) still spike in step "
+            f"{steps}, the last: they may not have settled; raise steps (--steps)",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def check_presentation(snn: Spiking, examples: Any) -> None:
+    """Refuse images for a network that is shown frames, and frames for one that is not.
+
+    Raises:
+        ValueError: naming what is wanted.
+    """
+    if isinstance(examples, np.ndarray):
+        check_stills(snn)
+    elif snn.encoding.presentation != "frames":
+        raise ValueError(f"the network is shown {snn.encoding.presentation!r} images, not frames")
+
+
+def check_stills(snn: Spiking) -> None:
+    """Refuse networks whose input has its time axis in front of the images' axis.
+
+    Raises:
+        ValueError: the encoding streams frames.
+    """
+    if snn.encoding.presentation == "frames":
+        raise ValueError(
+            "this network is shown frames, whose time axis comes first; give evaluate() a data set "
+            "with batch() (jaxsnn.simulation.Streams), or stream one batch by simulate()"
+        )
+
+
+def check_labels(images: Sized, labels: Array | np.ndarray | None) -> None:
+    """Refuse an empty data set, and labels that do not belong to it.
+
+    Raises:
+        ValueError: naming both lengths.
+    """
+    if len(images) == 0:
+        raise ValueError("there are no images to evaluate")
+    if labels is not None and len(labels) != len(images):
+        raise ValueError(f"{len(images)} images but {len(labels)} labels; pass one label per image")
+    if labels is not None and np.ndim(labels) != 1:
+        raise ValueError(f"labels have shape {np.shape(labels)}; pass one class number per image")

@@ -1,0 +1,176 @@
+"""Simulation of a converted network: what is given is examined, then the engine is jitted.
+
+One run gives the prediction after every step. The batch may be shared between local devices.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, PartitionSpec
+
+from jaxsnn.arch.plan import plan
+from jaxsnn.conversion.spiking import Spiking, comes_to_rest
+from jaxsnn.network import net as net_module
+from jaxsnn.simulation.engine import Trace, encode_axis, run
+
+
+def simulate(
+    snn: Spiking,
+    images: Array | np.ndarray,
+    *,
+    steps: int,
+    block: int = 1,
+    key: Array | None = None,
+    record: Sequence[str] = (),
+    counts: bool = False,
+    first_image: int = 0,
+    devices: int = 1,
+    lengths: Array | np.ndarray | None = None,
+) -> Trace:
+    """Simulate a converted network, every step computed.
+
+    Args:
+        snn: from :func:`jaxsnn.convert`.
+        images: ``[B, H, W, C]`` integers as the encoding says; ``[T, B, H, W, C]`` for frames. A
+            network with float kernels takes floats as well, as they are.
+        steps: number of time steps T.
+        block: steps that are computed layer by layer at once, a knob for speed and memory; it never
+            changes an integer network's spikes.
+        key: PRNG key, needed where a neuron is random. Image ``i`` of the batch draws from
+            ``fold_in(key, first_image + i)``, whatever the batch or device count.
+        record: names of sites whose spikes are returned, bit-packed.
+        counts: return every site's net spike count.
+        first_image: number of the first image, for batches of one data set.
+        devices: local devices to share the batch between (it must divide B).
+        lengths: steps of each example, int ``[B]``, from 1 to T; later ones count nowhere. None:
+            T.
+
+    Raises:
+        ValueError: images of another shape or dtype, an unknown site in ``record``, steps or block
+            below 1, devices that do not divide the batch, lengths that do not belong to the batch.
+    """
+    images, record = check_input(snn, images), (record,) if isinstance(record, str) else record
+    check_run(snn, images, steps, block, record, devices)
+    keys = image_keys(key, first_image, images.shape[-4])
+    own = None if lengths is None else check_lengths(lengths, images.shape[-4], steps)
+    options = {"steps": steps, "block": block, "record": tuple(record), "counts": counts}
+    if devices == 1:
+        return _simulate(snn.program, images, keys, own, **options)
+    shared = _sharded(devices, tuple(options.items()), encode_axis(snn))
+    return Trace(*shared(snn.program, images, keys, own))
+
+
+def image_keys(key: Array | None, first: int, batch: int) -> Array | None:
+    """One key per image, ``[B]``, from one key and the images' numbers."""
+    if key is None:
+        return None
+    return jax.vmap(lambda number: jax.random.fold_in(key, number))(first + jnp.arange(batch))
+
+
+def check_input(snn: Spiking, images: Array | np.ndarray) -> Array:
+    """Refuse images that the folded tree cannot take as they are.
+
+    Raises:
+        ValueError: naming shape or dtype and what is expected.
+    """
+    images = images if isinstance(images, jax.Array) else np.asarray(images)
+    net_module.check_images(images, snn.arch)
+    rank = 4 + encode_axis(snn)
+    if images.ndim != rank:
+        raise ValueError(
+            f"images have {images.ndim} axes, {snn.encoding.presentation!r} input has {rank}"
+        )
+    kernel = snn.variables["params"][plan(snn.arch)[0].name]["kernel"]
+    whole = jnp.issubdtype(images.dtype, jnp.integer)
+    if not whole and isinstance(images, np.ndarray) and not np.isfinite(images).all():
+        raise ValueError("images hold a value that is not finite; look at what was read or scaled")
+    if jnp.issubdtype(kernel.dtype, jnp.integer) and not whole:
+        raise ValueError(
+            f"images are {images.dtype}, but the network takes integers worth "
+            f"{snn.encoding.scale} each (uint8 pixels); pass the images before scaling"
+        )
+    if whole and images.size and not (images.dtype == jnp.uint8 and snn.encoding.highest >= 255):
+        largest = int(np.abs(np.asarray(images, np.int64)).max())
+        if largest > snn.encoding.highest:
+            raise ValueError(
+                f"an input of {largest} is beyond Encoding.highest = {snn.encoding.highest}, which "
+                "the bounds of the sums rest on; convert with an encoding that admits it"
+            )
+    if whole and snn.report and snn.report[0].kernel == "trained":
+        return snn.encoding.decode(jnp.asarray(images))  # not converted: it takes scaled values
+    return jnp.asarray(images)
+
+
+def check_lengths(lengths: Array | np.ndarray, batch: int, steps: int) -> Array:
+    """Steps of each example, int32 ``[B]``.
+
+    Raises:
+        ValueError: another shape, no whole numbers, or a length outside 1 to ``steps``.
+    """
+    own = np.asarray(lengths)
+    fits = own.shape == (batch,) and np.issubdtype(own.dtype, np.integer)
+    if not fits or own.min(initial=1) < 1 or own.max(initial=1) > steps:
+        raise ValueError(
+            f"lengths are {own.dtype} of shape {own.shape}; give one whole number of 1 to "
+            f"{steps} (steps) for each of the {batch} examples"
+        )
+    return jnp.asarray(own, jnp.int32)
+
+
+def check_run(
+    snn: Spiking, images: Array, steps: int, block: int, record: Sequence[str], devices: int
+) -> None:
+    """Refuse what no run can be, for images that :func:`check_input` has let through.
+
+    Raises:
+        ValueError: as :func:`simulate` says.
+    """
+    if devices < 1:
+        raise ValueError(f"devices={devices}: at least 1 is needed")
+    if steps < 1 or block < 1 or int(steps) != steps or int(block) != block:
+        raise ValueError(f"steps={steps}, block={block}: both must be whole and at least 1")
+    ends = snn.encoding.duration
+    if ends is not None and steps > ends and not comes_to_rest(snn):
+        raise ValueError(
+            f"steps={steps}: the bounds of this network's sums hold for the {ends} steps of its "
+            "input; simulate so many, or convert with settling=True"
+        )
+    if images.size == 0:
+        raise ValueError(f"images have shape {tuple(images.shape)}; there is nothing to simulate")
+    if encode_axis(snn) and images.shape[0] < steps:
+        raise ValueError(f"{images.shape[0]} frames cannot be streamed for {steps} steps")
+    names = [site.name for site in plan(snn.arch) if snn.neurons.at(site).spikes]
+    for name in record:
+        if name not in names:
+            raise ValueError(f"record={name!r} is no spiking site; known: {', '.join(names)}")
+    if devices > jax.local_device_count() or images.shape[encode_axis(snn)] % devices:
+        raise ValueError(
+            f"devices={devices}: there are {jax.local_device_count()}, and the batch of "
+            f"{images.shape[encode_axis(snn)]} must be a multiple"
+        )
+
+
+STATIC = ("steps", "block", "record", "counts")
+_simulate = jax.jit(run, static_argnames=STATIC)
+
+
+@functools.lru_cache(maxsize=16)
+def _sharded(devices: int, options: tuple[tuple[str, Any], ...], axis: int) -> Any:
+    """The engine with the batch shared between local devices."""
+    mesh = Mesh(np.array(jax.local_devices()[:devices]), ("batch",))
+    along = PartitionSpec(None, "batch")
+    images = along if axis else PartitionSpec("batch")
+    out: Any = (along, along, PartitionSpec("batch"), PartitionSpec(None, None, "batch"))
+
+    def body(
+        snn: Spiking, images: Array, keys: Array | None, lengths: Array | None
+    ) -> tuple[Any, ...]:
+        return tuple(run(snn, images, keys, lengths, **dict(options)))
+
+    specs = (PartitionSpec(), images, PartitionSpec("batch"), PartitionSpec("batch"))
+    return jax.jit(jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False))

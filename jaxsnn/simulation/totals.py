@@ -1,0 +1,190 @@
+"""Exact totals of a data set, step by step: predictions, spikes, synaptic operations."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax import Array
+from numpy.typing import NDArray
+
+from jaxsnn.arch.notation import Arch
+from jaxsnn.arch.plan import head_sites
+from jaxsnn.simulation import counters as counters_module
+from jaxsnn.simulation.engine import Trace
+
+Integers = NDArray[np.integer[Any]]
+Sites = dict[str, Integers]
+Batch = tuple[Integers, tuple[Sites, Sites, Sites]]
+"""Predictions, and spikes, negative spikes and events by site; each ``[T, B]``, on the host."""
+
+
+class Evaluation(NamedTuple):
+    """Exact totals of a data set of N images over T steps; nothing here is cumulative.
+
+    Attributes:
+        predictions: int32 ``[T, N]``, after every step.
+        correct: int64 ``[T]``, None without labels.
+        spikes: site -> int64 ``[T]``, over all images; negative spikes included.
+        negative: site -> int64 ``[T]``.
+        operations: consumer -> synaptic operations, int64 ``[T]``.
+        image_spikes, image_negative: int32 ``[T, N]``, over all spiking sites.
+        image_operations: int64 ``[T, N]``, synaptic operations without those of the heads, and
+        image_head_operations: int64 ``[T, N]``, those of the heads.
+        images: N.
+    """
+
+    predictions: Integers
+    correct: Integers | None
+    spikes: Sites
+    negative: Sites
+    operations: Sites
+    image_spikes: Integers
+    image_negative: Integers
+    image_operations: Integers
+    image_head_operations: Integers
+    images: int
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        return len(self.predictions)
+
+    @property
+    def accuracy_per_step(self) -> list[float]:
+        """Share of right predictions after every step.
+
+        Raises:
+            ValueError: evaluated without labels.
+        """
+        if self.correct is None:
+            raise ValueError("there is no accuracy without labels; pass labels to evaluate()")
+        return [int(c) / self.images for c in self.correct]
+
+    @property
+    def per_image_spikes(self) -> Integers:
+        """Spikes of every image over all steps and sites, int64 ``[N]``."""
+        return self.image_spikes.sum(0, dtype=np.int64)
+
+    @property
+    def per_image_operations(self) -> Integers:
+        """Synaptic operations of every image, int64 ``[N]``; the heads' are left out."""
+        return self.image_operations.sum(0, dtype=np.int64)
+
+    @property
+    def last_spike_step(self) -> Integers:
+        """Last step (from 1) in which any neuron spiked, int64 ``[N]``; 0 for a silent image."""
+        return counters_module.last_step(self.image_spikes)
+
+    @property
+    def unsettled(self) -> NDArray[np.bool_]:
+        """Images that still spike in the last step, bool ``[N]``."""
+        return self.image_spikes[-1] > 0
+
+
+def of_trace(
+    arch: Arch, trace: Trace, labels: Array | np.ndarray | None, real: int | None = None
+) -> Evaluation:
+    """Totals of one simulated batch, of its first ``real`` images (None: all), labels ``[B]``."""
+    real = trace.readout.shape[1] if real is None else real
+    own = None if labels is None else np.asarray(labels)[:real]
+    return of_batches(arch, [counted(trace, real)], own)
+
+
+def of_batches(
+    arch: Arch, batches: Sequence[Batch], labels: Array | np.ndarray | None
+) -> Evaluation:
+    """Totals of batches in their order, which may have run for different numbers of steps.
+
+    After its silent step a batch keeps its predictions and counts nothing. T is the longest
+    batch's, N the number of images of all; labels are ``[N]``.
+    """
+    return _totals(arch, *_in_one(batches), labels)
+
+
+def counted(trace: Trace, real: int) -> Batch:
+    """Predictions and counters of the first ``real`` images of a simulated batch."""
+
+    def cut(parts: dict[str, Any]) -> dict[str, Any]:
+        return {name: np.asarray(part)[:, :real] for name, part in parts.items()}
+
+    spikes, negative, events = map(cut, trace.counters)
+    return np.asarray(trace.predictions)[:, :real], (spikes, negative, events)
+
+
+def joined(parts: Sequence[Evaluation]) -> Evaluation:
+    """One data set from parts of it that were simulated for as many steps T.
+
+    Predictions ``[T, N]`` and what is told by image are put side by side in the order of the
+    parts, totals over images ``[T]`` are added.
+
+    Raises:
+        ValueError: there is no part, parts of different numbers of steps, or labels for some only.
+    """
+    if not parts:
+        raise ValueError("there is no part to join; simulate one first")
+    if len({part.correct is None for part in parts}) > 1:
+        raise ValueError("some parts have labels and some have none; evaluate all with labels")
+    lengths = sorted({part.steps for part in parts})
+    if len(lengths) != 1:
+        raise ValueError(f"parts of {lengths} steps: simulate all of them for the same number")
+
+    def together(name: str) -> Any:
+        own = [getattr(part, name) for part in parts]
+        if isinstance(own[0], dict):
+            return {key: np.sum([one[key] for one in own], axis=0) for key in own[0]}
+        if name in ("correct", "images"):
+            return None if own[0] is None else sum(own[1:], own[0])
+        return np.concatenate(own, axis=1)
+
+    return Evaluation(*map(together, Evaluation._fields))
+
+
+def _in_one(parts: Sequence[Batch]) -> Batch:
+    steps = max(len(predictions) for predictions, _ in parts)
+
+    def of_kind(kind: int) -> Sites:
+        names = parts[0][1][kind]
+        return {
+            name: np.concatenate(
+                [_longer(one[kind][name], steps, "constant") for _, one in parts], axis=1
+            )
+            for name in names
+        }
+
+    predictions = np.concatenate([_longer(one, steps, "edge") for one, _ in parts], axis=1)
+    return predictions, (of_kind(0), of_kind(1), of_kind(2))
+
+
+def _longer(part: np.ndarray, steps: int, mode: Any) -> np.ndarray:
+    return np.pad(part, ((0, steps - len(part)), (0, 0)), mode)
+
+
+def _totals(
+    arch: Arch,
+    predictions: Integers,
+    counters: tuple[Sites, Sites, Sites],
+    labels: Array | np.ndarray | None,
+) -> Evaluation:
+    spikes, negative, events = counters
+    operations = counters_module.synaptic_operations(events, arch)
+    heads = tuple(site.name for site in head_sites(arch))
+    others = tuple(name for name in operations if name not in heads)
+    correct: Integers | None = None
+    if labels is not None:
+        correct = np.asarray((predictions == np.asarray(labels)).sum(axis=1), np.int64)
+    return Evaluation(
+        predictions=predictions,
+        correct=correct,
+        spikes=_per_step(spikes),
+        negative=_per_step(negative),
+        operations=_per_step(operations),
+        image_spikes=counters_module.total(spikes).astype(np.int32),
+        image_negative=counters_module.total(negative).astype(np.int32),
+        image_operations=counters_module.total(operations, without=heads),
+        image_head_operations=counters_module.total(operations, without=others),
+        images=predictions.shape[1],
+    )
+
+
+def _per_step(parts: dict[str, Any]) -> Sites:
+    return {name: np.asarray(part.sum(1, dtype=np.int64)) for name, part in parts.items()}

@@ -1,0 +1,55 @@
+"""The pictures of BayesianSpikeFusion: accuracy against energy, and alpha over time."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxsnn.io.arrays import load_arrays
+from jaxsnn.report.figures import fusion
+from jaxsnn.systems.bayesian_spike_fusion import report
+from jaxsnn.systems.bayesian_spike_fusion.report import CURVES, Simulation
+from jaxsnn.systems.bayesian_spike_fusion.spike_trains import in_order
+
+
+def draw_all(config: Any) -> dict[str, Path]:
+    """Draw every simulation that the settings name; prints its table; a picture of each, by name.
+
+    Raises:
+        ValueError: a folder without a simulation, or files that do not belong to each other.
+    """
+    from rich.console import Console
+
+    folders = in_order(config.exps, Path(config.out))
+    found: dict[Path, Simulation] = {}
+    for folder in folders:
+        try:
+            found[folder] = report.read(folder)
+        except ValueError as error:
+            if config.exps:
+                raise
+            print(f"warning: left out: {error}", file=sys.stderr)  # unfinished, or not tuned
+            continue
+        found[folder].save(folder)
+        Console().print(found[folder].table())
+    if not found:
+        raise ValueError(f"no simulation below {config.out} is complete; run the stage simulate")
+    to = (folders[0].resolve().parent.parent if config.exps else Path(config.out)) / "Plot"
+    drawn = {"ene_acc": fusion.energy_against_accuracy(list(found.values()), to, "ene_acc")[0]}
+    for folder in found:
+        if found[folder].fused:
+            tag = report.tag_of(folder.name.removeprefix("snn"))
+            drawn[f"{folder.parent.name}/alpha{tag}"] = _alpha(folder)
+    return drawn
+
+
+def _alpha(folder: Path) -> Path:
+    tag = report.tag_of(folder.name.removeprefix("snn"))
+    curves: dict[str, Any] = {}
+    for name, coded in CURVES.items():
+        chosen = load_arrays(folder.parent / f"alpha_output_{coded}{tag}.npz")[0]
+        smooth = load_arrays(report.curve_file(folder.parent, name, tag))[0]["y"]
+        steps = chosen.get("step", 1 + np.arange(len(chosen["alpha"])))
+        curves[name] = steps, chosen["alpha"], smooth
+    return fusion.alpha_over_time(curves, folder.parent / "figs", f"time_alpha{tag}")[0]

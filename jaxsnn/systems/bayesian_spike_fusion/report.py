@@ -1,0 +1,205 @@
+"""What BayesianSpikeFusion reports: when each series is accurate enough, at what energy."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from jaxsnn.arch import notation as arch_module
+from jaxsnn.arch.notation import Arch
+from jaxsnn.arch.plan import parse, plan
+from jaxsnn.io import processes
+from jaxsnn.io.arrays import load_arrays, save_arrays
+from jaxsnn.io.files import read_json, write_json
+from jaxsnn.report import crossbar_energy
+from jaxsnn.simulation.fusion.accuracy import accuracies
+from jaxsnn.systems.bayesian_spike_fusion.spike_trains import MADE_FROM, check_same, simulated
+
+CURVES = {"grid": "grid", "empirical": "emp"}  # our name of a choice of alpha, and the original's
+ENERGY, SERIES = "energy.json", "ene_acc.npz"
+OF_IMAGES = ("images", "pixels", "batch", "steps")  # what two simulations of a network differ in
+JOULE = 1e-12  # of a picojoule
+Floats = NDArray[np.floating[Any]]
+
+
+class Simulation(NamedTuple):
+    """One simulation of a test set.
+
+    Attributes:
+        name: the run and the simulation, as they are called on disk.
+        arch: the network, which the energy of a step follows from.
+        ann_accuracy: of the final head of the ANN.
+        target: shares of it that shall be reached.
+        accuracies: series -> accuracy after every step, float64 ``[T]``.
+    """
+
+    name: str
+    arch: Arch
+    ann_accuracy: float
+    target: tuple[float, ...]
+    accuracies: Mapping[str, Floats]
+
+    @property
+    def fused(self) -> tuple[str, ...]:
+        """The series that fuse both heads."""
+        return tuple(name for name in CURVES if name in self.accuracies)
+
+    def energies(self, series: str) -> Floats:
+        """Energy of an image after every step, J ``[T]``; all but "final" pay for both heads."""
+        final = series == "final"
+        step = (
+            crossbar_energy.final_only_energy(self.arch)
+            if final
+            else crossbar_energy.fused_energy(self.arch)
+        )
+        return np.arange(1, len(self.accuracies[series]) + 1) * step * JOULE
+
+    def crossings(self) -> Iterator[tuple[float, str, int | None, float | None, float | None]]:
+        """Share of the ANN's accuracy, series, first step that reaches it, energy (J), saving (%).
+
+        The saving is that beside the final classifier alone, None where one is not reached.
+        """
+        for share in self.target:
+            level = share * self.ann_accuracy
+            steps = {
+                name: crossbar_energy.first_step(c, level) for name, c in self.accuracies.items()
+            }
+            for name, step in steps.items():
+                energy = None if step is None else float(self.energies(name)[step - 1])
+                saved = None
+                if name != "final":
+                    saved = crossbar_energy.saving(step, steps["final"], self.arch)
+                yield share, name, step, energy, saved
+
+    def gains(self) -> Iterator[tuple[float, str, float]]:
+        """Share of the ANN's accuracy, fused series, how much larger its area under accuracy is.
+
+        In per cent, up to the energy at which the final classifier alone reaches the share; see
+        :func:`jaxsnn.report.crossbar_energy.area_gain`. Shares that it does not reach are left out.
+        """
+        final = self.accuracies["final"]
+        for share in self.target:
+            for name in self.fused:
+                level = share * self.ann_accuracy
+                gain = crossbar_energy.area_gain(self.accuracies[name], final, level, self.arch)
+                if gain is not None:
+                    yield share, name, gain
+
+    def table(self) -> Table:
+        """The crossings as a table, with the gains in area below."""
+        title = f"{self.name}: ANN {self.ann_accuracy:.2%}"
+        gains = [f"{name} {gain:+.1f} % up to {share:.0%}" for share, name, gain in self.gains()]
+        below = f"area under accuracy over energy: {'; '.join(gains)}" if gains else None
+        table = Table(title=title, caption=below, box=SIMPLE_HEAD, pad_edge=False)
+        for column in ("target", "series", "step", "energy (mJ)", "saving (%)", "at the end (%)"):
+            table.add_column(column, justify="left" if column == "series" else "right")
+        for share, name, step, energy, saved in self.crossings():
+            reached = ("not reached", "")
+            if step is not None and energy is not None:
+                reached = f"{step:,}", f"{energy * 1e3:.3g}"
+            own = "" if saved is None else f"{saved:.1f}"
+            last = f"{100 * self.accuracies[name][-1]:.2f}"
+            table.add_row(f"{share:.0%}", name, *reached, own, last)
+        return table
+
+    def save(self, folder: Path) -> None:
+        """Write the series under the original's names."""
+        named = {
+            "grid": "grid_acc",
+            "empirical": "emp_acc",
+            "final": "final_acc",
+            "early": "mid_acc",
+        }
+        arrays = {named[name]: curve for name, curve in self.accuracies.items()}
+        arrays["fp_energies"] = self.energies("final")
+        if "early" in self.accuracies:
+            arrays["bsf_energies"] = self.energies("early")
+        save_arrays(folder / SERIES, arrays)
+
+
+def describe(folder: Path, arch: Arch, ann_accuracy: float, target: tuple[float, ...]) -> None:
+    """Write energy.json, from which the simulation in a folder can be drawn."""
+    coded = crossbar_energy.as_coded(arch)._asdict() if _has_exit(arch) else None
+    write_json(
+        folder / ENERGY,
+        {
+            "arch": {"notation": arch_module.format(arch), **arch.options},
+            "ann_accuracy": ann_accuracy,
+            "target": list(target),
+            "pj_per_step": crossbar_energy.step_energy(arch),
+            "fused_pj_per_step": crossbar_energy.fused_energy(arch),
+            "final_only_pj_per_step": crossbar_energy.final_only_energy(arch),
+            "as_coded_pj_per_step": coded,
+        },
+    )
+    processes.meet()  # what the first wrote, all read
+
+
+def _has_exit(arch: Arch) -> bool:
+    return any(site.role == "exit" for site in plan(arch))
+
+
+def read(folder: Path) -> Simulation:
+    """The simulation in a folder, and the alpha curves of the run that it lies in.
+
+    Raises:
+        ValueError: files that are missing, damaged, or do not belong to each other.
+    """
+    if not (folder / ENERGY).is_file():
+        raise ValueError(f"{folder / ENERGY} is missing; run the stage simulate to the end")
+    known = read_json(folder / ENERGY)
+    options = dict(known["arch"])
+    options["input_shape"] = tuple(options["input_shape"])
+    arch = parse(options.pop("notation"), **options)
+    trains = simulated(folder)
+    if _has_exit(arch):
+        series = accuracies(trains.counts(), curves_of(folder, trains.of))
+    else:
+        steps = trains.evaluation().accuracy_per_step
+        series = {"final": np.asarray(steps)}
+    name = f"{folder.parent.name}/{folder.name}"
+    return Simulation(name, arch, known["ann_accuracy"], tuple(known["target"]), series)
+
+
+def curves_of(folder: Path, of: Mapping[str, Any]) -> dict[str, Floats]:
+    """The smoothed alpha curves, by our names, that were tuned for the simulation in a folder.
+
+    Args:
+        folder: of the simulation.
+        of: what it was made from.
+
+    Raises:
+        ValueError: one is missing or damaged, or of another number of steps; both are named.
+    """
+    tag, curves = tag_of(folder.name.removeprefix("snn")), dict[str, Floats]()
+    for name in CURVES:
+        path = curve_file(folder.parent, name, tag)
+        arrays, meta = load_arrays(path)
+        network = {key: value for key, value in of.items() if key not in OF_IMAGES}
+        check_same(path, meta.get(MADE_FROM), network, "run the stage tune again")
+        curves[name] = arrays["y"]
+        steps = of.get("steps", len(curves[name]))
+        if len(curves[name]) != steps:
+            raise ValueError(
+                f"{path} is a curve of {len(curves[name])} steps, {folder} a simulation of "
+                f"{steps}; run the stages tune and simulate with the same --steps"
+            )
+    return curves
+
+
+def curve_file(run_folder: Path, choice: str, tag: str) -> Path:
+    """Where the smoothed alpha of every step is, of a choice of `CURVES`."""
+    return run_folder / f"division_linear_alpha_{CURVES[choice]}{tag}.npz"
+
+
+def tag_of(suffix: str) -> str:
+    """What the names of a run's alpha curves end with: nothing for the usual simulation.
+
+    >>> tag_of("_0.0_0.999"), tag_of("_0.5_0.99")
+    ('', '_0.5_0.99')
+    """
+    return "" if suffix == "_0.0_0.999" else suffix

@@ -1,0 +1,207 @@
+"""When an image stops by itself: the choice of the rule, its file, and what it spares."""
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from jaxsnn.conversion.spiking import Spiking
+from jaxsnn.io.arrays import load_arrays, save_arrays
+from jaxsnn.io.files import write_json
+from jaxsnn.io.progress import batches
+from jaxsnn.report import crossbar_energy
+from jaxsnn.simulation import counters as counters_module
+from jaxsnn.simulation.fusion import confidence
+from jaxsnn.simulation.fusion.accuracy import Judged, judged
+from jaxsnn.simulation.fusion.confidence import Calibration
+from jaxsnn.simulation.totals import Evaluation
+from jaxsnn.simulation.until_sure import Rule, calibrated, early_exit
+from jaxsnn.systems import result_fields
+from jaxsnn.systems.bayesian_spike_fusion import report
+from jaxsnn.systems.bayesian_spike_fusion.report import CURVES, Simulation, curve_file, tag_of
+from jaxsnn.systems.bayesian_spike_fusion.spike_trains import (
+    MADE_FROM,
+    Trains,
+    check_same,
+    simulated,
+)
+from jaxsnn.systems.run_folder import own_devices
+
+LOST = 0.001  # accuracy on the tuning images that stopping early may cost
+POINTS = 200  # steps of which the calibration of the stop rule is made
+LEVELS = 50  # thresholds that are tried
+RULE = "stop rule"
+COMPARED_AT = "empirical"  # choice of alpha that a fixed number of steps is compared at
+
+
+def choose(
+    run_folder: Path, config: Any, trains: Trains, curves: Mapping[str, NDArray[Any]]
+) -> str:
+    """Of both choices of alpha, the rule that stops soonest; in a file, and in words."""
+    found = {name: _rule(config, judged(trains.counts(), curve)) for name, curve in curves.items()}
+    best = min(found, key=lambda name: found[name][1])
+    rule, steps = found[best]
+    meta = {MADE_FROM: dict(trains.of), "alpha": best}
+    save_arrays(_files(run_folder, config)[RULE], rule, meta)
+    return (
+        f"an image stops at a probability of {float(rule['threshold']):.4f}, with alpha of "
+        f"{best}: after {steps:.1f} steps on average"
+    )
+
+
+def _files(run_folder: Path, config: Any) -> dict[str, Path]:
+    """The curves of alpha by their choice, and the rule."""
+    tag = tag_of(config.suffix)
+    curves = {name: curve_file(run_folder, name, tag) for name in CURVES}
+    return {**curves, RULE: run_folder / f"stop_rule{tag}.npz"}
+
+
+def _rule(config: Any, found: Judged) -> tuple[dict[str, Any], float]:
+    """Calibrated on some steps of all images; a threshold that costs next to no accuracy.
+
+    Early steps weigh more, because it is there that images stop. Also the mean steps to a stop.
+    """
+    earliest = config.depth + 1 if config.pipeline_delay else 1
+    steps = np.geomspace(earliest, len(found.scores), POINTS).astype(int)
+    steps = np.unique(np.clip(steps, 1, len(found.scores))) - 1
+    calibration = confidence.fit(found.scores[steps].ravel(), found.correct[steps].ravel())
+    probabilities = np.asarray(calibration.probability(found.scores))
+    threshold = config.sure
+    if not threshold:
+        wanted = float(found.correct[-1].mean()) - LOST
+        levels = np.unique(np.asarray(calibration.probabilities, np.float64))
+        levels = levels[np.unique(np.linspace(0, len(levels) - 1, LEVELS).astype(int))]
+        own = probabilities, found.correct, wanted, levels
+        threshold = confidence.choose_threshold(*own, earliest=earliest)
+        threshold = 1.0 if threshold is None else threshold
+    stops = confidence.stopping(probabilities, threshold, earliest)
+    rule = {
+        **calibration._asdict(),
+        "threshold": np.float32(threshold),
+        "earliest": np.int32(earliest),
+    }
+    return rule, float(stops.mean())
+
+
+def tuned(run_folder: Path, config: Any) -> bool:
+    """Whether there are curves of alpha and a stop rule for this simulation."""
+    return all(path.is_file() for path in _files(run_folder, config).values())
+
+
+def rule_of(run_folder: Path, config: Any, network: Mapping[str, Any]) -> Rule:
+    """The stop rule that was found on the tuning images.
+
+    Raises:
+        ValueError: nothing has been tuned, or for another network or number of steps.
+    """
+    files = _files(run_folder, config)
+    if not tuned(run_folder, config):
+        raise ValueError(f"{run_folder} holds no {files[RULE].name}; run the stage tune first")
+    loaded = {name: load_arrays(path) for name, path in files.items()}
+    own, known = loaded[RULE]
+    chosen = known.get("alpha", COMPARED_AT)
+    arrays, meta = loaded[chosen]
+    path, curve = files[chosen], arrays["y"]
+    check_same(path, meta.get(MADE_FROM), network, "tune again")
+    # A stage that was stopped between two files left some of another tuning.
+    for name, (_, other) in loaded.items():
+        check_same(files[name], other.get(MADE_FROM), meta.get(MADE_FROM) or network, "tune again")
+    if len(curve) != config.steps:
+        raise ValueError(
+            f"{path} is a curve of {len(curve)} steps, the simulation has {config.steps}; tune "
+            "again with as many --steps"
+        )
+    calibration = Calibration(own["scores"], own["probabilities"])
+    threshold = np.float32(config.sure) if config.sure else own["threshold"]
+    return Rule(curve, threshold, own["earliest"], calibration)
+
+
+def stop(
+    run_folder: Path,
+    config: Any,
+    network: Mapping[str, Any],
+    snn: Spiking,
+    images: Any,
+    labels: Any,
+    console: Console,
+) -> None:
+    """Simulate each test image until it is sure; stop.json compares with fixed numbers of steps."""
+    rule, size = rule_of(run_folder, config, network), min(config.simulation_batch, len(images))
+    options: dict[str, Any] = {"steps": config.steps, "devices": own_devices(config, size)}
+    took, parts = [], []
+    for rows, real in batches(len(images), size, "simulating until sure"):
+        began = time.perf_counter()
+        found = early_exit(snn, images[rows], rule, **options)
+        took.append(time.perf_counter() - began)
+        counters: Any = found.trace.counters
+        counted = counters_module.synaptic_operations(counters.events, snn.arch)
+        operations = counters_module.total(counted).sum(0)  # those of the heads as well
+        own = found.predictions, found.confidence, found.stops, found.spikes, operations
+        parts.append([np.asarray(one)[:real] for one in own])
+    predicted, sure, stops, spikes, operations = map(np.concatenate, zip(*parts, strict=True))
+    correct = predicted == labels
+    record: Mapping[str, Any] = {
+        "images": len(images),
+        "threshold": np.asarray(rule.threshold).item(),
+        "accuracy": float(correct.mean()),
+        "mean_steps": float(stops.mean()),
+        "median_steps": float(np.median(stops)),
+        "expected_calibration_error": confidence.expected_calibration_error(sure, correct),
+        "spikes_per_image": float(spikes.mean()),
+        "sops_per_image": float(operations.mean()),
+        "spikesim_pj_per_image": float(stops.mean()) * crossbar_energy.fused_energy(snn.arch),
+        "seconds": {"first_batch": took[0], "others": float(np.sum(took[1:]))},
+        **_fixed(run_folder / config.simulated, float(correct.mean()), config.steps, len(images)),
+    }
+    write_json(run_folder / f"stop{tag_of(config.suffix)}.json", record)
+    console.print(
+        f"stopped when sure: test accuracy {record['accuracy']:.2%} after "
+        f"{record['mean_steps']:.1f} steps on average, as fusion at a fixed step after "
+        f"{record['fixed_step'] or 'more'}; calibration error "
+        f"{record['expected_calibration_error']:.4f}",
+        highlight=False,
+    )
+
+
+def _fixed(folder: Path, accuracy: float, steps: int, images: int) -> dict[str, Any]:
+    """The first common step at which fusion is as accurate; None where there is none.
+
+    A simulation of other images, steps or weights is not compared with.
+    """
+    nothing = {"fixed_step": None, "fixed_accuracy": None}
+    of = simulated(folder).of if (folder / "energy.json").is_file() else {}
+    if (of.get("images"), of.get("steps")) != (images, steps):
+        return nothing
+    try:
+        curve = report.read(folder).accuracies[COMPARED_AT]
+    except ValueError as error:
+        print(f"warning: {error}", file=sys.stderr)
+        return nothing
+    step = crossbar_energy.first_step(curve, accuracy)
+    return {"fixed_step": step, "fixed_accuracy": None if step is None else float(curve[step - 1])}
+
+
+def stopped(folder: Path, config: Any, series: Simulation, found: Evaluation) -> dict[str, Any]:
+    """The stop rule applied to recorded spike trains: what `stop` computes, without the saving."""
+    rule = rule_of(folder.parent, config, {})
+    outcomes = judged(simulated(folder).counts(), np.asarray(rule.alpha))
+    probabilities = np.asarray(calibrated(rule, jnp.asarray(outcomes.scores)))
+    threshold, earliest = np.asarray(rule.threshold).item(), np.asarray(rule.earliest).item()
+    stops = confidence.stopping(probabilities, threshold, earliest)
+    before = np.arange(1, found.steps + 1)[:, None] <= stops
+    operations = found.image_operations + found.image_head_operations
+    return result_fields.variant(
+        accuracy=confidence.stopped_accuracy(outcomes.correct, stops),
+        steps=float(stops.mean()),
+        spikes_per_image=float((found.image_spikes * before).sum() / found.images),
+        sops_per_image=float((operations * before).sum() / found.images),
+        energy_pj_per_image={
+            "spikesim": float(stops.mean()) * crossbar_energy.fused_energy(series.arch)
+        },
+    )

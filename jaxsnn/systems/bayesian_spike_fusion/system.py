@@ -1,0 +1,311 @@
+"""BayesianSpikeFusion: an early classifier as prior, the final classifier's spikes as evidence.
+
+Habara, Sato and Awano, Frontiers in Neuroscience 18, 2024: VGG and ResNet of ReLUs with one early
+classifier become rate-coded networks. Stages: train, evaluate, ann2snn (percentiles), tune (choose
+alpha on training images), simulate (the test set), stop (each image by itself), plot.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+from jaxsnn import neurons
+from jaxsnn.arch import zoo
+from jaxsnn.arch.notation import Arch
+from jaxsnn.conversion import percentiles
+from jaxsnn.conversion.convert import convert
+from jaxsnn.conversion.spiking import Spiking
+from jaxsnn.exchange import saved as saved_module
+from jaxsnn.inputs.preprocess import Preprocessing, units_of
+from jaxsnn.io import files
+from jaxsnn.io.progress import batches
+from jaxsnn.network import net as net_module
+from jaxsnn.network.initialisers import FanInUniform, Initialiser
+from jaxsnn.network.net import Net, Variables
+from jaxsnn.neurons.neuron import Neuron
+from jaxsnn.report.results import Results, write_results
+from jaxsnn.simulation.totals import Evaluation
+from jaxsnn.systems import recipes, result_fields
+from jaxsnn.systems.bayesian_spike_fusion import figures, stop_rule
+from jaxsnn.systems.bayesian_spike_fusion import report as bayesian_spike_fusion_report
+from jaxsnn.systems.bayesian_spike_fusion import stages as bayesian_spike_fusion_stages
+from jaxsnn.systems.config_file import from_json
+from jaxsnn.systems.experiment import Experiment, Paper
+from jaxsnn.systems.run_folder import held_out, task_data, train_run
+from jaxsnn.systems.stages import COMMON, Request, Stage
+from jaxsnn.training import schedules
+from jaxsnn.training.early_loss_weight import Ramp, share_of_macs
+from jaxsnn.training.one_pass import classification
+
+WITH_EXIT = "needs an early classifier; train with --ic_index 0 or more"
+OF_RUN = (  # what a run's folder says of itself
+    *("dataset", "arch", "ic_index", "data_dir", "limit_train", "limit_test", "validation", "seed"),
+)
+ANEW = ("data_dir", "limit_test")  # of these, what may be asked for anew
+SAVING = {"vgg": 38.8, "resnet": 48.0}  # per cent of the energy, over the paper's data sets
+
+
+def _ann2snn(request: Request) -> None:
+    request.one.ann2snn(request.console)
+
+
+def _tune(request: Request) -> None:
+    if request.config.ic_index >= 0 or request.stage == "tune":
+        request.one.tune(request.console)
+
+
+def _evaluate(request: Request) -> None:
+    COMMON["evaluate"].work(_of_run(request))
+
+
+def _simulate(request: Request) -> None:
+    COMMON["simulate"].work(_of_run(request))
+
+
+def _of_run(request: Request) -> Request:
+    """The same with the settings of the run that is asked for, which are what is printed."""
+    if not request.config.run:
+        return request
+    return dataclasses.replace(request, config=of_run(request.config))
+
+
+def _stop(request: Request) -> None:
+    if request.config.ic_index >= 0 or request.stage == "stop":
+        request.one.stop(request.console)
+
+
+class BayesianSpikeFusion(Experiment):
+    """One network on one data set."""
+
+    system = "bayesian_spike_fusion"
+    network = ("arch", "ic_index", "dataset")
+    training = (*Experiment.training, "weight_decay", "ic_weight")
+    conversion = bayesian_spike_fusion_stages.CONVERSION
+    most = 100
+    heads = True
+    stages: ClassVar[Mapping[str, Stage]] = {
+        "train": COMMON["train"],
+        "evaluate": Stage(COMMON["evaluate"].what, _evaluate),
+        "ann2snn": Stage("normalise by percentiles; snn_<percentile>.npz", _ann2snn),
+        "tune": Stage("simulate training images, choose alpha over time", _tune),
+        "simulate": Stage("simulate the test images; spike trains, results.json", _simulate),
+        "stop": Stage("simulate each test image until it is sure; stop.json", _stop),
+        "plot": Stage("accuracy against energy, from files alone", COMMON["plot"].work),
+    }
+    every = ("train", "ann2snn", "tune", "simulate", "stop", "plot")
+
+    def __init__(self, config: Any) -> None:
+        """Read the data and refuse what does not fit; nothing is written."""
+        super().__init__(of_run(config))
+        if config.run:
+            self.run = dataclasses.replace(self.run, folder=Path(config.run))
+
+    # ------------------------------------------------------------ what this system is
+
+    def architecture(self) -> Arch:
+        """The original's network with its early classifier."""
+        return zoo.bsf(self.config.arch, self.config.ic_index)
+
+    def activation(self) -> Neuron:
+        """Rectified, in full precision."""
+        return neurons.relu()
+
+    def initialiser(self) -> Initialiser:
+        """As the original starts."""
+        return FanInUniform()
+
+    def recipe(self) -> Preprocessing:
+        """The original's standardisation; crops and mirrors of colour images in training."""
+        return recipes.bayesian_spike_fusion(self.data.name)
+
+    def converted(self, variables: Mapping[str, Any]) -> Spiking:
+        """Rates scaled by percentiles of the activations of training images."""
+        config = self.config
+        images, _ = self.training_images(config.calibration)
+        (scales,) = percentiles.scales(
+            self.net,
+            variables,
+            images,
+            [100 * config.percentile],
+            encoding=self.encoding,
+            progress="percentiles",
+        )
+        return convert(
+            variables,
+            self.arch,
+            "rate",
+            encoding=self.encoding,
+            scales=scales,
+            initial=config.init_mem,
+            delay=int(config.pipeline_delay),
+            kernel_bits=config.weight_bits or None,
+        )
+
+    def text_files(self, spiking: Evaluation) -> None:
+        """Those of the original are written where their numbers are found."""
+
+    def paper(self) -> Paper | None:
+        """The paper's saving of energy at equal accuracy."""
+        return published(self.data.name, self.config)
+
+    # ------------------------------------------------------------ stages
+
+    def train(self) -> None:
+        """Train, or resume; ann_acc.csv has the test accuracy of both heads, the final last."""
+        config, task = self.config, self.task
+        data = self._split()
+        if config.ic_index >= 0:
+            updates = max(len(data[1]) // config.batch_size, 1)
+            goal = share_of_macs(self.arch) if config.ic_weight is None else config.ic_weight
+            early = Ramp(goal, config.epochs, updates)
+            task = classification(self.net, self.preprocessing, early)
+        optimiser = functools.partial(
+            schedules.sgd, weight_decay=config.weight_decay, nesterov=True
+        )
+        train_run(self.run, task, data, optimiser=optimiser)
+        found = self.head_accuracies(self.net, self.variables())
+        indices = [config.ic_index, -1] if config.ic_index >= 0 else [-1]
+        rows = [f"{index},{accuracy}\n" for index, accuracy in zip(indices, found, strict=True)]
+        files.write_bytes(self.run.folder / "ann_acc.csv", "".join(rows).encode())
+
+    def _split(self) -> Any:
+        return task_data(self.data, held_out(len(self.data.train_images), self.config.validation))
+
+    def training_images(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The first training images in whole units, not augmented, and their labels."""
+        images, labels, _, _ = self._split()
+        return units_of(self.preprocessing, images[:count]), labels[:count]
+
+    def head_accuracies(self, net: Net, variables: Variables, decode: bool = True) -> list[float]:
+        """Test accuracy of every head of a network, the final one last."""
+        hits: Any = 0
+        for rows, real in batches(len(self.images), self.batch):
+            units = jnp.asarray(self.images[rows])
+            shown = self.encoding.decode(units) if decode else units
+            hits += np.asarray(_hits(net, variables, shown, self.data.test_labels[rows], real))
+        return (hits / len(self.images)).tolist()
+
+    def ann2snn(self, console: Console) -> None:
+        """Convert the best weights; the test accuracy before and after in ann2snn_log.txt."""
+        variables = self.variables()
+        snn = self.converted(variables)
+        saved_module.save(snn, self.run.folder / f"snn_{self.config.percentile}.npz")
+        before = self.head_accuracies(self.net, variables)[-1]
+        after = self.head_accuracies(percentiles.normalised_ann(snn), snn.variables, decode=False)
+        lines = [
+            f"test accuracy of the ANN: {before:.4f}",
+            f"test accuracy of the normalised ANN: {after[-1]:.4f}",
+            *(f"scale of {name}: {unit:.6g}" for name, unit in snn.units if name != "input"),
+        ]
+        text = "\n".join([*lines, ""])
+        files.write_bytes(self.run.folder / "ann2snn_log.txt", text.encode())
+        console.print("\n".join(lines[:2]), highlight=False)
+
+    def tune(self, console: Console) -> None:
+        """Choose alpha, and the rule that stops an image, on training images."""
+        if self.config.ic_index < 0:
+            raise ValueError(f"ic_index=-1: the stage tune {WITH_EXIT}")
+        images, labels = self.training_images(self.config.tune_images)
+        variables = self.variables()
+        network = bayesian_spike_fusion_stages.converted_from(self.config, variables)
+        given = self.config, network, self.converted(variables), images, labels
+        bayesian_spike_fusion_stages.tune(self.run.folder, *given, console)
+
+    def simulate(self, console: Console) -> Results:
+        """Simulate the test set; write spike trains and results.json."""
+        variables = self.variables()
+        snn = self.converted(variables)
+        network = bayesian_spike_fusion_stages.converted_from(self.config, variables)
+        tuned = stop_rule.tuned(self.run.folder, self.config)
+        if tuned:  # refuses curves of another network before the work rather than behind it
+            stop_rule.rule_of(self.run.folder, self.config, network)
+        accuracy = self.head_accuracies(self.net, variables)[-1]
+        folder = self.run.folder / self.config.simulated
+        tested = self.images, self.data.test_labels
+        found, seconds = bayesian_spike_fusion_stages.simulate(
+            folder, self.config, network, snn, *tested
+        )
+        bayesian_spike_fusion_report.describe(folder, self.arch, accuracy, self.config.target)
+        fields = result_fields.spiking_fields(snn, found, None, self.counting)
+        fields["accuracy_settled_step"] = None  # a held input never comes to rest
+        results = self._base(accuracy)
+        fields["seconds"] = {**(results.seconds or {}), **seconds}
+        variants: dict[str, Any] = {}
+        if tuned:
+            series = bayesian_spike_fusion_report.read(folder)
+            console.print(series.table())
+            variants = bayesian_spike_fusion_stages.variants(folder, self.config, series, found)
+        bits = self.config.weight_bits
+        precision = f"{bits + 1}-bit weights, float32 potentials" if bits else "float32"
+        results = dataclasses.replace(
+            results,
+            **fields,
+            ann_accuracy=accuracy,
+            conversion=self.conversion_settings,
+            equality="approximate",
+            variants=variants or None,
+            precision=precision,
+        )
+        write_results(self.run.folder, results)
+        return results
+
+    def stop(self, console: Console) -> None:
+        """Simulate the test set, each image until it is sure, beside the whole simulation."""
+        if self.config.ic_index < 0:
+            raise ValueError(f"ic_index=-1: the stage stop {WITH_EXIT}")
+        variables = self.variables()
+        network = bayesian_spike_fusion_stages.converted_from(self.config, variables)
+        given = self.config, network, self.converted(variables), self.images
+        stop_rule.stop(self.run.folder, *given, self.data.test_labels, console)
+
+    @classmethod
+    def draw(cls, config: Any) -> dict[str, Path]:
+        """Draw all figures from files of earlier runs alone; a picture of each, by name."""
+        drawn = super().draw(config) if not config.exps else {}
+        return drawn | figures.draw_all(config)
+
+
+def published(dataset: str, config: Any) -> Paper:
+    """What the paper's abstract claims for a family of networks, over its data sets."""
+    del dataset
+    return {"energy_saving_percent": SAVING[config.arch.rstrip("0123456789")]}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _hits(net: Any, variables: Variables, images: Any, labels: Any, real: Any) -> Any:
+    """Right predictions of every head among the first ``real`` images, int32 ``[heads]``."""
+    readouts = net_module.forward(net, variables, images).readouts
+    kept = jnp.arange(len(labels)) < real
+    return jnp.stack([jnp.sum((jnp.argmax(one[-1], -1) == labels) & kept) for one in readouts])
+
+
+def of_run(config: Any) -> Any:
+    """The settings with data set and network of the run that they name, if they name one.
+
+    Raises:
+        ValueError: there is no run, or other settings were asked for beside it.
+    """
+    if not config.run:
+        return config
+    path = Path(config.run) / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{config.run} holds no trained network (config.json); train it first")
+    saved, _ = from_json(type(config), path.read_text(), str(path))
+    own = {name: getattr(saved, name) for name in OF_RUN}
+    for name in ANEW:
+        if getattr(config, name) is not None:
+            own[name] = getattr(config, name)
+    usual, middle = type(config)(), type(config)(arch=config.arch).ic_index
+    for name, value in own.items():
+        given = getattr(config, name)
+        # A usual value may not have been given at all.
+        if given not in (value, middle if name == "ic_index" else getattr(usual, name)):
+            raise ValueError(f"{path} has {name} = {value!r}, not {given!r}; leave --{name} away")
+    return dataclasses.replace(config, **own, out=str(Path(config.run).parent))

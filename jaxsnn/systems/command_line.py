@@ -1,0 +1,233 @@
+"""The command line: an optional stage, then flags in any of the accepted spellings (no jax).
+
+:func:`normalise` turns the spellings of the original programs into one form; tyro does types and
+help.
+"""
+
+import dataclasses
+import re
+import sys
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import PurePath
+from typing import Any, ClassVar, Protocol, TypeVar, get_origin, get_type_hints
+
+import tyro
+
+STAGES: Mapping[str, str] = {
+    "all": "every stage below, in this order",
+    "train": "train the network; checkpoints and model.npz",
+    "evaluate": "accuracy of the trained network on the test images",
+    "simulate": "convert, simulate and certify; results.json and the original's text files",
+    "plot": "draw the figures from the files of earlier runs, nothing else",
+}
+"""The stages that every experiment has, with what each does. A system may add its own."""
+
+ALIASES: Mapping[str, str] = {
+    "lr": "learning_rate",
+    "data_path": "data_dir",
+    "root": "out",
+    "model": "arch",
+    "a": "arch",
+    "b": "batch_size",
+    "n": "num_epochs",
+    "u": "unsigned",
+    "e": "evaluate",
+}
+"""Other spellings of a flag. An entry holds where the class has the flag it points to, and not
+where the class has a flag of the alias's own name. A class may have more, in ``aliases``."""
+
+
+class Settings(Protocol):
+    """A frozen dataclass whose fields are the flags."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def implied_stage(self) -> str:
+        """The stage to run when the command line names none."""
+        ...
+
+
+Config = TypeVar("Config", bound=Settings)
+
+
+def parse_command(
+    config_class: type[Config], argv: Sequence[str], stages: Mapping[str, str] = STAGES
+) -> tuple[str, Config]:
+    """Read a command line: an optional stage, then flags.
+
+    Args:
+        config_class: The experiment's settings.
+        argv: Arguments without the program's name.
+        stages: Name of each stage and what it does, for the help.
+
+    Returns:
+        The stage (``config.implied_stage`` where none is named) and the settings.
+
+    Raises:
+        SystemExit: With status 2 after a message that names the word, and its nearest known
+            neighbour; with status 0 after ``--help``.
+
+    >>> from jaxsnn.systems.settings import LeNetScatter
+    >>> stage, config = parse_command(LeNetScatter, ["--k", "0", "--B=1", "--mode", "'training'"])
+    >>> stage, config.k, config.B
+    ('train', 0, 1)
+    """
+    try:
+        stage, words = _split_stage(argv, stages)
+        arguments = normalise(config_class, _named(config_class, stage or "all", words))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    described = "\n".join(f"- {name}: {what}" for name, what in stages.items())
+    config = tyro.cli(
+        config_class,
+        prog=f"{PurePath(sys.argv[0]).name} [STAGE]",
+        description=f"{_summary(config_class)}\n\nSTAGE comes first (default: all).\n{described}",
+        args=arguments,
+        config=(tyro.conf.FlagConversionOff,),
+    )
+    return stage or config.implied_stage, config
+
+
+def _named(config_class: type, stage: str, words: Sequence[str]) -> list[str]:
+    """The words behind a stage that stand without a flag, with the flags that they stand for.
+
+    A class says in ``positionals`` which they are; the last of a stage may take several.
+    """
+    names = getattr(config_class, "positionals", {}).get(stage, ())
+    kinds, rest, found = _flags(config_class), deque(words), list[str]()
+    for name in names:
+        values: list[str] = []
+        while rest and not re.match(r"-|[A-Za-z][\w.-]*=", rest[0]):
+            values.append(rest.popleft())
+            if get_origin(kinds[name]) is not tuple:
+                break
+        found += [f"--{name}", *values] if values else []
+    return [*found, *rest]
+
+
+def _summary(config_class: type) -> str:
+    return (config_class.__doc__ or "").split("\n", 1)[0]
+
+
+def _split_stage(argv: Sequence[str], stages: Mapping[str, str]) -> tuple[str, Sequence[str]]:
+    if not argv or argv[0].startswith("-") or "=" in argv[0]:
+        return "", argv
+    if argv[0] not in stages:
+        raise ValueError(f"unknown stage {argv[0]!r}; {_nearest(argv[0], stages)}")
+    return argv[0], argv[1:]
+
+
+def normalise(config_class: type, argv: Sequence[str]) -> list[str]:
+    """Bring every accepted spelling of the flags into the one form that tyro takes.
+
+    ``--a-b v``, ``--a_b=v``, ``a_b=v`` and aliases are the same; a boolean flag may stand alone or
+    be followed by true or false; several values stand apart or are joined by commas, in brackets or
+    not; a pair of quotes around a value is dropped; of a flag given twice the last one holds.
+
+    Args:
+        config_class: A dataclass, possibly with dataclasses as sections (``section.name``).
+        argv: Flags, without program name and stage.
+
+    Raises:
+        ValueError: For an unknown name, a missing value, or a word that belongs to no flag.
+
+    >>> from jaxsnn.systems.settings import LeNetScatter
+    >>> normalise(LeNetScatter, ["--lr", "1e-4", "--resume", "noise_ratio=0.1,0.2"])
+    ['--learning-rate=1e-4', '--resume=True', '--noise-ratio', '0.1', '0.2']
+    """
+    kinds = _flags(config_class)
+    chosen: dict[str, list[str]] = {}
+    words = deque(argv)
+    while words:
+        word = words.popleft()
+        if word in ("-h", "--help"):
+            return ["--help"]
+        match = re.fullmatch(r"(-{0,2})([A-Za-z][\w.-]*)(=.*)?", word, re.DOTALL)
+        if match is None or not (match[1] or match[3]):
+            raise ValueError(
+                f"{word!r} belongs to no flag; write --name value or name=value, "
+                "and the stage before all flags"
+            )
+        name = _resolve(match[2], kinds, getattr(config_class, "aliases", {}))
+        given = None if match[3] is None else match[3][1:]
+        chosen[name] = _values(word, kinds[name], given, words)
+    return [word for name, values in chosen.items() for word in _emit(name, kinds[name], values)]
+
+
+def _flags(config_class: type, prefix: str = "") -> dict[str, Any]:
+    """Type of every flag by its dotted name."""
+    hints = get_type_hints(config_class)
+    flags: dict[str, Any] = {}
+    for field in dataclasses.fields(config_class):
+        if not field.init:
+            continue
+        name, hint = prefix + field.name, hints[field.name]
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            flags |= _flags(hint, f"{name}.")
+        else:
+            flags[name] = hint
+    return flags
+
+
+def _resolve(spelling: str, kinds: Mapping[str, Any], own: Mapping[str, str]) -> str:
+    name, known = spelling.replace("-", "_"), {**ALIASES, **own}
+    if name in kinds:
+        return name
+    if known.get(name) in kinds:
+        return known[name]
+    raise ValueError(f"unknown flag {spelling!r}; {_nearest(name, kinds, own)}")
+
+
+def _nearest(name: str, known: Iterable[str], also: Iterable[str] = ()) -> str:
+    """What to write instead of an unknown name: one neighbour, or the whole list of the known."""
+    by_lower = {candidate.lower(): candidate for candidate in (*also, *known)}
+    close = get_close_matches(name.lower(), by_lower, n=1)
+    return f"nearest: {by_lower[close[0]]}" if close else f"known: {', '.join(known)}"
+
+
+def _values(word: str, kind: Any, given: str | None, words: deque[str]) -> list[str]:
+    """Values of one flag, taken from behind its ``=`` or from the words that follow."""
+    if kind is bool:
+        return [_switch(word, given, words)]
+    several = get_origin(kind) is tuple
+    if given is not None:
+        values = [given]
+    else:
+        values = [words.popleft()] if words and _is_value(words[0]) else []
+        while several and words and _is_value(words[0]) and not re.match(r"[A-Za-z].*=", words[0]):
+            values.append(words.popleft())
+    if not values:
+        raise ValueError(f"{word} wants a value behind it, as in {word} VALUE")
+    values = [_unquote(value) for value in values]
+    if not several:
+        return values
+    return [part for value in values for part in re.split(r"[\[\](), ]+", value) if part]
+
+
+def _switch(word: str, given: str | None, words: deque[str]) -> str:
+    answers = {"true": "True", "false": "False"}
+    if given is None and words and _unquote(words[0]).lower() in answers:
+        given = words.popleft()
+    answer = answers.get(_unquote(given or "").lower()) if given is not None else "True"
+    if answer is None:
+        raise ValueError(f"{word} is neither true nor false; write true, false or the flag alone")
+    return answer
+
+
+def _is_value(word: str) -> bool:
+    """A negative number is a value; any other word with a leading hyphen is a flag."""
+    return not word.startswith("-") or re.match(r"-(\d|\.\d|inf\b|nan\b)", word) is not None
+
+
+def _unquote(value: str) -> str:
+    quoted = len(value) >= 2 and value[0] == value[-1] and value[0] in "'\""
+    return value[1:-1] if quoted else value
+
+
+def _emit(name: str, kind: Any, values: list[str]) -> list[str]:
+    flag = f"--{name.replace('_', '-')}"
+    return [flag, *values] if get_origin(kind) is tuple else [f"{flag}={values[0]}"]

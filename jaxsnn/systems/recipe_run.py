@@ -1,0 +1,88 @@
+"""Training the network of a run folder as its recipe says."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from jaxsnn.arch.plan import plan
+from jaxsnn.inputs.preprocess import Preprocessing, units_of
+from jaxsnn.network.initialisers import Dirac, FixedScale, Initialiser
+from jaxsnn.network.net import Net
+from jaxsnn.systems.run_folder import Run, train_run
+from jaxsnn.training import optimisers
+from jaxsnn.training.final_statistics import final_statistics
+from jaxsnn.training.recipe import PARTS, Recipe
+from jaxsnn.training.schedules import PHASE
+from jaxsnn.training.task import Task
+from jaxsnn.training.train import Data
+from jaxsnn.training.update import TrainState
+from jaxsnn.training.whitening import IMAGES, whitened
+
+FIXED_PARTS = tuple(part for part in PARTS if part not in PHASE)
+"""Parts of a recipe that no later phase of a run may change."""
+
+
+def initialiser(recipe: Recipe, usual: Initialiser) -> Initialiser:
+    """Where weights start: as the recipe says, or as the system does.
+
+    Args:
+        recipe: of the training.
+        usual: the system's.
+    """
+    if recipe.start == "dirac":
+        return Dirac(recipe.norm_scale or 1.0)
+    return FixedScale(usual, recipe.norm_scale) if recipe.norm_scale else usual
+
+
+def train_recipe(
+    run: Run, task: Task, net: Net, preprocessing: Preprocessing, data: Data
+) -> TrainState:
+    """Train, or resume, as ``run.config.training`` says; writes the run's files.
+
+    Args:
+        run: the folder and its settings, with a recipe.
+        task: what is trained, a classification by ``net``.
+        net: the network.
+        preprocessing: what becomes of the images.
+        data: training images and labels, validation images and labels.
+    """
+    recipe: Recipe = run.config.training
+    finish = None
+    if recipe.final_statistics:
+        images = data[0][: recipe.final_statistics]
+        finish = functools.partial(_finished, net, preprocessing, images)
+    return train_run(
+        run,
+        _started(task, net, preprocessing, data) if recipe.whitened else task,
+        data,
+        micro_batch=recipe.micro_batch or None,
+        optimiser=functools.partial(optimisers.from_recipe, recipe),
+        arithmetic=net.arithmetic,
+        averaging=recipe.averaging,
+        finish=finish,
+    )
+
+
+def _finished(
+    net: Net, preprocessing: Preprocessing, images: Any, variables: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    return final_statistics(net, variables, preprocessing, images)
+
+
+def _started(task: Task, net: Net, preprocessing: Preprocessing, data: Data) -> Task:
+    """The task whose first convolution starts from whitening filters of the training images."""
+    site = plan(net.arch)[0]
+    if site.kind != "conv":
+        return task
+    images = preprocessing.encoding.decode(units_of(preprocessing, data[0][:IMAGES]))
+
+    def init(key: Any) -> Mapping[str, Any]:
+        variables = task.init(key)
+        first = variables["params"][site.name]
+        kernel = whitened(first["kernel"], site, images)
+        return {
+            **variables,
+            "params": {**variables["params"], site.name: {**first, "kernel": kernel}},
+        }
+
+    return task._replace(init=init)

@@ -1,0 +1,274 @@
+"""The folder of one run: its config.json, its phases, its trained weights; shared by all systems.
+
+A run is resumed with the same settings (bit-identical continuation) or with another learning rate,
+schedule or number of epochs (a new phase from the saved parameters and optimiser state). Anything
+else that differs is refused, both values named.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from jaxsnn.data.base import Dataset, split_validation
+from jaxsnn.data.by_name import load
+from jaxsnn.io import processes
+from jaxsnn.io.arrays import flatten, load_arrays, load_params, unflatten
+from jaxsnn.io.checkpoints import Checkpoints
+from jaxsnn.io.files import exclusive, plain, write_bytes
+from jaxsnn.network.arithmetic import Arithmetic
+from jaxsnn.systems.config_file import differences, from_json, to_json
+from jaxsnn.systems.settings.base import Common
+from jaxsnn.training.options import Options
+from jaxsnn.training.schedules import PHASE, STEPS, Schedule, adam
+from jaxsnn.training.task import Task
+from jaxsnn.training.train import AfterEpoch, Data, Finish
+from jaxsnn.training.train import train as train_task
+from jaxsnn.training.update import TrainState
+
+KEPT = "kept.npz"  # what remains of a run below results/
+WEIGHTS = ("best.npz", "model.npz", KEPT)  # of a run, the first that is there
+
+Optimiser = Callable[[Sequence[Mapping[str, Any]]], tuple[optax.GradientTransformation, Schedule]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One setting's folder and configuration.
+
+    Attributes:
+        folder: ``<out>/<setting>``.
+        config: the settings asked for.
+        identity: names of the settings that the weights depend on; resuming needs all of them.
+        network: those among them that say which network and data it is; later stages need these.
+    """
+
+    folder: Path
+    config: Any
+    identity: tuple[str, ...]
+    network: tuple[str, ...]
+
+    @property
+    def _config_path(self) -> Path:
+        return self.folder / "config.json"
+
+    def saved(self, names: tuple[str, ...]) -> tuple[Any, list[dict[str, Any]]]:
+        """Settings and phases of the run that lies in the folder; ``names`` must be as asked.
+
+        Raises:
+            ValueError: there is no run, or it was trained with other settings.
+        """
+        if not self._config_path.is_file():
+            raise ValueError(
+                f"{self.folder} holds no trained network; train it first (stage train), or name "
+                "the folder of an earlier run with --out"
+            )
+        text = self._config_path.read_text()
+        saved, phases = from_json(type(self.config), text, str(self._config_path), self.network)
+        found = differences(saved, self.config, names, str(self._config_path))
+        if found:
+            raise ValueError("this run was trained differently: " + "; ".join(found))
+        return saved, phases
+
+    def record(self, phases: Sequence[Mapping[str, Any]]) -> None:
+        """Write config.json."""
+        write_bytes(self._config_path, to_json(self.config, phases).encode())
+
+    def weights(self) -> Path:
+        """The weights to evaluate; see :func:`weights_at`.
+
+        Raises:
+            ValueError: nothing has been trained here, or with other settings.
+        """
+        self.saved(self.network)
+        path = weights_at(self.folder)
+        if not path.is_file():
+            raise ValueError(f"{path} is missing; train the network first (stage train)")
+        return path
+
+    def variables(self, expected: Mapping[str, Any]) -> dict[str, Any]:
+        """Trained variables, strictly as ``expected``."""
+        return load_params(self.weights(), expected)
+
+    def phases(self, steps_per_epoch: int) -> list[dict[str, Any]]:
+        """Phases of training, the one to be run now last.
+
+        Raises:
+            ValueError: resume without a run, or with other settings than it was trained with.
+        """
+        now = {name: getattr(self.config, name) for name in PHASE}
+        if self.config.schedule == "steps":
+            now |= {name: plain(getattr(self.config, name)) for name in STEPS}
+        if not self.config.resume:
+            return [{**now, "first_step": 0, "steps_per_epoch": steps_per_epoch}]
+        _, phases = self.saved(self.identity)
+        if all(phases[-1].get(name) == value for name, value in now.items()):
+            return phases
+        done = Checkpoints(self.folder / "checkpoints").steps()
+        if not done:
+            raise ValueError(f"{self.folder / 'checkpoints'} holds no checkpoint to resume from")
+        first = -(-done[-1] // steps_per_epoch) * steps_per_epoch
+        return [*phases, {**now, "first_step": first, "steps_per_epoch": steps_per_epoch}]
+
+
+def read_data(config: Common) -> Dataset:
+    """The data set, shortened as ``--limit-train`` and ``--limit-test`` say."""
+    data = load(config.dataset, config.data_dir)
+    return dataclasses.replace(
+        data,
+        train_images=data.train_images[: config.limit_train],
+        train_labels=data.train_labels[: config.limit_train],
+        test_images=data.test_images[: config.limit_test],
+        test_labels=data.test_labels[: config.limit_test],
+    )
+
+
+def held_out(available: int, validation: int | None) -> int:
+    """Number of validation images: as asked, else 10,000 of MNIST's 60,000, 20 % of fewer."""
+    if validation is not None:
+        return validation
+    return 10_000 if available >= 60_000 else available // 5
+
+
+def task_data(data: Dataset, validation: int) -> Data:
+    """Training and validation images and labels of a data set of images."""
+    return split_validation(data, validation)
+
+
+def weights_at(place: str | Path) -> Path:
+    """The file of weights that a path names: itself, or that of a run's folder.
+
+    Of a run it is the best epoch where images were held out, else the last, else what was kept.
+    """
+    path = Path(place)
+    if not path.is_dir():
+        return path
+    there = (path / name for name in WEIGHTS if (path / name).is_file())
+    return next(there, path / WEIGHTS[1])
+
+
+def start_from(
+    task: Task, place: str | Path, template: Mapping[str, Any], newly: Sequence[str] = ()
+) -> Task:
+    """The task whose training starts from trained weights, strictly as ``template``.
+
+    Args:
+        task: what is trained.
+        place: the folder of a run, or an npz file of one.
+        template: the tree of variables, as shapes.
+        newly: names of leaves that the file may lack; they start where the task starts them.
+
+    Raises:
+        ValueError: a missing or damaged file, or arrays that do not fit, each named.
+    """
+    path = weights_at(place)
+    arrays, expected = load_arrays(path)[0], flatten(template)
+    lacking = [n for n in expected if n.rpartition("/")[2] in newly and n not in arrays]
+    wanted = {name: leaf for name, leaf in expected.items() if name not in lacking}
+    loaded = flatten(load_params(path, unflatten(wanted)))
+    return task._replace(init=lambda key: unflatten({**flatten(task.init(key)), **loaded}))
+
+
+def train_run(
+    run: Run,
+    task: Task,
+    data: Data,
+    micro_batch: int | None = None,
+    after_epoch: AfterEpoch | None = None,
+    optimiser: Optimiser = adam,
+    arithmetic: Arithmetic = Arithmetic.PLAIN,
+    averaging: float = 0.0,
+    finish: Finish | None = None,
+) -> TrainState:
+    """Train (or resume) the network of a run folder; writes all its files but results.json.
+
+    Args:
+        run: the folder and its settings.
+        task: what is trained.
+        data: training images and labels, validation images and labels.
+        micro_batch: see :class:`jaxsnn.train.Options`.
+        after_epoch: see :func:`jaxsnn.train.train`.
+        optimiser: phases -> optimiser and learning rate (:mod:`jaxsnn.training.schedules`).
+        arithmetic: of the task's training.
+        averaging: see :class:`jaxsnn.train.Options`.
+        finish: see :func:`jaxsnn.train.train`.
+    """
+    config = run.config
+    steps_per_epoch = len(data[1]) // config.batch_size
+    if not steps_per_epoch:
+        raise ValueError(
+            f"--batch-size {config.batch_size}: {len(data[1])} training images do not fill one "
+            "batch; choose a smaller one"
+        )
+    with processes.together():  # all look into the folder before one writes there
+        phases = run.phases(steps_per_epoch)
+        if not config.resume and (run.folder / "checkpoints").is_dir():
+            raise ValueError(
+                f"{run.folder} holds an earlier run; continue it with --resume, use it (a later "
+                "stage), or give another --out"
+            )
+    moved_by, rate = optimiser(phases)
+    last = phases[-1]
+    options = Options(
+        epochs=last["first_step"] // steps_per_epoch + last["epochs"],
+        batch_size=config.batch_size,
+        seed=config.seed,
+        directory=run.folder,
+        resume=config.resume,
+        devices=devices(config, config.batch_size),
+        micro_batch=micro_batch,
+        averaging=averaging,
+        arithmetic=arithmetic,
+    )
+    with exclusive(run.folder):
+        run.record(phases)
+        state, history = train_task(
+            task,
+            moved_by,
+            data,
+            options,
+            schedule=rate,
+            after_epoch=after_epoch,
+            finish=finish,
+        )
+    if not history:
+        print(f"{run.folder}: already trained for {options.epochs} epochs")
+    return state
+
+
+def devices(config: Common, batch_size: int) -> int:
+    """Devices of all processes to share a batch between: as asked, else as many as divide it.
+
+    Raises:
+        ValueError: the processes cannot share the batch equally.
+    """
+    if config.devices:
+        return config.devices
+    number, most = processes.count(), jax.device_count()
+    fitting = [n for n in range(number, most + 1, number) if batch_size % n == 0]
+    if not fitting:
+        raise ValueError(
+            f"--batch-size {batch_size} is no multiple of the {number} processes; give one that is"
+        )
+    return max(fitting)
+
+
+def own_devices(config: Common, batch_size: int) -> int:
+    """Devices of this process to share a batch of its own between, in a simulation.
+
+    Raises:
+        ValueError: as :func:`jaxsnn.io.processes.share`.
+    """
+    if config.devices:
+        return processes.share(config.devices)
+    here = jax.local_device_count()
+    return max(n for n in range(1, here + 1) if batch_size % n == 0)
+
+
+def seconds_of(streams: Sequence[Mapping[str, Any]]) -> float:
+    """Training time in seconds, from the records of metrics.jsonl."""
+    return float(np.sum([record["seconds"] for record in streams]))

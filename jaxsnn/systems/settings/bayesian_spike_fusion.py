@@ -1,0 +1,172 @@
+"""Settings of BayesianSpikeFusion: rate-coded networks with an early classifier."""
+
+import functools
+import itertools
+import math
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import ClassVar, Literal
+
+from jaxsnn.systems.settings.base import Scripted, require
+
+BLOCKS = {"vgg11": 8, "vgg16": 13, "vgg19": 16, "resnet18": 9, "resnet34": 17}
+MIDDLE = {"vgg11": 3, "vgg16": 6, "vgg19": 6, "resnet18": 4, "resnet34": 7}
+
+
+@dataclass(frozen=True)
+class BayesianSpikeFusion(Scripted):
+    """BayesianSpikeFusion: an early classifier's rate is the prior, the final's spikes decide.
+
+    >>> BayesianSpikeFusion().setting, BayesianSpikeFusion().simulated
+    ('mnist_vgg11_ic3', 'snn_0.0_0.999')
+    >>> BayesianSpikeFusion(arch="resnet18", dataset="cifar10").ic_index
+    4
+    """
+
+    experiment = "bayesian_spike_fusion"
+    usual_epochs: ClassVar[dict[str, int]] = {"digits": 10, "mnist": 5, "fashion_mnist": 5, "": 200}
+    positionals: ClassVar[dict[str, tuple[str, ...]]] = {
+        **dict.fromkeys(("all", "train"), ("dataset", "arch")),
+        **dict.fromkeys(("evaluate", "ann2snn", "tune", "simulate", "stop"), ("run",)),
+        "plot": ("exps",),
+    }
+    aliases: ClassVar[dict[str, str]] = {
+        "opt_wd": "weight_decay",
+        "gamma": "lr_factor",
+        "lr_steps": "lr_step",
+        "timestep": "steps",
+        "data": "data_dir",
+    }
+
+    dataset: str = "mnist"
+    """Data set: mnist, fashion_mnist, cifar10, cifar100, tiny_imagenet, or digits (embedded: no
+    files, minutes). In the stages train and all it may stand first, without the flag."""
+    arch: Literal["vgg11", "vgg16", "vgg19", "resnet18", "resnet34"] = "vgg11"
+    """The network; in the stages train and all it may stand second, without the flag."""
+    ic_index: int | None = None
+    """Block behind which the early (internal) classifier stands, from 0; -1: there is none. None:
+    3 of vgg11, 6 of vgg16 and vgg19, 4 of resnet18, 7 of resnet34."""
+    run: str = ""
+    """Folder of a trained run, which says data set and network; in the stages behind train it may
+    stand first, without the flag. Empty: the one that these settings name."""
+    exps: tuple[str, ...] = ()
+    """Folders of simulations to draw, RUN/snn_<init_mem>_<percentile>; in the stage plot they may
+    stand first, without the flag. None given: all below out."""
+    batch_size: int = 128
+    """Images per training step."""
+    learning_rate: float = 0.1
+    """Step size of stochastic gradient descent at the beginning."""
+    weight_decay: float = 5e-4
+    """Weight decay."""
+    schedule: Literal["steps", "cosine", "constant"] = "steps"
+    """Course of the learning rate: steps (see --lr_step), cosine (to zero), or constant."""
+    lr_step: tuple[int, ...] = ()
+    """Epochs before which the learning rate is multiplied by --lr_factor; none given: 30, 60 and
+    80 % of the epochs, as the paper's 60, 120, 160 of 200."""
+    lr_factor: float = 0.2
+    """What the learning rate is multiplied by at each of --lr_step."""
+    ic_weight: float | None = None
+    """What the weight of the early classifier's loss tends to over the epochs, from 0.01 on. None:
+    the share of the network's work that is done where it stands, as in the paper; a training of few
+    epochs needs more."""
+    steps: int = 3000
+    """Time steps T of every simulation."""
+    percentile: float = 0.999
+    """Share of a layer's activations that shall not exceed one spike a step, above 0 to 1."""
+    init_mem: float = 0.0
+    """Membrane potential to start from, as a share of the threshold."""
+    pipeline_delay: bool = True
+    """A spike takes one step to the next layer, as in the original; false: none."""
+    weight_bits: int = 7
+    """Significant bits of the largest weight of a layer; 7 and the sign are stored as int8, whose
+    products are the fastest on a processor. 0: weights as trained, in float32."""
+    calibration: int = 500
+    """Training images, without augmentation, whose activations the percentiles are of."""
+    tune_images: int = 10_000
+    """Training images, without augmentation, that alpha is chosen on."""
+    every_step: bool = False
+    """Choose alpha at every step, as the original does. False: where the smoothed curve bends, with
+    the same curve as the result, in a fraction of the time."""
+    simulation_batch: int = 100
+    """Images that are simulated at once; each output file holds so many."""
+    target: tuple[float, ...] = (0.97, 0.99)
+    """Shares of the ANN's accuracy whose energy is reported."""
+    sure: float = 0.0
+    """Probability of being right at which an image stops. 0: chosen in the stage tune on its
+    images, so that they lose at most one in a thousand of those that are right after all steps."""
+
+    def __post_init__(self) -> None:
+        """Fill in what follows from the network; refuse values out of range."""
+        put = functools.partial(object.__setattr__, self)
+        if not self.out:
+            put("out", f"runs/{self.experiment}")
+        if self.ic_index is None:
+            put("ic_index", MIDDLE[self.arch])
+        super().__post_init__()
+        if not self.lr_step:
+            put("lr_step", _milestones(self.epochs or 0))
+        self._refuse_network()
+        self._refuse_numbers()
+
+    def _refuse_network(self) -> None:
+        last = BLOCKS[self.arch] - 1
+        fits = self.ic_index is not None and -1 <= self.ic_index < last
+        remedy = f"0 to {last - 1} for {self.arch}, whose last block is {last}, or -1 for none"
+        require(fits, "ic_index", self.ic_index, remedy)
+        between = 0 < self.percentile <= 1
+        require(between, "percentile", self.percentile, "a share above 0, at most 1 (0.999)")
+        require(-math.inf < self.init_mem < 1, "init_mem", self.init_mem, "a share below 1")
+        require(0 <= self.weight_bits <= 24, "weight_bits", self.weight_bits, "0 to 24")
+        shortest = self.depth + 1 if self.pipeline_delay else 1
+        remedy = f"{shortest} or more: before that no spike of the final classifier can be"
+        require(self.steps >= shortest, "steps", self.steps, remedy)
+
+    def _refuse_numbers(self) -> None:
+        for name in ("calibration", "tune_images", "simulation_batch"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        decay, factor = self.weight_decay, self.lr_factor
+        require(math.isfinite(decay) and decay >= 0, "weight_decay", decay, "0 or more")
+        require(math.isfinite(factor) and factor > 0, "lr_factor", factor, "a number above 0")
+        rising = all(a < b for a, b in itertools.pairwise((0, *self.lr_step)))
+        require(rising, "lr_step", self.lr_step, "ascending epochs of at least 1")
+        weight = self.ic_weight
+        fits = weight is None or (math.isfinite(weight) and weight >= 0)
+        require(fits, "ic_weight", weight, "0 or more")
+        for share in self.target:
+            require(0 < share <= 1, "target", self.target, "shares above 0, at most 1")
+        require(0 <= self.sure <= 1, "sure", self.sure, "a probability, or 0")
+
+    @property
+    def depth(self) -> int:
+        """Stages of neurons from the image to the final classifier, along the shortest way."""
+        return BLOCKS[self.arch] + 2
+
+    @property
+    def precision(self) -> Literal["fp32"]:
+        """The ANN has float activations and weights."""
+        return "fp32"
+
+    @property
+    def setting(self) -> str:
+        """Name of the run's folder below ``out``."""
+        return f"{PurePath(self.dataset).stem}_{self.arch}_ic{self.ic_index}"
+
+    @property
+    def suffix(self) -> str:
+        """What tells the files of different simulations of a network apart."""
+        return f"_{self.init_mem}_{self.percentile}"
+
+    @property
+    def simulated(self) -> str:
+        """Name of a simulation's folder below the run's."""
+        return f"snn{self.suffix}"
+
+
+def _milestones(epochs: int) -> tuple[int, ...]:
+    """30, 60 and 80 % of the epochs, where there are such.
+
+    >>> [_milestones(epochs) for epochs in (200, 5, 1)]
+    [(60, 120, 160), (1, 3, 4), ()]
+    """
+    found = (3 * epochs // 10, 6 * epochs // 10, 8 * epochs // 10)
+    return tuple(sorted({one for one in found if one >= 1}))

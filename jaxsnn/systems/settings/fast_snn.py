@@ -1,0 +1,155 @@
+"""Settings of Fast-SNN: quantised networks that become signed integrate-and-fire networks."""
+
+import functools
+import itertools
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+from jaxsnn.systems.settings.base import Scripted, require
+
+WIDTHS = (32, 4, 3, 2)  # in the order in which each starts from the last
+VARIANTS = ("signed", "unsigned", "settling")
+
+
+@dataclass(frozen=True)
+class FastSnn(Scripted):
+    """Fast-SNN: networks of 32, 4, 3, 2 bits; signed neurons, 2^b-1 steps; layer-wise fine-tuning.
+
+    >>> FastSnn(bit=3).setting, FastSnn(bit=3).learning_rate, FastSnn(bit=2).weight_decay
+    ('alex_3bit', 0.04, 3e-05)
+    >>> [one.setting for one in FastSnn(arch="vgg11", bit=2).widths()]
+    ['vgg11_32bit', 'vgg11_4bit', 'vgg11_3bit', 'vgg11_2bit']
+    >>> FastSnn(unsigned=True).variants
+    ('unsigned',)
+    """
+
+    experiment = "fast_snn"
+    usual_epochs: ClassVar[dict[str, int]] = {"digits": 5, "mnist": 3, "lfw": 30, "": 30}
+    usual_rates: ClassVar[dict[int, float]] = {32: 0.1, 4: 0.04, 3: 0.04, 2: 0.04}
+    usual_decays: ClassVar[dict[int, float]] = {32: 5e-4, 4: 1e-4, 3: 1e-4, 2: 3e-5}
+    aliases: ClassVar[dict[str, str]] = {
+        "wd": "weight_decay",
+        "data": "data_dir",
+        "n": "num_epochs",
+        "b": "batch_size",
+    }
+
+    dataset: str = "mnist"
+    """Data set: mnist, fashion_mnist, cifar10, lfw (a folder of people), or digits (embedded: no
+    files, minutes)."""
+    arch: Literal["alex", "vgg11", "resnet18"] = "alex"
+    """alex: 96C3-256C3s2-384C3s2-384C3-256C3s2-2048; vgg11: eight convolutions, 4096-4096;
+    resnet18: eight residual blocks of 128, 256, 512 channels, activations alone quantised."""
+    bit: Literal[32, 4, 3, 2] = 4
+    """Bits of activations and weights; the first and the last layer's weights have 8. 32: full
+    precision, which cannot be converted."""
+    init: str = ""
+    """Start from these weights: the folder of a run (its best epoch), or an npz file of one. Clips
+    that the file lacks start at their defaults."""
+    epochs: int | None = None
+    """Passes over the training images (the paper: 300). None: mnist 3, digits 5, others 30."""
+    batch_size: int = 128
+    """Images per training step (the original: 512 on MNIST)."""
+    learning_rate: float = 0.0
+    """Step size of stochastic gradient descent at the beginning. 0: 0.1 for 32 bits, else 0.04. In
+    the stage progressive one that is not the usual one of --bit holds for all widths."""
+    weight_decay: float | None = None
+    """Weight decay. None: 5e-4 for 32 bits, 1e-4 for 4 and 3, 3e-5 for 2."""
+    decay_clips: bool = True
+    """Let the weight decay act on the learned clips, too, as in the paper."""
+    schedule: Literal["steps", "cosine", "constant"] = "steps"
+    """Course of the learning rate: steps (see --lr_step), cosine (to zero), or constant."""
+    lr_step: tuple[int, ...] = ()
+    """Epochs before which the learning rate is multiplied by --lr_factor; none given: half and
+    three quarters of the epochs, as in the paper."""
+    lr_factor: float = 0.1
+    """What the learning rate is multiplied by at each of --lr_step."""
+    evaluate: bool = False
+    """The original's switch for the stage evaluate, where no stage is named."""
+    unsigned: bool = False
+    """Simulate the usual integrate-and-fire neuron alone: short for --variants unsigned."""
+    variants: tuple[str, ...] = VARIANTS
+    """What is simulated: signed (2^b-1 steps: the paper's), unsigned (2^b-1 steps), settling
+    (signed, and on until every neuron is at rest, which equals the quantised network exactly)."""
+    negative_threshold: float = -1e-3
+    """At or below it a signed neuron takes a spike back, in the units of an activation."""
+    num_epochs: int = 1
+    """Epochs of fine-tuning for each layer."""
+    force: bool = False
+    """Fine-tuning keeps the newest weights, without a look at the accuracy on training images."""
+    certify: int | None = 500
+    """Test images for the certificate, neuron by neuron; None: all."""
+
+    def __post_init__(self) -> None:
+        """Fill in what follows from the width; refuse values out of range."""
+        put = functools.partial(object.__setattr__, self)
+        if not self.learning_rate:
+            put("learning_rate", self.usual_rates[self.bit])
+        if self.weight_decay is None:
+            put("weight_decay", self.usual_decays[self.bit])
+        if self.unsigned:
+            put("variants", ("unsigned",))
+        super().__post_init__()
+        if not self.lr_step:
+            put("lr_step", _milestones(self.epochs or 0))
+        self._refuse_numbers()
+        for one in self.variants:
+            require(one in VARIANTS, "variants", self.variants, ", ".join(VARIANTS))
+
+    def _refuse_numbers(self) -> None:
+        decay = self.weight_decay or 0.0
+        require(math.isfinite(decay) and decay >= 0, "weight_decay", decay, "0 or more")
+        factor = self.lr_factor
+        require(math.isfinite(factor) and factor > 0, "lr_factor", factor, "a number above 0")
+        rising = all(a < b for a, b in itertools.pairwise((0, *self.lr_step)))
+        require(rising, "lr_step", self.lr_step, "ascending epochs of at least 1")
+        below = self.negative_threshold
+        require(-math.inf < below < 0, "negative_threshold", below, "a number below 0")
+        require(self.num_epochs >= 1, "num_epochs", self.num_epochs, "1 or more")
+        require(self.certify is None or self.certify >= 1, "certify", self.certify, "1 or more")
+
+    @property
+    def precision(self) -> Literal["quantised", "fp32"]:
+        """Whether the network is quantised."""
+        return "fp32" if self.bit == 32 else "quantised"
+
+    @property
+    def implied_stage(self) -> str:
+        """The stage that the original's ``-e`` stands for."""
+        return "evaluate" if self.evaluate else "all"
+
+    @property
+    def setting(self) -> str:
+        """Name of the run's folder below ``out``."""
+        return f"{self.arch}_{self.bit}bit"
+
+    def widths(self) -> list["FastSnn"]:
+        """Settings of every width down to this one, the widest first, each with its own rates.
+
+        A learning rate or weight decay that is not this width's usual one holds for all.
+        """
+        own_rate = self.learning_rate != self.usual_rates[self.bit]
+        own_decay = self.weight_decay != self.usual_decays[self.bit]
+        rate = self.learning_rate if own_rate else 0.0
+        decay = self.weight_decay if own_decay else None
+        return [
+            replace(
+                self,
+                bit=bit,
+                init=self.init if bit == 32 else "",
+                learning_rate=rate,
+                weight_decay=decay,
+            )
+            for bit in WIDTHS[: WIDTHS.index(self.bit) + 1]
+        ]
+
+
+def _milestones(epochs: int) -> tuple[int, ...]:
+    """Half and three quarters of the epochs, where there are such.
+
+    >>> [_milestones(epochs) for epochs in (300, 3, 1)]
+    [(150, 225), (1, 2), ()]
+    """
+    found = (epochs // 2, 3 * epochs // 4)
+    return tuple(sorted({one for one in found if one >= 1}))

@@ -1,0 +1,93 @@
+"""What every system can be asked for that trains by a recipe (:mod:`jaxsnn.training.recipe`)."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any, ClassVar, Literal
+
+from jaxsnn.systems.settings.base import Scripted
+from jaxsnn.training.recipe import PARTS, RECIPES, Name, Recipe
+
+
+@dataclass(frozen=True)
+class Trained(Scripted):
+    """What every experiment that trains a network can be asked for; None: as the recipe says."""
+
+    usual_recipe: ClassVar[dict[str, Name]] = {"": "paper"}  # by data set; "" for all others
+    fast_epochs: ClassVar[dict[str, int]] = {"": 16}
+    before: ClassVar[dict[str, Any]] = {"recipe": "paper", "compute": "float32"}
+
+    recipe: Name | None = None
+    """How to train: paper, as the original does, or fast, the same accuracy in a tenth of the
+    epochs. Its parts are the flags from --optimiser on. --learning-rate or --schedule without
+    --recipe select paper."""
+    compute: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the training (what is certified is not affected): auto takes what is fastest
+    here, bfloat16 where a processor's XLA has it from oneDNN, or on a graphics card."""
+    learning_rate: float | None = None
+    """Step size at the beginning, of the kernels (adam: of everything)."""
+    schedule: Literal["constant", "cosine", "linear"] | None = None
+    """Course of the learning rate; cosine and linear fall to zero over the epochs."""
+    batch_size: int | None = None
+    """Images per update."""
+    optimiser: Literal["adam", "sgd", "muon"] | None = None
+    """What moves the kernels; beside sgd and muon, biases and readout are moved by SGD."""
+    bias_learning_rate: float | None = None
+    """Step size of biases and norms, beside sgd and muon."""
+    readout_learning_rate: float | None = None
+    """Step size of the readout's kernel, beside sgd and muon."""
+    momentum: float | None = None
+    """Momentum (Nesterov's) of sgd and muon."""
+    newton_schulz_steps: int | None = None
+    """Iterations that make an update of muon orthogonal."""
+    weight_decay: float | None = None
+    """Weight decay of the kernels, of sgd and muon."""
+    micro_batch: int | None = None
+    """Images whose gradient and batch statistics are computed at once; 0: a whole batch."""
+    label_smoothing: float | None = None
+    """Share of the target that is spread over all classes."""
+    crop_radius: int | None = None
+    """Most pixels between a training window and the central one, where images are cropped."""
+    flip: Literal["none", "random", "alternating"] | None = None
+    """Mirror training images: at random, or alternately from epoch to epoch (colour images)."""
+    colours: bool | None = None
+    """Draw brightness and contrast in training, where images are standardised."""
+    whitened: bool | None = None
+    """Start the first convolution from whitening filters of the training images."""
+    start: Literal["normal", "dirac"] | None = None
+    """Start of the weights: the original's normals, or layers that pass their input on."""
+    norm_scale: float | None = None
+    """Value at which the scales of batch norm are fixed: smaller is fewer spikes; 0: trained."""
+    norm_momentum: float | None = None
+    """Share that the running statistics of batch norm keep in an update."""
+    averaging: float | None = None
+    """Share that the average of the weights keeps in an update; 0: no average."""
+    final_statistics: int | None = None
+    """Training images on which the statistics of batch norm are computed anew at the end."""
+    spike_penalty: float | None = None
+    """Weight in the loss of the mean activation of the hidden neurons: fewer spikes."""
+    paper_implied: bool = field(default=False, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Fill in the recipe and its parts; refuse values out of range."""
+        chosen, name = self.recipe, PurePath(self.dataset).stem
+        if chosen is None:
+            implied = not (self.learning_rate is self.schedule is None)
+            usual = self.usual_recipe.get(name, self.usual_recipe[""])
+            object.__setattr__(self, "paper_implied", implied and usual != "paper")
+            chosen = "paper" if implied else usual
+            object.__setattr__(self, "recipe", chosen)
+        if chosen == "fast" and self.epochs is None:
+            epochs = self.fast_epochs.get(name, self.fast_epochs[""])
+            object.__setattr__(self, "epochs", epochs)
+        asked = {part: getattr(self, part) for part in PARTS if getattr(self, part) is not None}
+        for part, value in dataclasses.asdict(
+            dataclasses.replace(RECIPES[chosen], **asked)
+        ).items():
+            object.__setattr__(self, part, value)
+        super().__post_init__()
+
+    @property
+    def training(self) -> Recipe:
+        """The recipe with every part that a flag changed."""
+        return Recipe(**{part: getattr(self, part) for part in PARTS})

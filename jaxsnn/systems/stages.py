@@ -1,0 +1,163 @@
+"""The stages of a system's script, and the one runner that goes through them.
+
+A system declares its stages by name: what each does, for the help, and the function that does it.
+The runner knows none of them; ``all`` is the stages that the system says, in its order.
+"""
+
+import functools
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from rich.console import Console
+
+from jaxsnn.io import processes
+from jaxsnn.report import results, table
+from jaxsnn.report.figures import draw as figures_draw
+from jaxsnn.systems.command_line import STAGES, parse_command
+
+
+class Stage(NamedTuple):
+    """A stage of a system's script.
+
+    Attributes:
+        what: what it does, for the help.
+        work: does it. A stage that leaves ``request.one`` alone reads no data.
+    """
+
+    what: str
+    work: Callable[["Request"], object]
+
+
+def _train(request: "Request") -> None:
+    request.one.train()
+
+
+def _evaluate(request: "Request") -> None:
+    measured = request.one.evaluate()
+    request.say(f"{request.config.setting}: {request.system.measured} {measured:.2%}")
+
+
+def simulate(request: "Request") -> None:
+    """Simulate a setting, then print the table of all settings."""
+    request.one.simulate(request.console)
+    config = request.config
+    table.print_table(results.scan_results(config.out), f"{config.dataset}: all settings")
+
+
+def _plot(request: "Request") -> None:
+    for name, path in request.system.draw(request.config).items():
+        request.say(f"{name}: {path}")
+
+
+COMMON: Mapping[str, Stage] = {
+    "train": Stage(STAGES["train"], _train),
+    "evaluate": Stage(STAGES["evaluate"], _evaluate),
+    "simulate": Stage(STAGES["simulate"], simulate),
+    "plot": Stage(STAGES["plot"], _plot),
+}
+
+
+class System(ABC):
+    """One setting of a published system; a class of it, and its settings, are an experiment.
+
+    Attributes:
+        system: name of the published system.
+        measured: what the number is that ``evaluate`` returns.
+        stages: the stages of its script by name; the four that most have.
+        every: those that ``all`` consists of, in order.
+    """
+
+    system: ClassVar[str]
+    measured: ClassVar[str] = "test accuracy"
+    stages: ClassVar[Mapping[str, Stage]] = COMMON
+    every: ClassVar[tuple[str, ...]] = ("train", "evaluate", "simulate", "plot")
+
+    @abstractmethod
+    def __init__(self, config: Any) -> None:
+        """Read the data and refuse what does not fit; nothing is written."""
+
+    @classmethod
+    def draw(cls, config: Any) -> dict[str, Path]:
+        """Draw all figures from files of earlier runs alone; a picture of each, by name."""
+        drawn = figures_draw.draw_all(config.out, config.compared)
+        return {name: paths[0] for name, paths in drawn.items()}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command line asks of a system.
+
+    Attributes:
+        system: the system.
+        config: its settings.
+        stage: what was asked for, a stage's name or ``all``.
+        console: where a stage says what it found.
+    """
+
+    system: type[System]
+    config: Any
+    stage: str = "all"
+    console: Console = field(default_factory=Console)
+
+    @functools.cached_property
+    def one(self) -> Any:
+        """The setting, its data and network, made for the first stage that needs them."""
+        return self.system(self.config)
+
+    def say(self, text: str) -> None:
+        """Print a line without colours."""
+        self.console.print(text, highlight=False)
+
+
+def described(system: type[System]) -> dict[str, str]:
+    """What each stage of a system's script does, ``all`` first.
+
+    >>> class OnlyFigures(System):
+    ...     stages = {"plot": COMMON["plot"]}
+    ...     every = ("plot",)
+    >>> list(described(OnlyFigures)), described(OnlyFigures)["all"]
+    (['all', 'plot'], 'in this order: plot')
+    """
+    whole = {"all": f"in this order: {', '.join(system.every)}"}
+    return whole | {name: stage.what for name, stage in system.stages.items()}
+
+
+def run(system: type[System], stage: str, config: Any) -> None:
+    """Run one stage of a setting, or ``all`` that the system says.
+
+    Raises:
+        ValueError: bad data, a missing or mismatched checkpoint, processes that were started with
+            different settings; said before work starts.
+    """
+    processes.same("stage and settings", (stage, config))
+    request = Request(system, config, stage)
+    for name in system.every if stage == "all" else (stage,):
+        system.stages[name].work(request)
+        processes.meet()  # the next stage reads what the first process has written
+
+
+def main(system: type[System], config_class: type[Any], argv: Sequence[str]) -> int:
+    """Run the stage that a command line asks for; the exit status.
+
+    With ``--coordinator`` this is one of several processes, each of which runs the whole stage. A
+    mistake, or a file that cannot be read or written, is one line and status 2; Ctrl-C says how
+    to go on and is status 130.
+    """
+    stage, config = parse_command(config_class, argv, described(system))
+    try:
+        if config.coordinator:
+            own = config.processes, config.process_id, config.heartbeat_timeout
+            processes.join(config.coordinator, *own)
+        with processes.one_voice():
+            run(system, stage, config)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; --resume continues from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,107 @@
+"""What the directly trained network is trained and tested on: static images, or events."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxsnn.data.event_sources import load_events
+from jaxsnn.data.events import Framing
+from jaxsnn.data.recordings import EventDataset, Recordings
+from jaxsnn.inputs.encoding import Encoding
+from jaxsnn.inputs.stimulus import EventStream, Stimulus, event_frames, examples, held
+from jaxsnn.systems.run_folder import held_out, read_data, task_data
+from jaxsnn.systems.settings.surrogate_csnn import NmnistCsnn
+from jaxsnn.training.train import Data
+
+GREY = 1 / 255  # value of one grey level
+
+
+class Material(NamedTuple):
+    """A data set as this system takes it.
+
+    Attributes:
+        name: of the data set.
+        parts: training and validation examples and labels.
+        test: test examples as training takes them, and their labels.
+        labels: of the test examples.
+        stimulus: how examples are shown.
+        shown: the test examples as a simulation takes them, given their rows.
+        encoding: how a simulation takes them.
+        steps: of the longest test example.
+        input_shape: ``(H, W, C)``.
+        classes: number of classes.
+    """
+
+    name: str
+    parts: Data
+    test: Any
+    labels: np.ndarray
+    stimulus: Stimulus
+    shown: Callable[[slice], Any]
+    encoding: Encoding
+    steps: int
+    input_shape: tuple[int, int, int]
+    classes: int
+
+
+def read(config: NmnistCsnn) -> Material:
+    """The data set that the settings ask for.
+
+    Raises:
+        ValueError: it is nowhere, damaged, or smaller than what is asked of it.
+    """
+    return _events(config) if config.spike else _static(config)
+
+
+def _static(config: NmnistCsnn) -> Material:
+    data = read_data(config)
+    count = -(-len(data.train_images) // config.subset)
+    images, labels = data.train_images[:count], data.train_labels[:count]
+    data = dataclasses.replace(data, train_images=images, train_labels=labels)
+    parts = task_data(data, held_out(len(images), config.validation))
+    test, steps = data.test_images, config.num_steps
+    return Material(
+        data.name,
+        parts,
+        test,
+        data.test_labels,
+        held(steps, GREY),
+        lambda rows: test[rows],
+        Encoding("held", GREY),
+        steps,
+        data.input_shape,
+        data.classes,
+    )
+
+
+def _events(config: NmnistCsnn) -> Material:
+    numbers = (config.time_window, config.event_count, config.frames, config.filter_time)
+    data = _shortened(
+        load_events(config.dataset, config.data_dir, framing=Framing(*numbers)), config
+    )
+    kept, validation = data.split_validation(held_out(len(data.train), config.validation))
+    test, sensor = data.test, data.input_shape
+    return Material(
+        data.name,
+        (examples(kept), kept.labels, examples(validation), validation.labels),
+        examples(test),
+        test.labels,
+        event_frames(sensor, config.rotation, config.padded_loss),
+        lambda rows: EventStream(test.take(np.arange(len(test))[rows]), sensor),
+        Encoding("frames"),
+        int(test.lengths.max()),
+        sensor,
+        data.classes,
+    )
+
+
+def _shortened(data: EventDataset, config: NmnistCsnn) -> EventDataset:
+    """The first recordings, as ``--limit-train`` and ``--limit-test`` say."""
+
+    def first(part: Recordings, count: int | None) -> Recordings:
+        return part if count is None else part.take(np.arange(min(count, len(part))))
+
+    train, test = first(data.train, config.limit_train), first(data.test, config.limit_test)
+    return dataclasses.replace(data, train=train, test=test)

@@ -1,0 +1,85 @@
+"""How to train: the numbers of a training run, checked when they are given."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import jax
+
+from jaxsnn.io import processes
+from jaxsnn.network.arithmetic import Arithmetic
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How to train.
+
+    Attributes:
+        epochs: passes over the training images in all, those before a resume included.
+        batch_size: examples of one update, over all devices together.
+        seed: of the initial weights, the order of the images and all noise.
+        directory: where ``metrics.jsonl``, ``model.npz``, ``best.npz`` and ``checkpoints/`` go;
+            None writes nothing.
+        resume: continue from the newest checkpoint in `directory`.
+        checkpoint_seconds: a checkpoint at least so often; there is one after every epoch anyway.
+        steps_per_call: updates per compiled call; None leaves it to the backend.
+        devices: that share each batch, as many of each process (:mod:`jaxsnn.io.processes`).
+        micro_batch: examples whose gradient a device computes at once; gradients of the micro-
+            batches of a batch are accumulated, which changes the order of sums, what is drawn at
+            random, and batch statistics (those of a micro-batch). None: all.
+        averaging: share that the average of the weights keeps in an update, which is then what is
+            evaluated and kept; 0: no average.
+        arithmetic: of the task's training; it decides what the compiler may do.
+    """
+
+    epochs: int
+    batch_size: int
+    seed: int = 0
+    directory: str | Path | None = None
+    resume: bool = False
+    checkpoint_seconds: float = 60.0
+    steps_per_call: int | None = None
+    devices: int = 1
+    micro_batch: int | None = None
+    averaging: float = 0.0
+    arithmetic: Arithmetic = Arithmetic.PLAIN
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no sense.
+
+        Raises:
+            ValueError: a number below 1, a batch that the devices cannot share equally or that is
+                no whole number of micro-batches, more devices than there are, devices that the
+                processes cannot share equally, or `resume` without a directory.
+        """
+        for name in ("epochs", "batch_size", "devices", "steps_per_call", "micro_batch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} = {value}: give a whole number of at least 1")
+        if self.batch_size % self.devices:
+            raise ValueError(
+                f"batch_size {self.batch_size} is no multiple of devices = {self.devices}"
+            )
+        share = self.batch_size // self.devices
+        if self.micro_batch is not None and share % self.micro_batch:
+            raise ValueError(
+                f"micro_batch = {self.micro_batch} does not divide the {share} examples that a "
+                "device has of every batch"
+            )
+        if processes.share(self.devices) > jax.local_device_count():
+            raise ValueError(f"devices = {self.devices}, but only {jax.device_count()} are here")
+        if self.resume and self.directory is None:
+            raise ValueError("resume needs the directory of the run to continue")
+
+
+def steps_per_call(options: Options) -> int:
+    """Number of updates in one compiled call; the only place that looks at the backend.
+
+    XLA:CPU takes a slow path for the gradient of a convolution inside a loop (ten times slower for
+    LeNet), so a CPU runs one step a call. On an accelerator launching a call costs more than a
+    small step, so that many share one.
+    """
+    if options.steps_per_call is not None:
+        return options.steps_per_call
+    return 1 if jax.default_backend() == "cpu" else 64

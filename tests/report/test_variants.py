@@ -1,0 +1,107 @@
+"""The table of variants: what was measured, beside the paper's, in order, in 80 characters."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from jaxsnn.report import variants
+from jaxsnn.report.results import Results
+
+LINE = {"snn": 4.36e6, "ann": 2.4e7, "encoder": 1.4e6, "break_even_rate": 4.8}
+LEDGER = {"convention": LINE, "integer": LINE, "words": LINE}
+
+
+def entry(accuracy, **known):
+    names = ("steps", "spikes_per_image", "sops_per_image", "energy_pj_per_image")
+    return {**dict.fromkeys(names), "accuracy": accuracy, **known}
+
+
+def fast(bits, **known):
+    return Results(
+        experiment="fast_snn",
+        system="fast_snn",
+        dataset="mnist",
+        setting=f"alex_{bits}bit",
+        **known,
+    )
+
+
+THREE = fast(
+    3,
+    ann_accuracy=0.9915,
+    paper={"ann_accuracy": 0.9898, "unsigned_accuracy": 0.7892, "finetuned_accuracy": 0.9889},
+    variants={
+        "settling": entry(0.9915, steps=31, spikes_per_image=123_456.7),
+        "something else": entry(0.5),
+        "fine-tuned": entry(0.9911, steps=7),
+        "unsigned": entry(
+            0.8601,
+            steps=7,
+            spikes_per_image=98_765.4,
+            sops_per_image=1.2346e8,
+            energy_pj_per_image=LEDGER,
+        ),
+    },
+)
+
+
+def lines(*rows, width=80):
+    out = io.StringIO()
+    variants.print_variants(rows, Console(file=out, width=width, force_terminal=False))
+    return out.getvalue().splitlines()
+
+
+def test_lines_come_in_the_order_of_the_paper_with_ours_behind():
+    table = variants.variants_table([THREE])
+    assert list(table.columns[1].cells) == [
+        "quantised ANN",
+        "unsigned",
+        "fine-tuned",
+        "settling",
+        "something else",
+    ]
+    assert list(table.columns[0].cells) == ["alex_3bit", "", "", "", ""]
+
+
+def test_a_line_has_what_was_measured_and_what_was_published():
+    shown = lines(THREE)
+    unsigned = next(line for line in shown if "unsigned" in line)
+    # 1.2346e8 operations are 123.46 million, 4.36e6 pJ are 4.36 uJ
+    assert unsigned.split() == ["unsigned", "86.01", "78.92", "7", "98,765", "123.5", "4.36"]
+    settling = next(line for line in shown if "settling" in line)
+    assert settling.split() == ["settling", "99.15", "31", "123,457"]
+    assert next(line for line in shown if "quantised" in line).split()[-2:] == ["99.15", "98.98"]
+
+
+def test_the_float_network_has_a_line_of_its_own():
+    found = lines(fast(32, float_ann_accuracy=0.9925), THREE)
+    assert any(line.split() == ["alex_32bit", "float", "ANN", "99.25"] for line in found)
+
+
+@pytest.mark.parametrize("name", ["vgg11_32bit", "alex_2bit"])
+def test_the_table_fits_into_80_characters(name):
+    big = entry(
+        1.0,
+        steps=1_000,
+        spikes_per_image=1_234_567.0,
+        sops_per_image=3.4567e9,
+        energy_pj_per_image=LEDGER,
+    )
+    row = Results(
+        experiment="fast_snn",
+        system="fast_snn",
+        dataset="lfw",
+        setting=name,
+        ann_accuracy=1.0,
+        paper=dict.fromkeys(variants.PAPER.values(), 0.98),
+        variants=dict.fromkeys(variants.VARIANTS, big),
+    )
+    found = "\n".join(lines(row))
+    assert "…" not in found
+    assert all(len(line) <= 80 for line in found.splitlines())
+    assert "3,457" in found
+
+
+def test_settings_without_networks_give_no_line():
+    assert variants.variants_table([fast(2)]).row_count == 0
