@@ -27,6 +27,7 @@ from jaxsnn.conversion import (
     with_unit_dropout,
 )
 from jaxsnn.equality import Certificate, certify, gaps
+from jaxsnn.errors import UserError
 from jaxsnn.exchange import load, load_params, save
 from jaxsnn.inputs import Encoding, EventStream, event_frames, held
 from jaxsnn.network import (
@@ -87,6 +88,7 @@ __all__ = [
     "Sweep",
     "Task",
     "Trace",
+    "UserError",
     "certify",
     "classification",
     "convert",

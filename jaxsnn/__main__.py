@@ -17,6 +17,7 @@ from rich.table import Table
 
 from jaxsnn.arch import Arch, Conv, Site, format, parse, plan, totals, zoo
 from jaxsnn.arch.layers import Shape
+from jaxsnn.errors import UserError
 
 _OPTIONS = ("classes", "pool", "input_shape", "norm", "head_pool", "head_bias", "head_neuron")
 _NUMBERS = ("parameters", "norm parameters", "neurons", "MACs", "max fan-out")
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
     try:
         chosen.command(chosen, console)
-    except ValueError as error:
+    except UserError as error:
         parser.error(str(error))
     return 0
 
@@ -75,10 +76,10 @@ def _network(chosen: argparse.Namespace) -> tuple[Arch, zoo.Entry | None]:
         return parse(format(entry.arch), **{**entry.arch.options, **given}), entry
     try:
         return parse(chosen.network, **given), None
-    except ValueError as error:
+    except UserError as error:
         near = difflib.get_close_matches(str(chosen.network), list(zoo.NAMES), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"{error}{hint}") from None
+        raise UserError(f"{error}{hint}") from None
 
 
 def _describe(chosen: argparse.Namespace, console: Console) -> None:

@@ -9,15 +9,17 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from jaxsnn.errors import UserError
+
 Shape = tuple[int, ...]
 Padding = Literal["same", "valid"] | int
 Role = Literal["activation", "pool", "shortcut", "exit", "readout"]
 
 
 def require(value: object, least: int, what: str) -> None:
-    """Raise a ValueError unless `value` is an integer of at least `least`."""
+    """Raise a UserError unless `value` is an integer of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{what} must be an integer of at least {least}, got {value!r}")
+        raise UserError(f"{what} must be an integer of at least {least}, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Conv:
     whose weights are learned: a convolution with stride = kernel that keeps the channel count.
 
     Raises:
-        ValueError: a size is not positive, or a learned pool whose windows overlap or are padded.
+        UserError: a size is not positive, or a learned pool whose windows overlap or are padded.
     """
 
     channels: int
@@ -49,7 +51,7 @@ class Conv:
         if self.padding not in ("same", "valid"):
             require(self.padding, 0, "a padding other than 'same' and 'valid'")
         if self.learned_pool and (self.stride, self.padding) != (self.kernel, "valid"):
-            raise ValueError(
+            raise UserError(
                 f"a learned pool needs stride = kernel and padding 'valid', got stride "
                 f"{self.stride}, kernel {self.kernel}, padding {self.padding!r}"
             )
@@ -60,7 +62,7 @@ class Dense:
     """A dense layer, which flattens its input in (height, width, channel) order.
 
     Raises:
-        ValueError: `units` is not positive.
+        UserError: `units` is not positive.
     """
 
     units: int
@@ -77,7 +79,7 @@ class AvgPool:
     """Average pooling over size x size windows without overlap; size 0 takes the whole map.
 
     Raises:
-        ValueError: `size` is negative.
+        UserError: `size` is negative.
     """
 
     size: int

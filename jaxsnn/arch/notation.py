@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from jaxsnn.arch.layers import AvgPool, Conv, Dense, Padding, require
+from jaxsnn.errors import UserError
 
 Pool = Literal["avg", "max", "conv"]
 Shortcut = Literal["identity", "norm", "bias"]
@@ -20,7 +21,7 @@ class Residual:
     ("norm") or a bias ("bias").
 
     Raises:
-        ValueError: an empty branch, pooling inside it, or an unknown shortcut.
+        UserError: an empty branch, pooling inside it, or an unknown shortcut.
     """
 
     branch: tuple[Conv, ...]
@@ -30,13 +31,11 @@ class Residual:
         """Refuse branches that have no notation."""
         object.__setattr__(self, "branch", tuple(self.branch))
         if not self.branch or any(conv.max_pool or conv.learned_pool for conv in self.branch):
-            raise ValueError(
+            raise UserError(
                 "a residual branch is one or more convolutions without pooling; use a stride"
             )
         if self.shortcut not in get_args(Shortcut):
-            raise ValueError(
-                f"shortcut must be 'identity', 'norm' or 'bias', got {self.shortcut!r}"
-            )
+            raise UserError(f"shortcut must be 'identity', 'norm' or 'bias', got {self.shortcut!r}")
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Arch:
     the readout a bias, `head_neuron` a neuron (otherwise its potential is read).
 
     Raises:
-        ValueError: a size is not positive, or `pool` is unknown.
+        UserError: a size is not positive, or `pool` is unknown.
     """
 
     layers: tuple[Layer, ...]
@@ -74,13 +73,13 @@ class Arch:
         object.__setattr__(self, "input_shape", tuple(self.input_shape))
         require(self.classes, 1, "classes")
         if len(self.input_shape) != 3:
-            raise ValueError(
+            raise UserError(
                 f"input_shape must be (height, width, channels), got {self.input_shape}"
             )
         for size in self.input_shape:
             require(size, 1, f"every size of input_shape {self.input_shape}")
         if self.pool not in (None, *get_args(Pool)):
-            raise ValueError(f"pool must be 'avg', 'max', 'conv' or None, got {self.pool!r}")
+            raise UserError(f"pool must be 'avg', 'max', 'conv' or None, got {self.pool!r}")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -103,14 +102,14 @@ def read(text: str, arch: Arch) -> tuple[Layer, ...]:
     """Read the layers of `text` with the options of `arch`; shapes are not looked at.
 
     Raises:
-        ValueError: token number, token, what is wrong with it and the remedy.
+        UserError: token number, token, what is wrong with it and the remedy.
     """
     layers: list[Layer] = []
     for number, token in enumerate(re.split(r"-(?![^\[]*\])", text.strip()), 1):
         try:
             _append(layers, token, arch)
-        except ValueError as error:
-            raise ValueError(f"token {number} ({token!r}): {error}") from None
+        except UserError as error:
+            raise UserError(f"token {number} ({token!r}): {error}") from None
     return tuple(layers)
 
 
@@ -141,7 +140,7 @@ def _norm_bias(suffix: str | None, arch: Arch) -> tuple[bool, bool]:
 def _conv(token: str, arch: Arch) -> Conv:
     match = _CONV.fullmatch(token)
     if not match:
-        raise ValueError(f"{token!r} is not a layer; write {_TOKENS}")
+        raise UserError(f"{token!r} is not a layer; write {_TOKENS}")
     padding: Padding = "valid"
     if match[4]:
         padding = "same" if match[4] == "same" else int(match[4][1:])
@@ -152,13 +151,13 @@ def _conv(token: str, arch: Arch) -> Conv:
 def _append_pool(layers: list[Layer], match: re.Match[str], arch: Arch) -> None:
     pool, size = _POOLS.get(match[1], arch.pool), int(match[2])
     if pool is None:
-        raise ValueError('say what P means: pool="avg", "max" or "conv", or write AP, MP or LP')
+        raise UserError('say what P means: pool="avg", "max" or "conv", or write AP, MP or LP')
     if size < 1:
-        raise ValueError("the pool size must be at least 1; write GP for a global average")
+        raise UserError("the pool size must be at least 1; write GP for a global average")
     if not layers:
-        raise ValueError("a pool needs a layer before it; start with a convolution")
+        raise UserError("a pool needs a layer before it; start with a convolution")
     if match[3] and pool != "conv":
-        raise ValueError(f"only a learned pool has weights; leave out the suffix {match[3]!r}")
+        raise UserError(f"only a learned pool has weights; leave out the suffix {match[3]!r}")
     last = layers[-1]
     if pool == "avg":
         layers.append(AvgPool(size))
@@ -168,7 +167,7 @@ def _append_pool(layers: list[Layer], match: re.Match[str], arch: Arch) -> None:
     elif isinstance(last, Conv) and not last.max_pool:
         layers[-1] = replace(last, max_pool=size)
     else:
-        raise ValueError(
+        raise UserError(
             "max pooling acts on the currents of the convolution right before it, but there is "
             "none; put it behind one, or write AP"
         )
@@ -182,7 +181,7 @@ def _channels(layers: list[Layer]) -> int:
             return layer.channels
         if isinstance(layer, Dense):
             return layer.units
-    raise ValueError("a learned pool needs a convolution before it")
+    raise UserError("a learned pool needs a convolution before it")
 
 
 def format(arch: Arch) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from jaxsnn.arch.layers import AvgPool, Conv, Dense, Role, Shape, Site, Spec
 from jaxsnn.arch.notation import Arch, Exit, Layer, Residual, read, tokens
+from jaxsnn.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,12 @@ def site_named(arch: Arch, name: str) -> Site:
     """Return the site of that name.
 
     Raises:
-        ValueError: there is none; the known names are listed.
+        UserError: there is none; the known names are listed.
     """
     for site in plan(arch):
         if site.name == name:
             return site
-    raise ValueError(f"no site {name!r}; known: {', '.join(site.name for site in plan(arch))}")
+    raise UserError(f"no site {name!r}; known: {', '.join(site.name for site in plan(arch))}")
 
 
 def totals(arch: Arch) -> Totals:
@@ -70,7 +71,7 @@ def plan(arch: Arch) -> tuple[Site, ...]:
     ['conv1', 'pool1', 'block1.conv1', 'exit1.pool', 'exit1', 'dense1', 'readout']
 
     Raises:
-        ValueError: the first layer is no synapse, a window does not fit its map, or a shortcut
+        UserError: the first layer is no synapse, a window does not fit its map, or a shortcut
             does not match its branch; token number, token and shapes are named.
     """
     sites: list[Site] = []
@@ -78,12 +79,12 @@ def plan(arch: Arch) -> tuple[Site, ...]:
     source, shape = "input", arch.input_shape
     for layer, place in zip(arch.layers, _places(arch), strict=True):
         if source == "input" and (not isinstance(layer, Conv | Dense) or _is_pool(layer)):
-            raise ValueError(f"{place}: the first layer must be a convolution or a dense layer")
+            raise UserError(f"{place}: the first layer must be a convolution or a dense layer")
         sites += _sites(layer, source, shape, counts, place, arch)
         if not isinstance(layer, Exit):
             source, shape = sites[-1].name, sites[-1].out_shape
     if not sites:
-        raise ValueError("the architecture has no layers; write at least one, such as '256'")
+        raise UserError("the architecture has no layers; write at least one, such as '256'")
     head = Dense(arch.classes, norm=False, bias=arch.head_bias)
     return (*sites, *_head("readout", "readout", head, arch.head_pool, source, shape, "readout"))
 
@@ -111,7 +112,7 @@ def _sites(
     if isinstance(layer, Exit):
         return _head(name, "exit", Dense(arch.classes, False, True), True, source, shape, place)
     if isinstance(layer, Conv) and layer.learned_pool and layer.channels != shape[-1]:
-        raise ValueError(
+        raise UserError(
             f"{place}: a learned pool keeps the {shape[-1]} channels of {shape}, "
             f"got channels={layer.channels}"
         )
@@ -146,7 +147,7 @@ def _block(layer: Residual, name: str, source: str, shape: Shape, place: str) ->
         sites.append(_connect(f"{name}.shortcut", "shortcut", spec, source, shape, place))
         added, projected = sites[-1].name, sites[-1].out_shape
     if projected != last.drive_shape:
-        raise ValueError(
+        raise UserError(
             f"{place}, {name}: the branch ends with {last.drive_shape} but the {layer.shortcut} "
             f"shortcut with {projected}; match strides, padding and channels, or use +norm or +bias"
         )
@@ -158,14 +159,14 @@ def _connect(name: str, role: Role, spec: Spec, source: str, in_shape: Shape, pl
     if isinstance(spec, Dense):
         return Site(name, role, spec, source, in_shape, (spec.units,), (spec.units,))
     if len(in_shape) != 3:
-        raise ValueError(
+        raise UserError(
             f"{place}: needs a map (height, width, channels), but {in_shape} comes in; "
             "put it before the dense layers"
         )
     site = Site(name, role, spec, source, in_shape, (), ())
     height, width = (_outputs(site, axis) for axis in (0, 1))
     if min(height, width) < 1:
-        raise ValueError(
+        raise UserError(
             f"{place}: its {site.window[0]}x{site.window[1]} window does not fit the incoming map "
             f"{in_shape}; pad it, take a smaller window, or a larger input_shape"
         )
@@ -173,7 +174,7 @@ def _connect(name: str, role: Role, spec: Spec, source: str, in_shape: Shape, pl
     pool = spec.max_pool if isinstance(spec, Conv) and spec.max_pool else 1
     out = (height // pool, width // pool, drive[2])
     if min(out) < 1:
-        raise ValueError(
+        raise UserError(
             f"{place}: max pooling by {pool} empties the map {drive}; take a smaller pool"
         )
     return replace(site, drive_shape=drive, out_shape=out)
@@ -224,7 +225,7 @@ def parse(text: str, **options: Any) -> Arch:
 learned_pool=False)
 
     Raises:
-        ValueError: token number, token, what is wrong with it or its shapes, and the remedy.
+        UserError: token number, token, what is wrong with it or its shapes, and the remedy.
     """
     arch = Arch((), **options)
     arch = replace(arch, layers=read(text, arch))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import parse
+from jaxsnn.errors import UserError
 
 _CIFAR_CROP, _CIFAR = (24, 24, 3), (32, 32, 3)
 
@@ -95,17 +96,17 @@ def bsf(
         classes: of both classifiers.
 
     Raises:
-        ValueError: an unknown model, or no block of that number before the last.
+        UserError: an unknown model, or no block of that number before the last.
 
     >>> from jaxsnn.arch import plan
     >>> [site.name for site in plan(bsf("vgg11", 3)) if site.role in ("exit", "readout")]
     ['exit1', 'readout']
     """
     if model not in BSF:
-        raise ValueError(f"model {model!r} is unknown; choose one of {', '.join(BSF)}")
+        raise UserError(f"model {model!r} is unknown; choose one of {', '.join(BSF)}")
     blocks = [_residual(token) for token in BSF[model].split("-")]
     if not -1 <= ic_index < len(blocks) - 1:
-        raise ValueError(
+        raise UserError(
             f"ic_index={ic_index}: {model} has blocks 0 to {len(blocks) - 1}, and an early "
             f"classifier stands behind one of 0 to {len(blocks) - 2} (-1: none)"
         )

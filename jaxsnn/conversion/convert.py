@@ -35,6 +35,7 @@ from jaxsnn.conversion.grid import on_grid
 from jaxsnn.conversion.method import Method
 from jaxsnn.conversion.methods.shared import method as method_named
 from jaxsnn.conversion.spiking import Spiking
+from jaxsnn.errors import UserError
 from jaxsnn.inputs.encoding import Encoding
 from jaxsnn.inputs.preprocess import PIXELS
 from jaxsnn.network import weight_quantisers
@@ -78,7 +79,7 @@ def convert(
             ``per_step`` and ``rising``: see :func:`jaxsnn.neurons.tracking`.
 
     Raises:
-        ValueError: an unknown method or option, a tree that does not belong to ``arch``, values
+        UserError: an unknown method or option, a tree that does not belong to ``arch``, values
             that are not finite, or a layer that cannot be folded, with its name and the reason.
     """
     chosen = method_named(method, options)
@@ -86,7 +87,7 @@ def convert(
     if chosen.duration:
         encoding = replace(encoding, presentation="held", duration=chosen.duration)
     if encoding.presentation not in chosen.presentations:
-        raise ValueError(
+        raise UserError(
             f"presentation {encoding.presentation!r}: {method!r} takes input that is "
             f"{' or '.join(map(repr, chosen.presentations))}; give such an encoding=Encoding(...)"
         )
@@ -166,7 +167,7 @@ def refuse(
     """Say everything that stands against a conversion at once.
 
     Raises:
-        ValueError: listing each layer or array with the reason.
+        UserError: listing each layer or array with the reason.
     """
     reasons: list[str] = []
     for site in plan(arch):
@@ -179,7 +180,7 @@ def refuse(
             if reason:
                 reasons.append(f"{site.name}: {path} {reason}")
     if reasons:
-        raise ValueError("cannot convert:\n  " + "\n  ".join(reasons))
+        raise UserError("cannot convert:\n  " + "\n  ".join(reasons))
 
 
 def _needed(site: Site) -> dict[str, tuple[int, ...]]:

@@ -13,6 +13,7 @@ from jaxsnn.conversion.batch_norm import Norm, norm_of
 from jaxsnn.conversion.grid import largest_sum, smallest_integer
 from jaxsnn.conversion.method import NEVER, Drive, Kernel, Method, Shortcut
 from jaxsnn.conversion.spiking import Folded, accumulator_for
+from jaxsnn.errors import UserError
 from jaxsnn.inputs.encoding import Encoding
 from jaxsnn.network import weight_quantisers
 from jaxsnn.network.net import Variables
@@ -57,7 +58,7 @@ class Fold:
         """Fold the next site of the plan.
 
         Raises:
-            ValueError: a sum, bias or threshold beyond int32, with the site's name.
+            UserError: a sum, bias or threshold beyond int32, with the site's name.
         """
         if site.kind == "avgpool":
             self._add_pool(site)
@@ -152,7 +153,7 @@ class Fold:
         """Largest ``|sum|`` over all steps, and in one step."""
         bound = largest_sum(kernel.values, self.highest[site.source])
         if _is_whole(kernel.values) and bound >= NEVER:
-            raise ValueError(
+            raise UserError(
                 f"{site.name}: a sum of its integer drive can reach {bound}, beyond int32 (2^31); "
                 "use fewer levels, a smaller Encoding.highest or a coarser weight grid"
             )
@@ -214,11 +215,11 @@ def whole_bias(bias: np.ndarray, unit: float, bound: int, name: str, steps: int 
     """A head's bias of one step in units of its drive, int32.
 
     Raises:
-        ValueError: over all ``steps``, with a drive of up to ``bound``, it would leave int32.
+        UserError: over all ``steps``, with a drive of up to ``bound``, it would leave int32.
     """
     codes = np.round(bias / unit)
     if steps * np.abs(codes).max(initial=0) + bound >= NEVER:
-        raise ValueError(
+        raise UserError(
             f"{name}: its bias is {np.abs(bias).max():.3g}, beyond int32 on the grid {unit:.3g} of "
             "its weights; rescale the layer so that weights and bias are of similar size"
         )

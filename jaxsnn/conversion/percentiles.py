@@ -18,6 +18,7 @@ from jax import Array
 from jaxsnn import neurons
 from jaxsnn.arch.plan import plan
 from jaxsnn.conversion.spiking import Spiking
+from jaxsnn.errors import UserError
 from jaxsnn.inputs.encoding import Encoding
 from jaxsnn.io.progress import bar
 from jaxsnn.network import net as net_module
@@ -57,13 +58,13 @@ def scales(
         For each percentile a dict of site -> value.
 
     Raises:
-        ValueError: no images, a percentile outside (0, 100], or activations that are not finite.
+        UserError: no images, a percentile outside (0, 100], or activations that are not finite.
     """
     for percentile in percentiles:
         if not 0 < percentile <= 100:
-            raise ValueError(f"percentile {percentile} is outside (0, 100]; the paper's is 99.9")
+            raise UserError(f"percentile {percentile} is outside (0, 100]; the paper's is 99.9")
     if len(images) == 0:
-        raise ValueError("there are no images to take percentiles of")
+        raise UserError("there are no images to take percentiles of")
     sizes = {site.name: len(images) * math.prod(site.out_shape) for site in plan(net.arch)}
     largest: dict[str, np.ndarray] = {}
     starts = range(0, len(images), batch_size)
@@ -72,7 +73,7 @@ def scales(
         for name, out in _activations(cast("Any", net), variables, batch).items():
             values = np.asarray(out)
             if not np.isfinite(values).all():
-                raise ValueError(f"{name}: an activation is not finite; look at weights and images")
+                raise UserError(f"{name}: an activation is not finite; look at weights and images")
             count = _above(sizes[name], min(percentiles))
             seen = np.concatenate([largest.get(name, values[:0].ravel()), values.ravel()])
             largest[name] = np.partition(seen, -count)[-count:] if len(seen) > count else seen

@@ -12,6 +12,7 @@ from jaxsnn import neurons
 from jaxsnn.arch.layers import Site
 from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import plan, spiking_sites
+from jaxsnn.errors import UserError
 from jaxsnn.inputs.encoding import Encoding
 from jaxsnn.network import weight_quantisers
 from jaxsnn.network.arithmetic import Arithmetic
@@ -146,12 +147,12 @@ def directly_trained(net: Net, variables: Mapping[str, Any], encoding: Encoding)
             taken as they are.
 
     Raises:
-        ValueError: a site with batch norm, which acts on a batch and not on a step.
+        UserError: a site with batch norm, which acts on a batch and not on a step.
     """
     sites = plan(net.arch)
     for site in sites:
         if site.norm:
-            raise ValueError(f"{site.name} has a batch norm, which no spiking step can compute")
+            raise UserError(f"{site.name} has a batch norm, which no spiking step can compute")
     return Spiking(
         dict(variables),
         arch=net.arch,
@@ -181,7 +182,7 @@ def settled(snn: Spiking) -> Spiking:
     kernel and the biases are multiplied by their number.
 
     Raises:
-        ValueError: a neuron for which no theory gives the final count.
+        UserError: a neuron for which no theory gives the final count.
     """
     levels = tuple((site.name, _settled(site, snn.neurons.at(site))) for site in plan(snn.arch))
     mapped = SiteMap(neurons.identity(), by_name=levels)
@@ -215,7 +216,7 @@ def _settled(site: Site, neuron: Neuron) -> Neuron:
         return neuron.settled
     if neuron.stateless and neuron.spikes is None:
         return neuron  # a readout, or a pool without neurons of its own
-    raise ValueError(
+    raise UserError(
         f"{site.name}: theory gives no final count for {neuron.name!r}, so it has no integer ANN; "
         "leave noise and delays out"
     )
@@ -232,15 +233,15 @@ def with_leaf(snn: Spiking, site: str, leaf: str, value: ArrayLike) -> Spiking:
     """The network with one fixed leaf (a threshold, a noise ratio) replaced.
 
     Raises:
-        ValueError: no such leaf, naming those there are, or another shape or dtype.
+        UserError: no such leaf, naming those there are, or another shape or dtype.
     """
     fixed = snn.variables["fixed"]
     if leaf not in fixed.get(site, {}):
         known = [f"{name}/{one}" for name, tree in fixed.items() for one in tree]
-        raise ValueError(f"{site}/{leaf} is no fixed leaf; known: {', '.join(known)}")
+        raise UserError(f"{site}/{leaf} is no fixed leaf; known: {', '.join(known)}")
     new, old = jnp.asarray(value), fixed[site][leaf]
     if new.shape != old.shape or new.dtype != old.dtype:
-        raise ValueError(
+        raise UserError(
             f"{site}/{leaf} is {old.dtype}{list(old.shape)}, given {new.dtype}{list(new.shape)}"
         )
     tree = {**fixed, site: {**fixed[site], leaf: new}}
@@ -251,13 +252,13 @@ def with_unit_dropout(snn: Spiking, site: str, ratio: float = 0.0) -> Spiking:
     """The network whose units at ``site`` lose each spike with probability ``ratio``.
 
     Raises:
-        ValueError: ``ratio`` outside [0, 1], or no such spiking site.
+        UserError: ``ratio`` outside [0, 1], or no such spiking site.
     """
     if not 0 <= ratio <= 1:
-        raise ValueError(f"noise ratio {ratio} is no probability; choose one in [0, 1]")
+        raise UserError(f"noise ratio {ratio} is no probability; choose one in [0, 1]")
     sites = {one.name: one for one in spiking_sites(snn.arch)}
     if site not in sites:
-        raise ValueError(f"{site!r} is no spiking site; known: {', '.join(sites)}")
+        raise UserError(f"{site!r} is no spiking site; known: {', '.join(sites)}")
     clean = snn.neurons.at(sites[site])
     noisy = clean if clean.name == "unit_dropout" else neurons.unit_dropout(clean)
     mapped = SiteMap(

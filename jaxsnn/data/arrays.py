@@ -20,6 +20,7 @@ from jaxsnn.data.base import (
     check_lengths,
     stratified_split,
 )
+from jaxsnn.errors import UserError
 
 KEYS = ("images", "labels", "test_images", "test_labels", "classes")
 
@@ -40,7 +41,7 @@ def load_npz(path: str | Path) -> Dataset:
         The data set; its name is the file's name without the ending.
 
     Raises:
-        ValueError: the file is missing or damaged, an array is missing or unknown, or an array
+        UserError: the file is missing or damaged, an array is missing or unknown, or an array
             breaks the rules above. The message names the file and the array.
     """
     path = Path(path)
@@ -48,7 +49,7 @@ def load_npz(path: str | Path) -> Dataset:
     images, labels = _pair(arrays, "", path)
     if not len(labels):
         msg = f"{path}: labels is empty; a data set needs at least one image"
-        raise ValueError(msg)
+        raise UserError(msg)
     classes = _classes(arrays, labels, path)
     given = "test_images" in arrays
     test_images, test_labels = _pair(arrays, "test_", path) if given else (images[:0], labels[:0])
@@ -76,12 +77,12 @@ def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
     """All arrays of the file, after a check of their names."""
     if not path.is_file():
         msg = f"{path}: no such file; give the path of an npz file with 'images' and 'labels'"
-        raise ValueError(msg)
+        raise UserError(msg)
     try:
         arrays = _arrays(path)
     except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         msg = f"{path}: not a readable npz file of plain arrays ({error}); write it again"
-        raise ValueError(msg) from error
+        raise UserError(msg) from error
     wanted = {"images", "labels"} | ({"test_images", "test_labels"} & arrays.keys())
     if len(wanted) == 3:
         wanted = set(KEYS) - {"classes"}
@@ -89,7 +90,7 @@ def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
     if missing or unknown:
         found = f"missing arrays {missing}, unknown arrays {unknown}"
         msg = f"{path}: {found}; an npz data set holds {', '.join(KEYS)} (the last three optional)"
-        raise ValueError(msg)
+        raise UserError(msg)
     return arrays
 
 
@@ -98,7 +99,7 @@ def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     with path.open("rb") as file:
         loaded = np.load(file, allow_pickle=False)
         if not isinstance(loaded, np.lib.npyio.NpzFile):
-            raise ValueError("it holds one array, as numpy.save writes it")
+            raise UserError("it holds one array, as numpy.save writes it")
         return {name: loaded[name] for name in loaded.files}
 
 
@@ -114,17 +115,17 @@ def _pair(arrays: dict[str, npt.NDArray[Any]], prefix: str, path: Path) -> tuple
 def _integers(array: npt.NDArray[Any], place: str) -> None:
     if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
         msg = f"{place} holds NaN or infinity, and is {array.dtype}; integers are wanted"
-        raise ValueError(msg)
+        raise UserError(msg)
     if not np.issubdtype(array.dtype, np.integer):
         msg = f"{place} has dtype {array.dtype}; integers are wanted (images: uint8, 0..255)"
-        raise ValueError(msg)
+        raise UserError(msg)
 
 
 def _images(array: npt.NDArray[Any], place: str) -> Images:
     _integers(array, place)
     if array.size and (array.min() < 0 or array.max() > 255):
         msg = f"{place} has values {array.min()}..{array.max()}; pixels are 0..255"
-        raise ValueError(msg)
+        raise UserError(msg)
     images = array.astype(np.uint8)
     images = images[..., None] if images.ndim == 3 else images
     check_images(images, place)
@@ -136,7 +137,7 @@ def _labels(array: npt.NDArray[Any], place: str) -> Labels:
     limit = np.iinfo(np.int32).max
     if array.size and (array.min() < 0 or array.max() >= limit):
         msg = f"{place} has values {array.min()}..{array.max()}; labels count from 0"
-        raise ValueError(msg)
+        raise UserError(msg)
     labels = array.astype(np.int32)
     check_labels(labels, limit, place)
     return labels
@@ -149,5 +150,5 @@ def _classes(arrays: dict[str, npt.NDArray[Any]], labels: Labels, path: Path) ->
     _integers(given, f"{path}: classes")
     if given.shape != ():
         msg = f"{path}: classes has shape {given.shape}; one number is wanted"
-        raise ValueError(msg)
+        raise UserError(msg)
     return int(given)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from jaxsnn.errors import UserError
+
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int32]
 
@@ -36,7 +38,7 @@ class Dataset:
         validation_labels: int32 `[V]`.
 
     Raises:
-        ValueError: shapes, dtypes, lengths or labels break the rules above; the message names
+        UserError: shapes, dtypes, lengths or labels break the rules above; the message names
             the source and the array.
     """
 
@@ -54,7 +56,7 @@ class Dataset:
         """Refuse arrays that do not fit together."""
         if self.classes < 1:
             msg = f"{self.source}: {self.classes} classes; a data set needs at least one"
-            raise ValueError(msg)
+            raise UserError(msg)
         for part in ("train", "test", "validation"):
             images, labels = getattr(self, f"{part}_images"), getattr(self, f"{part}_labels")
             check_images(images, f"{self.source}: {part}_images")
@@ -63,10 +65,10 @@ class Dataset:
             if len(images) and images.shape[1:] != self.train_images.shape[1:]:
                 shapes = f"{images.shape[1:]}, training images {self.train_images.shape[1:]}"
                 msg = f"{self.source}: {part} images have shape {shapes}; they must be equal"
-                raise ValueError(msg)
+                raise UserError(msg)
         if not len(self.train_images):
             msg = f"{self.source}: there is no training image"
-            raise ValueError(msg)
+            raise UserError(msg)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -79,30 +81,30 @@ def check_images(images: npt.NDArray[Any], place: str) -> None:
     """Refuse anything but uint8 `[N, H, W, C]` with no empty image axis.
 
     Raises:
-        ValueError: naming `place`, the dtype or the shape.
+        UserError: naming `place`, the dtype or the shape.
     """
     if images.dtype != np.uint8:
         msg = f"{place} has dtype {images.dtype}; images are uint8, 0..255"
-        raise ValueError(msg)
+        raise UserError(msg)
     if images.ndim != 4 or (len(images) and not images.size):
         msg = f"{place} has shape {images.shape}; images are [N, height, width, channels]"
-        raise ValueError(msg)
+        raise UserError(msg)
 
 
 def check_labels(labels: npt.NDArray[Any], classes: int, place: str) -> None:
     """Refuse anything but int32 `[N]` with values 0..classes-1.
 
     Raises:
-        ValueError: naming `place`, and the first label out of range with its index.
+        UserError: naming `place`, and the first label out of range with its index.
     """
     if labels.dtype != np.int32 or labels.ndim != 1:
         msg = f"{place} is {labels.dtype} of shape {labels.shape}; labels are int32 of shape [N]"
-        raise ValueError(msg)
+        raise UserError(msg)
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(wrong):
         value, index = labels[wrong[0]], wrong[0]
         msg = f"{place}: label {value} at index {index} is outside 0..{classes - 1}"
-        raise ValueError(msg)
+        raise UserError(msg)
 
 
 def check_lengths(
@@ -111,14 +113,14 @@ def check_lengths(
     """Refuse images and labels of different length.
 
     Raises:
-        ValueError: naming both places and both lengths.
+        UserError: naming both places and both lengths.
     """
     if len(images) != len(labels):
         msg = (
             f"{images_place} holds {len(images)} images but {labels_place} holds "
             f"{len(labels)} labels; there must be one label per image"
         )
-        raise ValueError(msg)
+        raise UserError(msg)
 
 
 def split_validation(dataset: Dataset, count: int) -> tuple[Images, Labels, Images, Labels]:
@@ -134,7 +136,7 @@ def split_validation(dataset: Dataset, count: int) -> tuple[Images, Labels, Imag
         `(train_images, train_labels, validation_images, validation_labels)`.
 
     Raises:
-        ValueError: `count` is negative or leaves no image to train on.
+        UserError: `count` is negative or leaves no image to train on.
 
     Example:
         >>> from jaxsnn.data import load, split_validation
@@ -147,7 +149,7 @@ def split_validation(dataset: Dataset, count: int) -> tuple[Images, Labels, Imag
             f"validation count {count} does not fit {dataset.name}: it must lie between 0 and "
             f"{available - 1}, since {available} training images are there and one must remain"
         )
-        raise ValueError(msg)
+        raise UserError(msg)
     images, labels, edge = dataset.train_images, dataset.train_labels, available - count
     return images[:edge], labels[:edge], images[edge:], labels[edge:]
 
@@ -169,11 +171,11 @@ def stratified_split(
         Shuffled indices of the training and of the test images.
 
     Raises:
-        ValueError: `test_count` is negative or larger than N.
+        UserError: `test_count` is negative or larger than N.
     """
     if not 0 <= test_count <= len(labels):
         msg = f"test count {test_count} must lie between 0 and the {len(labels)} labels"
-        raise ValueError(msg)
+        raise UserError(msg)
     values, counts = np.unique(labels, return_counts=True)
     quotas, remainders = np.divmod(counts * test_count, max(len(labels), 1))
     largest = np.argsort(-remainders, kind="stable")[: test_count - int(quotas.sum())]

@@ -9,6 +9,7 @@ from pathlib import Path
 from jaxsnn.data.arrays import load_npz
 from jaxsnn.data.base import Dataset, split_validation
 from jaxsnn.data.search import SOURCES, Source, folders_of
+from jaxsnn.errors import UserError
 
 NAMES = tuple(SOURCES)
 
@@ -32,7 +33,7 @@ def load(
         uint8 images `[N, H, W, C]` and int32 labels `[N]` for training and test.
 
     Raises:
-        ValueError: an unknown name, a data set that is nowhere, a damaged file, or a validation
+        UserError: an unknown name, a data set that is nowhere, a damaged file, or a validation
             count that leaves nothing to train on. The message says which, where, and the remedy.
 
     Example:
@@ -41,7 +42,7 @@ def load(
         >>> load("mnits")
         Traceback (most recent call last):
         ...
-        ValueError: unknown data set 'mnits'; nearest: 'mnist'; known: digits, mnist, \
+        UserError: unknown data set 'mnits'; nearest: 'mnist'; known: digits, mnist, \
 fashion_mnist, cifar10, cifar100, tiny_imagenet, lfw, or the path of an .npz file
     """
     if name.endswith(".npz"):
@@ -65,7 +66,7 @@ def locations(name: str, data_dir: str | Path | None = None) -> list[Path]:
     """The folders where `load` looks, in order; for an npz file, the file.
 
     Raises:
-        ValueError: an unknown name.
+        UserError: an unknown name.
 
     Example:
         >>> locations("digits")
@@ -84,5 +85,5 @@ def _source(name: str) -> Source:
         nearest = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.0)[0]
         known = f"known: {', '.join(NAMES)}, or the path of an .npz file"
         msg = f"unknown data set {name!r}; nearest: {nearest!r}; {known}"
-        raise ValueError(msg)
+        raise UserError(msg)
     return source

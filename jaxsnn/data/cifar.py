@@ -21,6 +21,7 @@ import numpy as np
 
 from jaxsnn.data.base import Dataset, Images, Labels, check_labels, check_lengths
 from jaxsnn.data.pickles import damaged, read_pickle
+from jaxsnn.errors import UserError
 
 # A batch has 30 MiB, or 150; an archive that announces much more is not the author's.
 _LARGEST = 2**28
@@ -105,7 +106,7 @@ def load_folder(
         neither a batch nor the archive.
 
     Raises:
-        ValueError: files are missing, one is damaged, asks for anything but an array, is another
+        UserError: files are missing, one is damaged, asks for anything but an array, is another
             batch than its name says, has a label out of range, or images of another number, shape
             or dtype. The message names the file.
     """
@@ -125,7 +126,7 @@ def load_folder(
     missing = [file for file in edition.files if file not in contents]
     if missing:
         msg = f"{place} holds only a part of {name}; missing: {', '.join(missing)}"
-        raise ValueError(f"{msg}; get {edition.archive} again and unpack it, or leave it there")
+        raise UserError(f"{msg}; get {edition.archive} again and unpack it, or leave it there")
     count = _count(contents.pop(edition.meta), place / edition.meta, classes, shape, edition)
     *train, test = (
         _batch(contents.pop(file), place / file, count, classes, shape, edition)
@@ -149,7 +150,7 @@ def _count(
         also = f", num_cases_per_batch of 1 or more, and num_vis {math.prod(shape)}"
     if not fits:
         msg = f"{path}: wanted {classes} {edition.names}{also}; get the file again"
-        raise ValueError(msg)
+        raise UserError(msg)
     return count
 
 
@@ -166,15 +167,15 @@ def _batch(
     if not isinstance(found, bytes) or found != wanted:
         calls = repr(found[:40]) if isinstance(found, bytes) else "nothing"
         msg = f"{path}: its batch_label is {calls}, wanted {wanted!r}; files were mixed up"
-        raise ValueError(f"{msg}, get them again")
+        raise UserError(f"{msg}, get them again")
     images = _images(batch.get(b"data"), f"{path}: data", shape)
     labels = _labels(batch.get(edition.labels.encode()), f"{path}: {edition.labels}", classes)
     check_lengths(images, labels, f"{path}: data", edition.labels)
     if not len(images):
-        raise ValueError(f"{path}: holds no image; get the file again")
+        raise UserError(f"{path}: holds no image; get the file again")
     if count is not None and len(images) != count:
         says = f"holds {len(images)} images, but {edition.meta} says {count}"
-        raise ValueError(f"{path}: {says}; get the file again")
+        raise UserError(f"{path}: {says}; get the file again")
     return images, labels
 
 
@@ -183,7 +184,7 @@ def _images(data: object, place: str, shape: tuple[int, int, int]) -> Images:
     if not isinstance(data, np.ndarray) or data.shape[1:] != (math.prod(shape),):
         found = data.shape if isinstance(data, np.ndarray) else type(data).__name__
         msg = f"{place} is {found}, wanted an array [N, {math.prod(shape)}]; this is another file"
-        raise ValueError(msg)
+        raise UserError(msg)
     planes = data.reshape(len(data), channels, height, width)
     return np.ascontiguousarray(planes.transpose(0, 2, 3, 1), np.uint8)
 
@@ -191,7 +192,7 @@ def _images(data: object, place: str, shape: tuple[int, int, int]) -> Images:
 def _labels(labels: object, place: str, classes: int) -> Labels:
     if not isinstance(labels, list) or any(type(label) is not int for label in labels):
         msg = f"{place} is not a list of whole numbers; this is another file"
-        raise ValueError(msg)
+        raise UserError(msg)
     # What is out of range stays so, and fits an int32.
     inside = np.array([min(max(label, -1), 2**31 - 1) for label in labels], np.int32)
     check_labels(inside, classes, place)
@@ -209,7 +210,7 @@ def _members(archive: Path, edition: Edition) -> dict[str, bytes]:
                     if member.name not in wanted or not member.isreg():
                         continue
                     if wanted[member.name] in found or member.size > _LARGEST:
-                        raise ValueError(f"{member.name} twice, or of {member.size} bytes")
+                        raise UserError(f"{member.name} twice, or of {member.size} bytes")
                     stream = members.extractfile(member)
                     found[wanted[member.name]] = stream.read() if stream else b""
             while raw.read(2**20):  # only at its end does gzip compare the checksum

@@ -15,6 +15,7 @@ from jaxsnn.data.cache import cache_folder, cached
 from jaxsnn.data.digits import load_digits
 from jaxsnn.data.events import NMNIST, Events, Framing, Sensor
 from jaxsnn.data.recordings import EventDataset, collect
+from jaxsnn.errors import UserError
 from jaxsnn.io.progress import bar
 
 PARTS = ("train", "test")
@@ -76,20 +77,20 @@ def load_events(
         Training and test recordings, both in shuffled order.
 
     Raises:
-        ValueError: an unknown name, a data set that is nowhere, or a damaged file. The message says
+        UserError: an unknown name, a data set that is nowhere, or a damaged file. The message says
             which, where, and the remedy.
 
     Example:
         >>> load_events("nmist")
         Traceback (most recent call last):
         ...
-        ValueError: unknown event data set 'nmist'; nearest: 'nmnist'; known: digits, nmnist
+        UserError: unknown event data set 'nmist'; nearest: 'nmnist'; known: digits, nmnist
     """
     source = EVENT_SOURCES.get(name.replace("-", "_"))
     if source is None:
         nearest = difflib.get_close_matches(name, EVENT_SOURCES, n=1, cutoff=0.0)[0]
         known = f"known: {', '.join(EVENT_SOURCES)}"
-        raise ValueError(f"unknown event data set {name!r}; nearest: {nearest!r}; {known}")
+        raise UserError(f"unknown event data set {name!r}; nearest: {nearest!r}; {known}")
     found = source.find(None if data_dir is None else Path(data_dir))
     key = {"name": source.name, "source": found.source, "framing": asdict(framing)}
     parts = cached(

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from jaxsnn.errors import UserError
+
 RECORD = 5  # bytes of one event in N-MNIST's files
 OVERFLOW_ROW = 240  # y of a record that carries no event, only that the clock has run over
 OVERFLOW_TIME = 2**13  # microseconds that each such record adds to all later times
@@ -66,7 +68,7 @@ class Framing:
         filter_time: microseconds of `denoise`, which comes first; None leaves all events.
 
     Raises:
-        ValueError: two of the rules are given, or a value is not a whole number of 1 or more.
+        UserError: two of the rules are given, or a value is not a whole number of 1 or more.
 
     Example:
         >>> Framing().time_window, Framing(frames=20).time_window
@@ -84,14 +86,14 @@ class Framing:
         given = [name for name in rules if getattr(self, name) is not None]
         if len(given) > 1:
             stated = " and ".join(f"{name}={getattr(self, name)}" for name in given)
-            raise ValueError(f"Framing: {stated} cannot both cut the frames; give one of them")
+            raise UserError(f"Framing: {stated} cannot both cut the frames; give one of them")
         if not given:
             object.__setattr__(self, "time_window", DEFAULT_WINDOW)
         for name in (*rules, "filter_time"):
             value = getattr(self, name)
             whole = isinstance(value, int) and not isinstance(value, bool)
             if value is not None and (not whole or value < 1):
-                raise ValueError(f"Framing: {name} {value!r} must be a whole number of 1 or more")
+                raise UserError(f"Framing: {name} {value!r} must be a whole number of 1 or more")
 
 
 def read_nmnist(path: str | Path) -> Events:
@@ -113,7 +115,7 @@ def decode_nmnist(content: bytes, place: str) -> Events:
         uint8 coordinates and polarities, int64 times.
 
     Raises:
-        ValueError: the file is empty or ends within a record, a coordinate lies outside the 34 x 34
+        UserError: the file is empty or ends within a record, a coordinate lies outside the 34 x 34
             pixels, or time runs backwards. The message names the file and the byte.
 
     Example:
@@ -124,7 +126,7 @@ def decode_nmnist(content: bytes, place: str) -> Events:
     if not content or len(content) % RECORD:
         rest = f"of {len(content)} bytes breaks off within the record at byte "
         found = f"{rest}{len(content) // RECORD * RECORD}" if content else "is empty"
-        raise ValueError(f"{place} {found}; N-MNIST has {RECORD} bytes an event: fetch it again")
+        raise UserError(f"{place} {found}; N-MNIST has {RECORD} bytes an event: fetch it again")
     records = np.frombuffer(content, np.uint8).reshape(-1, RECORD)
     x, y, high, middle, low = records.T
     time = ((high & 127).astype(np.int64) << 16) | (middle.astype(np.int64) << 8) | low
@@ -145,7 +147,7 @@ def check_events(events: Events, sensor: Sensor, where: Callable[[int], str]) ->
         where: names the event of an index, for the message.
 
     Raises:
-        ValueError: with the first such event, its value and the limit.
+        UserError: with the first such event, its value and the limit.
     """
     limits = (("x", sensor.width), ("y", sensor.height), ("polarity", sensor.polarities))
     for name, limit in limits:
@@ -153,12 +155,12 @@ def check_events(events: Events, sensor: Sensor, where: Callable[[int], str]) ->
         wrong = np.flatnonzero((values < 0) | (values >= limit))
         if len(wrong):
             found = f"{name} {values[wrong[0]]} lies outside 0..{limit - 1}"
-            raise ValueError(f"{where(int(wrong[0]))}: {found}; the file is damaged or of another")
+            raise UserError(f"{where(int(wrong[0]))}: {found}; the file is damaged or of another")
     back = np.flatnonzero(np.diff(events.time) < 0)
     if len(back):
         before, after = events.time[back[0]], events.time[back[0] + 1]
         found = f"time {after} us comes after {before} us"
-        raise ValueError(f"{where(int(back[0]) + 1)}: {found}; events must be in order of time")
+        raise UserError(f"{where(int(back[0]) + 1)}: {found}; events must be in order of time")
 
 
 def denoise(events: Events, sensor: Sensor, filter_time: int = 10_000) -> Events:

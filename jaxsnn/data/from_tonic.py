@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxsnn.data.events import Events, Framing, Sensor
 from jaxsnn.data.recordings import Recordings, collect
+from jaxsnn.errors import UserError
 from jaxsnn.io.progress import bar
 
 DEFAULT = Framing()
@@ -29,7 +30,7 @@ def from_tonic(dataset: Any, framing: Framing = DEFAULT, **options: Any) -> Reco
         **options: of that class, such as `save_to="data", train=True`.
 
     Raises:
-        ValueError: tonic is not installed or has no such data set, or a recording has other fields,
+        UserError: tonic is not installed or has no such data set, or a recording has other fields,
             a label that is no whole number, events outside the sensor or times that run backwards.
     """
     opened = _opened(dataset, options) if isinstance(dataset, str) else dataset
@@ -42,14 +43,14 @@ def sensor_of(dataset: Any) -> Sensor:
     """The sensor of one of tonic's data sets, whose `sensor_size` begins with the width.
 
     Raises:
-        ValueError: there is no such attribute, or it is not three whole numbers.
+        UserError: there is no such attribute, or it is not three whole numbers.
     """
     size = getattr(dataset, "sensor_size", None)
     try:
         width, height, polarities = (int(number) for number in size)  # type: ignore[union-attr]
     except (TypeError, ValueError) as error:
         found = f"{type(dataset).__name__}: sensor_size is {size!r}"
-        raise ValueError(f"{found}; (width, height, polarities) is wanted") from error
+        raise UserError(f"{found}; (width, height, polarities) is wanted") from error
     return Sensor(height, width, polarities)
 
 
@@ -59,10 +60,10 @@ def _opened(name: str, options: dict[str, Any]) -> Any:
         from tonic import datasets  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         remedy = "pip install 'jaxsnn-conversion[events]'"
-        raise ValueError(f"tonic, which reads {name}, is not installed: {remedy}") from error
+        raise UserError(f"tonic, which reads {name}, is not installed: {remedy}") from error
     kind = getattr(datasets, name, None)
     if not isinstance(kind, type):
-        raise ValueError(f"tonic.datasets has no {name!r}; the names are those of its classes")
+        raise UserError(f"tonic.datasets has no {name!r}; the names are those of its classes")
     return kind(**options)
 
 
@@ -73,9 +74,9 @@ def _recordings(dataset: Any, sensor: Sensor, name: str) -> Iterator[tuple[Event
         fields = getattr(getattr(array, "dtype", None), "names", None) or ()
         if missing := {"x", "t", "p"} - set(fields):
             found = f"{name}: recording {index} lacks the fields {sorted(missing)}"
-            raise ValueError(f"{found}; a structured array of x, y, t and p is wanted")
+            raise UserError(f"{found}; a structured array of x, y, t and p is wanted")
         if not isinstance(label, int | np.integer):
-            raise ValueError(f"{name}: label {label!r} of recording {index} is no whole number")
+            raise UserError(f"{name}: label {label!r} of recording {index} is no whole number")
         # A microphone's channels are columns of one row; one polarity may be written in two ways.
         y = array["y"] if "y" in fields else np.zeros(len(array), np.int32)
         p = array["p"].astype(np.int32) if sensor.polarities > 1 else np.zeros(len(array), np.int32)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jaxsnn.data.base import Dataset, Images, Labels, check_labels, check_lengths
+from jaxsnn.errors import UserError
 
 FILES = (
     "train-images-idx3-ubyte",
@@ -38,7 +39,7 @@ def read_idx(path: Path, axes: int) -> npt.NDArray[np.uint8]:
         uint8 array with `axes` axes.
 
     Raises:
-        ValueError: the gzip stream is damaged or broken off, the magic number is not that of
+        UserError: the gzip stream is damaged or broken off, the magic number is not that of
             unsigned bytes with `axes` axes, or the content is shorter or longer than the header
             says. The message names the file.
     """
@@ -46,17 +47,17 @@ def read_idx(path: Path, axes: int) -> npt.NDArray[np.uint8]:
     header = 4 + 4 * axes
     if len(content) < header:
         msg = f"{path}: {len(content)} bytes, too short for an IDX header of {header} bytes"
-        raise ValueError(f"{msg}; get the file again")
+        raise UserError(f"{msg}; get the file again")
     magic, *shape = struct.unpack(f">{1 + axes}I", content[:header])
     wanted = _UINT8 << 8 | axes
     if magic != wanted:
         msg = f"{path}: magic number {magic:#010x}, wanted {wanted:#010x} (unsigned bytes, "
-        raise ValueError(f"{msg}{axes} axes); this is another kind of file")
+        raise UserError(f"{msg}{axes} axes); this is another kind of file")
     found, expected = len(content) - header, math.prod(shape)
     if found != expected:
         word = "short" if found < expected else "long"
         msg = f"{path}: too {word}: its header says {tuple(shape)}, that is {expected} bytes, "
-        raise ValueError(f"{msg}but {found} follow; get the file again")
+        raise UserError(f"{msg}but {found} follow; get the file again")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
@@ -68,7 +69,7 @@ def _content(path: Path) -> bytes:
             return file.read()
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         msg = f"{path}: damaged or incomplete gzip file ({error}); get the file again"
-        raise ValueError(msg) from error
+        raise UserError(msg) from error
 
 
 def find_file(folder: Path, name: str) -> Path | None:
@@ -95,7 +96,7 @@ def load_folder(
         The data set, or None if the folder holds none of the four files.
 
     Raises:
-        ValueError: some of the files are missing, one is damaged (see `read_idx`), the images have
+        UserError: some of the files are missing, one is damaged (see `read_idx`), the images have
             another shape, lengths differ, or a label is out of range. The message names the file.
     """
     paths = [find_file(folder, file) for file in FILES]
@@ -104,7 +105,7 @@ def load_folder(
         return None
     if missing:
         msg = f"{folder} holds only a part of {name}; missing: {', '.join(missing)} (plain or .gz)"
-        raise ValueError(msg)
+        raise UserError(msg)
     train_images, train_labels, test_images, test_labels = [path for path in paths if path]
     train = _pair(train_images, train_labels, classes, shape)
     test = _pair(test_images, test_labels, classes, shape)
@@ -117,10 +118,10 @@ def _pair(
     images = read_idx(images_path, 3)[:, :, :, None]
     if images.shape[1:] != shape:
         msg = f"{images_path}: images of {images.shape[1]}x{images.shape[2]}, "
-        raise ValueError(f"{msg}wanted {shape[0]}x{shape[1]}; this is another data set")
+        raise UserError(f"{msg}wanted {shape[0]}x{shape[1]}; this is another data set")
     if not len(images):
         msg = f"{images_path}: its header says 0 images; get the file again"
-        raise ValueError(msg)
+        raise UserError(msg)
     labels = read_idx(labels_path, 1).astype(np.int32)
     check_lengths(images, labels, str(images_path), str(labels_path))
     check_labels(labels, classes, str(labels_path))

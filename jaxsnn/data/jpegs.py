@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from jaxsnn.data.base import Images
+from jaxsnn.errors import UserError
 
 
 def read_jpeg(
@@ -28,7 +29,7 @@ def read_jpeg(
         uint8 `[side, side, 3]`.
 
     Raises:
-        ValueError: the file is damaged, broken off or no JPEG file, or of another size or kind.
+        UserError: the file is damaged, broken off or no JPEG file, or of another size or kind.
             The message names it.
     """
     try:
@@ -39,11 +40,11 @@ def read_jpeg(
             pixels = np.asarray(image.convert("RGB")) if fits else None
     except Exception as error:  # Pillow has many types for damaged files; the remedy is the same
         reason = f"{type(error).__name__}: {error!s:.120}"
-        raise ValueError(
+        raise UserError(
             f"{path}: damaged or no JPEG file ({reason}); unpack it again from {archive}"
         ) from error
     if pixels is None:
-        raise ValueError(
+        raise UserError(
             f"{path}: {found}, wanted {' or '.join(modes)} of {side}x{side}; this is no image of "
             f"{of}: unpack it again from {archive}, or remove it"
         )

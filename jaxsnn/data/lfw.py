@@ -39,6 +39,7 @@ from jaxsnn.data.lfw_split import (
     split_places,
     write_split,
 )
+from jaxsnn.errors import UserError
 from jaxsnn.io.progress import bar
 
 SIDE = 250
@@ -67,7 +68,7 @@ def load_folder(
         folder holds no folder with a JPEG file.
 
     Raises:
-        ValueError: nobody has 30 to 100 images, an image cannot be read or is none of 250x250 in
+        UserError: nobody has 30 to 100 images, an image cannot be read or is none of 250x250 in
             colour, or the stored split is damaged or of other files. The message names the file.
     """
     del classes
@@ -123,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         _run(chosen.folder.expanduser(), chosen.out, chosen.seed)
-    except ValueError as error:
+    except UserError as error:
         parser.error(str(error))
     return 0
 
@@ -133,7 +134,7 @@ def _run(folder: Path, out: Path | None, seed: int) -> None:
         width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False, markup=False
     )
     if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder; unpack lfw-deepfunneled.tgz and name it")
+        raise UserError(f"{folder} is not a folder; unpack lfw-deepfunneled.tgz and name it")
     people = find_people(folder)
     check_kept(people)
     split = draw_split(people, seed)

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jaxsnn.data.base import Labels, spread, stratified_split
+from jaxsnn.errors import UserError
 from jaxsnn.io import files
 
 FEWEST, MOST = 30, 100
@@ -71,13 +72,13 @@ def find_people(folder: Path) -> People:
     """List the people of a folder; hidden files and folders, and other files, are passed over.
 
     Raises:
-        ValueError: a folder cannot be read.
+        UserError: a folder cannot be read.
     """
     try:
         persons = sorted(_visible(folder, lambda entry: entry.is_dir())) if folder.is_dir() else []
         found = {person: tuple(sorted(_visible(folder / person, _is_jpeg))) for person in persons}
     except OSError as error:
-        raise ValueError(f"{folder}: cannot be listed ({error}); make it readable") from error
+        raise UserError(f"{folder}: cannot be listed ({error}); make it readable") from error
     kept = {person: jpegs for person, jpegs in found.items() if FEWEST <= len(jpegs) <= MOST}
     return People(folder, kept, {p: len(jpegs) for p, jpegs in found.items() if p not in kept})
 
@@ -86,10 +87,10 @@ def check_kept(people: People) -> None:
     """Refuse a folder in which nobody is kept.
 
     Raises:
-        ValueError: naming the folder, and how many images its people have at most.
+        UserError: naming the folder, and how many images its people have at most.
     """
     if not people.kept:
-        raise ValueError(
+        raise UserError(
             f"{people.folder}: nobody has {FEWEST} to {MOST} images, of {len(people.left_out)} "
             f"people with at most {max(people.left_out.values(), default=0)}; unpack the whole of "
             "lfw-deepfunneled.tgz"
@@ -102,10 +103,10 @@ def draw_split(people: People, seed: int = 0) -> Split:
     It follows from names, counts and seed alone, and is the same on every machine.
 
     Raises:
-        ValueError: a seed outside 0 to 2^32 - 1.
+        UserError: a seed outside 0 to 2^32 - 1.
     """
     if not 0 <= seed < 2**32:
-        raise ValueError(f"seed {seed}: the split is drawn from a seed of 0 to {2**32 - 1}")
+        raise UserError(f"seed {seed}: the split is drawn from a seed of 0 to {2**32 - 1}")
     labels = people.labels
     _, test = stratified_split(labels, len(labels) // 5, seed)
     return _in_order(test, labels, seed)
@@ -126,7 +127,7 @@ def write_split(path: Path, people: People, split: Split) -> Path:
     """Write a split as a JSON file, atomically.
 
     Raises:
-        ValueError: the file cannot be written, or is there with another split in it: networks were
+        UserError: the file cannot be written, or is there with another split in it: networks were
             perhaps trained with that one, and the new one would test them on images they know.
     """
     content = document(people, split)
@@ -134,8 +135,8 @@ def write_split(path: Path, people: People, split: Split) -> Path:
         if not path.exists() or files.read_json(path) == content:
             return files.write_json(path, content)
     except OSError as error:
-        raise ValueError(f"{path} cannot be written ({error}); give another --out") from error
-    raise ValueError(
+        raise UserError(f"{path} cannot be written ({error}); give another --out") from error
+    raise UserError(
         f"{path} holds another split; networks trained with it have seen test images of the new "
         "one. Delete it to draw anew, or give another --out"
     )
@@ -145,22 +146,22 @@ def read_split(path: Path, people: People) -> Split:
     """Read a stored split, which must be one of exactly these images.
 
     Raises:
-        ValueError: the file is damaged, or of other images than the folder's. The message names
+        UserError: the file is damaged, or of other images than the folder's. The message names
             both, the first name that differs, and what to do.
     """
     content: Any = files.read_json(path)
     damaged = f"{path}: no split of faces; delete it and write it again from the same files"
     if not isinstance(content, dict) or type(content.get("seed")) is not int:
-        raise ValueError(damaged)
+        raise UserError(damaged)
     train, test = (_names(content.get(part), damaged) for part in ("train", "test"))
     _check_names({*train, *test}, set(people.images), path, people.folder)
     place = {image: index for index, image in enumerate(people.images)}
     chosen = np.array([place[image] for image in test], np.intp)
     if not (0 <= content["seed"] < 2**32 and 0 < len(chosen) < len(place)):
-        raise ValueError(damaged)
+        raise UserError(damaged)
     split = _in_order(chosen, people.labels, content["seed"])
     if content != document(people, split):  # an image twice, or counts of another split
-        raise ValueError(damaged)
+        raise UserError(damaged)
     return split
 
 
@@ -204,7 +205,7 @@ def _parts(split: Split) -> tuple[Indices, Indices]:
 def _names(part: object, damaged: str) -> list[str]:
     names = cast("list[object]", part) if isinstance(part, list) else [None]
     if not all(isinstance(name, str) for name in names):
-        raise ValueError(damaged)
+        raise UserError(damaged)
     return [str(name) for name in names]
 
 
@@ -212,7 +213,7 @@ def _check_names(stored: set[str], found: set[str], path: Path, folder: Path) ->
     absent, added = sorted(stored - found), sorted(found - stored)
     if absent or added:
         first = (absent or added)[0]
-        raise ValueError(
+        raise UserError(
             f"{path} is a split of other files than those of {folder}: {len(absent)} of its images "
             f"are not there and {len(added)} are not in it, the first {first!r}. Restore the "
             "files; or delete it to draw a new one, and train again what was trained with it"

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxsnn.data.events import Events, decode_nmnist
 from jaxsnn.data.search import places
+from jaxsnn.errors import UserError
 from jaxsnn.io.progress import bar
 
 FOLDERS = ("nmnist", "N-MNIST", "NMNIST")
@@ -43,7 +44,7 @@ class Part:
         """Yield each recording with its digit, under a progress bar.
 
         Raises:
-            ValueError: a file is damaged, or the zip is; the message names it.
+            UserError: a file is damaged, or the zip is; the message names it.
         """
         files = zip(self.names, self.labels, strict=True)
         what = f"reading N-MNIST's {self.place.name}"
@@ -74,7 +75,7 @@ def find(data_dir: Path | None = None) -> dict[str, Part]:
         everywhere, so that a part of them holds every digit.
 
     Raises:
-        ValueError: nothing was found (the message lists the places), only one of the two parts, a
+        UserError: nothing was found (the message lists the places), only one of the two parts, a
             digit without a recording, a folder that is no digit, or a damaged zip.
     """
     for folder in (looked := places(FOLDERS, data_dir)):
@@ -83,14 +84,14 @@ def find(data_dir: Path | None = None) -> dict[str, Part]:
             if not found:
                 continue
             there = next(iter(found.values())).place
-            raise ValueError(f"{there} is there, but neither {folder / missing[0]} nor its zip")
+            raise UserError(f"{there} is there, but neither {folder / missing[0]} nor its zip")
         return {name.lower(): part for name, part in found.items()}
     lines = ["nmnist was not found. Looked in:", *(f"  {folder}" for folder in looked)]
     lines.append(
         "Files wanted: Train/<digit>/*.bin and Test/<digit>/*.bin, or Train.zip and Test.zip"
     )
     lines.append("Pass --data-dir FOLDER, or --dataset digits, which needs nothing.")
-    raise ValueError("\n".join(lines))
+    raise UserError("\n".join(lines))
 
 
 def _part(folder: Path, name: str) -> Part | None:
@@ -119,7 +120,7 @@ def _packed(place: Path, part: str) -> list[File]:
         with zipfile.ZipFile(place) as archive:
             members = archive.infolist()
     except (OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{place}: not a readable zip file ({error}); fetch it again") from error
+        raise UserError(f"{place}: not a readable zip file ({error}); fetch it again") from error
     found: list[File] = []
     for member in members:
         parts = PurePosixPath(member.filename).parts
@@ -135,10 +136,10 @@ def _listed(place: Path, files: Iterable[File]) -> Part:
     digits = [str(digit) for digit in range(CLASSES)]
     found = {folder for folder, *_ in ordered}
     if unknown := sorted(found - set(digits)):
-        raise ValueError(f"{place}: folder {unknown[0]!r} is no digit; N-MNIST has 0 to 9")
+        raise UserError(f"{place}: folder {unknown[0]!r} is no digit; N-MNIST has 0 to 9")
     if empty := [digit for digit in digits if digit not in found]:
         wanted = f"{empty[0]}/*.bin holds no recording"
-        raise ValueError(f"{place}: {wanted}; N-MNIST has all ten digits: unpack it again")
+        raise UserError(f"{place}: {wanted}; N-MNIST has all ten digits: unpack it again")
     # RandomState's stream is frozen for good, unlike that of a Generator.
     order = np.random.RandomState(0).permutation(len(ordered))
     folders, names, *_ = zip(*(ordered[index] for index in order), strict=True)
@@ -150,4 +151,4 @@ def _member(archive: zipfile.ZipFile, name: str, place: Path) -> bytes:
     try:
         return archive.read(name)
     except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{place}: {name} is damaged ({error}); fetch the zip again") from error
+        raise UserError(f"{place}: {name} is damaged ({error}); fetch the zip again") from error

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.data.base import Images
+from jaxsnn.errors import UserError
 
 
 def read_pickle(content: bytes, place: str) -> dict[object, Any]:
@@ -29,7 +30,7 @@ def read_pickle(content: bytes, place: str) -> dict[object, Any]:
         place: the file's name, for messages.
 
     Raises:
-        ValueError: it asks for anything but an array of bytes, is damaged, or is no dict. The
+        UserError: it asks for anything but an array of bytes, is damaged, or is no dict. The
             message names the place.
     """
     file = io.BytesIO(content)
@@ -38,12 +39,12 @@ def read_pickle(content: bytes, place: str) -> dict[object, Any]:
         found = _Unpickler(file, encoding="bytes").load()
     except _ForbiddenError as error:
         msg = f"{place}: refused: it asks for {error}, which no array of bytes needs; nothing of it"
-        raise ValueError(f"{msg} was run; get the file again from its author") from error
+        raise UserError(f"{msg} was run; get the file again from its author") from error
     except Exception as error:  # a damaged pickle raises nearly anything; the remedy is the same
         raise damaged(place, "pickle", error) from error
     if not isinstance(found, dict) or file.read(1):
         msg = f"{place}: not a pickled dict and nothing after it; get the file again"
-        raise ValueError(msg)
+        raise UserError(msg)
     return {key: getattr(value, "array", value) for key, value in found.items()}
 
 
@@ -71,12 +72,12 @@ class _Array:
         # Plain and short before anything is formatted or multiplied: both can be made endless.
         code = dtype.code if isinstance(dtype.code, str | bytes) else "?"
         if code not in ("u1", b"u1"):
-            raise ValueError(f"an array of type {code[:8]!r}, wanted 'u1', unsigned bytes")
+            raise UserError(f"an array of type {code[:8]!r}, wanted 'u1', unsigned bytes")
         if not (len(shape) <= 4 and all(type(n) is int and 0 <= n < 2**32 for n in shape)):
-            raise ValueError("an array whose shape is not a few whole numbers")
+            raise UserError("an array whose shape is not a few whole numbers")
         size = len(content) if isinstance(content, bytes) else 0
         if size != math.prod(shape):
-            raise ValueError(f"an array of shape {shape} with {size} bytes")
+            raise UserError(f"an array of shape {shape} with {size} bytes")
         flat = np.frombuffer(content, np.uint8)
         self.array = flat.reshape(shape, order="F" if fortran else "C")
 
@@ -121,7 +122,7 @@ def _check_memo(file: io.BytesIO) -> None:
     file.seek(0)
 
 
-def damaged(place: str, kind: str, error: Exception) -> ValueError:
+def damaged(place: str, kind: str, error: Exception) -> UserError:
     """What to raise for a file that cannot be read, whatever its library called the reason."""
     reason = f"{type(error).__name__}: {error!s:.120}"
-    return ValueError(f"{place}: damaged or incomplete {kind} ({reason}); get the file again")
+    return UserError(f"{place}: damaged or incomplete {kind} ({reason}); get the file again")

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from jaxsnn.data.base import Dataset, Images, Labels, check_images, check_labels
+from jaxsnn.errors import UserError
 
 INFO = "dataset_info.json"
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -42,13 +43,13 @@ def unreadable(folder: Path) -> str | None:
     """Why an intact prepared folder cannot be read here, or None if it can.
 
     Raises:
-        ValueError: `dataset_info.json` is not a JSON object; the message names it.
+        UserError: `dataset_info.json` is not a JSON object; the message names it.
     """
     try:
         file_format = json.loads((folder / INFO).read_bytes()).get("fileFormat", "tfrecord")
     except (ValueError, AttributeError) as error:
         msg = f"{folder / INFO}: not a JSON object ({error}); delete {folder} and prepare it again"
-        raise ValueError(msg) from error
+        raise UserError(msg) from error
     if file_format == "array_record" or tensorflow_installed():
         return None
     return f"{folder} is in {file_format} format, which only TensorFlow reads"
@@ -64,7 +65,7 @@ def read(folder: Path, name: str, classes: int, shape: tuple[int, int, int]) -> 
         shape: `(H, W, C)` that the images must have.
 
     Raises:
-        ValueError: another data set, a missing split, a damaged or missing file, images of
+        UserError: another data set, a missing split, a damaged or missing file, images of
             another shape, or a label out of range. The message names the folder.
     """
     tfds = _import_tfds()
@@ -76,7 +77,7 @@ def read(folder: Path, name: str, classes: int, shape: tuple[int, int, int]) -> 
     if found != name or not {"train", "test"} <= splits:
         has = f"holds {found} with the splits {sorted(splits)}"
         msg = f"{folder} {has}; wanted {name} with train and test"
-        raise ValueError(msg)
+        raise UserError(msg)
     train = _read_split(tfds, builder, "train", folder)
     test = _read_split(tfds, builder, "test", folder)
     for split, (images, labels) in (("train", train), ("test", test)):
@@ -84,7 +85,7 @@ def read(folder: Path, name: str, classes: int, shape: tuple[int, int, int]) -> 
         check_labels(labels, classes, f"{folder}: {split} labels")
         if images.shape[1:] != shape:
             msg = f"{folder}: {split} images have shape {images.shape[1:]}, wanted {shape}"
-            raise ValueError(msg)
+            raise UserError(msg)
     return Dataset(*train, *test, classes, name, f"tensorflow-datasets, {folder}")
 
 
@@ -115,15 +116,15 @@ def _import_tfds() -> Any:
         tfds.builder_from_directory  # noqa: B018
     except (ImportError, AttributeError) as error:
         msg = f"tensorflow-datasets cannot be imported ({error}); run: pip install "
-        raise ValueError(
+        raise UserError(
             f"{msg}--force-reinstall tensorflow-datasets importlib_resources"
         ) from error
     return tfds
 
 
-def _damaged(folder: Path, error: Exception) -> ValueError:
+def _damaged(folder: Path, error: Exception) -> UserError:
     reason = f"{type(error).__name__}: {error}"
-    return ValueError(f"{folder} cannot be read ({reason}); delete it and prepare it again")
+    return UserError(f"{folder} cannot be read ({reason}); delete it and prepare it again")
 
 
 def _read_split(tfds: Any, builder: Any, split: str, folder: Path) -> tuple[Images, Labels]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from jaxsnn.data.base import Labels, check_labels
 from jaxsnn.data.events import Events, Framing, Sensor, check_events, denoise, frame_numbers
+from jaxsnn.errors import UserError
 
 Integers = npt.NDArray[np.int32]
 
@@ -26,7 +27,7 @@ class Recordings:
         labels: int32 `[N]`, class numbers from 0.
 
     Raises:
-        ValueError: dtypes, shapes or lengths break these rules.
+        UserError: dtypes, shapes or lengths break these rules.
     """
 
     codes: Integers
@@ -39,17 +40,17 @@ class Recordings:
             array = getattr(self, name)
             if array.dtype != np.int32 or array.ndim != axes:
                 found = f"{array.dtype} of shape {array.shape}"
-                raise ValueError(f"recordings: {name} is {found}; int32 with {axes} axes is wanted")
+                raise UserError(f"recordings: {name} is {found}; int32 with {axes} axes is wanted")
         check_labels(self.labels, np.iinfo(np.int32).max, "recordings: labels")
         counts = [len(self.codes), len(self.lengths), len(self.labels)]
         if len(set(counts)) > 1:
-            raise ValueError(f"recordings: codes, lengths and labels have {counts} rows")
+            raise UserError(f"recordings: codes, lengths and labels have {counts} rows")
         if self.codes.size and self.codes.min() < -1:
-            raise ValueError(f"recordings: code {self.codes.min()}; only -1 stands for no event")
+            raise UserError(f"recordings: code {self.codes.min()}; only -1 stands for no event")
         short = np.flatnonzero(self.lengths < 1)
         if len(short):
             found = f"recording {short[0]} has {self.lengths[short[0]]} frames"
-            raise ValueError(f"recordings: {found}; each has at least 1")
+            raise UserError(f"recordings: {found}; each has at least 1")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -78,7 +79,7 @@ class EventDataset:
         framing: how the events became frames.
 
     Raises:
-        ValueError: there is no training recording, or a label or a code does not fit.
+        UserError: there is no training recording, or a label or a code does not fit.
     """
 
     train: Recordings
@@ -99,9 +100,9 @@ class EventDataset:
             wrong = np.flatnonzero(last >= rows.lengths)
             if len(wrong):
                 found = f"has an event in frame {last[wrong[0]]} of {rows.lengths[wrong[0]]}"
-                raise ValueError(f"{self.source}: {part} recording {wrong[0]} {found} (from 0)")
+                raise UserError(f"{self.source}: {part} recording {wrong[0]} {found} (from 0)")
         if not len(self.train):
-            raise ValueError(f"{self.source}: there is no training recording")
+            raise UserError(f"{self.source}: there is no training recording")
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -115,11 +116,11 @@ class EventDataset:
             The recordings to train on, and those held out.
 
         Raises:
-            ValueError: `count` is negative or leaves nothing to train on.
+            UserError: `count` is negative or leaves nothing to train on.
         """
         edge = len(self.train) - count
         if count < 0 or edge < 1:
-            raise ValueError(
+            raise UserError(
                 f"validation count {count} does not fit {self.name}: it must lie between 0 and "
                 f"{len(self.train) - 1}, since one of {len(self.train)} recordings must remain"
             )
@@ -141,7 +142,7 @@ def collect(
         The recordings in the order given. One that the filter empties becomes a silent frame.
 
     Raises:
-        ValueError: an event does not fit the sensor or the order of time, or a recording has more
+        UserError: an event does not fit the sensor or the order of time, or a recording has more
             frames than an int32 can count.
     """
     rows: list[Integers] = []
@@ -182,10 +183,10 @@ def padded(
         labels: int32 `[N]`.
 
     Raises:
-        ValueError: the counts do not add up to the codes, or as `Recordings`.
+        UserError: the counts do not add up to the codes, or as `Recordings`.
     """
     if len(flat) != counts.sum():
-        raise ValueError(f"recordings: {len(flat)} codes, but counts that add up to {counts.sum()}")
+        raise UserError(f"recordings: {len(flat)} codes, but counts that add up to {counts.sum()}")
     codes = np.full((len(counts), int(counts.max(initial=1))), -1, np.int32)
     codes[np.arange(codes.shape[1]) < counts[:, None]] = flat
     return Recordings(codes, np.ascontiguousarray(lengths), np.ascontiguousarray(labels))
@@ -199,7 +200,7 @@ def _codes(events: Events, sensor: Sensor, framing: Framing, where: str) -> tupl
     height, width, polarities = sensor
     if frames * height * width * polarities > np.iinfo(np.int32).max:
         found = f"{frames} frames of {height} x {width} x {polarities}"
-        raise ValueError(f"{where} has {found}, beyond 2^31 in all; make the frames longer")
+        raise UserError(f"{where} has {found}, beyond 2^31 in all; make the frames longer")
     events = events[kept]
     x, y, polarity = (part.astype(np.int32) for part in (events.x, events.y, events.polarity))
     return ((number * height + y) * width + x) * polarities + polarity, frames

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from jaxsnn.data.base import Images, check_images
 from jaxsnn.data.events import NMNIST, Events
+from jaxsnn.errors import UserError
 
 SACCADE_TIME = 100_000  # microseconds
 SAMPLES = 100  # of one saccade
@@ -37,11 +38,11 @@ def saccade_events(images: Images) -> Iterator[Events]:
         One recording per image, times 1..300,000 microseconds, in order of time.
 
     Raises:
-        ValueError: the images have another dtype or shape.
+        UserError: the images have another dtype or shape.
     """
     check_images(images, "saccade_events: images")
     if images.shape[1:] != (28, 28, 1):
-        raise ValueError(f"saccade_events takes images [N, 28, 28, 1], not {images.shape}")
+        raise UserError(f"saccade_events takes images [N, 28, 28, 1], not {images.shape}")
     for start in range(0, len(images), CHUNK):
         yield from _chunk(images[start : start + CHUNK, :, :, 0])
 

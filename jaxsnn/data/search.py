@@ -11,6 +11,7 @@ from pathlib import Path
 from jaxsnn.data import cifar, idx, prepared, tiny_imagenet
 from jaxsnn.data.base import Dataset
 from jaxsnn.data.digits import load_digits
+from jaxsnn.errors import UserError
 
 Shape = tuple[int, int, int]
 
@@ -53,7 +54,7 @@ def search(source: Source, data_dir: Path | None) -> Dataset:
     """Take a data set from the first place that has it, downloading it if none does.
 
     Raises:
-        ValueError: files are there but damaged (the search does not go on, lest other data are
+        UserError: files are there but damaged (the search does not go on, lest other data are
             used unnoticed), or nothing was found; then the message lists places and remedies.
     """
     notes: list[str] = []
@@ -69,7 +70,7 @@ def search(source: Source, data_dir: Path | None) -> Dataset:
             notes.append(str(error))
         else:
             return prepared.read(folder, source.name, source.classes, source.input_shape)
-    raise ValueError(_not_found(source, data_dir, notes))
+    raise UserError(_not_found(source, data_dir, notes))
 
 
 def places(folders: tuple[str, ...], data_dir: Path | None) -> list[Path]:

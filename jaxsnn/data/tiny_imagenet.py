@@ -19,6 +19,7 @@ import numpy as np
 
 from jaxsnn.data.base import Dataset, Images, Labels, spread
 from jaxsnn.data.jpegs import read_jpeg
+from jaxsnn.errors import UserError
 from jaxsnn.io.progress import bar
 
 CLASSES = "wnids.txt"
@@ -52,7 +53,7 @@ def load_folder(
         holds no `wnids.txt`.
 
     Raises:
-        ValueError: a file or folder is missing, unknown, damaged or of another size, classes have
+        UserError: a file or folder is missing, unknown, damaged or of another size, classes have
             different numbers of images, or an annotation names no class or no image. The message
             names the file.
     """
@@ -62,7 +63,7 @@ def load_folder(
     missing = [part for part in ("train", "val") if not (folder / part).is_dir()]
     if missing:
         msg = f"{folder} holds only a part of {name}; missing: {', '.join(missing)}"
-        raise ValueError(f"{msg}; {_AGAIN}")
+        raise UserError(f"{msg}; {_AGAIN}")
     train = _by_folder(folder / "train", numbers)
     test = _validation(folder / "val", numbers)
     for part, found in (("train", train), ("val", test)):
@@ -80,7 +81,7 @@ def _numbers(path: Path, classes: int) -> Numbers:
     names = [line.strip() for line in _lines(path) if line.strip()]
     if len(set(names)) != len(names) or len(names) != classes:
         distinct = f"{len(names)} classes, {len(set(names))} of them different"
-        raise ValueError(f"{path}: names {distinct}; wanted {classes}: {_AGAIN}")
+        raise UserError(f"{path}: names {distinct}; wanted {classes}: {_AGAIN}")
     return {name: number for number, name in enumerate(sorted(names))}
 
 
@@ -91,7 +92,7 @@ def _by_folder(part: Path, numbers: Numbers) -> Found:
     if unknown or missing:
         word, first = ("unknown", unknown[0]) if unknown else ("missing", missing[0])
         counts = f"{len(missing)} folders of classes are missing and {len(unknown)} unknown"
-        raise ValueError(f"{part / first}: {word} ({counts}, by {CLASSES}); {_AGAIN}")
+        raise UserError(f"{part / first}: {word} ({counts}, by {CLASSES}); {_AGAIN}")
     found: Found = []
     for name, number in numbers.items():
         inner = part / name / "images"
@@ -106,7 +107,7 @@ def _validation(part: Path, numbers: Numbers) -> Found:
     if not _listed(part, folders=True) - {"images"}:
         return _annotated(part, loose, numbers)
     if loose:
-        raise ValueError(
+        raise UserError(
             f"{part}: {len(loose)} images are still in {part / 'images'}, others in folders of "
             f"classes; finish moving them, or {_AGAIN}"
         )
@@ -120,11 +121,11 @@ def _annotated(part: Path, images: set[str], numbers: Numbers) -> Found:
         image, name = [*line.split(), "", ""][:2]
         if name not in numbers:
             msg = f"{path}: line {line_number} gives {image!r} the class {name[:40]!r}"
-            raise ValueError(f"{msg}, which is not in {CLASSES}; {_AGAIN}")
+            raise UserError(f"{msg}, which is not in {CLASSES}; {_AGAIN}")
         labels[image] = numbers[name]
     if labels.keys() != images:
         first = min(labels.keys() ^ images)
-        raise ValueError(
+        raise UserError(
             f"{path}: {len(labels)} images have a label, but {len(images)} lie in "
             f"{part / 'images'}; {first!r} is not in both: {_AGAIN}"
         )
@@ -138,7 +139,7 @@ def _check_counts(part: Path, found: Found, numbers: Numbers) -> None:
     for name, number in numbers.items():
         if counts[number] != usual or not usual:
             msg = f"{part}: class {name} has {counts[number]} images, others {usual}"
-            raise ValueError(f"{msg}; {_AGAIN}")
+            raise UserError(f"{msg}; {_AGAIN}")
 
 
 def _decode(found: Found, side: int, what: str) -> tuple[Images, Labels]:
@@ -162,7 +163,7 @@ def _listed(folder: Path, *, folders: bool = False) -> set[str]:
                 return {entry.name for entry in seen if entry.is_dir()}
             return {entry.name for entry in seen if _is_jpeg(entry)}
     except OSError as error:
-        raise ValueError(f"{folder}: cannot be listed ({error}); make it readable") from error
+        raise UserError(f"{folder}: cannot be listed ({error}); make it readable") from error
 
 
 def _is_jpeg(entry: os.DirEntry[str]) -> bool:
@@ -174,4 +175,4 @@ def _lines(path: Path) -> Sequence[str]:
         return path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = f"{type(error).__name__}: {error!s:.120}"
-        raise ValueError(f"{path}: cannot be read ({reason}); {_AGAIN}") from error
+        raise UserError(f"{path}: cannot be read ({reason}); {_AGAIN}") from error

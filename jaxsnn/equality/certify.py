@@ -24,6 +24,7 @@ from jaxsnn.conversion.spiking import Spiking, settled
 from jaxsnn.equality.certificate import Certificate
 from jaxsnn.equality.comparison import Simulated, Tally
 from jaxsnn.equality.ties import References
+from jaxsnn.errors import UserError
 from jaxsnn.io.progress import batches
 from jaxsnn.network import net as net_module
 from jaxsnn.network.net import Net, Variables
@@ -62,13 +63,13 @@ def certify(
         progress: name of the progress bar, empty for none.
 
     Raises:
-        ValueError: no images, variables that do not belong to the architecture, or a network that
+        UserError: no images, variables that do not belong to the architecture, or a network that
             silence does not stop, with ``settle``.
     """
     check_stills(snn)
     images = np.asarray(images)
     if len(images) == 0:
-        raise ValueError("there are no images to certify on")
+        raise UserError("there are no images to certify on")
     whole = settled(snn)  # refuses neurons that have no integer ANN
     floats = snapped(variables, snn)
     tally = Tally(snn, variables)

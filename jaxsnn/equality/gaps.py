@@ -18,6 +18,7 @@ from jaxsnn import neurons
 from jaxsnn.arch.plan import spiking_sites
 from jaxsnn.conversion.convert import snapped
 from jaxsnn.conversion.spiking import Spiking, settled
+from jaxsnn.errors import UserError
 from jaxsnn.io.progress import batches
 from jaxsnn.network import net as net_module
 from jaxsnn.network.net import Net, Variables
@@ -63,11 +64,11 @@ def gaps(
         progress: name of the progress bar, empty for none.
 
     Raises:
-        ValueError: no images, or a network that has no integer ANN.
+        UserError: no images, or a network that has no integer ANN.
     """
     images = np.asarray(images)
     if len(images) == 0:
-        raise ValueError("no images to compare on; give one or more")
+        raise UserError("no images to compare on; give one or more")
     whole, floats, sums = settled(snn).program, snapped(variables, snn), {}
     units = dict(snn.units)
     for rows, real in batches(len(images), min(batch_size, len(images)), progress):

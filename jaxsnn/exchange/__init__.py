@@ -1,6 +1,6 @@
 """Networks in and out of files: those of this library, integers and JSON without a pickle."""
 
-from jaxsnn.exchange.errors import UserError
+from jaxsnn.errors import UserError
 from jaxsnn.exchange.fitting import Fitting, fit
 from jaxsnn.exchange.nir.read import from_nir
 from jaxsnn.exchange.pytorch import Imported, from_torch

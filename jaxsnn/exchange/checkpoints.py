@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeAlias, cast
 
-from jaxsnn.exchange.errors import UserError, shown
+from jaxsnn.errors import UserError, shown
 from jaxsnn.exchange.torch_tensors import Tensor
 
 ENTRIES = ("state_dict", "model_state_dict", "model", "net", "network", "params", "weights")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxsnn.exchange.errors import UserError, shown
+from jaxsnn.errors import UserError, shown
 from jaxsnn.exchange.weights import Budget, contiguous
 
 MOST = 100_000  # groups and arrays

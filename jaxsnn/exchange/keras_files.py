@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
+from jaxsnn.errors import UserError, shown
 from jaxsnn.exchange import hdf5
-from jaxsnn.exchange.errors import UserError, shown
 from jaxsnn.exchange.weights import Budget, Weights, natural
 
 CONFIG, CONTENT = "config.json", "model.weights.h5"

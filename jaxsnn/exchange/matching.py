@@ -13,7 +13,7 @@ from typing import NamedTuple
 from jaxsnn.arch.layers import Shape, Site
 from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import plan
-from jaxsnn.exchange.errors import UserError
+from jaxsnn.errors import UserError
 from jaxsnn.exchange.layers import Kind, Layer, partner, stem
 
 NORM = "/norm"

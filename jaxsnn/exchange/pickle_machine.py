@@ -12,7 +12,7 @@ import pickletools
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeAlias, cast
 
-from jaxsnn.exchange.errors import shown
+from jaxsnn.errors import UserError, shown
 
 LONGEST = 2**24  # bytes of a pickle; that of a network with 10,000 tensors has about 1 MB
 
@@ -63,7 +63,7 @@ def run(
 
     Raises:
         RefusedError: it asks for another name or operation, or is longer than :data:`LONGEST`.
-        ValueError: it is damaged.
+        UserError: it is damaged.
 
     >>> import pickle
     >>> run(io.BytesIO(pickle.dumps({"epoch": 3, "lr": (0.1, 0.01)})), {})
@@ -79,7 +79,7 @@ def run(
         except RefusedError as error:
             raise RefusedError(f"{error} (byte {offset} of the pickle)") from None
         except (IndexError, KeyError, TypeError, OverflowError) as error:
-            raise ValueError(f"byte {offset} of the pickle: {operation.name} fails") from error
+            raise UserError(f"byte {offset} of the pickle: {operation.name} fails") from error
     return machine.result()
 
 
@@ -123,7 +123,7 @@ class _Machine:
     def result(self) -> object:
         """What remains at the end."""
         if len(self.stack) != 1 or self.below:
-            raise ValueError(f"{len(self.stack)} values are left at the end of the pickle, not 1")
+            raise UserError(f"{len(self.stack)} values are left at the end of the pickle, not 1")
         return self.stack[0]
 
     def mark(self, _: object) -> None:

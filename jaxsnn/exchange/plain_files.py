@@ -11,7 +11,7 @@ import numpy as np
 import safetensors
 from numpy.typing import NDArray
 
-from jaxsnn.exchange.errors import UserError, shown
+from jaxsnn.errors import UserError, shown
 from jaxsnn.exchange.weights import Budget, Weights, contiguous, natural
 from jaxsnn.io.arrays import load_arrays
 
@@ -57,7 +57,7 @@ def read_npz(archive: zipfile.ZipFile, path: Path, budget: Budget) -> Weights:
         _check_header(archive, info, str(path))
     try:
         arrays, _ = load_arrays(path)
-    except ValueError as error:
+    except UserError as error:
         raise UserError(str(error)) from error
     return Weights({name: contiguous(array) for name, array in arrays.items()}, str(path), "npz")
 
@@ -75,7 +75,7 @@ def _check_header(archive: zipfile.ZipFile, info: zipfile.ZipInfo, place: str) -
             shape, _, dtype = reader(member)
             size = int(np.prod(shape, dtype=object)) * dtype.itemsize
             if not dtype.hasobject and size != info.file_size - member.tell():
-                raise ValueError(f"shape {shape} of {dtype} in {info.file_size} bytes")
+                raise UserError(f"shape {shape} of {dtype} in {info.file_size} bytes")
     except Exception as error:  # whatever the decompression or the header's parser raise
         reason = shown(str(error)).strip("'\"")
         raise UserError(f"{place}, {shown(info.filename)}: no plain array ({reason})") from error

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxsnn.arch.notation import Arch
-from jaxsnn.exchange.errors import UserError
+from jaxsnn.errors import UserError
 from jaxsnn.exchange.fitting import Fitting
 from jaxsnn.exchange.read import read_weights
 from jaxsnn.exchange.reference import Reference, check_reference

@@ -6,8 +6,8 @@ import io
 import zipfile
 from pathlib import Path
 
+from jaxsnn.errors import UserError
 from jaxsnn.exchange import checkpoints, keras_files, plain_files, torch_files
-from jaxsnn.exchange.errors import UserError
 from jaxsnn.exchange.torch_files import Checkpoint
 from jaxsnn.exchange.weights import LIMIT, Budget, Weights
 

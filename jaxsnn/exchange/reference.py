@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from jaxsnn import neurons
 from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import plan
-from jaxsnn.exchange.errors import UserError
+from jaxsnn.errors import UserError
 from jaxsnn.network.net import Net, Out, forward
 from jaxsnn.network.per_site import hidden
 

@@ -16,6 +16,7 @@ from jaxsnn.arch.plan import parse, plan
 from jaxsnn.conversion.convert import snapped, whole_kernels
 from jaxsnn.conversion.grid import smallest_integer
 from jaxsnn.conversion.spiking import Folded, Spiking
+from jaxsnn.errors import UserError
 from jaxsnn.inputs.encoding import Encoding
 from jaxsnn.io.arrays import UNITS, flatten, load_arrays, save_arrays, unflatten
 from jaxsnn.io.arrays import load_params as load_variables
@@ -44,7 +45,7 @@ def load_params(source: str | Path | Mapping[str, Any], arch: Arch) -> dict[str,
         ``{"params": ..., "batch_stats": ...}`` of float32 arrays.
 
     Raises:
-        ValueError: naming every missing, extra or misshaped array.
+        UserError: naming every missing, extra or misshaped array.
     """
     expected = net_module.template(Net(arch, hidden(neurons.identity())))
     loaded = load_variables(source, expected)
@@ -100,16 +101,16 @@ def load(path: str | Path) -> Spiking:
     """Read what :func:`save` wrote; nothing in the file is executed.
 
     Raises:
-        ValueError: a file of another kind or format, an unknown neuron, or arrays that do not fit
+        UserError: a file of another kind or format, an unknown neuron, or arrays that do not fit
             the architecture, each named.
     """
     arrays, meta = load_arrays(path)
     try:
         if meta["format"] != FORMAT:
-            raise ValueError(f"format {meta['format']}, this version reads {FORMAT}")
+            raise UserError(f"format {meta['format']}, this version reads {FORMAT}")
         snn = _rebuild(meta, unflatten(arrays))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path} holds no converted network that this version can read: {error!r}; "
             "convert again and save()"
         ) from error
@@ -152,7 +153,7 @@ def _check_arrays(snn: Spiking, arrays: Mapping[str, np.ndarray], place: str) ->
             wanted = tuple(expected[name].shape)
             problems.append(f"{name} has shape {array.shape}, expected {wanted}")
     if problems:
-        raise ValueError(f"{place}: {'; '.join(problems)}")
+        raise UserError(f"{place}: {'; '.join(problems)}")
 
 
 def _quantiser_to_json(quantiser: weight_quantisers.WeightQuantiser) -> Any:
@@ -178,7 +179,7 @@ def _neuron_to_json(neuron: Neuron) -> dict[str, Any]:
 
 def _neuron_from_json(record: Mapping[str, Any]) -> Neuron:
     if record["name"] not in neurons.FACTORIES:
-        raise ValueError(f"unknown neuron {record['name']!r}; known: {sorted(neurons.FACTORIES)}")
+        raise UserError(f"unknown neuron {record['name']!r}; known: {sorted(neurons.FACTORIES)}")
     options = {name: _option_from_json(value) for name, value in record["options"].items()}
     return neurons.FACTORIES[record["name"]](**options)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from rich.table import Table as RichTable
 
 from jaxsnn.arch.layers import Shape
-from jaxsnn.exchange.errors import UserError
+from jaxsnn.errors import UserError
 
 HEADINGS = ("theirs", "shape", "ours", "shape", "what is done")
 

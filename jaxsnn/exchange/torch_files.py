@@ -19,8 +19,8 @@ from typing import Any, NamedTuple, cast
 
 from numpy.typing import NDArray
 
+from jaxsnn.errors import UserError, shown
 from jaxsnn.exchange import torch_tensors
-from jaxsnn.exchange.errors import UserError, shown
 from jaxsnn.exchange.pickle_machine import RefusedError
 from jaxsnn.exchange.torch_tensors import Storage, Tensor
 from jaxsnn.exchange.weights import Budget
@@ -153,7 +153,7 @@ def _arrays(
         try:
             if len(piece) != tensor.storage.nbytes:
                 size = tensor.storage.nbytes
-                raise ValueError(f"its storage has {len(piece)} bytes instead of {size}")
+                raise UserError(f"its storage has {len(piece)} bytes instead of {size}")
             return torch_tensors.values(tensor, piece, order)
         except ValueError as error:
             raise UserError(f"{place}, {shown(name)}: {error}; get the file again") from error

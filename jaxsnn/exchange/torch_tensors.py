@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxsnn.exchange.errors import shown
+from jaxsnn.errors import UserError, shown
 from jaxsnn.exchange.pickle_machine import Function, Name, run
 from jaxsnn.exchange.weights import contiguous
 
@@ -80,14 +80,14 @@ def load(file: io.BytesIO) -> tuple[object, dict[str, Storage]]:
 
     Raises:
         RefusedError: it holds something else than tensors and plain values.
-        ValueError: it is damaged.
+        UserError: it is damaged.
     """
     storages: dict[str, Storage] = {}
 
     def outside(identifier: object) -> Storage:
         storage = _storage(identifier)
         if storages.setdefault(storage.key, storage) != storage:
-            raise ValueError(f"two storages with the key {shown(storage.key)}")
+            raise UserError(f"two storages with the key {shown(storage.key)}")
         return storage
 
     return run(file, _NAMES, outside), storages
@@ -105,11 +105,11 @@ def values(tensor: Tensor, content: memoryview, order: str = "<") -> NDArray[Any
         Array ``tensor.shape``; bfloat16 and 8-bit floats as float32.
 
     Raises:
-        ValueError: the tensor reaches beyond its storage.
+        UserError: the tensor reaches beyond its storage.
     """
     dtype = _DTYPES[tensor.dtype]
     if tensor.end > len(content):
-        raise ValueError(
+        raise UserError(
             f"a tensor of shape {tensor.shape} with strides {tensor.strides} at {tensor.offset} "
             f"reaches byte {tensor.end} of a storage of {len(content)}"
         )
@@ -132,15 +132,15 @@ def values(tensor: Tensor, content: memoryview, order: str = "<") -> NDArray[Any
 def _storage(identifier: object) -> Storage:
     """The storage that ``("storage", type, key, device, size[, part])`` names."""
     if not isinstance(identifier, tuple):
-        raise ValueError(f"a {shown(identifier)} instead of a storage")
+        raise UserError(f"a {shown(identifier)} instead of a storage")
     kind, storage, key, _, size, *part = cast("tuple[object, ...]", identifier)
     if kind != "storage" or not isinstance(storage, Name) or not isinstance(key, str):
-        raise ValueError("not a storage")
+        raise UserError("not a storage")
     if any(each is not None for each in part):
-        raise ValueError("a part of a storage, as torch wrote before version 0.4; save it again")
+        raise UserError("a part of a storage, as torch wrote before version 0.4; save it again")
     dtype = _STORAGES.get(storage.text.removeprefix("torch.").removeprefix("storage."))
     if dtype is None:
-        raise ValueError(f"{storage.text} as a storage")
+        raise UserError(f"{storage.text} as a storage")
     return Storage(key, _whole(size, "elements of a storage"), dtype)
 
 
@@ -152,7 +152,7 @@ def _tensor(
     The rest says whether there are gradients, and hooks, which are no matter here.
     """
     if any(rest[2:]):
-        raise ValueError("a conjugated or negated view; save tensor.resolve_conj()")
+        raise UserError("a conjugated or negated view; save tensor.resolve_conj()")
     return _view(storage, offset, shape, strides, None)
 
 
@@ -162,9 +162,9 @@ def _tensor_v3(
     """Stands in for ``torch._utils._rebuild_tensor_v3``, whose storage is plain bytes."""
     _, _, dtype, *more = rest
     if any(more):
-        raise ValueError("a conjugated or negated view; save tensor.resolve_conj()")
+        raise UserError("a conjugated or negated view; save tensor.resolve_conj()")
     if not isinstance(dtype, Name):
-        raise ValueError("a tensor without a dtype")
+        raise UserError("a tensor without a dtype")
     return _view(storage, offset, shape, strides, dtype.text.removeprefix("torch."))
 
 
@@ -172,10 +172,10 @@ def _view(
     storage: object, offset: object, shape: object, strides: object, dtype: str | None
 ) -> Tensor:
     if not isinstance(storage, Storage):
-        raise ValueError(f"a tensor of a {shown(storage)}")
+        raise UserError(f"a tensor of a {shown(storage)}")
     sizes, steps = _axes(shape), _axes(strides)
     if len(sizes) != len(steps):
-        raise ValueError(f"{len(sizes)} sizes and {len(steps)} strides")
+        raise UserError(f"{len(sizes)} sizes and {len(steps)} strides")
     return Tensor(
         storage, _whole(offset, "offset of a tensor"), sizes, steps, dtype or storage.dtype
     )
@@ -183,7 +183,7 @@ def _view(
 
 def _axes(numbers: object) -> tuple[int, ...]:
     if not isinstance(numbers, tuple) or len(cast("tuple[object]", numbers)) > MOST_AXES:
-        raise ValueError(f"sizes and strides are tuples of at most {MOST_AXES} numbers")
+        raise UserError(f"sizes and strides are tuples of at most {MOST_AXES} numbers")
     return tuple(
         _whole(number, "size or stride of a tensor") for number in cast("tuple[object]", numbers)
     )
@@ -192,14 +192,14 @@ def _axes(numbers: object) -> tuple[int, ...]:
 def _whole(number: object, what: str) -> int:
     """A number below 2^63, as torch's own are."""
     if type(number) is not int or not 0 <= number < 2**63:
-        raise ValueError(f"the {what} is {shown(number)}, not a whole number of 0 or more")
+        raise UserError(f"the {what} is {shown(number)}, not a whole number of 0 or more")
     return number
 
 
 def _parameter(tensor: object, *_: object) -> object:
     """Stands in for ``torch._utils._rebuild_parameter``: the tensor that is trained."""
     if not isinstance(tensor, Tensor):
-        raise ValueError(f"a parameter that is a {shown(tensor)}")
+        raise UserError(f"a parameter that is a {shown(tensor)}")
     return tensor
 
 
@@ -208,10 +208,10 @@ def _ordered(*items: object) -> dict[object, object]:
     ordered: dict[object, object] = {}
     for item in cast("list[object]", items[0]) if items else []:
         if not isinstance(item, list | tuple):
-            raise ValueError("items that are no pairs")
+            raise UserError("items that are no pairs")
         key, value = cast("list[object]", item)
         if not isinstance(key, str):
-            raise ValueError(f"a {shown(key)} as the name of an entry")
+            raise UserError(f"a {shown(key)} as the name of an entry")
         ordered[key] = value
     return ordered
 

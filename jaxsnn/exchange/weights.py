@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxsnn.exchange.errors import UserError
+from jaxsnn.errors import UserError
 
 Layout = Literal["torch", "keras"]
 LIMIT = 2**32  # bytes

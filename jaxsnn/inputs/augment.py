@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxsnn.errors import UserError
+
 
 def random_crop(
     images: jax.Array,
@@ -36,18 +38,18 @@ def random_crop(
         `[B, size, size, C]`, or `[B, H, W, C]` without `size`; dtype of `images`.
 
     Raises:
-        ValueError: negative padding or radius, or a window that is empty or larger than the padded
+        UserError: negative padding or radius, or a window that is empty or larger than the padded
             image.
     """
     batch, height, width, channels = _shape(images)
     rows, columns = (height, width) if size is None else (size, size)
     if min(padding, radius or 0) < 0 or min(rows, columns) < 1:
         msg = f"random_crop: padding {padding}, radius {radius} must be 0 or more, size {size} 1"
-        raise ValueError(msg)
+        raise UserError(msg)
     spare_rows, spare_columns = height + 2 * padding - rows, width + 2 * padding - columns
     if min(spare_rows, spare_columns) < 0:
         msg = f"random_crop: a {rows}x{columns} window does not fit images of {height}x{width} "
-        raise ValueError(f"{msg}with padding {padding}; lower size or raise padding")
+        raise UserError(f"{msg}with padding {padding}; lower size or raise padding")
     padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     spare = jnp.array([spare_rows, spare_columns])
     reach = spare if radius is None else radius
@@ -64,7 +66,7 @@ def central_crop(images: jax.Array, size: int) -> jax.Array:
     """The middle `size` x `size` window, rounded up and left where the spare pixels are odd.
 
     Raises:
-        ValueError: `size` is below 1 or larger than the image.
+        UserError: `size` is below 1 or larger than the image.
 
     Example:
         >>> central_crop(jnp.arange(16.0).reshape(1, 4, 4, 1), 2)[0, :, :, 0].tolist()
@@ -73,7 +75,7 @@ def central_crop(images: jax.Array, size: int) -> jax.Array:
     _, height, width, _ = _shape(images)
     if not 1 <= size <= min(height, width):
         msg = f"central_crop: size {size} must lie between 1 and {min(height, width)}"
-        raise ValueError(msg)
+        raise UserError(msg)
     top, left = (height - size) // 2, (width - size) // 2
     return images[:, top : top + size, left : left + size]
 
@@ -107,7 +109,7 @@ def rotate(images: jax.Array, degrees: jax.Array) -> jax.Array:
         `[B, H, W, C]`; dtype of `images`.
 
     Raises:
-        ValueError: images are not floats, or there is not one angle per image.
+        UserError: images are not floats, or there is not one angle per image.
 
     Example:
         >>> quarter = rotate(jnp.arange(4.0).reshape(1, 2, 2, 1), jnp.array([90.0]))
@@ -117,7 +119,7 @@ def rotate(images: jax.Array, degrees: jax.Array) -> jax.Array:
     batch, height, width, channels = _shape(images, floating=True)
     if degrees.shape != (batch,):
         msg = f"rotate: angles of shape {degrees.shape} for {batch} images; give one for each"
-        raise ValueError(msg)
+        raise UserError(msg)
     y = jnp.arange(height)[:, None] - (height - 1) / 2
     x = jnp.arange(width)[None, :] - (width - 1) / 2
 
@@ -147,12 +149,12 @@ def random_rotation(images: jax.Array, key: jax.Array, degrees: float) -> jax.Ar
         degrees: the largest angle; 30 for the faces of Fast-SNN (Hu et al., 2023).
 
     Raises:
-        ValueError: images are not floats, or `degrees` is negative.
+        UserError: images are not floats, or `degrees` is negative.
     """
     batch, *_ = _shape(images, floating=True)
     if degrees < 0:
         msg = f"random_rotation: degrees {degrees} must not be negative"
-        raise ValueError(msg)
+        raise UserError(msg)
     return rotate(images, jax.random.uniform(key, (batch,), maxval=degrees))
 
 
@@ -187,12 +189,12 @@ def brightness(images: jax.Array, key: jax.Array, delta: float = 63.0) -> jax.Ar
     `delta` is in units of the pixels (63 for pixels 0..255); nothing is clipped.
 
     Raises:
-        ValueError: images are not floats, or `delta` is negative.
+        UserError: images are not floats, or `delta` is negative.
     """
     batch, *_ = _shape(images, floating=True)
     if delta < 0:
         msg = f"brightness: delta {delta} must not be negative"
-        raise ValueError(msg)
+        raise UserError(msg)
     return images + jax.random.uniform(key, (batch, 1, 1, 1), images.dtype, -delta, delta)
 
 
@@ -204,12 +206,12 @@ def contrast(
     One factor `f` per image, uniform in `[lower, upper)`; nothing is clipped.
 
     Raises:
-        ValueError: images are not floats, or not `0 <= lower <= upper`.
+        UserError: images are not floats, or not `0 <= lower <= upper`.
     """
     batch, *_ = _shape(images, floating=True)
     if not 0 <= lower <= upper:
         msg = f"contrast: factors {lower}..{upper} must satisfy 0 <= lower <= upper"
-        raise ValueError(msg)
+        raise UserError(msg)
     factor = jax.random.uniform(key, (batch, 1, 1, 1), images.dtype, lower, upper)
     mean = images.mean((1, 2), keepdims=True)
     return mean + factor * (images - mean)
@@ -221,7 +223,7 @@ def per_image_standardise(images: jax.Array) -> jax.Array:
     The floor keeps an image of one colour finite: it becomes zeros.
 
     Raises:
-        ValueError: images are not floats.
+        UserError: images are not floats.
 
     Example:
         >>> per_image_standardise(jnp.array([0.0, 2.0]).reshape(1, 1, 2, 1)).ravel().tolist()
@@ -238,9 +240,9 @@ def _shape(images: jax.Array, floating: bool = False) -> tuple[int, int, int, in
     """The four axis lengths, after a check of rank and dtype."""
     if images.ndim != 4:
         msg = f"augmentation takes images [B, H, W, C], not shape {images.shape}"
-        raise ValueError(msg)
+        raise UserError(msg)
     if floating and not jnp.issubdtype(images.dtype, jnp.floating):
         msg = f"augmentation takes float images, not {images.dtype}; use images.astype('float32')"
-        raise ValueError(msg)
+        raise UserError(msg)
     batch, height, width, channels = images.shape
     return batch, height, width, channels

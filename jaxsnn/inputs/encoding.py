@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxsnn.errors import UserError
+
 Presentation = Literal["held", "onset", "frames"]
 
 
@@ -31,7 +33,7 @@ class Encoding:
     def __post_init__(self) -> None:
         """Refuse a duration that cannot be."""
         if self.duration is not None and (self.duration < 1 or self.presentation != "held"):
-            raise ValueError(
+            raise UserError(
                 f"duration={self.duration} with presentation {self.presentation!r}: a held image "
                 "is shown for at least 1 step; leave it out elsewhere"
             )
@@ -73,7 +75,7 @@ def jitter(units: Array, keys: Array, ratio: Array | float, highest: int) -> Arr
         int32 ``[B, H, W, C]``.
 
     Raises:
-        ValueError: units that are not integers.
+        UserError: units that are not integers.
 
     >>> keys = jax.random.split(jax.random.key(0), 1)
     >>> grey = jnp.full((1, 1, 3, 1), 100, jnp.uint8)
@@ -84,7 +86,7 @@ def jitter(units: Array, keys: Array, ratio: Array | float, highest: int) -> Arr
     (True, True, 3)
     """
     if not jnp.issubdtype(units.dtype, jnp.integer):
-        raise ValueError(
+        raise UserError(
             f"input units are {units.dtype}; noise acts on whole units, not scaled ones"
         )
     draw = jax.vmap(lambda key: jax.random.uniform(key, units.shape[1:], minval=-0.5, maxval=0.5))

@@ -7,6 +7,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from jaxsnn.errors import UserError
+
 LARGEST_INDEX = 2**31 - 1
 
 
@@ -30,7 +32,7 @@ def frames(
         float32 `[T, B, height, width, polarities]`. Memory is that of the result and the codes.
 
     Raises:
-        ValueError: codes are not int32 `[B, E]`, a size is below 1, or the result would have more
+        UserError: codes are not int32 `[B, E]`, a size is below 1, or the result would have more
             elements than an int32 can count.
 
     Example:
@@ -93,11 +95,11 @@ def _turned(
 def _check(codes: jax.Array, sensor: tuple[int, int, int], steps: int) -> int:
     """The batch size, after a look at shapes and sizes."""
     if codes.ndim != 2 or codes.dtype != jnp.int32:
-        raise ValueError(f"frames takes int32 codes [B, E], not {codes.dtype} {codes.shape}")
+        raise UserError(f"frames takes int32 codes [B, E], not {codes.dtype} {codes.shape}")
     if steps < 1 or min(sensor) < 1:
-        raise ValueError(f"frames: steps {steps} and sensor {tuple(sensor)} must be at least 1")
+        raise UserError(f"frames: steps {steps} and sensor {tuple(sensor)} must be at least 1")
     batch = codes.shape[0]
     if (size := steps * batch * math.prod(sensor)) > LARGEST_INDEX:
         found = f"{steps} steps of {batch} recordings on a sensor {tuple(sensor)}"
-        raise ValueError(f"frames: {found} are {size} numbers, beyond 2^31; lower the batch size")
+        raise UserError(f"frames: {found} are {size} numbers, beyond 2^31; lower the batch size")
     return batch

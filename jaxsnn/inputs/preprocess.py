@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxsnn.errors import UserError
 from jaxsnn.inputs import augment
 from jaxsnn.inputs.encoding import Encoding
 
@@ -110,7 +111,7 @@ def standardised(
         bits: fractional bits of the grid.
 
     Raises:
-        ValueError: ``bits`` outside 0 to 11, or (when used) images smaller than the window.
+        UserError: ``bits`` outside 0 to 11, or (when used) images smaller than the window.
 
     >>> import numpy as np
     >>> units = standardised(2).test(np.arange(16, dtype=np.uint8).reshape(1, 4, 4, 1))
@@ -125,9 +126,9 @@ def _standardised(
     size: int, flip: Flip, radius: int | None, colours: bool, bits: int
 ) -> Preprocessing:
     if flip not in get_args(Flip):
-        raise ValueError(f"flip={flip!r} is unknown; choose one of {', '.join(get_args(Flip))}")
+        raise UserError(f"flip={flip!r} is unknown; choose one of {', '.join(get_args(Flip))}")
     if not 0 <= bits <= 11:  # units are kept as int16
-        raise ValueError(f"bits={bits}: the grid of the input has 0 to 11 fractional bits")
+        raise UserError(f"bits={bits}: the grid of the input has 0 to 11 fractional bits")
     encoding = Encoding("onset", 2.0**-bits, 16 * 2**bits - 1)
 
     def units(images: Array) -> Array:
@@ -142,7 +143,7 @@ def _standardised(
             images = augment.random_flip(images, mirror)
         elif flip == "alternating":
             if moment is None:
-                raise ValueError('flip="alternating" needs the moment: rows and epoch of the batch')
+                raise UserError('flip="alternating" needs the moment: rows and epoch of the batch')
             images = augment.alternating_flip(images, moment.rows, moment.epoch)
         images = images.astype(jnp.float32)
         if colours:
@@ -188,7 +189,7 @@ def normalised(
         bits: fractional bits of the grid.
 
     Raises:
-        ValueError: numbers that make no sense, a unit beyond int16, or (when used) images with
+        UserError: numbers that make no sense, a unit beyond int16, or (when used) images with
             another number of channels, of another dtype than integers, or too small for a random
             window.
 
@@ -207,7 +208,7 @@ def _normalised(
     mean: Moments, std: Moments, size: int, padding: int, flip: bool, rotation: float, bits: int
 ) -> Preprocessing:
     if min(size - 1, padding) < 0 or not (0 <= rotation <= 360 and 0 <= bits <= 15):
-        raise ValueError(
+        raise UserError(
             f"size={size}, padding={padding}, rotation={rotation}, bits={bits}: size is 1 or more, "
             "padding 0 or more, rotation 0 to 360 degrees, bits 0 to 15"
         )
@@ -244,16 +245,16 @@ def _normalised(
 def _units_of_pixels(mean: Moments, std: Moments, bits: int) -> np.ndarray:
     """What the grey values 0 to 255 are worth in each channel: int32 ``[channels, 256]``."""
     if len(mean) != len(std) or len(mean) not in (1, 3):
-        raise ValueError(
+        raise UserError(
             f"mean={mean}, std={std}: give one number each for grey images, three for colours"
         )
     if not (np.isfinite(mean).all() and np.isfinite(std).all() and min(std) > 0):
-        raise ValueError(f"mean={mean}, std={std}: finite numbers, deviations above 0, are needed")
+        raise UserError(f"mean={mean}, std={std}: finite numbers, deviations above 0, are needed")
     grey = np.arange(256) / 255
     exact = (grey - np.array(mean)[:, None]) / np.array(std)[:, None]
     table = np.floor(exact * 2.0**bits + 0.5)
     if np.abs(table).max() > 2**15 - 1:  # units of whole data sets are kept as int16
-        raise ValueError(
+        raise UserError(
             f"bits={bits}: a unit is as large as {np.abs(table).max():.0f}, beyond 32767; use fewer"
         )
     return table.astype(np.int32)
@@ -268,13 +269,13 @@ def _checked(images: Array, channels: int) -> Array:
     images = jnp.asarray(images)
     _check_channels(images.shape[-1], channels)
     if not jnp.issubdtype(images.dtype, jnp.integer):
-        raise ValueError(f"images are {images.dtype}; whole grey values 0 to 255 are normalised")
+        raise UserError(f"images are {images.dtype}; whole grey values 0 to 255 are normalised")
     return images
 
 
 def _check_channels(found: int, wanted: int) -> None:
     if found != wanted:
-        raise ValueError(
+        raise UserError(
             f"images of {found} channels, but mean and std are of {wanted}; give one for each"
         )
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxsnn.errors import UserError
 from jaxsnn.inputs import frames as events
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def held(steps: int, scale: float = 1 / 255) -> Stimulus:
     ((1, 2, 4, 4, 1), 1.0, 50)
     """
     if steps < 1:
-        raise ValueError(f"steps={steps}: an image is shown for at least 1 step")
+        raise UserError(f"steps={steps}: an image is shown for at least 1 step")
 
     def show(images: Array, key: Array | None, given: int | None) -> Shown:
         del key, given
@@ -85,7 +86,7 @@ def event_frames(
 
     def show(batch: Any, key: Array | None, steps: int | None) -> Shown:
         if steps is None:
-            raise ValueError("event frames need the number of steps of their batch")
+            raise UserError("event frames need the number of steps of their batch")
         codes, lengths = batch["codes"], batch["lengths"]
         angle = None
         if key is not None and rotation:

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxsnn.errors import UserError
 from jaxsnn.io.files import write_bytes
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
@@ -48,7 +49,7 @@ def unflatten(flat: Mapping[str, Any]) -> Tree:
     {'params': {'conv1': {'kernel': 1, 'bias': 2}}}
 
     Raises:
-        ValueError: a name is an array and a folder of arrays at once.
+        UserError: a name is an array and a folder of arrays at once.
     """
     tree: Tree = {}
     for name, value in flat.items():
@@ -57,9 +58,9 @@ def unflatten(flat: Mapping[str, Any]) -> Tree:
         for folder in folders:
             node = node.setdefault(folder, {})
             if not isinstance(node, dict):
-                raise ValueError(f"{name}: {folder!r} is an array and also holds arrays")
+                raise UserError(f"{name}: {folder!r} is an array and also holds arrays")
         if leaf in node:
-            raise ValueError(f"{name} is an array and also holds arrays; rename one of them")
+            raise UserError(f"{name} is an array and also holds arrays; rename one of them")
         node[leaf] = value
     return tree
 
@@ -82,16 +83,16 @@ def save_arrays(
         compressed: deflate the members: slow, and small for spikes.
 
     Raises:
-        ValueError: an array of a type that npz cannot hold without pickle, or the
+        UserError: an array of a type that npz cannot hold without pickle, or the
           name ``meta.json``.
     """
     path = Path(path)
     members = {name: np.asarray(value) for name, value in arrays.items()}
     if META in members:
-        raise ValueError(f"{path}: the name {META!r} is kept for the description; rename the array")
+        raise UserError(f"{path}: the name {META!r} is kept for the description; rename the array")
     for name, array in members.items():
         if array.dtype.kind not in "biufU":
-            raise ValueError(f"{path}: {name} has dtype {array.dtype}; convert it to float32 first")
+            raise UserError(f"{path}: {name} has dtype {array.dtype}; convert it to float32 first")
     members[META] = np.asarray(json.dumps(dict(meta or {})))
     content = io.BytesIO()
     kind = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
@@ -111,7 +112,7 @@ def load_arrays(path: str | Path) -> tuple[Arrays, dict[str, Any]]:
     that were kept as whole numbers come back as what they are worth.
 
     Raises:
-        ValueError: the file is missing, truncated, no npz, pickled, or holds a NaN; the
+        UserError: the file is missing, truncated, no npz, pickled, or holds a NaN; the
           message names the file and the array.
     """
     arrays: Arrays = {}
@@ -121,20 +122,20 @@ def load_arrays(path: str | Path) -> tuple[Arrays, dict[str, Any]]:
         with Path(path).open("rb") as file:
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("a single array, not an npz archive")
+                raise UserError("a single array, not an npz archive")
             for name in archive.files:
                 place = f"{path}, array {name!r}"
                 array = archive[name]
                 if not isinstance(array, np.ndarray):  # NumPy hands out other members as bytes
-                    raise ValueError("not an array")
+                    raise UserError("not an array")
                 arrays[name] = array
         meta = json.loads(str(arrays.pop(META, "{}")))
         place = str(path)
         arrays |= worth(arrays, meta.get(UNITS, {}))
     except FileNotFoundError as error:
-        raise ValueError(f"{path}: no such file") from error
+        raise UserError(f"{path}: no such file") from error
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(
+        raise UserError(
             f"{place}: not a complete npz file of plain arrays ({error}); write it again with "
             "numpy.savez or jaxsnn.io.save_arrays"
         ) from error
@@ -147,7 +148,7 @@ def _refuse_nan(place: str, array: NDArray[Any]) -> None:
     if array.dtype.kind == "f" and np.isnan(array).any():
         first = tuple(int(index) for index in np.argwhere(np.isnan(array))[0])
         count = int(np.isnan(array).sum())
-        raise ValueError(f"{place} holds {count} NaN, the first at index {first}")
+        raise UserError(f"{place} holds {count} NaN, the first at index {first}")
 
 
 def load_params(source: str | Path | Mapping[str, Any], expected: Mapping[str, Any]) -> Tree:
@@ -164,7 +165,7 @@ def load_params(source: str | Path | Mapping[str, Any], expected: Mapping[str, A
         Nested dictionary of NumPy arrays, ``{"params": {"conv1": {"kernel": ...}}, ...}``.
 
     Raises:
-        ValueError: arrays are missing, extra, misshaped or of another kind, or hold NaN; the
+        UserError: arrays are missing, extra, misshaped or of another kind, or hold NaN; the
           message names each of them and lists what was expected.
 
     >>> template = {"params/readout/bias": np.zeros(2, np.float32)}
@@ -185,7 +186,7 @@ def load_params(source: str | Path | Mapping[str, Any], expected: Mapping[str, A
         problems += [problem] if problem else []
     if problems:
         listing = "\n  ".join(f"{n} {tuple(w.shape)} {w.dtype}" for n, w in wanted.items())
-        raise ValueError(f"{place}: " + "; ".join(problems) + f"\nexpected:\n  {listing}")
+        raise UserError(f"{place}: " + "; ".join(problems) + f"\nexpected:\n  {listing}")
     return unflatten(loaded)
 
 
@@ -197,20 +198,20 @@ def worth(arrays: Arrays, units: Any) -> Arrays:
         units: name -> what one is worth.
 
     Raises:
-        ValueError: units of something else than integers, or no positive finite numbers.
+        UserError: units of something else than integers, or no positive finite numbers.
 
     >>> worth({"params/conv1/kernel": np.array([-3, 2], np.int8)}, {"params/conv1/kernel": 0.25})
     {'params/conv1/kernel': array([-0.75,  0.5 ], dtype=float32)}
     """
     if not isinstance(units, Mapping):
-        raise ValueError(f"{UNITS} is {units!r}, not a number for each kernel")
+        raise UserError(f"{UNITS} is {units!r}, not a number for each kernel")
     found: Arrays = {}
     for name, unit in cast("Mapping[str, Any]", units).items():
         codes = arrays.get(name)
         if codes is None or codes.dtype.kind not in "iu":
-            raise ValueError(f"{UNITS} names {name}, which is no array of whole numbers")
+            raise UserError(f"{UNITS} names {name}, which is no array of whole numbers")
         if not isinstance(unit, float) or not 0 < unit < 2.0**64:
-            raise ValueError(f"{UNITS} of {name} is {unit!r}, not a positive finite number")
+            raise UserError(f"{UNITS} of {name} is {unit!r}, not a positive finite number")
         found[name] = (codes * np.float64(unit)).astype(np.float32)
     return found
 

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxsnn.errors import UserError
 from jaxsnn.io import processes
 from jaxsnn.io.arrays import (
     META,
@@ -99,7 +100,7 @@ class Checkpoints:
             template: pytree of the expected structure; its leaves have ``shape`` and ``dtype``.
 
         Raises:
-            ValueError: every checkpoint is unreadable, or the newest readable one belongs to a run
+            UserError: every checkpoint is unreadable, or the newest readable one belongs to a run
               with another description, or differs from the template in a name, shape or dtype.
         """
         steps = self.steps()
@@ -113,14 +114,14 @@ class Checkpoints:
             self._compare_meta(folder, meta)
             return _rebuild(folder, arrays, template)
         if steps:
-            raise ValueError(f"{self.directory}: no checkpoint of steps {steps} is readable")
+            raise UserError(f"{self.directory}: no checkpoint of steps {steps} is readable")
         return None
 
     def _compare_meta(self, folder: Path, meta: Mapping[str, Any]) -> None:
         wanted = json.loads(json.dumps(self.meta))
         for name in wanted.keys() | meta.keys() if wanted else ():
             if wanted.get(name) != meta.get(name):
-                raise ValueError(
+                raise UserError(
                     f"{folder} was written with {name} = {meta.get(name)!r}, not "
                     f"{wanted.get(name)!r}; use the same value or another folder"
                 )
@@ -147,7 +148,7 @@ def _read(folder: Path) -> tuple[Arrays, dict[str, Any]]:
         arrays: Arrays = reader.restore(folder, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
     description = json.loads(arrays.pop(META).tobytes())
     if description["crc32"] != _checksums(arrays):
-        raise ValueError("an array differs from its checksum")
+        raise UserError("an array differs from its checksum")
     return arrays, description["run"]
 
 
@@ -159,13 +160,13 @@ def _rebuild(folder: Path, arrays: Arrays, template: Any) -> Any:
     expected = named_leaves(template)
     for name in [*expected, *(name for name in arrays if name not in expected)]:
         if name not in arrays:
-            raise ValueError(f"{folder} lacks {name}; it holds another network or optimiser")
+            raise UserError(f"{folder} lacks {name}; it holds another network or optimiser")
         if name not in expected:
-            raise ValueError(f"{folder} has an extra {name}; it holds another network or optimiser")
+            raise UserError(f"{folder} has an extra {name}; it holds another network or optimiser")
         found = (arrays[name].shape, np.dtype(arrays[name].dtype))
         wanted = (tuple(expected[name].shape), np.dtype(expected[name].dtype))
         if found != wanted:
-            raise ValueError(
+            raise UserError(
                 f"{folder}: {name} is {found[1]}{list(found[0])}, expected "
                 f"{wanted[1]}{list(wanted[0])}; it belongs to another network or optimiser"
             )

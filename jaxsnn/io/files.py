@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from jaxsnn.errors import UserError
 from jaxsnn.io import processes
 
 
@@ -73,7 +74,7 @@ def exclusive(folder: str | Path) -> Generator[None]:
     Of the several processes of one run, the first holds the lock for all.
 
     Raises:
-        ValueError: another run holds it.
+        UserError: another run holds it.
     """
     with contextlib.ExitStack() as held:
         with processes.together():
@@ -94,7 +95,7 @@ def _locked(folder: Path) -> Generator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise ValueError(
+            raise UserError(
                 f"{folder} is being trained by another process; wait for it, or give another --out"
             ) from None
         yield
@@ -106,7 +107,7 @@ def write_json(path: str | Path, obj: object) -> Path:
     NumPy and JAX scalars and arrays, tuples and paths become plain JSON values.
 
     Raises:
-        ValueError: a value is NaN or infinite, or of a kind that JSON lacks, or a key is not a
+        UserError: a value is NaN or infinite, or of a kind that JSON lacks, or a key is not a
             string; the message names the path of keys. Nothing is written then.
     """
     text = json.dumps(plain(obj), indent=2, ensure_ascii=False, allow_nan=False)
@@ -117,14 +118,14 @@ def read_json(path: str | Path) -> Any:
     """Read one JSON file.
 
     Raises:
-        ValueError: the file is not JSON (broken off, for example); the message names it.
+        UserError: the file is not JSON (broken off, for example); the message names it.
         FileNotFoundError: there is no such file.
     """
     try:
         return json.loads(Path(path).read_bytes())
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
         msg = f"{path}: not a complete JSON file ({error}); delete it or write it again"
-        raise ValueError(msg) from error
+        raise UserError(msg) from error
 
 
 def append_jsonl(path: str | Path, record: Mapping[str, Any]) -> None:
@@ -133,7 +134,7 @@ def append_jsonl(path: str | Path, record: Mapping[str, Any]) -> None:
     A last line that a kill has broken off is removed first, or the new record would be lost in it.
 
     Raises:
-        ValueError: as `write_json`.
+        UserError: as `write_json`.
     """
     line = json.dumps(plain(record), ensure_ascii=False, allow_nan=False)
     if not processes.first():
@@ -153,7 +154,7 @@ def read_jsonl(path: str | Path, key: str = "step") -> list[dict[str, Any]]:
     of the first; records without `key` are all kept.
 
     Raises:
-        ValueError: another line is not a JSON object; the message names file and line.
+        UserError: another line is not a JSON object; the message names file and line.
     """
     *lines, last = Path(path).read_bytes().split(b"\n")
     records: dict[object, dict[str, Any]] = {}
@@ -161,9 +162,9 @@ def read_jsonl(path: str | Path, key: str = "step") -> list[dict[str, Any]]:
         try:
             record = json.loads(line)
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}: not JSON ({error})") from error
+            raise UserError(f"{path}, line {number}: not JSON ({error})") from error
         if not isinstance(record, dict):
-            raise ValueError(f"{path}, line {number}: expected an object, found {line[:40]!r}")
+            raise UserError(f"{path}, line {number}: expected an object, found {line[:40]!r}")
         known = cast("dict[str, Any]", record)
         records[(key, known[key]) if key in known else number] = known
     return list(records.values())
@@ -173,7 +174,7 @@ def plain(value: object, where: str = "") -> Any:
     """Turn a value into what JSON knows; `where` is the path of keys that leads to it.
 
     Raises:
-        ValueError: as `write_json`.
+        UserError: as `write_json`.
 
     Examples:
         >>> plain({"rate": np.float32(0.5), "shape": (2, np.int64(3))})
@@ -183,7 +184,7 @@ def plain(value: object, where: str = "") -> Any:
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ValueError(f"{where or 'the value'} is {value}; JSON has finite numbers and null")
+            raise UserError(f"{where or 'the value'} is {value}; JSON has finite numbers and null")
         return float(value)
     if isinstance(value, Mapping):
         items = cast("Mapping[object, object]", value).items()
@@ -195,7 +196,7 @@ def plain(value: object, where: str = "") -> Any:
         return os.fspath(cast("os.PathLike[str]", value))
     if hasattr(value, "__array__"):  # NumPy and JAX arrays and scalars
         return plain(np.asarray(value).tolist(), where)
-    raise ValueError(f"{where or 'the value'} is a {type(value).__name__}, which JSON lacks")
+    raise UserError(f"{where or 'the value'} is a {type(value).__name__}, which JSON lacks")
 
 
 def _whole(line: bytes) -> bool:
@@ -221,5 +222,5 @@ def _end_last_line(path: Path) -> None:
 
 def _key(key: object, where: str) -> str:
     if not isinstance(key, str):
-        raise ValueError(f"key {key!r} in {where or 'the value'}: give a string")
+        raise UserError(f"key {key!r} in {where or 'the value'}: give a string")
     return key

@@ -18,6 +18,8 @@ import jax
 import numpy as np
 from jax.sharding import Sharding
 
+from jaxsnn.errors import UserError
+
 T = TypeVar("T")
 
 AUTO = "auto"
@@ -41,7 +43,7 @@ def join(
             end, after which the others are ended.
 
     Raises:
-        ValueError: "auto", and nothing was found.
+        UserError: "auto", and nothing was found.
     """
     known = coordinator != AUTO
     try:
@@ -55,7 +57,7 @@ def join(
     except ValueError as error:
         if known:
             raise
-        raise ValueError(
+        raise UserError(
             f"--coordinator auto: JAX finds no cluster here ({error}); give "
             "--coordinator HOST:PORT --processes N --process-id I"
         ) from None
@@ -93,10 +95,10 @@ def share(devices: int) -> int:
     """Each process's part of so many devices.
 
     Raises:
-        ValueError: they cannot be shared equally.
+        UserError: they cannot be shared equally.
     """
     if devices % count():
-        raise ValueError(
+        raise UserError(
             f"devices = {devices} cannot be shared equally by {count()} processes; give a multiple"
         )
     return devices // count()
@@ -106,7 +108,7 @@ def devices(number: int) -> list[Any]:
     """The first devices of every process, in the order of the processes; ``number`` of them.
 
     Raises:
-        ValueError: as :func:`share`.
+        UserError: as :func:`share`.
     """
     own = share(number)
     return [one for p in range(count()) for one in jax.local_devices(process_index=p)[:own]]
@@ -178,19 +180,19 @@ def together() -> Generator[None]:
     Inside, no process may wait for another.
 
     Raises:
-        ValueError: it failed in another process.
+        UserError: it failed in another process.
     """
     failed: Exception | None = None
     try:
         yield
-    except (ValueError, OSError) as error:
+    except Exception as error:  # whatever it is, the others wait for it
         failed = error
     reasons = gathered(failed and str(failed))
     if failed is not None:
         raise failed
     for number, reason in enumerate(reasons):
         if reason is not None:
-            raise ValueError(f"process {number} has stopped: {reason}")
+            raise UserError(f"process {number} has stopped: {reason}")
 
 
 def same_arrays(what: str, tree: Any) -> None:
@@ -204,11 +206,11 @@ def same(what: str, value: object) -> None:
     """Refuse to go on where the processes hold different values.
 
     Raises:
-        ValueError: naming what differs, in which process, and both values.
+        UserError: naming what differs, in which process, and both values.
     """
     for number, other in enumerate(gathered(value)):
         if other != value:
-            raise ValueError(
+            raise UserError(
                 f"{what} differ between processes: {value!r} in process {index()}, {other!r} in "
                 f"process {number}; start all of them alike, on the same files"
             )

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxsnn.errors import UserError
+
 Compute = Literal["auto", "float32", "bfloat16"]
 
 ONEDNN = "xla_cpu_experimental_onednn_custom_call"  # an XLA option, and
@@ -42,12 +44,12 @@ def training_arithmetic(compute: Compute) -> Arithmetic:
             where XLA gives a processor's convolutions to oneDNN, else float32.
 
     Raises:
-        ValueError: bfloat16 on a processor for which this XLA would compute it in float32.
+        UserError: bfloat16 on a processor for which this XLA would compute it in float32.
     """
     accelerated = jax.default_backend() != "cpu"
     fast = accelerated or onednn_convolves()
     if compute == "bfloat16" and not fast:
-        raise ValueError(
+        raise UserError(
             "--compute bfloat16: this XLA computes convolutions of bfloat16 in float32 on a "
             f"processor (jax {jax.__version__}; jax 0.12 with Python 3.12 or newer does not); "
             "possible here: float32, auto"

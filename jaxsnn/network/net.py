@@ -26,6 +26,7 @@ from jax.core import Tracer
 from jaxsnn.arch.layers import Site
 from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import plan
+from jaxsnn.errors import UserError
 from jaxsnn.network import synapse, weight_quantisers
 from jaxsnn.network.arithmetic import Arithmetic
 from jaxsnn.network.initialisers import CutNormal, Initialiser
@@ -105,13 +106,13 @@ class Net(nn.Module):
                 output, which is still returned in ``outs`` (layer-wise comparison and fine-tuning).
 
         Raises:
-            ValueError: ``x`` does not have the architecture's input shape, or it is held although
+            UserError: ``x`` does not have the architecture's input shape, or it is held although
                 it has several steps or biases are gated step by step.
         """
         check_images(x, self.arch)
         given = x if stem is None else stem
         if steps > 1 and (given.shape[0] != 1 or gate is not None):
-            raise ValueError(
+            raise UserError(
                 f"steps={steps} holds one image [1, B, ...] under all biases; {given.shape[0]} "
                 "steps are given, or a gate: leave steps out"
             )
@@ -147,10 +148,10 @@ def check_images(x: Array | np.ndarray, arch: Arch) -> None:
     """Refuse a batch whose images do not have the architecture's input shape.
 
     Raises:
-        ValueError: naming both shapes.
+        UserError: naming both shapes.
     """
     if tuple(x.shape[-3:]) != arch.input_shape or x.ndim < 4:
-        raise ValueError(
+        raise UserError(
             f"images have shape {tuple(x.shape)}; the network takes [batch, "
             f"{', '.join(map(str, arch.input_shape))}]: resize them, or parse() with input_shape="
         )

@@ -27,6 +27,7 @@ import numpy as np
 from jax import Array, lax
 
 from jaxsnn.arch.layers import AvgPool, Site
+from jaxsnn.errors import UserError
 from jaxsnn.network import winograd
 from jaxsnn.network.arithmetic import Arithmetic
 from jaxsnn.network.convolutions import (
@@ -203,7 +204,7 @@ def _fewer_outputs_than_taps(site: Site) -> bool:
 
 def _average_pool(x: Array, site: Site) -> Array:
     if not isinstance(site.spec, AvgPool):
-        raise ValueError(f"{site.name}: a synapse needs a kernel; only average pooling has none")
+        raise UserError(f"{site.name}: a synapse needs a kernel; only average pooling has none")
     integer = _is_integer(x)
     x = x.astype(jnp.int32 if integer else jnp.float32)
     zero = np.zeros((), x.dtype)  # a constant: of a traced zero there is no gradient

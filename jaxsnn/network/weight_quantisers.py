@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.lax import stop_gradient
 
+from jaxsnn.errors import UserError
 from jaxsnn.neurons.levels import levels, straight_through
 
 
@@ -172,7 +173,7 @@ def clipped_levels(*, bits: int, clip: float = WEIGHT_CLIP) -> WeightQuantiser:
         clip: where the learned leaf ``kernel_clip`` starts.
 
     Raises:
-        ValueError: a width that has no levels.
+        UserError: a width that has no levels.
     """
     whole = whole_magnitudes(bits)
 
@@ -196,10 +197,10 @@ def symmetric(*, bits: int = 8) -> WeightQuantiser:
     codes can leave their range.
 
     Raises:
-        ValueError: ``bits`` outside 2 to 16.
+        UserError: ``bits`` outside 2 to 16.
     """
     if not 2 <= bits <= 16:
-        raise ValueError(f"bits={bits}: a symmetric quantiser has 2 to 16 bits")
+        raise UserError(f"bits={bits}: a symmetric quantiser has 2 to 16 bits")
     highest = 2 ** (bits - 1) - 1
 
     def scale(kernel: Array) -> Array:

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxsnn.errors import UserError
 from jaxsnn.network.kernel_gradient import Padding, Shape
 
 Matrix = tuple[tuple[float, ...], ...]
@@ -136,7 +137,7 @@ def winograd(x: Array, kernel: Array, padding: Padding, blocks: Blocks) -> Array
         ``[N, H_out, W_out, C_out]`` float32.
 
     Raises:
-        ValueError: if the kernel is not 3x3, the tile's size unknown, or the padding negative.
+        UserError: if the kernel is not 3x3, the tile's size unknown, or the padding negative.
     """
     tiling = _tiling(x.shape, kernel.shape, padding, blocks)
     at_points = _transformed_kernel(kernel, blocks.tile)
@@ -260,15 +261,15 @@ class _Tiling(NamedTuple):
 def _tiling(images: Shape, kernel: Shape, padding: Padding, blocks: Blocks) -> _Tiling:
     """The tiles of a convolution; refuses what has none."""
     if kernel[:2] != (TAPS, TAPS):
-        raise ValueError(f"kernel {kernel}: winograd takes 3x3 kernels; use convolution instead")
+        raise UserError(f"kernel {kernel}: winograd takes 3x3 kernels; use convolution instead")
     if not 1 <= blocks.tile <= LARGEST or blocks.images < 1:
-        raise ValueError(f"{blocks}: tiles have 1 to {LARGEST} outputs, of at least one image")
+        raise UserError(f"{blocks}: tiles have 1 to {LARGEST} outputs, of at least one image")
     if min(end for ends in padding for end in ends) < 0:
-        raise ValueError(f"padding {padding} is negative: cut the images before the convolution")
+        raise UserError(f"padding {padding} is negative: cut the images before the convolution")
     size = images[1], images[2]
     out = size[0] + sum(padding[0]) - TAPS + 1, size[1] + sum(padding[1]) - TAPS + 1
     if min(out) < 1:
-        raise ValueError(f"images {images} with padding {padding} are smaller than the kernel")
+        raise UserError(f"images {images} with padding {padding} are smaller than the kernel")
     count = -(-out[0] // blocks.tile), -(-out[1] // blocks.tile)
     return _Tiling(blocks.tile, padding, size, out, count)
 

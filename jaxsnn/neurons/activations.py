@@ -47,7 +47,7 @@ def clipped_relu(bits: int, ties: levels.Ties = "even", clip: float = 8.0) -> Ne
         clip: where the clip starts.
 
     Raises:
-        ValueError: a width that has no levels.
+        UserError: a width that has no levels.
     """
     levels.levels(bits)
 

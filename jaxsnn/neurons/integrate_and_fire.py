@@ -5,6 +5,7 @@ import functools
 import jax.numpy as jnp
 from jax import Array
 
+from jaxsnn.errors import UserError
 from jaxsnn.neurons.neuron import (
     Leaves,
     Neuron,
@@ -45,7 +46,7 @@ def integrate_and_fire(
         bounded: fire no positive spike at a net count of ``levels``.
 
     Raises:
-        ValueError: ``levels`` below 1, or ``bounded`` without ``levels``.
+        UserError: ``levels`` below 1, or ``bounded`` without ``levels``.
 
     >>> neuron = integrate_and_fire(signed=True)
     >>> leaves = neuron.fixed(1) | {"initial": jnp.array([0.5])}
@@ -57,9 +58,9 @@ def integrate_and_fire(
     [1, 1, -1]
     """
     if levels is None and bounded:
-        raise ValueError("bounded=True: say at which net count, with levels")
+        raise UserError("bounded=True: say at which net count, with levels")
     if levels is not None and levels < 1:
-        raise ValueError(f"levels={levels}: an activation has a highest level of at least 1")
+        raise UserError(f"levels={levels}: an activation has a highest level of at least 1")
     counted = signed or bounded
 
     def init(leaves: Leaves, shape: Shape, keys: Array | None) -> State:

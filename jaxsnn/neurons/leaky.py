@@ -6,6 +6,7 @@ from typing import Literal, get_args
 import jax.numpy as jnp
 from jax import Array
 
+from jaxsnn.errors import UserError
 from jaxsnn.neurons import surrogate as surrogates
 from jaxsnn.neurons.neuron import Leaves, Neuron, Shape, State, neuron
 
@@ -55,7 +56,7 @@ def leaky(
         emit: "spike", or "potential" for a readout whose membrane potential is read.
 
     Raises:
-        ValueError: a leak outside [0, 1], a threshold or slope not above 0, or an unknown reset,
+        UserError: a leak outside [0, 1], a threshold or slope not above 0, or an unknown reset,
             surrogate, leaf or ``emit``.
 
     >>> cell, drive = leaky(0.5), jnp.full((1, 1), 0.75)
@@ -109,13 +110,13 @@ def _within(value: Array, least: float, most: float = math.inf) -> Array:
 
 def _check(leak: float, threshold: float, reset: str, learn: tuple[str, ...], emit: str) -> None:
     if not 0 <= leak <= 1:
-        raise ValueError(f"leak={leak}: what is left of a potential after a step is 0 to 1")
+        raise UserError(f"leak={leak}: what is left of a potential after a step is 0 to 1")
     if not threshold > 0:
-        raise ValueError(f"threshold={threshold}: give a number above 0")
+        raise UserError(f"threshold={threshold}: give a number above 0")
     if reset not in get_args(Reset):
-        raise ValueError(f"reset={reset!r} is unknown; choose one of {', '.join(get_args(Reset))}")
+        raise UserError(f"reset={reset!r} is unknown; choose one of {', '.join(get_args(Reset))}")
     for name in learn:
         if name not in LEARNABLE:
-            raise ValueError(f"learn={name!r} is no leaf; choose among {', '.join(LEARNABLE)}")
+            raise UserError(f"learn={name!r} is no leaf; choose among {', '.join(LEARNABLE)}")
     if emit not in ("spike", "potential"):
-        raise ValueError(f"emit={emit!r} is unknown; choose spike or potential")
+        raise UserError(f"emit={emit!r} is unknown; choose spike or potential")

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.lax import stop_gradient
 
+from jaxsnn.errors import UserError
+
 
 def straight_through(hard: Array, soft: Array) -> Array:
     """Value of ``hard`` (bit for bit), gradient of ``soft``; both of one shape."""
@@ -72,13 +74,13 @@ def levels(bits: int) -> int:
     """Highest level of an activation of ``bits`` bits, and the time steps it stands for: 2^b - 1.
 
     Raises:
-        ValueError: a width that has no levels: 32 bits are full precision.
+        UserError: a width that has no levels: 32 bits are full precision.
 
     >>> [levels(bits) for bits in BITS]
     [3, 7, 15, 31]
     """
     if bits not in BITS:
-        raise ValueError(
+        raise UserError(
             f"bits={bits}: quantised networks have {', '.join(map(str, BITS))} bits; a network of "
             "32 bits has no levels that spikes could count"
         )

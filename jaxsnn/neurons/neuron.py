@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from jaxsnn.errors import UserError
+
 Leaves = dict[str, Array]
 State = Any
 Shape = tuple[int, ...]
@@ -92,11 +94,11 @@ def refuse_truncation(threshold: Array, drive: Array) -> None:
     """Refuse integer thresholds for a drive of floats.
 
     Raises:
-        ValueError: naming both dtypes.
+        UserError: naming both dtypes.
     """
     integer, floating = jnp.integer, jnp.floating
     if jnp.issubdtype(threshold.dtype, integer) and jnp.issubdtype(drive.dtype, floating):
-        raise ValueError(
+        raise UserError(
             f"the threshold is {threshold.dtype} but the drive {drive.dtype}, which it would "
             "truncate; give integer kernels, or float thresholds"
         )

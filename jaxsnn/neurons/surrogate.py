@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxsnn.errors import UserError
+
 Derivative = Callable[[Array, float], Array]
 
 
@@ -75,10 +77,10 @@ def surrogate(name: str) -> Surrogate:
     """The surrogate of that name.
 
     Raises:
-        ValueError: there is none; the known names are listed.
+        UserError: there is none; the known names are listed.
     """
     if name not in SURROGATES:
-        raise ValueError(f"surrogate {name!r} is unknown; choose one of {', '.join(SURROGATES)}")
+        raise UserError(f"surrogate {name!r} is unknown; choose one of {', '.join(SURROGATES)}")
     return SURROGATES[name]
 
 
@@ -95,7 +97,7 @@ def spike(x: Array, name: str = "fast_sigmoid", slope: float | None = None) -> A
         spike.
 
     Raises:
-        ValueError: an unknown name, or a slope that is not above 0.
+        UserError: an unknown name, or a slope that is not above 0.
 
     >>> x = jnp.array([-0.04, 0.0, 0.04])
     >>> spike(x).tolist()
@@ -106,7 +108,7 @@ def spike(x: Array, name: str = "fast_sigmoid", slope: float | None = None) -> A
     usual = surrogate(name).slope
     steep = usual if slope is None else slope
     if not steep > 0:
-        raise ValueError(f"slope={slope}: the slope of a surrogate is a number above 0")
+        raise UserError(f"slope={slope}: the slope of a surrogate is a number above 0")
     return _step(x, name, float(steep))
 
 

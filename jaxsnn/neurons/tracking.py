@@ -13,6 +13,7 @@ import functools
 import jax.numpy as jnp
 from jax import Array
 
+from jaxsnn.errors import UserError
 from jaxsnn.neurons.neuron import (
     Leaves,
     Neuron,
@@ -75,10 +76,10 @@ def even_level(highest: int = 127) -> Neuron:
     see :mod:`jaxsnn.neurons.tracking`.
 
     Raises:
-        ValueError: ``highest`` below 1 or beyond 32767.
+        UserError: ``highest`` below 1 or beyond 32767.
     """
     if not 1 <= highest <= LARGEST_COUNT:
-        raise ValueError(f"highest={highest}: a net spike count lies in 1..{LARGEST_COUNT}")
+        raise UserError(f"highest={highest}: a net spike count lies in 1..{LARGEST_COUNT}")
 
     def step(leaves: Leaves, state: State, drive: Array) -> tuple[State, Array]:
         refuse_truncation(leaves["first"], drive)
@@ -115,7 +116,7 @@ def tracking(highest: int = 127, per_step: int = 1, rising: bool = False) -> Neu
         rising: emit positive spikes only where the potential does not fall.
 
     Raises:
-        ValueError: ``highest`` below 1 or beyond 32767, ``per_step`` no whole number of 1..127, or
+        UserError: ``highest`` below 1 or beyond 32767, ``per_step`` no whole number of 1..127, or
             ``rising`` neither True nor False.
 
     >>> leaves = {"first": 2, "step": 1, "first_fraction": 0, "step_fraction": 0, "highest": 9}
@@ -130,9 +131,9 @@ def tracking(highest: int = 127, per_step: int = 1, rising: bool = False) -> Neu
     [[1, 1, -1, -1], [2, 0, -2, 0], [1, 0, -1, 0]]
     """
     if not 1 <= per_step <= 127 or int(per_step) != per_step:
-        raise ValueError(f"per_step={per_step}: the largest spike count of a step is 1 to 127")
+        raise UserError(f"per_step={per_step}: the largest spike count of a step is 1 to 127")
     if rising not in (True, False):
-        raise ValueError(f"rising={rising!r}: either True or False")
+        raise UserError(f"rising={rising!r}: either True or False")
 
     def init(leaves: Leaves, shape: Shape, keys: Array | None) -> State:
         del keys

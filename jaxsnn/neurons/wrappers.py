@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxsnn.errors import UserError
 from jaxsnn.neurons.neuron import Leaves, Neuron, Shape, State, neuron
 
 
@@ -14,9 +15,7 @@ def delayed(inner: Neuron, steps: int = 1) -> Neuron:
     State: the inner state and a queue of ``steps`` outputs ``[B, ..., C]``, oldest first.
     """
     if steps < 1:
-        raise ValueError(
-            f"delayed: steps is {steps}; a delay takes at least 1 step (or no wrapper)"
-        )
+        raise UserError(f"delayed: steps is {steps}; a delay takes at least 1 step (or no wrapper)")
 
     def init(leaves: Leaves, shape: Shape, keys: Array | None) -> State:
         state = inner.init(leaves, shape, keys)
@@ -49,12 +48,12 @@ def unit_dropout(inner: Neuron) -> Neuron:
     State: the inner state, the keys ``[B]`` and the step number ``[B]``, int32.
     """
     if inner.spikes is None:
-        raise ValueError(f"unit_dropout: {inner.name!r} emits no spikes; wrap a spiking neuron")
+        raise UserError(f"unit_dropout: {inner.name!r} emits no spikes; wrap a spiking neuron")
     units = max(abs(bound) for bound in inner.spikes)
 
     def init(leaves: Leaves, shape: Shape, keys: Array | None) -> State:
         if keys is None:
-            raise ValueError("unit_dropout draws random numbers; pass key= to the simulation")
+            raise UserError("unit_dropout draws random numbers; pass key= to the simulation")
         return inner.init(leaves, shape, keys), keys, jnp.zeros(shape[0], jnp.int32)
 
     def step(leaves: Leaves, state: State, drive: Array) -> tuple[State, Array]:

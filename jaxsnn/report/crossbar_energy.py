@@ -29,6 +29,7 @@ import numpy.typing as npt
 from jaxsnn.arch.layers import Site, require
 from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import plan
+from jaxsnn.errors import UserError
 
 Accuracies = Sequence[float] | npt.NDArray[np.floating]
 
@@ -50,7 +51,7 @@ class SpikeSim:
         neuron: update of a neuron.
 
     Raises:
-        ValueError: a size below 1, or an energy that is negative or not finite.
+        UserError: a size below 1, or an energy that is negative or not finite.
     """
 
     crossbar_size: int = 64
@@ -69,7 +70,7 @@ class SpikeSim:
         require(self.crossbar_size, 1, "crossbar_size")
         for name, value in vars(self).items():
             if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} is {value}; give a finite energy of 0 pJ or more")
+                raise UserError(f"{name} is {value}; give a finite energy of 0 pJ or more")
 
 
 SPIKESIM = SpikeSim()
@@ -89,7 +90,7 @@ def cycle_energy(height: int, width: int, constants: SpikeSim = SPIKESIM) -> flo
     828.486147
 
     Raises:
-        ValueError: a side of the kernel is below 1.
+        UserError: a side of the kernel is below 1.
     """
     require(height, 1, "the height of the kernel")
     require(width, 1, "the width of the kernel")
@@ -133,12 +134,12 @@ def as_coded(arch: Arch, constants: SpikeSim = SPIKESIM) -> Energies:
     pool out of the baseline instead of the exit, whose dense layer and pool are still charged.
 
     Raises:
-        ValueError: the network has not one exit, or no pool before its readout.
+        UserError: the network has not one exit, or no pool before its readout.
     """
     sites = {site.name: site for site in plan(arch)}
     exits = [site.name for site in sites.values() if site.role == "exit"]
     if len(exits) != 1 or "readout.pool" not in sites:
-        raise ValueError(
+        raise UserError(
             "the original accounts for one exit (E) and a pooled readout, not for "
             f"{len(exits)} exits and head_pool={arch.head_pool}; take fused_energy"
         )
@@ -161,11 +162,11 @@ def first_step(accuracies: Accuracies, target: float) -> int | None:
     (2, None)
 
     Raises:
-        ValueError: there is no step, or a number is not finite.
+        UserError: there is no step, or a number is not finite.
     """
     curve = _curve(accuracies, "accuracies")
     if not math.isfinite(target):
-        raise ValueError(f"target is {target}; give a finite accuracy")
+        raise UserError(f"target is {target}; give a finite accuracy")
     reached = np.flatnonzero(curve >= target)
     return int(reached[0]) + 1 if len(reached) else None
 
@@ -186,7 +187,7 @@ def saving(
         the two is not accurate enough at any step.
 
     Raises:
-        ValueError: a step is below 1.
+        UserError: a step is below 1.
     """
     if fused_step is None or final_step is None:
         return None
@@ -216,7 +217,7 @@ def area_gain(
         once, so that there is no area to compare with.
 
     Raises:
-        ValueError: there is no step, a number is not finite, or the fused curve ends too early.
+        UserError: there is no step, a number is not finite, or the fused curve ends too early.
     """
     crossing = first_step(final, target)
     whole, baseline = _curve(fused, "fused"), _curve(final, "final")
@@ -225,7 +226,7 @@ def area_gain(
         return None
     limit = crossing * each.final_only
     if limit > len(whole) * each.fused:
-        raise ValueError(
+        raise UserError(
             f"fused has {len(whole)} steps, fewer than the {limit / each.fused:.1f} that cost as "
             f"much as {crossing} steps of the network without exits; simulate longer"
         )
@@ -252,7 +253,7 @@ def _layer_energy(
 def _curve(accuracies: Accuracies, name: str) -> npt.NDArray[np.float64]:
     curve = np.asarray(accuracies, np.float64)
     if curve.ndim != 1 or not len(curve) or not np.isfinite(curve).all():
-        raise ValueError(
+        raise UserError(
             f"{name} has shape {curve.shape}; give one finite accuracy for each of T steps, T >= 1"
         )
     return curve

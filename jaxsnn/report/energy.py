@@ -34,6 +34,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, get_args
 
+from jaxsnn.errors import UserError
+
 WeightKind = Literal["ternary", "int8", "float32"]
 
 
@@ -91,7 +93,7 @@ class LayerCounts:
             of threshold units (``2^k * B``) for a stateless scatter-and-gather neuron.
 
     Raises:
-        ValueError: a count is negative or not finite, the kind of weight is unknown, or an encoder
+        UserError: a count is negative or not finite, the kind of weight is unknown, or an encoder
             has synaptic operations.
     """
 
@@ -118,7 +120,7 @@ class LayerCounts:
             self._refuse("an encoder receives no spikes; give 0 synaptic operations and its macs")
 
     def _refuse(self, why: str) -> NoReturn:
-        raise ValueError(f"layer {self.name!r}: {why}")
+        raise UserError(f"layer {self.name!r}: {why}")
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,7 @@ def energy_ledger(layers: Sequence[LayerCounts], prices: Prices = HOROWITZ) -> E
         The ledger, in pJ per image.
 
     Raises:
-        ValueError: no layers, or none of them has neurons.
+        UserError: no layers, or none of them has neurons.
 
     Examples:
         >>> layer = LayerCounts("conv2", macs=1000, synaptic_operations=500, neurons=100,
@@ -210,7 +212,7 @@ def energy_ledger(layers: Sequence[LayerCounts], prices: Prices = HOROWITZ) -> E
     """
     neurons = sum(layer.neurons for layer in layers)
     if neurons == 0:
-        raise ValueError(f"no neurons in {len(layers)} layers; give the counts of every layer")
+        raise UserError(f"no neurons in {len(layers)} layers; give the counts of every layer")
     snn_words, ann_words = _words(layers)
     return EnergyLedger(
         convention=_convention(layers, prices),

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self, cast
 
+from jaxsnn.errors import UserError
 from jaxsnn.io.files import plain, read_json, read_jsonl, write_json
 
 EQUALITIES = ("exact", "exact after settling", "approximate")
@@ -45,7 +46,7 @@ class Results:
     and `saturated` are fractions.
 
     Raises:
-        ValueError: a value is of another kind, an accuracy is not a fraction, the word for equality
+        UserError: a value is of another kind, an accuracy is not a fraction, the word for equality
             is unknown, or an entry of `mismatches`, `layers`, `variants`, `noise` or `seconds` has
             a missing or unknown key.
 
@@ -96,13 +97,13 @@ class Results:
             value, kind = getattr(self, field.name), str(field.type).split("[")[0].split(" ")[0]
             given = value is not None or not str(field.type).endswith("| None")
             if given and not isinstance(value, KINDS[kind]):
-                raise ValueError(f"{field.name} is {value!r}; give a value of kind {field.type}")
+                raise UserError(f"{field.name} is {value!r}; give a value of kind {field.type}")
         for name in ACCURACIES:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
-                raise ValueError(f"{name} is {value}; give a fraction between 0 and 1")
+                raise UserError(f"{name} is {value}; give a fraction between 0 and 1")
         if self.equality is not None and self.equality not in EQUALITIES:
-            raise ValueError(f"equality is {self.equality!r}; known: {', '.join(EQUALITIES)}")
+            raise UserError(f"equality is {self.equality!r}; known: {', '.join(EQUALITIES)}")
         for name, keys in ENTRY_KEYS.items():
             for where, entry in _entries(name, getattr(self, name)):
                 _require_keys(where, entry, keys.split())
@@ -116,7 +117,7 @@ class Results:
         """Build from what `to_json` gave; a field of `LATER` may be missing and is then None.
 
         Raises:
-            ValueError: a field is missing or unknown; the message names it.
+            UserError: a field is missing or unknown; the message names it.
         """
         known: dict[str, Any] = {**dict.fromkeys(LATER), **record}
         _require_keys("results", known, [field.name for field in fields(cls)])
@@ -132,15 +133,15 @@ def read_results(path: str | Path) -> Results:
     """Read one ``results.json``.
 
     Raises:
-        ValueError: the file is broken or does not follow the schema; the message names it.
+        UserError: the file is broken or does not follow the schema; the message names it.
     """
     record = read_json(path)
     try:
         if not isinstance(record, dict):
-            raise ValueError(f"expected an object, found {type(record).__name__}")
+            raise UserError(f"expected an object, found {type(record).__name__}")
         return Results.from_json(cast("dict[str, Any]", record))
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
 def _to_stderr(line: str) -> None:
@@ -156,7 +157,7 @@ def scan_results(out: str | Path, warn: Callable[[str], None] = _to_stderr) -> l
     for path in sorted(Path(out).glob("*/results.json")):
         try:
             found.append(read_results(path))
-        except (OSError, ValueError) as error:
+        except (OSError, UserError) as error:
             warn(f"left out: {error}")
     return sorted(found, key=lambda results: natural_key(results.setting))
 
@@ -172,7 +173,7 @@ def scan_metrics(
     for path in sorted(Path(out).glob("*/metrics.jsonl")):
         try:
             found[path.parent.name] = read_jsonl(path, "epoch")
-        except (OSError, ValueError) as error:
+        except (OSError, UserError) as error:
             warn(f"left out: {error}")
     return found
 
@@ -222,9 +223,9 @@ def _entries(name: str, value: Any) -> list[tuple[str, Mapping[str, Any]]]:
 
 def _require_keys(where: str, entry: object, keys: Collection[str]) -> None:
     if not isinstance(entry, Mapping):
-        raise ValueError(f"{where} is {entry!r}; give a dictionary")
+        raise UserError(f"{where} is {entry!r}; give a dictionary")
     found = set(cast("Mapping[str, Any]", entry))
     if missing := sorted(set(keys) - found):
-        raise ValueError(f"{where}: missing {', '.join(missing)} (null where it does not apply)")
+        raise UserError(f"{where}: missing {', '.join(missing)} (null where it does not apply)")
     if unknown := sorted(found - set(keys)):
-        raise ValueError(f"{where}: unknown {', '.join(unknown)}")
+        raise UserError(f"{where}: unknown {', '.join(unknown)}")

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from jaxsnn.errors import UserError
 from jaxsnn.report.results import Results, natural_key
 
 _COUNT_NAMES = {1: "Single", 2: "Two", 4: "Four", 8: "Eight"}
@@ -14,7 +15,7 @@ _FREELY_NAMED = ("surrogate_csnn", "bayesian_spike_fusion")
 _TITLES = {"lenet": "LeNet", "alex": "AlexNet", "vgg11": "VGG11"}
 
 
-class NothingToDrawError(ValueError):
+class NothingToDrawError(UserError):
     """No setting has what the figure shows."""
 
 

@@ -10,6 +10,7 @@ from jax import Array
 from numpy.typing import NDArray
 
 from jaxsnn.conversion.spiking import Spiking, comes_to_rest
+from jaxsnn.errors import UserError
 from jaxsnn.io import processes
 from jaxsnn.io.progress import batches
 from jaxsnn.simulation.fixed_steps import simulate
@@ -64,7 +65,7 @@ def evaluate(
         progress: name of the progress bar, empty for none.
 
     Raises:
-        ValueError: no images, images and labels of different length, or a network that silence
+        UserError: no images, images and labels of different length, or a network that silence
             does not stop, with ``settle``.
     """
     examples = images if hasattr(images, "batch") else np.asarray(images)
@@ -110,22 +111,22 @@ def check_presentation(snn: Spiking, examples: Any) -> None:
     """Refuse images for a network that is shown frames, and frames for one that is not.
 
     Raises:
-        ValueError: naming what is wanted.
+        UserError: naming what is wanted.
     """
     if isinstance(examples, np.ndarray):
         check_stills(snn)
     elif snn.encoding.presentation != "frames":
-        raise ValueError(f"the network is shown {snn.encoding.presentation!r} images, not frames")
+        raise UserError(f"the network is shown {snn.encoding.presentation!r} images, not frames")
 
 
 def check_stills(snn: Spiking) -> None:
     """Refuse networks whose input has its time axis in front of the images' axis.
 
     Raises:
-        ValueError: the encoding streams frames.
+        UserError: the encoding streams frames.
     """
     if snn.encoding.presentation == "frames":
-        raise ValueError(
+        raise UserError(
             "this network is shown frames, whose time axis comes first; give evaluate() a data set "
             "with batch() (jaxsnn.simulation.Streams), or stream one batch by simulate()"
         )
@@ -135,11 +136,11 @@ def check_labels(images: Sized, labels: Array | np.ndarray | None) -> None:
     """Refuse an empty data set, and labels that do not belong to it.
 
     Raises:
-        ValueError: naming both lengths.
+        UserError: naming both lengths.
     """
     if len(images) == 0:
-        raise ValueError("there are no images to evaluate")
+        raise UserError("there are no images to evaluate")
     if labels is not None and len(labels) != len(images):
-        raise ValueError(f"{len(images)} images but {len(labels)} labels; pass one label per image")
+        raise UserError(f"{len(images)} images but {len(labels)} labels; pass one label per image")
     if labels is not None and np.ndim(labels) != 1:
-        raise ValueError(f"labels have shape {np.shape(labels)}; pass one class number per image")
+        raise UserError(f"labels have shape {np.shape(labels)}; pass one class number per image")

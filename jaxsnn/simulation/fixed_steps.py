@@ -15,6 +15,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxsnn.arch.plan import plan
 from jaxsnn.conversion.spiking import Spiking, comes_to_rest
+from jaxsnn.errors import UserError
 from jaxsnn.network import net as net_module
 from jaxsnn.simulation.engine import Trace, encode_axis, run
 
@@ -51,7 +52,7 @@ def simulate(
             T.
 
     Raises:
-        ValueError: images of another shape or dtype, an unknown site in ``record``, steps or block
+        UserError: images of another shape or dtype, an unknown site in ``record``, steps or block
             below 1, devices that do not divide the batch, lengths that do not belong to the batch.
     """
     images, record = check_input(snn, images), (record,) if isinstance(record, str) else record
@@ -76,28 +77,28 @@ def check_input(snn: Spiking, images: Array | np.ndarray) -> Array:
     """Refuse images that the folded tree cannot take as they are.
 
     Raises:
-        ValueError: naming shape or dtype and what is expected.
+        UserError: naming shape or dtype and what is expected.
     """
     images = images if isinstance(images, jax.Array) else np.asarray(images)
     net_module.check_images(images, snn.arch)
     rank = 4 + encode_axis(snn)
     if images.ndim != rank:
-        raise ValueError(
+        raise UserError(
             f"images have {images.ndim} axes, {snn.encoding.presentation!r} input has {rank}"
         )
     kernel = snn.variables["params"][plan(snn.arch)[0].name]["kernel"]
     whole = jnp.issubdtype(images.dtype, jnp.integer)
     if not whole and isinstance(images, np.ndarray) and not np.isfinite(images).all():
-        raise ValueError("images hold a value that is not finite; look at what was read or scaled")
+        raise UserError("images hold a value that is not finite; look at what was read or scaled")
     if jnp.issubdtype(kernel.dtype, jnp.integer) and not whole:
-        raise ValueError(
+        raise UserError(
             f"images are {images.dtype}, but the network takes integers worth "
             f"{snn.encoding.scale} each (uint8 pixels); pass the images before scaling"
         )
     if whole and images.size and not (images.dtype == jnp.uint8 and snn.encoding.highest >= 255):
         largest = int(np.abs(np.asarray(images, np.int64)).max())
         if largest > snn.encoding.highest:
-            raise ValueError(
+            raise UserError(
                 f"an input of {largest} is beyond Encoding.highest = {snn.encoding.highest}, which "
                 "the bounds of the sums rest on; convert with an encoding that admits it"
             )
@@ -110,12 +111,12 @@ def check_lengths(lengths: Array | np.ndarray, batch: int, steps: int) -> Array:
     """Steps of each example, int32 ``[B]``.
 
     Raises:
-        ValueError: another shape, no whole numbers, or a length outside 1 to ``steps``.
+        UserError: another shape, no whole numbers, or a length outside 1 to ``steps``.
     """
     own = np.asarray(lengths)
     fits = own.shape == (batch,) and np.issubdtype(own.dtype, np.integer)
     if not fits or own.min(initial=1) < 1 or own.max(initial=1) > steps:
-        raise ValueError(
+        raise UserError(
             f"lengths are {own.dtype} of shape {own.shape}; give one whole number of 1 to "
             f"{steps} (steps) for each of the {batch} examples"
         )
@@ -128,28 +129,28 @@ def check_run(
     """Refuse what no run can be, for images that :func:`check_input` has let through.
 
     Raises:
-        ValueError: as :func:`simulate` says.
+        UserError: as :func:`simulate` says.
     """
     if devices < 1:
-        raise ValueError(f"devices={devices}: at least 1 is needed")
+        raise UserError(f"devices={devices}: at least 1 is needed")
     if steps < 1 or block < 1 or int(steps) != steps or int(block) != block:
-        raise ValueError(f"steps={steps}, block={block}: both must be whole and at least 1")
+        raise UserError(f"steps={steps}, block={block}: both must be whole and at least 1")
     ends = snn.encoding.duration
     if ends is not None and steps > ends and not comes_to_rest(snn):
-        raise ValueError(
+        raise UserError(
             f"steps={steps}: the bounds of this network's sums hold for the {ends} steps of its "
             "input; simulate so many, or convert with settling=True"
         )
     if images.size == 0:
-        raise ValueError(f"images have shape {tuple(images.shape)}; there is nothing to simulate")
+        raise UserError(f"images have shape {tuple(images.shape)}; there is nothing to simulate")
     if encode_axis(snn) and images.shape[0] < steps:
-        raise ValueError(f"{images.shape[0]} frames cannot be streamed for {steps} steps")
+        raise UserError(f"{images.shape[0]} frames cannot be streamed for {steps} steps")
     names = [site.name for site in plan(snn.arch) if snn.neurons.at(site).spikes]
     for name in record:
         if name not in names:
-            raise ValueError(f"record={name!r} is no spiking site; known: {', '.join(names)}")
+            raise UserError(f"record={name!r} is no spiking site; known: {', '.join(names)}")
     if devices > jax.local_device_count() or images.shape[encode_axis(snn)] % devices:
-        raise ValueError(
+        raise UserError(
             f"devices={devices}: there are {jax.local_device_count()}, and the batch of "
             f"{images.shape[encode_axis(snn)]} must be a multiple"
         )

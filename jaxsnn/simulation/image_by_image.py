@@ -19,6 +19,7 @@ from jax.sharding import Mesh, PartitionSpec
 from numpy.typing import NDArray
 
 from jaxsnn.conversion.spiking import Spiking
+from jaxsnn.errors import UserError
 from jaxsnn.network import net as net_module
 from jaxsnn.simulation import engine
 from jaxsnn.simulation.counters import Counters
@@ -80,10 +81,10 @@ def run(
         devices: local devices to share the batch between (it must divide B).
 
     Raises:
-        ValueError: ``every`` below 1, or as :func:`jaxsnn.simulate`.
+        UserError: ``every`` below 1, or as :func:`jaxsnn.simulate`.
     """
     if every < 1 or int(every) != every:
-        raise ValueError(f"every={every}: look at which images are done after at least 1 step")
+        raise UserError(f"every={every}: look at which images are done after at least 1 step")
     images, record = check_input(snn, images), (record,) if isinstance(record, str) else record
     check_run(snn, images, steps, 1, record, devices)
     axis = encode_axis(snn)

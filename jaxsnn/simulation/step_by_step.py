@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 
 from jaxsnn.conversion.spiking import Spiking
+from jaxsnn.errors import UserError
 from jaxsnn.simulation import engine
 from jaxsnn.simulation.engine import Carry, encode_axis
 from jaxsnn.simulation.fixed_steps import check_input
@@ -35,10 +36,10 @@ def start(snn: Spiking, batch: int) -> Stream:
     """The network before its first step, for ``batch`` images.
 
     Raises:
-        ValueError: ``batch`` below 1.
+        UserError: ``batch`` below 1.
     """
     if batch < 1 or int(batch) != batch:
-        raise ValueError(f"batch={batch}: a stream is of at least 1 image")
+        raise UserError(f"batch={batch}: a stream is of at least 1 image")
     return Stream(engine.start(snn.program, batch, None, False), 0)
 
 
@@ -59,13 +60,13 @@ def step(snn: Spiking, rule: Rule, state: Stream, images: Array) -> tuple[Stream
         The next state, and the posterior ``[B, classes]`` so far, whose means are the scores.
 
     Raises:
-        ValueError: more steps than the alpha curve has, another batch than the state's, or as
+        UserError: more steps than the alpha curve has, another batch than the state's, or as
             ``simulate``.
     """
     check_heads(snn, rule)
     curve, seen = np.shape(rule.alpha), state.number
     if len(curve) != 1 or (isinstance(seen, int) and seen >= curve[0]):
-        raise ValueError(
+        raise UserError(
             f"step {seen + 1} of a stream, but the rule's alpha has shape {curve}: give a value "
             "for every step"
         )
@@ -73,7 +74,7 @@ def step(snn: Spiking, rule: Rule, state: Stream, images: Array) -> tuple[Stream
     axis = encode_axis(snn)
     shown = check_input(snn, images[None] if axis else images)
     if shown.shape[axis] != batch:
-        raise ValueError(f"{shown.shape[axis]} images for a stream of {batch}; show as many")
+        raise UserError(f"{shown.shape[axis]} images for a stream of {batch}; show as many")
     carry, posterior = _step(snn.program, rule, state.carry, shown, jnp.asarray(seen, jnp.int32))
     return Stream(carry, seen + 1), posterior
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from jaxsnn.arch.plan import head_sites, spiking_sites
 from jaxsnn.conversion.spiking import Spiking, with_leaf, with_unit_dropout
+from jaxsnn.errors import UserError
 from jaxsnn.inputs import encoding
 from jaxsnn.io.arrays import flatten, unflatten
 from jaxsnn.io.progress import batches
@@ -86,7 +87,7 @@ def sweep(
         progress: name of the progress bar, empty for none.
 
     Raises:
-        ValueError: a horizon below 1, noise without keys or outside [0, 1], an unknown leaf,
+        UserError: a horizon below 1, noise without keys or outside [0, 1], an unknown leaf,
             networks of different kernels or neurons.
     """
     check_stills(snn)
@@ -121,13 +122,13 @@ def differing(snn: Spiking, networks: Sequence[Spiking]) -> dict[str, Array]:
     """Path -> values ``[V, ...]`` of every array in which some of the networks differ.
 
     Raises:
-        ValueError: one is no conversion of the same network, or has another kernel; both named.
+        UserError: one is no conversion of the same network, or has another kernel; both named.
     """
     trees = [flatten(one.variables) for one in networks]
     for number, (one, tree) in enumerate(zip(networks, trees, strict=True)):
         same = (one.arch, one.neurons, one.encoding) == (snn.arch, snn.neurons, snn.encoding)
         if not same or set(tree) != set(flatten(snn.variables)):
-            raise ValueError(
+            raise UserError(
                 f"networks[{number}] has another architecture, other neurons or another encoding "
                 "than snn; convert the same network in the same way"
             )
@@ -137,7 +138,7 @@ def differing(snn: Spiking, networks: Sequence[Spiking]) -> dict[str, Array]:
         if all(np.array_equal(values[0], other) for other in values[1:]):
             continue
         if path.endswith("/kernel"):
-            raise ValueError(f"{path} differs from network to network; sweep over one kernel")
+            raise UserError(f"{path} differs from network to network; sweep over one kernel")
         found[path] = jnp.asarray(np.stack(values[1:]))
     return found
 
@@ -150,7 +151,7 @@ def _noisy(snn: Spiking, site: str, noise: Sequence[float]) -> Spiking:
     """The network whose ``site`` takes a noise ratio, after a look at every ratio."""
     wrong = [ratio for ratio in noise if not 0 <= ratio <= 1]
     if wrong:
-        raise ValueError(f"noise ratio {wrong[0]} is no number from 0 to 1; choose one in [0, 1]")
+        raise UserError(f"noise ratio {wrong[0]} is no number from 0 to 1; choose one in [0, 1]")
     return snn if site == INPUT else with_unit_dropout(snn, site)
 
 
@@ -190,9 +191,9 @@ def _grid(
     networks: int,
 ) -> Grid:
     if min(horizons, default=0) < 1:
-        raise ValueError(f"steps={horizons}: every horizon must be at least 1")
+        raise UserError(f"steps={horizons}: every horizon must be at least 1")
     if noise is not None and keys is None:
-        raise ValueError("noise draws random numbers; pass keys=jax.random.split(key, seeds)")
+        raise UserError("noise draws random numbers; pass keys=jax.random.split(key, seeds)")
     grid: list[tuple[str, tuple[Any, ...]]] = []
     if noise is not None:
         grid.append(("noise", tuple(noise)))

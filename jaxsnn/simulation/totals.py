@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import head_sites
+from jaxsnn.errors import UserError
 from jaxsnn.simulation import counters as counters_module
 from jaxsnn.simulation.engine import Trace
 
@@ -54,10 +55,10 @@ class Evaluation(NamedTuple):
         """Share of right predictions after every step.
 
         Raises:
-            ValueError: evaluated without labels.
+            UserError: evaluated without labels.
         """
         if self.correct is None:
-            raise ValueError("there is no accuracy without labels; pass labels to evaluate()")
+            raise UserError("there is no accuracy without labels; pass labels to evaluate()")
         return [int(c) / self.images for c in self.correct]
 
     @property
@@ -118,15 +119,15 @@ def joined(parts: Sequence[Evaluation]) -> Evaluation:
     parts, totals over images ``[T]`` are added.
 
     Raises:
-        ValueError: there is no part, parts of different numbers of steps, or labels for some only.
+        UserError: there is no part, parts of different numbers of steps, or labels for some only.
     """
     if not parts:
-        raise ValueError("there is no part to join; simulate one first")
+        raise UserError("there is no part to join; simulate one first")
     if len({part.correct is None for part in parts}) > 1:
-        raise ValueError("some parts have labels and some have none; evaluate all with labels")
+        raise UserError("some parts have labels and some have none; evaluate all with labels")
     lengths = sorted({part.steps for part in parts})
     if len(lengths) != 1:
-        raise ValueError(f"parts of {lengths} steps: simulate all of them for the same number")
+        raise UserError(f"parts of {lengths} steps: simulate all of them for the same number")
 
     def together(name: str) -> Any:
         own = [getattr(part, name) for part in parts]

@@ -16,6 +16,7 @@ from jax import Array
 
 from jaxsnn.arch.plan import plan
 from jaxsnn.conversion.spiking import Spiking
+from jaxsnn.errors import UserError
 from jaxsnn.simulation import image_by_image
 from jaxsnn.simulation.counters import Counters
 from jaxsnn.simulation.engine import Trace
@@ -53,11 +54,11 @@ def settle(
         A trace of NumPy arrays on the host; on the device no more than ``every`` rows exist.
 
     Raises:
-        ValueError: a network that silence does not stop, with the reason, or as ``simulate``.
+        UserError: a network that silence does not stop, with the reason, or as ``simulate``.
     """
     reason = restless(snn)
     if reason:
-        raise ValueError(f"a silent step does not end this simulation: {reason}; leave settle out")
+        raise UserError(f"a silent step does not end this simulation: {reason}; leave settle out")
     ends = jnp.asarray(snn.encoding.ends or 1, jnp.int32)
     options: dict[str, Any] = {"every": every, "counts": counts, "devices": devices}
     return image_by_image.run(snn, images, silent, ends, steps=steps, **options).trace

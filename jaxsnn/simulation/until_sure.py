@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from jaxsnn.arch.plan import head_sites
 from jaxsnn.conversion.spiking import Spiking
+from jaxsnn.errors import UserError
 from jaxsnn.simulation import counters as counters_module
 from jaxsnn.simulation import image_by_image
 from jaxsnn.simulation.counters import Counters
@@ -100,7 +101,7 @@ def early_exit(
         devices: local devices to share the batch between (it must divide B).
 
     Raises:
-        ValueError: a rule that does not fit the network or the steps, or as ``simulate``.
+        UserError: a rule that does not fit the network or the steps, or as ``simulate``.
     """
     rule = checked(snn, rule, steps)
     found = image_by_image.run(snn, images, sure, rule, steps=steps, every=every, devices=devices)
@@ -125,22 +126,22 @@ def checked(snn: Spiking, rule: Rule, steps: int) -> Rule:
     """The rule as arrays, if it may stop a simulation of ``steps`` steps of ``snn``.
 
     Raises:
-        ValueError: a curve that is too short, a threshold outside 0 to 1, an earliest step outside
+        UserError: a curve that is too short, a threshold outside 0 to 1, an earliest step outside
             1 to ``steps``, or a head that is not there, is the other one, or counts no spikes.
     """
     check_heads(snn, rule)
     alpha, threshold, earliest = map(np.asarray, (rule.alpha, rule.threshold, rule.earliest))
     if alpha.ndim != 1 or len(alpha) < steps:
-        raise ValueError(
+        raise UserError(
             f"the rule's alpha has shape {alpha.shape}, the simulation {steps} steps: give a curve "
             f"of at least {steps} values, or simulate fewer steps"
         )
     bayes.check_curve(alpha, len(alpha))
     if threshold.ndim or not 0 <= threshold <= 1:
-        raise ValueError(f"threshold={rule.threshold}: a confidence is a number from 0 to 1")
+        raise UserError(f"threshold={rule.threshold}: a confidence is a number from 0 to 1")
     whole = earliest.ndim == 0 and int(earliest) == earliest
     if not whole or not 1 <= earliest <= max(steps, 1):
-        raise ValueError(f"earliest={rule.earliest}: the first step to stop at is 1 to {steps}")
+        raise UserError(f"earliest={rule.earliest}: the first step to stop at is 1 to {steps}")
     return rule.replace(  # pyright: ignore[reportAttributeAccessIssue] - added by the decorator
         alpha=jnp.asarray(alpha, jnp.float32),
         threshold=jnp.asarray(threshold, jnp.float32),
@@ -152,23 +153,23 @@ def check_heads(snn: Spiking, rule: Rule) -> None:
     """Refuse a rule of heads that the network does not have, or that do not spike.
 
     Raises:
-        ValueError: naming the head and the remedy.
+        UserError: naming the head and the remedy.
     """
     sites = head_sites(snn.arch)
     for which, number in (("early", rule.early), ("final", rule.final)):
         if not -len(sites) <= number < len(sites):
-            raise ValueError(
+            raise UserError(
                 f"{which}={number}: the network has {len(sites)} heads, "
                 f"{', '.join(site.name for site in sites)}; count them from 0"
             )
         neuron, name = snn.neurons.at(sites[number]), sites[number].name
         if neuron.spikes != (0, 1):
-            raise ValueError(
+            raise UserError(
                 f"{name}: {neuron.name!r} does not fire at most one spike a step, which the fusion "
                 "counts; convert with method='rate'"
             )
     if sites[rule.early] == sites[rule.final]:
-        raise ValueError(
+        raise UserError(
             f"early={rule.early} and final={rule.final} are one head, {sites[rule.final].name}: "
             "the fusion takes two; give the network a side exit"
         )

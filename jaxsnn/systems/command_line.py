@@ -15,6 +15,8 @@ from typing import Any, ClassVar, Protocol, TypeVar, get_origin, get_type_hints
 
 import tyro
 
+from jaxsnn.errors import UserError
+
 STAGES: Mapping[str, str] = {
     "all": "every stage below, in this order",
     "train": "train the network; checkpoints and model.npz",
@@ -78,7 +80,7 @@ def parse_command(
     try:
         stage, words = _split_stage(argv, stages)
         arguments = normalise(config_class, _named(config_class, stage or "all", words))
-    except ValueError as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     described = "\n".join(f"- {name}: {what}" for name, what in stages.items())
@@ -117,7 +119,7 @@ def _split_stage(argv: Sequence[str], stages: Mapping[str, str]) -> tuple[str, S
     if not argv or argv[0].startswith("-") or "=" in argv[0]:
         return "", argv
     if argv[0] not in stages:
-        raise ValueError(f"unknown stage {argv[0]!r}; {_nearest(argv[0], stages)}")
+        raise UserError(f"unknown stage {argv[0]!r}; {_nearest(argv[0], stages)}")
     return argv[0], argv[1:]
 
 
@@ -133,7 +135,7 @@ def normalise(config_class: type, argv: Sequence[str]) -> list[str]:
         argv: Flags, without program name and stage.
 
     Raises:
-        ValueError: For an unknown name, a missing value, or a word that belongs to no flag.
+        UserError: For an unknown name, a missing value, or a word that belongs to no flag.
 
     >>> from jaxsnn.systems.settings import LeNetScatter
     >>> normalise(LeNetScatter, ["--lr", "1e-4", "--resume", "noise_ratio=0.1,0.2"])
@@ -148,7 +150,7 @@ def normalise(config_class: type, argv: Sequence[str]) -> list[str]:
             return ["--help"]
         match = re.fullmatch(r"(-{0,2})([A-Za-z][\w.-]*)(=.*)?", word, re.DOTALL)
         if match is None or not (match[1] or match[3]):
-            raise ValueError(
+            raise UserError(
                 f"{word!r} belongs to no flag; write --name value or name=value, "
                 "and the stage before all flags"
             )
@@ -179,7 +181,7 @@ def _resolve(spelling: str, kinds: Mapping[str, Any], own: Mapping[str, str]) ->
         return name
     if known.get(name) in kinds:
         return known[name]
-    raise ValueError(f"unknown flag {spelling!r}; {_nearest(name, kinds, own)}")
+    raise UserError(f"unknown flag {spelling!r}; {_nearest(name, kinds, own)}")
 
 
 def _nearest(name: str, known: Iterable[str], also: Iterable[str] = ()) -> str:
@@ -201,7 +203,7 @@ def _values(word: str, kind: Any, given: str | None, words: deque[str]) -> list[
         while several and words and _is_value(words[0]) and not re.match(r"[A-Za-z].*=", words[0]):
             values.append(words.popleft())
     if not values:
-        raise ValueError(f"{word} wants a value behind it, as in {word} VALUE")
+        raise UserError(f"{word} wants a value behind it, as in {word} VALUE")
     values = [_unquote(value) for value in values]
     if not several:
         return values
@@ -214,7 +216,7 @@ def _switch(word: str, given: str | None, words: deque[str]) -> str:
         given = words.popleft()
     answer = answers.get(_unquote(given or "").lower()) if given is not None else "True"
     if answer is None:
-        raise ValueError(f"{word} is neither true nor false; write true, false or the flag alone")
+        raise UserError(f"{word} is neither true nor false; write true, false or the flag alone")
     return answer
 
 

@@ -6,6 +6,8 @@ import types
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from jaxsnn.errors import UserError
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -44,7 +46,7 @@ def from_json(
         The settings and the recorded phases of training.
 
     Raises:
-        ValueError: For text that is no JSON, an unknown field, a missing one that is needed or
+        UserError: For text that is no JSON, an unknown field, a missing one that is needed or
             has no default, or a value of another type or out of range.
 
     >>> from jaxsnn.systems.settings import LeNetScatter
@@ -55,15 +57,15 @@ def from_json(
     try:
         record = json.loads(text)
         if not isinstance(record, dict):
-            raise ValueError("not a JSON object")
+            raise UserError("not a JSON object")
         record = dict[str, Any](record)
         phases = _read(list[dict[str, Any]], record.pop("phases", None), "phases")
         expected = set(needed) & set(_recorded(config_class))
         _refuse_missing(sorted(expected - record.keys()), config_class.__name__)
         return _read(config_class, record, ""), phases
-    except ValueError as error:
+    except (json.JSONDecodeError, UserError) as error:
         remedy = "it was written by another version; start a new run with another --out"
-        raise ValueError(f"{place}: {error}; {remedy}") from None
+        raise UserError(f"{place}: {error}; {remedy}") from None
 
 
 def _read(hint: Any, value: Any, name: str) -> Any:
@@ -89,7 +91,7 @@ def _read_any(hint: Any, value: Any, name: str) -> Any:
             return None
         try:
             return _read(one, value, name)
-        except ValueError:
+        except UserError:
             continue
     return _refuse(hint, value, name)
 
@@ -107,7 +109,7 @@ def _read_fields(config_class: type, record: dict[str, Any], section: str) -> An
     _refuse_missing([name for name in absent if not _has_default(known[name])], place)
     unknown = [name for name in record if name not in names]
     if unknown:
-        raise ValueError(f"unknown in {place}: {', '.join(unknown)}")
+        raise UserError(f"unknown in {place}: {', '.join(unknown)}")
     record = {**getattr(config_class, "before", {}), **record}
     given = [name for name in names if name in record]
     return config_class(**{name: _read(hints[name], record[name], name) for name in given})
@@ -119,11 +121,11 @@ def _has_default(field: "dataclasses.Field[Any]") -> bool:
 
 def _refuse_missing(names: Sequence[str], place: str) -> None:
     if names:
-        raise ValueError(f"missing in {place}: {', '.join(names)}")
+        raise UserError(f"missing in {place}: {', '.join(names)}")
 
 
 def _refuse(hint: Any, value: Any, name: str) -> Any:
-    raise ValueError(f"{name} is {value!r}, expected {getattr(hint, '__name__', hint)}")
+    raise UserError(f"{name} is {value!r}, expected {getattr(hint, '__name__', hint)}")
 
 
 def differences(

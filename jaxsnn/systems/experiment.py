@@ -24,6 +24,7 @@ from jaxsnn.conversion.spiking import Spiking
 from jaxsnn.data.base import Dataset
 from jaxsnn.equality.certificate import Certificate
 from jaxsnn.equality.certify import certify
+from jaxsnn.errors import UserError
 from jaxsnn.exchange import saved
 from jaxsnn.inputs import preprocess
 from jaxsnn.inputs.encoding import Encoding
@@ -279,7 +280,7 @@ class Experiment(System):
         """Convert and certify, and say the accuracy; nothing is written.
 
         Raises:
-            ValueError: a network of full precision.
+            UserError: a network of full precision.
         """
         self._refuse_floats("certify")
         variables = self.variables()
@@ -292,7 +293,7 @@ class Experiment(System):
         """Write kept.npz, which converts into the same network.
 
         Raises:
-            ValueError: it would not, or a network of full precision; nothing is written.
+            UserError: it would not, or a network of full precision; nothing is written.
         """
         self._refuse_floats("keep")
         variables = self.variables()
@@ -300,7 +301,7 @@ class Experiment(System):
         arrays, units = saved.whole_weights(variables, snn)
         again = self.converted(unflatten(arrays | worth(arrays, units)))
         if not _same(again, snn):
-            raise ValueError(
+            raise UserError(
                 f"{self.run.weights()} as whole numbers would convert into another network; keep "
                 "the file as it is"
             )
@@ -310,7 +311,7 @@ class Experiment(System):
 
     def _refuse_floats(self, stage: str) -> None:
         if self.config.precision == "fp32":
-            raise ValueError(
+            raise UserError(
                 f"--precision fp32: a network of full precision is not converted, which leaves "
                 f"nothing for the stage {stage}; leave the flag away"
             )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxsnn.errors import UserError
 from jaxsnn.io.files import write_bytes
 
 
@@ -25,12 +26,12 @@ def write_per_batch(
         sop_num: [batches], synaptic operations of each batch, for ``sop_num.txt``.
 
     Raises:
-        ValueError: the arrays differ in length, or a value is no whole number of 0 or more.
+        UserError: the arrays differ in length, or a value is no whole number of 0 or more.
     """
     columns = {"accuracy": accuracy, "spike_num": spike_num, "sop_num": sop_num}
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) != 1:
-        raise ValueError(f"one value per batch is needed in every file, got {lengths}")
+        raise UserError(f"one value per batch is needed in every file, got {lengths}")
     texts = {name: _integer_lines(name, column) for name, column in columns.items()}
     return tuple(
         write_bytes(Path(folder) / f"{name}.txt", text.encode()) for name, text in texts.items()
@@ -40,9 +41,9 @@ def write_per_batch(
 def _integer_lines(name: str, column: Sequence[int] | np.ndarray) -> str:
     values = np.asarray(column)
     if values.dtype.kind not in "iu" and not np.array_equal(values, np.floor(values)):
-        raise ValueError(f"{name}: whole numbers are needed, got {values[:5]}")
+        raise UserError(f"{name}: whole numbers are needed, got {values[:5]}")
     if (values < 0).any():
-        raise ValueError(f"{name}: {values.min()} is negative")
+        raise UserError(f"{name}: {values.min()} is negative")
     return "".join(f"{int(value)}\n" for value in values)
 
 
@@ -73,7 +74,7 @@ def write_per_step(
         The paths of accuracy, spike_num, sop_num and spike_collect, in this order.
 
     Raises:
-        ValueError: the arrays differ in shape or are no integers, there is no image or no step, the
+        UserError: the arrays differ in shape or are no integers, there is no image or no step, the
             batch is below 1, or a net number of spikes is larger than their number. Nothing is
             written then.
     """
@@ -95,18 +96,18 @@ def _step_counts(arrays: dict[str, np.ndarray], batch: int) -> dict[str, np.ndar
     shapes = {name: np.shape(array) for name, array in arrays.items()}
     shape = shapes["correct"]
     if len(set(shapes.values())) != 1 or len(shape) != 2 or 0 in shape:
-        raise ValueError(f"one value per step and image, [T, N], is needed, got {shapes}")
+        raise UserError(f"one value per step and image, [T, N], is needed, got {shapes}")
     if batch < 1:
-        raise ValueError(f"batch is {batch}; give 1 image or more")
+        raise UserError(f"batch is {batch}; give 1 image or more")
     for name, array in arrays.items():
         wanted = "b" if name == "correct" else "iu"
         if np.asarray(array).dtype.kind not in wanted:
             kind = "bool" if name == "correct" else "integers"
-            raise ValueError(f"{name} is {np.asarray(array).dtype}; give {kind}")
+            raise UserError(f"{name} is {np.asarray(array).dtype}; give {kind}")
     counts = {name: np.asarray(array).astype(np.int64) for name, array in arrays.items()}
     for name in ("spikes", "operations"):
         if counts[name].min() < 0:
-            raise ValueError(f"{name}: {counts[name].min()} is negative")
+            raise UserError(f"{name}: {counts[name].min()} is negative")
     if (abs(counts["net"]) > counts["spikes"]).any():
-        raise ValueError("net: more net spikes than spikes; give the counts of the same steps")
+        raise UserError("net: more net spikes than spikes; give the counts of the same steps")
     return counts

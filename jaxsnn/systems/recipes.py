@@ -6,6 +6,7 @@ Mean and deviation are of grey values in 0 to 1, one for each channel.
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from jaxsnn.errors import UserError
 from jaxsnn.inputs.preprocess import Preprocessing, normalised
 
 Recipes = Mapping[str, Callable[[], Preprocessing]]
@@ -49,7 +50,7 @@ def fast_snn(name: str) -> Preprocessing:
     is done here. Fashion-MNIST and the embedded digits, which it lacks, follow CIFAR-10 and MNIST.
 
     Raises:
-        ValueError: another name. An npz file has no published recipe: take mean and deviation of
+        UserError: another name. An npz file has no published recipe: take mean and deviation of
             its training images and call :func:`jaxsnn.inputs.normalised`.
 
     >>> fast_snn("mnist").shape((28, 28, 1)), fast_snn("lfw").shape((96, 96, 3))
@@ -69,7 +70,7 @@ def bayesian_spike_fusion(name: str) -> Preprocessing:
     embedded digits, which it lacks, follow MNIST.
 
     Raises:
-        ValueError: another name; see :func:`fast_snn`.
+        UserError: another name; see :func:`fast_snn`.
 
     >>> bayesian_spike_fusion("mnist").shape((28, 28, 1))
     (28, 28, 1)
@@ -89,4 +90,4 @@ def _recipe(name: str, recipes: Recipes, system: str) -> Preprocessing:
         remedy = "call preprocess.normalised with the mean and deviation of its training images"
     else:
         remedy = f"known: {', '.join(recipes)}"
-    raise ValueError(f"{system} has no published recipe for the data set {name!r}; {remedy}")
+    raise UserError(f"{system} has no published recipe for the data set {name!r}; {remedy}")

@@ -16,6 +16,7 @@ import optax
 
 from jaxsnn.data.base import Dataset, split_validation
 from jaxsnn.data.by_name import load
+from jaxsnn.errors import UserError
 from jaxsnn.io import processes
 from jaxsnn.io.arrays import flatten, load_arrays, load_params, unflatten
 from jaxsnn.io.checkpoints import Checkpoints
@@ -60,10 +61,10 @@ class Run:
         """Settings and phases of the run that lies in the folder; ``names`` must be as asked.
 
         Raises:
-            ValueError: there is no run, or it was trained with other settings.
+            UserError: there is no run, or it was trained with other settings.
         """
         if not self._config_path.is_file():
-            raise ValueError(
+            raise UserError(
                 f"{self.folder} holds no trained network; train it first (stage train), or name "
                 "the folder of an earlier run with --out"
             )
@@ -71,7 +72,7 @@ class Run:
         saved, phases = from_json(type(self.config), text, str(self._config_path), self.network)
         found = differences(saved, self.config, names, str(self._config_path))
         if found:
-            raise ValueError("this run was trained differently: " + "; ".join(found))
+            raise UserError("this run was trained differently: " + "; ".join(found))
         return saved, phases
 
     def record(self, phases: Sequence[Mapping[str, Any]]) -> None:
@@ -82,12 +83,12 @@ class Run:
         """The weights to evaluate; see :func:`weights_at`.
 
         Raises:
-            ValueError: nothing has been trained here, or with other settings.
+            UserError: nothing has been trained here, or with other settings.
         """
         self.saved(self.network)
         path = weights_at(self.folder)
         if not path.is_file():
-            raise ValueError(f"{path} is missing; train the network first (stage train)")
+            raise UserError(f"{path} is missing; train the network first (stage train)")
         return path
 
     def variables(self, expected: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,7 +99,7 @@ class Run:
         """Phases of training, the one to be run now last.
 
         Raises:
-            ValueError: resume without a run, or with other settings than it was trained with.
+            UserError: resume without a run, or with other settings than it was trained with.
         """
         now = {name: getattr(self.config, name) for name in PHASE}
         if self.config.schedule == "steps":
@@ -110,7 +111,7 @@ class Run:
             return phases
         done = Checkpoints(self.folder / "checkpoints").steps()
         if not done:
-            raise ValueError(f"{self.folder / 'checkpoints'} holds no checkpoint to resume from")
+            raise UserError(f"{self.folder / 'checkpoints'} holds no checkpoint to resume from")
         first = -(-done[-1] // steps_per_epoch) * steps_per_epoch
         return [*phases, {**now, "first_step": first, "steps_per_epoch": steps_per_epoch}]
 
@@ -163,7 +164,7 @@ def start_from(
         newly: names of leaves that the file may lack; they start where the task starts them.
 
     Raises:
-        ValueError: a missing or damaged file, or arrays that do not fit, each named.
+        UserError: a missing or damaged file, or arrays that do not fit, each named.
     """
     path = weights_at(place)
     arrays, expected = load_arrays(path)[0], flatten(template)
@@ -200,14 +201,14 @@ def train_run(
     config = run.config
     steps_per_epoch = len(data[1]) // config.batch_size
     if not steps_per_epoch:
-        raise ValueError(
+        raise UserError(
             f"--batch-size {config.batch_size}: {len(data[1])} training images do not fill one "
             "batch; choose a smaller one"
         )
     with processes.together():  # all look into the folder before one writes there
         phases = run.phases(steps_per_epoch)
         if not config.resume and (run.folder / "checkpoints").is_dir():
-            raise ValueError(
+            raise UserError(
                 f"{run.folder} holds an earlier run; continue it with --resume, use it (a later "
                 "stage), or give another --out"
             )
@@ -244,14 +245,14 @@ def devices(config: Common, batch_size: int) -> int:
     """Devices of all processes to share a batch between: as asked, else as many as divide it.
 
     Raises:
-        ValueError: the processes cannot share the batch equally.
+        UserError: the processes cannot share the batch equally.
     """
     if config.devices:
         return config.devices
     number, most = processes.count(), jax.device_count()
     fitting = [n for n in range(number, most + 1, number) if batch_size % n == 0]
     if not fitting:
-        raise ValueError(
+        raise UserError(
             f"--batch-size {batch_size} is no multiple of the {number} processes; give one that is"
         )
     return max(fitting)
@@ -261,7 +262,7 @@ def own_devices(config: Common, batch_size: int) -> int:
     """Devices of this process to share a batch of its own between, in a simulation.
 
     Raises:
-        ValueError: as :func:`jaxsnn.io.processes.share`.
+        UserError: as :func:`jaxsnn.io.processes.share`.
     """
     if config.devices:
         return processes.share(config.devices)

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from rich.console import Console
 
+from jaxsnn.errors import UserError
 from jaxsnn.io import processes
 from jaxsnn.report import results, table
 from jaxsnn.report.figures import draw as figures_draw
@@ -130,7 +131,7 @@ def run(system: type[System], stage: str, config: Any) -> None:
     """Run one stage of a setting, or ``all`` that the system says.
 
     Raises:
-        ValueError: bad data, a missing or mismatched checkpoint, processes that were started with
+        UserError: bad data, a missing or mismatched checkpoint, processes that were started with
             different settings; said before work starts.
     """
     processes.same("stage and settings", (stage, config))
@@ -154,7 +155,7 @@ def main(system: type[System], config_class: type[Any], argv: Sequence[str]) -> 
             processes.join(config.coordinator, *own)
         with processes.one_voice():
             run(system, stage, config)
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

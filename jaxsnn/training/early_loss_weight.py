@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 
 from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import plan
+from jaxsnn.errors import UserError
 
 LEAST = 0.01  # weight of an early classifier in the first two epochs
 
@@ -23,7 +24,7 @@ def share_of_macs(arch: Arch) -> float:
     Heads count on neither side; convolutions of shortcuts do.
 
     Raises:
-        ValueError: the network has no side exit.
+        UserError: the network has no side exit.
 
     >>> from jaxsnn.arch import zoo
     >>> round(share_of_macs(zoo.bsf_vgg11), 6)
@@ -35,7 +36,7 @@ def share_of_macs(arch: Arch) -> float:
             before = trunk
         trunk += site.macs if site.role in ("activation", "shortcut") else 0
     if not before:
-        raise ValueError("the network has no side exit; write E behind a layer, or zoo.bsf()")
+        raise UserError("the network has no side exit; write E behind a layer, or zoo.bsf()")
     return before / trunk
 
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxsnn.errors import UserError
 from jaxsnn.inputs.preprocess import Preprocessing
 from jaxsnn.io.progress import bar, batches
 from jaxsnn.network import net as net_module
@@ -131,12 +132,12 @@ def finetune_layer(
         labels: int32 ``[N]``, for the accuracy alone.
 
     Raises:
-        ValueError: no such layer, fewer images than a batch, or a loss that is not finite.
+        UserError: no such layer, fewer images than a batch, or a loss that is not finite.
     """
     unit, settings = unit_of(tuner.ann, name), tuner.settings
     per_epoch = len(images) // settings.batch_size
     if not per_epoch:
-        raise ValueError(f"{len(images)} images do not fill one batch of {settings.batch_size}")
+        raise UserError(f"{len(images)} images do not fill one batch of {settings.batch_size}")
     params = params_of(tuned.variables, unit)
     step = _Step(tuner, tuned.variables, name, params)
     key = jax.random.fold_in(jax.random.key(settings.seed), len(tuned.layers))
@@ -228,7 +229,7 @@ def _predictions(spiking: Net, bits: int, preprocessing: Preprocessing) -> Calla
 
 def _finite(loss: float, name: str) -> float:
     if not np.isfinite(loss):
-        raise ValueError(
+        raise UserError(
             f"the loss of {name} is {loss}: lower the learning rate, or look at the weights that "
             "tuning starts from"
         )

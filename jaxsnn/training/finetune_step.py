@@ -15,6 +15,7 @@ import optax
 from jax import Array
 
 from jaxsnn.arch.plan import plan
+from jaxsnn.errors import UserError
 from jaxsnn.network import net as net_module
 from jaxsnn.network.net import Net, Variables
 from jaxsnn.network.per_site import hidden
@@ -49,10 +50,10 @@ def unit_of(ann: Net, name: str) -> tuple[str, ...]:
     """The sites that are tuned together: a layer, and the projection that joins it.
 
     Raises:
-        ValueError: no such layer, naming those there are.
+        UserError: no such layer, naming those there are.
     """
     if name not in tuned_sites(ann):
-        raise ValueError(f"{name!r} is not tuned; known: {', '.join(tuned_sites(ann))}")
+        raise UserError(f"{name!r} is not tuned; known: {', '.join(tuned_sites(ann))}")
     sites = {site.name: site for site in plan(ann.arch)}
     added = sites.get(sites[name].shortcut)
     return (name, added.name) if added is not None and added.role == "shortcut" else (name,)

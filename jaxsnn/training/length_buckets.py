@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxsnn.errors import UserError
+
 Integers = NDArray[np.integer[Any]]
 Plan: TypeAlias = tuple[int, tuple[int, ...]]
 
@@ -42,13 +44,13 @@ def bucket_lengths(lengths: Integers, most: int = MOST) -> tuple[int, ...]:
         Ascending; the last is the longest example's.
 
     Raises:
-        ValueError: no example, or one without a step.
+        UserError: no example, or one without a step.
 
     >>> bucket_lengths(np.array([3, 3, 4, 9, 10]), most=2)
     (4, 10)
     """
     if len(lengths) == 0 or int(np.min(lengths)) < 1:
-        raise ValueError(f"lengths {lengths}: there must be examples, each of at least 1 step")
+        raise UserError(f"lengths {lengths}: there must be examples, each of at least 1 step")
     values, numbers = np.unique(lengths, return_counts=True)
     return _least_padded(tuple(values.tolist()), tuple(numbers.tolist()), most)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 
+from jaxsnn.errors import UserError
 from jaxsnn.io import processes
 from jaxsnn.network.arithmetic import Arithmetic
 
@@ -49,28 +50,28 @@ class Options:
         """Refuse numbers that make no sense.
 
         Raises:
-            ValueError: a number below 1, a batch that the devices cannot share equally or that is
+            UserError: a number below 1, a batch that the devices cannot share equally or that is
                 no whole number of micro-batches, more devices than there are, devices that the
                 processes cannot share equally, or `resume` without a directory.
         """
         for name in ("epochs", "batch_size", "devices", "steps_per_call", "micro_batch"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} = {value}: give a whole number of at least 1")
+                raise UserError(f"{name} = {value}: give a whole number of at least 1")
         if self.batch_size % self.devices:
-            raise ValueError(
+            raise UserError(
                 f"batch_size {self.batch_size} is no multiple of devices = {self.devices}"
             )
         share = self.batch_size // self.devices
         if self.micro_batch is not None and share % self.micro_batch:
-            raise ValueError(
+            raise UserError(
                 f"micro_batch = {self.micro_batch} does not divide the {share} examples that a "
                 "device has of every batch"
             )
         if processes.share(self.devices) > jax.local_device_count():
-            raise ValueError(f"devices = {self.devices}, but only {jax.device_count()} are here")
+            raise UserError(f"devices = {self.devices}, but only {jax.device_count()} are here")
         if self.resume and self.directory is None:
-            raise ValueError("resume needs the directory of the run to continue")
+            raise UserError("resume needs the directory of the run to continue")
 
 
 def steps_per_call(options: Options) -> int:

@@ -11,6 +11,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from jaxsnn.errors import UserError
+
 Name = Literal["paper", "fast"]
 Flip = Literal["none", "random", "alternating"]
 Optimiser = Literal["adam", "sgd", "muon"]
@@ -51,7 +53,7 @@ class Recipe:
         spike_penalty: weight in the loss of the mean activation of all hidden neurons.
 
     Raises:
-        ValueError: a value out of range.
+        UserError: a value out of range.
 
     >>> PAPER.optimiser, FAST.optimiser, FAST.norm_scale
     ('adam', 'muon', 1.0)
@@ -99,7 +101,7 @@ class Recipe:
 
 def _require(recipe: Recipe, name: str, holds: bool, remedy: str) -> None:
     if not holds:
-        raise ValueError(f"{name} is {getattr(recipe, name)!r} in the recipe; give {remedy}")
+        raise UserError(f"{name} is {getattr(recipe, name)!r} in the recipe; give {remedy}")
 
 
 PAPER = Recipe()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from jaxsnn.errors import UserError
 from jaxsnn.io import processes
 from jaxsnn.io.arrays import flatten, load_arrays, save_arrays
 from jaxsnn.io.checkpoints import Checkpoints
@@ -44,11 +45,11 @@ class TrainFiles:
         """Make sure that there is no earlier run.
 
         Raises:
-            ValueError: the folder holds checkpoints.
+            UserError: the folder holds checkpoints.
         """
         with processes.together():
             if steps := self.checkpoints.steps():
-                raise ValueError(
+                raise UserError(
                     f"{self.checkpoints.directory} holds an earlier run up to step {steps[-1]}; "
                     "continue it with resume, or choose another directory"
                 )
@@ -57,12 +58,12 @@ class TrainFiles:
         """The newest checkpoint, in the tree of the template.
 
         Raises:
-            ValueError: there is none, it belongs to another run, or processes see different ones.
+            UserError: there is none, it belongs to another run, or processes see different ones.
         """
         with processes.together():
             state: TrainState | None = self.checkpoints.restore_latest(template)
             if state is None:
-                raise ValueError(f"{self.checkpoints.directory} holds no checkpoint to resume from")
+                raise UserError(f"{self.checkpoints.directory} holds no checkpoint to resume from")
         processes.same("the newest checkpoints", int(state.step))
         best = self.directory / "best.npz"
         if best.exists():

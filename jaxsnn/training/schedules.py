@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxsnn.errors import UserError
+
 Schedule = Callable[[Any], Any]
 
 COURSES = ("constant", "cosine", "linear", "steps")
@@ -33,7 +35,7 @@ def course(
         factor: once more.
 
     Raises:
-        ValueError: an unknown name.
+        UserError: an unknown name.
 
     >>> rates = course("steps", 1e-2, 20, (10, 15), 0.1)
     >>> [round(float(rates(update)), 7) for update in (0, 9, 10, 14, 15, 19)]
@@ -47,7 +49,7 @@ def course(
         return optax.linear_schedule(learning_rate, 0.0, max(updates, 1))
     if name == "steps":
         return optax.piecewise_constant_schedule(learning_rate, dict.fromkeys(milestones, factor))
-    raise ValueError(f"schedule {name!r} is unknown; choose one of {', '.join(COURSES)}")
+    raise UserError(f"schedule {name!r} is unknown; choose one of {', '.join(COURSES)}")
 
 
 def joined(phases: Sequence[Mapping[str, Any]]) -> Schedule:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxsnn.errors import UserError
 from jaxsnn.inputs.preprocess import Moment
 from jaxsnn.io import processes
 from jaxsnn.training import length_buckets
@@ -98,11 +99,11 @@ def evaluate(
         micro_batch: examples that are computed at once, to save memory; it divides `batch_size`.
 
     Raises:
-        ValueError: no images, or images and labels of different length.
+        UserError: no images, or images and labels of different length.
     """
     images, labels = as_examples(images, labels, "evaluation")
     if len(labels) == 0:
-        raise ValueError("evaluation needs at least one image")
+        raise UserError("evaluation needs at least one image")
     key = jax.random.key(0) if key is None else key
     params = variables["params"]
     rest = {name: value for name, value in variables.items() if name != "params"}
@@ -168,10 +169,10 @@ def as_examples(images: Any, labels: Any, what: str) -> tuple[Any, np.ndarray]:
     """Images and labels as NumPy arrays, labels int32; `what` says in an error whose they are.
 
     Raises:
-        ValueError: they differ in length.
+        UserError: they differ in length.
     """
     images, labels = jax.tree.map(np.asarray, images), np.asarray(labels).astype(np.int32)
     for leaf in jax.tree.leaves(images):
         if len(leaf) != len(labels):
-            raise ValueError(f"{what}: {len(leaf)} images but {len(labels)} labels")
+            raise UserError(f"{what}: {len(leaf)} images but {len(labels)} labels")
     return images, labels

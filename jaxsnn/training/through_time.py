@@ -16,6 +16,7 @@ from jax import Array
 from jaxsnn import neurons
 from jaxsnn.arch import notation as arch_module
 from jaxsnn.arch.plan import plan
+from jaxsnn.errors import UserError
 from jaxsnn.inputs.preprocess import Moment
 from jaxsnn.inputs.stimulus import Shown, Stimulus
 from jaxsnn.network import net as net_module
@@ -60,7 +61,7 @@ def through_time(
         time_block: steps of a block that is computed again on the way back; None: keep everything.
 
     Raises:
-        ValueError: an unknown loss, one that does not fit what the readout emits, a block below 1,
+        UserError: an unknown loss, one that does not fit what the readout emits, a block below 1,
             or batch norm with ``time_block`` (its statistics are over all steps).
     """
     _check(net, loss, time_block)
@@ -69,20 +70,18 @@ def through_time(
 
 def _check(net: Net, loss: str, time_block: int | None) -> None:
     if loss not in LOSSES:
-        raise ValueError(f"loss {loss!r} is unknown; choose one of {', '.join(LOSSES)}")
+        raise UserError(f"loss {loss!r} is unknown; choose one of {', '.join(LOSSES)}")
     emitted = "spike" if net.neurons.at(plan(net.arch)[-1]).spikes else "potential"
     wanted = "potential" if loss == "ce_membrane" else "spike"
     if emitted != wanted:
-        raise ValueError(
+        raise UserError(
             f"loss {loss!r} is of a readout that emits its {wanted}, this one emits its {emitted}; "
             f"give spiking_net() the readout leaky(emit={wanted!r})"
         )
     if time_block is not None and time_block < 1:
-        raise ValueError(f"time_block={time_block}: give a whole number of at least 1, or None")
+        raise UserError(f"time_block={time_block}: give a whole number of at least 1, or None")
     if time_block is not None and any(site.norm for site in plan(net.arch)):
-        raise ValueError(
-            "time_block does not go with batch norm, whose statistics are of all steps"
-        )
+        raise UserError("time_block does not go with batch norm, whose statistics are of all steps")
 
 
 @functools.cache
@@ -172,7 +171,7 @@ def watch(
         the potential that it compared with its threshold.
     """
     if x.shape[0] not in (1, steps):
-        raise ValueError(f"x has {x.shape[0]} steps; give one image, or as many frames as {steps}")
+        raise UserError(f"x has {x.shape[0]} steps; give one image, or as many frames as {steps}")
 
     def following(state: Any, number: Array) -> tuple[Any, Any]:
         shown = x if x.shape[0] == 1 else jax.lax.dynamic_slice_in_dim(x, number, 1)

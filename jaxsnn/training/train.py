@@ -20,6 +20,7 @@ import optax
 from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxsnn.errors import UserError
 from jaxsnn.io import processes
 from jaxsnn.io.arrays import flatten
 from jaxsnn.io.progress import Display
@@ -74,7 +75,7 @@ def train(
         ``metrics.jsonl``; epochs count from 1, the learning rate is that of the last update).
 
     Raises:
-        ValueError: fewer images than a batch, images and labels of different length, `resume`
+        UserError: fewer images than a batch, images and labels of different length, `resume`
             without a checkpoint or with one of another run, processes with different data, a
             directory that already holds checkpoints without `resume`, or a loss that is not finite
             (the checkpoints from before it stay).
@@ -107,7 +108,7 @@ class _Run:
         images, labels = as_examples(data[0], data[1], "training")
         self.steps_per_epoch = len(labels) // options.batch_size
         if self.steps_per_epoch == 0:
-            raise ValueError(
+            raise UserError(
                 f"{len(labels)} training images do not fill one batch of {options.batch_size}; "
                 "choose a smaller batch_size"
             )
@@ -221,7 +222,7 @@ class _Run:
     def _diverged(self, state: TrainState, what: str) -> None:
         step = int(state.step)
         stays = f"; the checkpoint of step {self.files.step} stays" if self.files else ""
-        raise ValueError(
+        raise UserError(
             f"{what} is not finite in epoch {(step - 1) // self.steps_per_epoch + 1}, at or before "
             f"step {step}{stays}; lower the learning rate"
         )

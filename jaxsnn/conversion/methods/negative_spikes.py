@@ -14,6 +14,7 @@ from jaxsnn.conversion.methods.shared import (
     median_levels,
     named,
 )
+from jaxsnn.errors import UserError
 from jaxsnn.network import weight_quantisers
 from jaxsnn.network.per_site import SiteMap
 from jaxsnn.neurons.tracking import FRACTION_BITS
@@ -44,7 +45,7 @@ def negative(
     check_fraction(k, bound)
     cap = highest if bound is None else median_levels(k, bound)
     if bits is not None and not 1 <= bits <= 24:
-        raise ValueError(f"bits={bits}: a weight has 1 to 24 significant bits")
+        raise UserError(f"bits={bits}: a weight has 1 to 24 significant bits")
     cells = _even_integers if exact else _even_floats
     return Method(
         ann=neurons.quantised_relu(k, None if bound is None else int(bound)),
@@ -116,7 +117,7 @@ def _even_integers(cap: int, drive: Drive) -> Cells:
 def _check_span(drive: Drive, beyond: np.ndarray) -> None:
     if beyond.any():
         channel = int(np.flatnonzero(beyond)[0])
-        raise ValueError(
+        raise UserError(
             f"{drive.site}: the thresholds of channel {channel} leave int32, because its norm "
             f"scale is tiny (slope {drive.slope[channel]:.3g}); set that scale to 0, which makes "
             "the channel constant"

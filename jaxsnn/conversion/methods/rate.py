@@ -22,6 +22,7 @@ from jaxsnn import neurons
 from jaxsnn.arch.layers import Site
 from jaxsnn.conversion.method import Cells, Drive, Master, Method, Shortcut
 from jaxsnn.conversion.methods.shared import float_kernel, grid_kernel, named
+from jaxsnn.errors import UserError
 from jaxsnn.network import weight_quantisers
 from jaxsnn.network.per_site import SiteMap
 
@@ -49,13 +50,13 @@ def rate(
             start at 0, as in the original's code.
 
     Raises:
-        ValueError: a delay below 0, an ``initial`` that is no number below 1, or a scale that is
+        UserError: a delay below 0, an ``initial`` that is no number below 1, or a scale that is
             not positive.
     """
     if delay < 0 or int(delay) != delay:
-        raise ValueError(f"delay={delay}: a whole number of steps, 0 or more")
+        raise UserError(f"delay={delay}: a whole number of steps, 0 or more")
     if not -math.inf < initial < 1:
-        raise ValueError(f"initial={initial}: a potential starts below its threshold, below 1")
+        raise UserError(f"initial={initial}: a potential starts below its threshold, below 1")
     cell = neurons.integrate_and_fire()
     cell = neurons.delayed(cell, delay) if delay else cell
     integers = functools.partial(grid_kernel, kernel_bits, shared=False)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxsnn.arch.layers import Site
 from jaxsnn.conversion.grid import grid_exponent, on_grid, significant_exponent
 from jaxsnn.conversion.method import Kernel, Master, Method
+from jaxsnn.errors import UserError
 from jaxsnn.network import weight_quantisers
 from jaxsnn.network.per_site import SiteMap
 
@@ -31,20 +32,20 @@ def method(name: str, options: dict[str, Any]) -> Method:
     """Build the method ``name``.
 
     Raises:
-        ValueError: there is none, an option is unknown or missing, or a value does not suit it.
+        UserError: there is none, an option is unknown or missing, or a value does not suit it.
     """
     if name not in METHODS:
         known = ", ".join(map(repr, sorted(METHODS)))
-        raise ValueError(f"unknown conversion method {name!r}; known: {known}")
+        raise UserError(f"unknown conversion method {name!r}; known: {known}")
     own = inspect.signature(METHODS[name]).parameters
     unknown = [option for option in options if option not in own]
     if unknown:
-        raise ValueError(
+        raise UserError(
             f"method {name!r} has no option {', '.join(unknown)}; known: {', '.join(own) or 'none'}"
         )
     needed = [one for one, how in own.items() if how.default is how.empty and one not in options]
     if needed:
-        raise ValueError(
+        raise UserError(
             f"method {name!r} needs {', '.join(needed)}: the values it was trained with"
         )
     return METHODS[name](**options)
@@ -62,14 +63,14 @@ def median_levels(k: int, bound: int | None) -> int:
     """Highest level ``2**k * bound`` of the median quantiser.
 
     Raises:
-        ValueError: no such quantiser, or more levels than a table of thresholds may have.
+        UserError: no such quantiser, or more levels than a table of thresholds may have.
     """
     check_fraction(k, bound)
     if bound is None or bound < 1 or int(bound) != bound:
-        raise ValueError(f"k={k}, bound={bound}: k must be >= 0 and bound a whole number >= 1")
+        raise UserError(f"k={k}, bound={bound}: k must be >= 0 and bound a whole number >= 1")
     levels = 2**k * int(bound)
     if levels > MOST_LEVELS:
-        raise ValueError(
+        raise UserError(
             f"k={k}, bound={bound}: {levels} levels; a neuron has at most {MOST_LEVELS}, choose a "
             "smaller k or bound"
         )
@@ -80,10 +81,10 @@ def check_fraction(k: int, bound: int | None) -> None:
     """Refuse a number of fractional bits that is none.
 
     Raises:
-        ValueError: naming both values.
+        UserError: naming both values.
     """
     if k < 0 or int(k) != k:
-        raise ValueError(f"k={k}, bound={bound}: k must be >= 0 and bound a whole number >= 1")
+        raise UserError(f"k={k}, bound={bound}: k must be >= 0 and bound a whole number >= 1")
 
 
 def grid_kernel(

@@ -19,6 +19,7 @@ from jaxsnn import neurons
 from jaxsnn.arch.layers import Site
 from jaxsnn.conversion.method import Cells, Drive, Method, Shortcut
 from jaxsnn.conversion.methods.shared import grid_kernel, named
+from jaxsnn.errors import UserError
 from jaxsnn.network import weight_quantisers
 from jaxsnn.network.per_site import SiteMap
 from jaxsnn.neurons import levels
@@ -58,14 +59,14 @@ def signed_if(
             activation whatever the clip is; without effect on ``settling``.
 
     Raises:
-        ValueError: a width without levels, ``settling`` without negative spikes, or a negative
+        UserError: a width without levels, ``settling`` without negative spikes, or a negative
             threshold that is not below 0.
     """
     steps = levels.levels(bits)
     if not negative_threshold < 0:
-        raise ValueError(f"negative_threshold={negative_threshold}: give a number below 0")
+        raise UserError(f"negative_threshold={negative_threshold}: give a number below 0")
     if settling and not signed:
-        raise ValueError("settling=True: only signed neurons come to rest at their level")
+        raise UserError("settling=True: only signed neurons come to rest at their level")
     return Method(
         ann=neurons.clipped_relu(bits, "up" if settling else "even"),
         neuron=neurons.integrate_and_fire(signed, levels=steps, bounded=settling),
@@ -126,7 +127,7 @@ def _check_reach(drive: Drive, reach: np.ndarray) -> None:
     """Refuse a channel whose potential would leave int32 even on the coarsest grid."""
     if (reach >= MOST).any():
         channel = int(np.flatnonzero(reach >= MOST)[0])
-        raise ValueError(
+        raise UserError(
             f"{drive.site}: the potential of channel {channel} leaves int32, because its slope "
             f"is {drive.slope[channel]:.3g} beside its bias and clip; set a tiny norm scale to 0, "
             "which makes the channel constant"

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from jaxsnn.errors import UserError
+
 if TYPE_CHECKING:
     from jaxsnn.exchange.nir.rules import Rules
     from jaxsnn.exchange.nir.windows import Padding
@@ -36,24 +38,24 @@ class Fields:
         """An array in float64.
 
         Raises:
-            ValueError: a value that is not finite, or, where it has to be, not positive.
+            UserError: a value that is not finite, or, where it has to be, not positive.
         """
         value = np.asarray(self.fields[name], np.float64)
         if not np.isfinite(value).all():
-            raise ValueError(f"has a {name} that is not finite")
+            raise UserError(f"has a {name} that is not finite")
         if positive and not (value > 0).all():
-            raise ValueError(f"has a {name} of {value.min():g}; it must be above 0")
+            raise UserError(f"has a {name} of {value.min():g}; it must be above 0")
         return value
 
     def rate(self, name: str) -> Numbers:
         """``dt / tau``.
 
         Raises:
-            ValueError: a time constant below dt, whose Euler step would change the sign.
+            UserError: a time constant below dt, whose Euler step would change the sign.
         """
         tau = self.numbers(name, positive=True)
         if (tau < self.dt).any():
-            raise ValueError(
+            raise UserError(
                 f"has a {name} of {tau.min():g}, shorter than a step of dt={self.dt:g}, for which "
                 "forward Euler oscillates; give a smaller dt"
             )
@@ -63,11 +65,11 @@ class Fields:
         """One number for each axis, from one or as many.
 
         Raises:
-            ValueError: another number of values, or a value that is not whole.
+            UserError: another number of values, or a value that is not whole.
         """
         value = np.asarray(self.fields[name]).ravel()
         if value.size not in (1, axes) or (value != value.astype(int)).any():
-            raise ValueError(f"has a {name} of {value.tolist()}; give 1 or {axes} whole numbers")
+            raise UserError(f"has a {name} of {value.tolist()}; give 1 or {axes} whole numbers")
         return tuple(int(one) for one in np.resize(value, axes))
 
     def padding(
@@ -76,7 +78,7 @@ class Fields:
         """Zeros in front of and behind each axis of a convolution, from numbers or a word.
 
         Raises:
-            ValueError: an unknown word, or "same" with strides.
+            UserError: an unknown word, or "same" with strides.
         """
         padding = self.fields["padding"]
         word = padding.decode() if isinstance(padding, bytes) else padding
@@ -85,7 +87,7 @@ class Fields:
         if word == "valid":
             return ((0, 0),) * len(window)
         if word != "same" or set(strides) != {1}:
-            raise ValueError(
+            raise UserError(
                 f"has the padding {word!r} with strides {strides}; give numbers, "
                 "'valid', or 'same' with strides of 1"
             )

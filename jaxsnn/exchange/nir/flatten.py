@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from jaxsnn.errors import UserError
+
 if TYPE_CHECKING:
     from nir import NIRGraph, NIRNode
 
@@ -33,7 +35,7 @@ def flatten(graph: NIRGraph, prefix: str = "") -> Flat:
         prefix: what stands in front of its nodes' names.
 
     Raises:
-        ValueError: an edge names no node, or leads to a sub-graph with several inputs, or from one
+        UserError: an edge names no node, or leads to a sub-graph with several inputs, or from one
             with several outputs (an edge names a graph, not its port).
     """
     import nir
@@ -55,7 +57,7 @@ def flatten(graph: NIRGraph, prefix: str = "") -> Flat:
     for source, target in graph.edges:
         for name in (source, target):
             if name not in entries:
-                raise ValueError(f"the edge {(source, target)} names {prefix + name!r}: no node")
+                raise UserError(f"the edge {(source, target)} names {prefix + name!r}: no node")
         edges.append((_only(exits, source, "output"), _only(entries, target, "input")))
     return Flat(
         nodes,
@@ -67,7 +69,7 @@ def flatten(graph: NIRGraph, prefix: str = "") -> Flat:
 
 def _only(ports: dict[str, tuple[str, ...]], name: str, what: str) -> str:
     if len(ports[name]) != 1:
-        raise ValueError(
+        raise UserError(
             f"sub-graph {name!r} has {len(ports[name])} {what}s, and an edge does not say which; "
             f"give it one {what}"
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jax import Array
 
+from jaxsnn.errors import UserError
 from jaxsnn.exchange.nir.operation import Params, Shape, State, Stateless
 
 
@@ -19,7 +20,7 @@ class Identity(Stateless):
         """The stated shape."""
         del params
         if shape != self.shape:
-            raise ValueError(f"is declared with shape {self.shape}, but gets {shape}")
+            raise UserError(f"is declared with shape {self.shape}, but gets {shape}")
         return shape
 
     def step(self, params: Params, state: State, x: Array) -> tuple[State, Array]:
@@ -39,7 +40,7 @@ class Linear(Stateless):
         """``[..., in] -> [..., out]``."""
         *several, outputs, inputs = params["weight"].shape
         if shape != (*several, inputs):
-            raise ValueError(f"has a weight for inputs of shape {(*several, inputs)}, gets {shape}")
+            raise UserError(f"has a weight for inputs of shape {(*several, inputs)}, gets {shape}")
         return (*several, outputs)
 
     def step(self, params: Params, state: State, x: Array) -> tuple[State, Array]:
@@ -74,7 +75,7 @@ class Flatten(Stateless):
         del params
         first, last = (axis + len(shape) if axis < 0 else axis for axis in (self.first, self.last))
         if not 0 <= first <= last < len(shape):
-            raise ValueError(
+            raise UserError(
                 f"flattens axes {self.first} to {self.last}, which a sample of shape {shape} lacks"
             )
         return (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :])

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxsnn.errors import UserError
 from jaxsnn.exchange.nir.delay import Delay
 from jaxsnn.exchange.nir.operation import Operation, Params, Shape, State
 from jaxsnn.exchange.nir.samples import Samples, samples
@@ -93,12 +94,12 @@ class NirNetwork:
         """The node of that name.
 
         Raises:
-            ValueError: there is none; the known names are listed.
+            UserError: there is none; the known names are listed.
         """
         for node in self.nodes:
             if node.name == name:
                 return node
-        raise ValueError(f"no node {name!r}; known: {', '.join(n.name for n in self.nodes)}")
+        raise UserError(f"no node {name!r}; known: {', '.join(n.name for n in self.nodes)}")
 
     def _expected(self) -> dict[str, Shape]:
         return {name: self[name].shape for name in self.inputs}
@@ -106,7 +107,7 @@ class NirNetwork:
     def start(self, batch: int) -> NirState:
         """The state before the first step of ``batch`` samples."""
         if batch < 1:
-            raise ValueError(f"batch={batch}: at least 1 sample is needed")
+            raise UserError(f"batch={batch}: at least 1 sample is needed")
         return start(self, batch)
 
     def step(self, state: NirState, x: Samples) -> tuple[NirState, dict[str, Array]]:
@@ -120,7 +121,7 @@ class NirNetwork:
             The next state, and each output's ``[B, ...]``.
 
         Raises:
-            ValueError: ``x`` does not fit the graph.
+            UserError: ``x`` does not fit the graph.
         """
         state, values = _step(self, state, samples(self._expected(), x, leading=1))
         return state, {name: values[name] for name in self.outputs}
@@ -147,13 +148,13 @@ class NirNetwork:
             state: to go on from; None: the start.
 
         Raises:
-            ValueError: ``x`` does not fit the graph, ``steps`` is below 1, or a name is no node.
+            UserError: ``x`` does not fit the graph, ``steps`` is below 1, or a name is no node.
         """
         recorded = self.outputs if record is None else tuple(record)
         for name in (*recorded, *total):
             self[name]  # refuses what is no node
         if steps is not None and steps < 1:
-            raise ValueError(f"steps={steps}: at least 1 is needed")
+            raise UserError(f"steps={steps}: at least 1 is needed")
         examined = samples(self._expected(), x, leading=2 if steps is None else 1)
         if state is None:
             state = start(self, next(iter(examined.values())).shape[1 if steps is None else 0])

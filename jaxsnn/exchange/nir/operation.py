@@ -19,7 +19,7 @@ class Operation(Protocol):
         """The shape of one sample's output, without batch.
 
         Raises:
-            ValueError: a sample of ``shape`` is no input of this node; the message names both.
+            UserError: a sample of ``shape`` is no input of this node; the message names both.
         """
         ...
 

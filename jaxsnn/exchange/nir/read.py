@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import jax.numpy as jnp
 
+from jaxsnn.errors import UserError
 from jaxsnn.exchange.nir.delay import Delay
 from jaxsnn.exchange.nir.flatten import Flat, flatten
 from jaxsnn.exchange.nir.linear import Identity
@@ -38,7 +39,7 @@ def from_nir(
         rules: when neurons fire and how they are reset; None: as NIR defines it.
 
     Raises:
-        ValueError: a file that is no NIR graph, a node of an unknown kind, a parameter that cannot
+        UserError: a file that is no NIR graph, a node of an unknown kind, a parameter that cannot
             be, shapes that do not fit, no ``dt`` where one is needed. The message names the node.
 
     >>> import nir, numpy as np
@@ -60,7 +61,7 @@ def from_nir(
     rules = rules or Rules()
     flat = flatten(graph)
     if not flat.inputs or not flat.outputs:
-        raise ValueError("the graph has no Input or no Output; it needs one of each at least")
+        raise UserError("the graph has no Input or no Output; it needs one of each at least")
     length = _step_length(flat, graph.metadata, dt)
     translated = {name: _translated(name, node, length, rules) for name, node in flat.nodes.items()}
     early = [
@@ -94,21 +95,21 @@ def _read(path: Path) -> NIRGraph:
     import nir
 
     if not path.is_file():
-        raise ValueError(f"{path} is no file; give the path of a NIR file (HDF5)")
+        raise UserError(f"{path} is no file; give the path of a NIR file (HDF5)")
     try:
         with h5py.File(path, "r") as file:
             kinds = list(_kinds(file["node"], ""))
     except (OSError, KeyError) as error:
-        raise ValueError(f"{path} holds no NIR graph ({error}); write it with nir.write") from error
+        raise UserError(f"{path} holds no NIR graph ({error}); write it with nir.write") from error
     for name, kind in kinds:
         if kind not in (*KINDS, "NIRGraph"):
-            raise ValueError(
+            raise UserError(
                 f"{path}: node {name!r} is a {kind}, which is none of "
                 f"{', '.join(KINDS)}; replace it"
             )
     graph = nir.read(path, type_check=False)
     if not isinstance(graph, nir.NIRGraph):
-        raise ValueError(f"{path} holds a {type(graph).__name__}; put it into a NIRGraph")
+        raise UserError(f"{path} holds a {type(graph).__name__}; put it into a NIRGraph")
     return graph
 
 
@@ -128,13 +129,13 @@ def _step_length(flat: Flat, metadata: Mapping[str, Any], dt: float | None) -> f
         if not timed:
             return 1.0
         name, kind = timed[0]
-        raise ValueError(
+        raise UserError(
             f"node {name!r} ({kind}) moves in time, and the graph does not say how long a step is; "
             "give dt (1.0 where a step is the unit, as of networks whose r is 1 and which never "
             "had a time)"
         )
     if not 0 < dt < float("inf"):
-        raise ValueError(f"dt={dt}: the length of a step is above 0 and finite")
+        raise UserError(f"dt={dt}: the length of a step is above 0 and finite")
     return dt
 
 
@@ -142,14 +143,14 @@ def _translated(name: str, node: Any, dt: float, rules: Rules) -> Translated:
     try:
         return translate(node, dt, rules)
     except ValueError as error:
-        raise ValueError(f"node {name!r} ({type(node).__name__}) {error}") from error
+        raise UserError(f"node {name!r} ({type(node).__name__}) {error}") from error
 
 
 def _shapes(flat: Flat, translated: Mapping[str, Translated]) -> dict[str, tuple[Shape, Shape]]:
     """Each node's shapes of input and output, passed on along the edges from the inputs.
 
     Raises:
-        ValueError: a node cannot take what comes in.
+        UserError: a node cannot take what comes in.
     """
     shapes: dict[str, tuple[Shape, Shape]] = {}
     for name in flat.inputs:
@@ -164,7 +165,7 @@ def _shapes(flat: Flat, translated: Mapping[str, Translated]) -> dict[str, tuple
                 shapes[target] = (shape, _output_shape(flat, target, translated[target], shape))
                 waiting.append(target)
             elif shapes[target][0] != shape:
-                raise ValueError(
+                raise UserError(
                     f"node {target!r} gets {shape} from {source!r}, and {shapes[target][0]} from "
                     "elsewhere; what comes in is added up, so shapes must agree"
                 )
@@ -176,7 +177,7 @@ def _output_shape(flat: Flat, name: str, one: Translated, shape: Shape) -> Shape
     for leaf in one.shaped:
         array = one.params[leaf]
         if array.size != 1 and array.shape != shape:
-            raise ValueError(
+            raise UserError(
                 f"node {name!r} ({kind}) has {leaf} of shape {array.shape}, but gets {shape}; "
                 "parameters have one value, or one for each neuron"
             )
@@ -184,4 +185,4 @@ def _output_shape(flat: Flat, name: str, one: Translated, shape: Shape) -> Shape
         params = {leaf: jnp.asarray(array) for leaf, array in one.params.items()}
         return one.operation.output_shape(shape, params)
     except ValueError as error:
-        raise ValueError(f"node {name!r} ({kind}) {error}") from error
+        raise UserError(f"node {name!r} ({kind}) {error}") from error

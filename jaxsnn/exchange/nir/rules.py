@@ -8,6 +8,8 @@ import enum
 import math
 from dataclasses import dataclass
 
+from jaxsnn.errors import UserError
+
 
 class Reset(enum.Enum):
     """What becomes of a membrane potential after a spike."""
@@ -42,7 +44,7 @@ class Rules:
             such bound. sinabs has 1 for ``nir.IF``.
 
     Raises:
-        ValueError: several spikes with another reset, or a floor that is negative or not finite.
+        UserError: several spikes with another reset, or a floor that is negative or not finite.
 
     >>> Rules(reset=Reset.SUBTRACT, comparison=Comparison.AT_OR_ABOVE).several_spikes
     False
@@ -56,9 +58,9 @@ class Rules:
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
         if self.several_spikes and self.reset is not Reset.SUBTRACT:
-            raise ValueError(
+            raise UserError(
                 f"several_spikes=True with {self.reset}: after a reset to a value nothing is left "
                 "for a second spike; take reset=Reset.SUBTRACT"
             )
         if self.floor is not None and not 0 <= self.floor < math.inf:
-            raise ValueError(f"floor={self.floor}: a number of thresholds, 0 or more, or None")
+            raise UserError(f"floor={self.floor}: a number of thresholds, 0 or more, or None")

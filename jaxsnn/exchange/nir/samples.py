@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxsnn.errors import UserError
 from jaxsnn.exchange.nir.operation import Shape
 
 Samples: TypeAlias = Array | np.ndarray | Mapping[str, Array | np.ndarray]
@@ -21,7 +22,7 @@ def samples(expected: Mapping[str, Shape], x: Samples, leading: int) -> dict[str
         leading: 1 for ``[B, ...]``, 2 for ``[T, B, ...]``.
 
     Raises:
-        ValueError: an input is missing or unknown, or has another shape; NumPy arrays also where a
+        UserError: an input is missing or unknown, or has another shape; NumPy arrays also where a
             value is not finite.
     """
     if isinstance(x, Mapping):
@@ -29,21 +30,21 @@ def samples(expected: Mapping[str, Shape], x: Samples, leading: int) -> dict[str
     elif len(expected) == 1:
         named = dict.fromkeys(expected, x)
     else:
-        raise ValueError(f"the graph has inputs {list(expected)}; give a mapping from their names")
+        raise UserError(f"the graph has inputs {list(expected)}; give a mapping from their names")
     if set(named) != set(expected):
-        raise ValueError(f"the graph has inputs {list(expected)}, not {sorted(named)}")
+        raise UserError(f"the graph has inputs {list(expected)}, not {sorted(named)}")
     axes = ("steps", "batch")[2 - leading :]
     fronts: set[Shape] = set()
     for name, value in named.items():
         wanted = expected[name]
         if value.ndim != leading + len(wanted) or value.shape[leading:] != wanted:
-            raise ValueError(
+            raise UserError(
                 f"input {name!r} has shape {tuple(value.shape)}; the graph takes "
                 f"[{', '.join([*axes, *map(str, wanted)])}]"
             )
         if isinstance(value, np.ndarray) and not np.isfinite(value).all():
-            raise ValueError(f"input {name!r} holds a value that is not finite")
+            raise UserError(f"input {name!r} holds a value that is not finite")
         fronts.add(tuple(value.shape[:leading]))
     if len(fronts) > 1 or 0 in next(iter(fronts)):
-        raise ValueError(f"inputs have {sorted(fronts)} {' and '.join(axes)}; give as many of each")
+        raise UserError(f"inputs have {sorted(fronts)} {' and '.join(axes)}; give as many of each")
     return {name: jnp.asarray(value) for name, value in named.items()}

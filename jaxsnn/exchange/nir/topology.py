@@ -9,6 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from jaxsnn.errors import UserError
+
 Edge: TypeAlias = tuple[str, str]
 
 
@@ -38,7 +40,7 @@ def order(
             is no constraint.
 
     Raises:
-        ValueError: a node that no input reaches, or a cycle that is entered at several places, so
+        UserError: a node that no input reaches, or a cycle that is entered at several places, so
             that the graph does not say which of its edges is the delayed one.
 
     >>> order("abc", [("a", "b"), ("b", "c"), ("c", "b")], ["a"], ())
@@ -46,9 +48,7 @@ def order(
     """
     reached = _reachable(edges, inputs)
     if lost := [name for name in names if name not in reached]:
-        raise ValueError(
-            f"node {lost[0]!r} gets nothing from an Input; connect it, or leave it out"
-        )
+        raise UserError(f"node {lost[0]!r} gets nothing from an Input; connect it, or leave it out")
     binding = [edge for edge in edges if edge[1] not in early]
     targets: dict[str, list[str]] = {name: [] for name in names}
     for source, target in binding:
@@ -58,7 +58,7 @@ def order(
     for source, target in sorted(back):
         around = [edge for edge in edges if target not in edge]
         if source != target and source in _reachable(around, [n for n in inputs if n != target]):
-            raise ValueError(
+            raise UserError(
                 f"a cycle with the edge ({source!r}, {target!r}) is entered at several places, so "
                 "that nothing says which of its edges delays; put a Delay of one step into it"
             )

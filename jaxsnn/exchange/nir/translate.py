@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from jaxsnn.errors import UserError
 from jaxsnn.exchange.nir import linear, windows
 from jaxsnn.exchange.nir.delay import Delay
 from jaxsnn.exchange.nir.fields import Fields, Numbers
@@ -49,13 +50,13 @@ def translate(node: NIRNode, dt: float, rules: Rules) -> Translated:
         rules: when spiking nodes fire and how they are reset.
 
     Raises:
-        ValueError: an unknown kind of node, or a parameter that is missing, not finite, not
+        UserError: an unknown kind of node, or a parameter that is missing, not finite, not
             positive where it has to be, or of an impossible shape. The name of the node is put in
             front by the caller.
     """
     kind = type(node).__name__
     if kind not in KINDS:
-        raise ValueError(f"is a {kind}, which is none of {', '.join(KINDS)}; replace it")
+        raise UserError(f"is a {kind}, which is none of {', '.join(KINDS)}; replace it")
     return KINDS[kind](Fields(vars(node), dt, rules))
 
 
@@ -64,7 +65,7 @@ def _identity(key: str) -> Callable[[Fields], Translated]:
         declared = fields[key]
         shape = next(iter(declared.values())) if declared else None
         if shape is None:
-            raise ValueError("declares no shape; write the graph with one")
+            raise UserError("declares no shape; write the graph with one")
         return Translated(linear.Identity(tuple(int(size) for size in np.atleast_1d(shape))), {})
 
     return build
@@ -73,12 +74,12 @@ def _identity(key: str) -> Callable[[Fields], Translated]:
 def _linear(fields: Fields) -> Translated:
     arrays = {"weight": fields.numbers("weight")}
     if arrays["weight"].ndim < 2:
-        raise ValueError(f"has a weight of shape {arrays['weight'].shape}; it takes [..., out, in]")
+        raise UserError(f"has a weight of shape {arrays['weight'].shape}; it takes [..., out, in]")
     if "bias" in fields:
         arrays["bias"] = fields.numbers("bias")
         *_, outputs, _ = arrays["weight"].shape
         if arrays["bias"].shape not in ((outputs,), arrays["weight"].shape[:-1]):
-            raise ValueError(
+            raise UserError(
                 f"has a bias of shape {arrays['bias'].shape} for a weight of shape "
                 f"{arrays['weight'].shape}; give one value for each of {outputs} outputs"
             )
@@ -99,12 +100,12 @@ def _convolution(axes: int) -> Callable[[Fields], Translated]:
         weight, bias = fields.numbers("weight"), fields.numbers("bias")
         (groups,) = fields.whole("groups", 1)
         if weight.ndim != axes + 2 or bias.shape not in ((), weight.shape[:1]):
-            raise ValueError(
+            raise UserError(
                 f"has a weight of shape {weight.shape} and a bias of shape {bias.shape}; it takes "
                 f"[out, in / groups and {axes} more axes] and [out]"
             )
         if groups < 1 or weight.shape[0] % groups:
-            raise ValueError(f"has {groups} groups, which do not divide {weight.shape[0]} channels")
+            raise UserError(f"has {groups} groups, which do not divide {weight.shape[0]} channels")
         strides, dilation = fields.whole("stride", axes), fields.whole("dilation", axes)
         padding = fields.padding(weight.shape[2:], strides, dilation)
         arrays = {"weight": weight, "bias": np.broadcast_to(bias, weight.shape[:1])}
@@ -133,7 +134,7 @@ def _delay(fields: Fields) -> Translated:
     steps = np.round(exact)
     if (np.abs(exact - steps) > WHOLE).any() or (steps < 0).any():
         wrong = exact[(np.abs(exact - steps) > WHOLE) | (steps < 0)].flat[0]
-        raise ValueError(
+        raise UserError(
             f"delays by {wrong:g} steps of dt={fields.dt:g}; give a dt of which every delay is a "
             "whole multiple, 0 or more"
         )

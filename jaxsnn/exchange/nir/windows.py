@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from jaxsnn.errors import UserError
 from jaxsnn.exchange.nir.operation import Params, Shape, State, Stateless
 
 Padding = tuple[tuple[int, int], ...]
@@ -21,7 +22,7 @@ def windows(
     """How many windows fit along each axis.
 
     Raises:
-        ValueError: none does.
+        UserError: none does.
 
     >>> windows((34, 34), (5, 5), (2, 2), ((1, 1), (1, 1)), (1, 1))
     (16, 16)
@@ -33,7 +34,7 @@ def windows(
         )
     )
     if min(counts) < 1:
-        raise ValueError(f"has a window of {window}, which does not fit a padded map of {sizes}")
+        raise UserError(f"has a window of {window}, which does not fit a padded map of {sizes}")
     return counts
 
 
@@ -59,7 +60,7 @@ class Convolution(Stateless):
         outputs, inputs, *window = params["weight"].shape
         wanted = inputs * self.groups
         if len(shape) != len(self.strides) + 1 or shape[0] != wanted:
-            raise ValueError(
+            raise UserError(
                 f"takes {wanted} channels and {len(self.strides)} further axes, gets {shape}"
             )
         counts = windows(shape[1:], tuple(window), self.strides, self.padding, self.dilation)
@@ -100,7 +101,7 @@ class Pool(Stateless):
         """``[C, H, W] -> [C, *windows]``."""
         del params
         if len(shape) != 3:
-            raise ValueError(f"pools maps (channels, height, width), gets {shape}")
+            raise UserError(f"pools maps (channels, height, width), gets {shape}")
         return (
             shape[0],
             *windows(shape[1:], self.window, self.strides, self.padding, (1, 1)),

@@ -21,6 +21,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
+from jaxsnn.errors import UserError
 from jaxsnn.io.files import write_bytes
 from jaxsnn.report.figures.parts import (
     BLUE,
@@ -75,17 +76,17 @@ def spike_bars(
         The path.
 
     Raises:
-        ValueError: the counts have another shape, are no whole numbers or fall from one step to the
+        UserError: the counts have another shape, are no whole numbers or fall from one step to the
             next; the target is no class; the time or number of frames is too small.
     """
     counts = _checked(counts, ("T", "classes"))
     classes = counts.shape[1]
     if not 0 <= target < classes:
-        raise ValueError(f"target is {target}; the counts have the classes 0 to {classes - 1}")
+        raise UserError(f"target is {target}; the counts have the classes 0 to {classes - 1}")
     if milliseconds < _SHORTEST or milliseconds % 10:
-        raise ValueError(f"milliseconds is {milliseconds}; give {_SHORTEST} or more, in tens")
+        raise UserError(f"milliseconds is {milliseconds}; give {_SHORTEST} or more, in tens")
     if most_frames < 2:
-        raise ValueError(f"most_frames is {most_frames}; give 2 or more")
+        raise UserError(f"most_frames is {most_frames}; give 2 or more")
     steps = _thinned(len(counts), most_frames)
     frames = list(_frames(counts, int(target), steps))
     content = io.BytesIO()
@@ -122,13 +123,13 @@ def spike_bar_files(
         The paths, in the order of the samples.
 
     Raises:
-        ValueError: as of `spike_bars`, or there is not one target for each sample. A sample that
+        UserError: as of `spike_bars`, or there is not one target for each sample. A sample that
             is refused leaves the files of those before it.
     """
     counts = _checked(counts, ("T", "N", "classes"))
     classes = np.asarray(targets)
     if classes.shape != counts.shape[1:2] or classes.dtype.kind not in "iu":
-        raise ValueError(
+        raise UserError(
             f"targets is {classes.dtype} {classes.shape}; give one whole number for each of the "
             f"{counts.shape[1]} samples"
         )
@@ -148,14 +149,14 @@ def _checked(counts: np.ndarray, axes: tuple[str, ...]) -> np.ndarray:
     """Counts as int64, refused unless they are whole numbers that never fall along time."""
     values = np.asarray(counts)
     if values.ndim != len(axes) or 0 in values.shape:
-        raise ValueError(f"counts has shape {values.shape}; give [{', '.join(axes)}], none empty")
+        raise UserError(f"counts has shape {values.shape}; give [{', '.join(axes)}], none empty")
     if values.dtype.kind not in "iuf" or (values != np.round(values)).any():
-        raise ValueError(f"counts ({values.dtype}) holds no whole numbers; give counts of spikes")
+        raise UserError(f"counts ({values.dtype}) holds no whole numbers; give counts of spikes")
     if not np.isfinite(values).all():
-        raise ValueError("counts holds an infinite value; give counts of spikes")
+        raise UserError("counts holds an infinite value; give counts of spikes")
     whole = values.astype(np.int64)
     if whole[0].min() < 0 or (np.diff(whole, axis=0) < 0).any():
-        raise ValueError(
+        raise UserError(
             f"counts {values.shape} falls along time or is negative; give the spikes up to each "
             "step, as np.cumsum(spikes, axis=0) has them"
         )

@@ -1,7 +1,7 @@
 """Bar figures: accuracy, sparsity, computing operations, activity by layer, energy.
 
 Every function draws the settings that have what it needs, writes PNG and SVG into `folder` under
-`name` and returns both paths; it raises ValueError if no setting has it.
+`name` and returns both paths; it raises UserError if no setting has it.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxsnn.errors import UserError
 from jaxsnn.io.files import read_json
 from jaxsnn.report.figures import accuracy, bars, bars_by_width, layers, training
 from jaxsnn.report.results import Results, scan_metrics, scan_phases, scan_results
@@ -79,7 +80,7 @@ def draw_all(
         The paths by figure name (``training`` and ``<setting>/training`` among them).
 
     Raises:
-        ValueError: there is nothing to draw at all.
+        UserError: there is nothing to draw at all.
     """
     out = Path(out)
     folders = {folder: scan_results(folder) for folder in dict.fromkeys((out, *map(Path, also)))}
@@ -147,7 +148,7 @@ def _beside(folder: Path, name: str) -> Any:
         return None
     try:
         return read_json(path)
-    except (OSError, ValueError) as error:
+    except (OSError, UserError) as error:
         print(f"warning: left out: {error}", file=sys.stderr)
         return None
 

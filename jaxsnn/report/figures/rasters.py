@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
+from jaxsnn.errors import UserError
 from jaxsnn.report.figures.parts import (
     BLUE,
     LABEL_SIZE,
@@ -52,12 +53,12 @@ def raster(
         The paths of PNG and SVG.
 
     Raises:
-        ValueError: there is no layer, a layer is empty or holds other values than 0 and 1, or the
+        UserError: there is no layer, a layer is empty or holds other values than 0 and 1, or the
             layers differ in their number of steps; the message names the layer.
     """
     layers = _layers(spikes)
     if most_neurons < 1:
-        raise ValueError(f"most_neurons is {most_neurons}; give 1 or more")
+        raise UserError(f"most_neurons is {most_neurons}; give 1 or more")
     steps = len(next(iter(layers.values())))
     figure, axes = new_figure(rows=len(layers), size=(7.0, 1.1 + 1.9 * len(layers)))
     thinned = False
@@ -108,14 +109,14 @@ def membranes(
         The paths of PNG and SVG.
 
     Raises:
-        ValueError: the shapes do not fit, there are no neurons or too many, a potential or a
+        UserError: the shapes do not fit, there are no neurons or too many, a potential or a
             threshold is not finite, or a spike is neither 0 nor 1.
     """
     membrane, fired, levels = _membranes(potentials, spikes, threshold)
     neurons = membrane.shape[1]
     names = [f"neuron {number}" for number in range(neurons)] if labels is None else list(labels)
     if len(names) != neurons:
-        raise ValueError(f"labels has {len(names)} names; give one for each of {neurons} neurons")
+        raise UserError(f"labels has {len(names)} names; give one for each of {neurons} neurons")
     figure, axes = new_figure(rows=neurons, size=(7.0, 1.6 + 1.3 * neurons))
     steps = np.arange(1, len(membrane) + 1)
     for number, (ax, neuron) in enumerate(zip(axes, names, strict=True)):
@@ -138,18 +139,18 @@ def membranes(
 def _layers(spikes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Spikes of every layer as bool [T, neurons]."""
     if not spikes:
-        raise ValueError("spikes has no layer; give zeros and ones [T, neurons] by layer name")
+        raise UserError("spikes has no layer; give zeros and ones [T, neurons] by layer name")
     found: dict[str, np.ndarray] = {}
     for layer, given in spikes.items():
         array = np.asarray(given)
         if array.ndim < 2 or 0 in array.shape:
-            raise ValueError(
+            raise UserError(
                 f"{layer} has shape {array.shape}; give [T, neurons] or [T, ..., C], none empty"
             )
         found[layer] = _binary(array, layer).reshape(len(array), -1)
     lengths = {layer: len(fired) for layer, fired in found.items()}
     if len(set(lengths.values())) > 1:
-        raise ValueError(f"layers differ in their steps: {lengths}; give those of one simulation")
+        raise UserError(f"layers differ in their steps: {lengths}; give those of one simulation")
     return found
 
 
@@ -157,7 +158,7 @@ def _binary(array: np.ndarray, what: str) -> np.ndarray:
     """Spikes as bool."""
     wrong = (array != 0) & (array != 1)
     if wrong.any():
-        raise ValueError(
+        raise UserError(
             f"{what} {array.shape} holds {array[wrong].flat[0]}; give 1 for a spike and 0 for none"
         )
     return array.astype(bool)
@@ -169,24 +170,24 @@ def _membranes(
     """Potentials as float64 [T, n], spikes as bool [T, n], thresholds as float64 [n]."""
     membrane, fired = np.asarray(potentials, np.float64), np.asarray(spikes)
     if membrane.ndim != 2 or 0 in membrane.shape or fired.shape != membrane.shape:
-        raise ValueError(
+        raise UserError(
             f"potentials has shape {membrane.shape} and spikes {fired.shape}; give both as [T, n], "
             "not empty"
         )
     neurons = membrane.shape[1]
     if neurons > _FEW_NEURONS:
-        raise ValueError(
+        raise UserError(
             f"potentials {membrane.shape} has {neurons} neurons; choose {_FEW_NEURONS} at most"
         )
     if not np.isfinite(membrane).all():
         step, number = np.argwhere(~np.isfinite(membrane))[0]
-        raise ValueError(
+        raise UserError(
             f"potentials {membrane.shape} is {membrane[step, number]} at step {step + 1} of neuron "
             f"{number}; give finite values"
         )
     levels = np.asarray(threshold, np.float64)
     if levels.shape not in ((), (neurons,)) or not np.isfinite(levels).all():
-        raise ValueError(
+        raise UserError(
             f"threshold {levels.shape} is {threshold}; give a finite number or one for each of the "
             f"{neurons} neurons"
         )

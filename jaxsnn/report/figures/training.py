@@ -50,7 +50,7 @@ def training(
             dotted line shows where it begins.
 
     Raises:
-        ValueError: no record has an epoch.
+        UserError: no record has an epoch.
     """
     epochs = _by_epoch(streams)
     figure, (left, right) = new_figure(columns=2, size=(9.0, 4.4))
@@ -93,7 +93,7 @@ def loss_by_epoch(
             the cross entropy of every step's spikes.
 
     Raises:
-        ValueError: no record has an epoch and a training loss.
+        UserError: no record has an epoch and a training loss.
     """
     epochs = _by_epoch(streams, "train_loss")
     figure, (ax,) = new_figure()
@@ -117,7 +117,7 @@ def accuracy_by_epoch(
     demand, and the figure says that nothing was chosen by it.
 
     Raises:
-        ValueError: no record has an epoch and one of both accuracies.
+        UserError: no record has an epoch and one of both accuracies.
     """
     epochs = _by_epoch(streams, *_ACCURACIES)
     figure, (ax,) = new_figure()

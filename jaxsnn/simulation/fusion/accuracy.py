@@ -10,6 +10,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
+from jaxsnn.errors import UserError
 from jaxsnn.simulation.fusion import bayes, confidence
 
 Floats = NDArray[np.float64]
@@ -37,7 +38,7 @@ def accuracies(batches: Iterable[Batch], curves: Mapping[str, ArrayLike]) -> dic
         curves: name -> alpha ``[T]`` of a fusion.
 
     Raises:
-        ValueError: no batch, or a curve of another length than the spike trains.
+        UserError: no batch, or a curve of another length than the spike trains.
     """
     correct: dict[str, Any] = {}
     images = 0
@@ -51,7 +52,7 @@ def accuracies(batches: Iterable[Batch], curves: Mapping[str, ArrayLike]) -> dic
             correct[name] = correct.get(name, 0) + hits
         images += len(labels)
     if not images:
-        raise ValueError("there are no spike trains to take the accuracy of")
+        raise UserError("there are no spike trains to take the accuracy of")
     return {name: hits / images for name, hits in correct.items()}
 
 

@@ -6,6 +6,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from jaxsnn.errors import UserError
+
 Floats: TypeAlias = NDArray[np.float64]
 Integers: TypeAlias = NDArray[np.integer[Any]]
 Batches: TypeAlias = Iterable[tuple[ArrayLike, ArrayLike, ArrayLike]]
@@ -18,7 +20,7 @@ def chosen_steps(at: ArrayLike | None, steps: int) -> Integers:
     chosen = np.arange(steps) if at is None else np.asarray(at)
     whole = chosen.ndim == 1 and chosen.size and chosen.dtype.kind in "iu"
     if not whole or chosen.min() < 0 or chosen.max() >= steps:
-        raise ValueError(f"at={at}: give some of the steps 0 to {steps - 1}, as a list of integers")
+        raise UserError(f"at={at}: give some of the steps 0 to {steps - 1}, as a list of integers")
     return chosen.astype(np.int64)
 
 
@@ -26,7 +28,7 @@ def checked_labels(labels: ArrayLike, shape: tuple[int, ...]) -> Integers:
     """Labels as int64 ``[B]``, one for every image and each a class."""
     classes = np.asarray(labels)
     if classes.shape != shape[1:2] or np.any((classes < 0) | (classes >= shape[2])):
-        raise ValueError(
+        raise UserError(
             f"labels of shape {classes.shape} from {classes.min(initial=0)} to "
             f"{classes.max(initial=0)}: give each of {shape[1]} images one from 0 to {shape[2] - 1}"
         )
@@ -36,9 +38,9 @@ def checked_labels(labels: ArrayLike, shape: tuple[int, ...]) -> Integers:
 def check_lengths(lengths: list[int]) -> None:
     """Refuse no batches, and batches of different length."""
     if not lengths:
-        raise ValueError("no batch of tuning data: record some, or look at the folder's name")
+        raise UserError("no batch of tuning data: record some, or look at the folder's name")
     if len(set(lengths)) > 1:
-        raise ValueError(f"batches of {lengths} steps: simulate all for the same number of steps")
+        raise UserError(f"batches of {lengths} steps: simulate all for the same number of steps")
 
 
 def knots(steps: int) -> Integers:
@@ -50,7 +52,7 @@ def knots(steps: int) -> Integers:
     ([0, 10, 20, 24], 76)
     """
     if steps < 1:
-        raise ValueError(f"steps={steps}: a curve has at least one step; give 1 or more")
+        raise UserError(f"steps={steps}: a curve has at least one step; give 1 or more")
     every = [*range(0, min(steps, 500), 10), *range(500, steps, 100), steps - 1]
     return np.unique(np.asarray(every, np.int64))
 
@@ -72,7 +74,7 @@ def smoothed(alpha: ArrayLike, steps: int | None = None) -> Floats:
     where = knots(len(curve) if steps is None else steps)
     values = curve[where] if steps is None else curve
     if len(values) != len(where):
-        raise ValueError(
+        raise UserError(
             f"{len(values)} values of alpha: a curve of {steps} has {len(where)} knots; "
             "choose with at=knots(steps)"
         )

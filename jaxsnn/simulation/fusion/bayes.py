@@ -19,6 +19,8 @@ from jax import Array
 from jax.typing import ArrayLike
 from numpy import typing as npt
 
+from jaxsnn.errors import UserError
+
 SILENT_RATE = 1e-16  # stands for the rate of an early neuron that has not spiked, as in the paper
 
 
@@ -103,11 +105,11 @@ def fused(early_counts: ArrayLike, final_counts: ArrayLike, alpha: ArrayLike) ->
         alpha: curve of the prior's first parameter, ``[T]``; see :func:`check_curve`.
 
     Raises:
-        ValueError: shapes that do not fit each other.
+        UserError: shapes that do not fit each other.
     """
     early, final, curve = (jnp.asarray(x) for x in (early_counts, final_counts, alpha))
     if early.ndim != 3 or early.shape != final.shape:
-        raise ValueError(
+        raise UserError(
             f"counts of the early classifier {early.shape}, of the final one {final.shape}: "
             "both must be [steps, images, classes]"
         )
@@ -133,13 +135,13 @@ def check_curve(alpha: npt.ArrayLike, steps: int) -> npt.NDArray[np.float64]:
     """The alpha curve as float64 ``[T]``, if it may be used for a simulation of ``steps`` steps.
 
     Raises:
-        ValueError: another length, a negative value, or one that is not finite.
+        UserError: another length, a negative value, or one that is not finite.
     """
     curve = np.asarray(alpha, np.float64)
     _check_length(curve.shape, steps)
     wrong = np.flatnonzero(~np.isfinite(curve) | (curve < 0))
     if len(wrong):
-        raise ValueError(
+        raise UserError(
             f"alpha is {curve[wrong[0]]} at step {wrong[0] + 1} of {steps}: every value must be "
             "finite and at least 0; tune the curve again"
         )
@@ -152,21 +154,21 @@ def check_counts(
     """Both cumulative counts as they are, if they can be counts ``[T, B, C]`` of so many steps.
 
     Raises:
-        ValueError: other shapes, no whole numbers, or counts outside of ``0..N`` at step ``N``.
+        UserError: other shapes, no whole numbers, or counts outside of ``0..N`` at step ``N``.
     """
     both = (np.asarray(early), np.asarray(final))
     shapes = [count.shape for count in both]
     if shapes[0] != shapes[1] or len(shapes[0]) != 3 or not both[0].size:
-        raise ValueError(
+        raise UserError(
             f"counts of the early classifier {shapes[0]}, of the final one {shapes[1]}: both must "
             "be [steps, images, classes], and none of them 0"
         )
     for name, count in zip(("early", "final"), both, strict=True):
         if not np.issubdtype(count.dtype, np.integer):
-            raise ValueError(f"{name} counts of dtype {count.dtype}: must be whole numbers")
+            raise UserError(f"{name} counts of dtype {count.dtype}: must be whole numbers")
         least, most = count.min(), count.max(axis=(1, 2))
         if least < 0 or np.any(most > np.arange(1, len(count) + 1)):
-            raise ValueError(
+            raise UserError(
                 f"{name} counts run from {least} to {most.max()} in {len(count)} steps: give "
                 "cumulative counts of neurons that spike at most once a step"
             )
@@ -176,7 +178,7 @@ def check_counts(
 def _check_length(shape: tuple[int, ...], steps: int) -> None:
     """Refuse a curve that does not have one value for every step."""
     if shape != (steps,):
-        raise ValueError(
+        raise UserError(
             f"an alpha curve of shape {shape} for a simulation of {steps} steps: it needs one "
             f"value a step, shape ({steps},); tune it with as many steps as are simulated"
         )

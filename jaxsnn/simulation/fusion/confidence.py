@@ -16,6 +16,7 @@ from jax.scipy.special import ndtr
 from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
+from jaxsnn.errors import UserError
 from jaxsnn.simulation.fusion.bayes import Posterior
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
@@ -33,14 +34,14 @@ def gap(posterior: Posterior) -> Array:
         posterior: of ``[..., C]``, at least two classes.
 
     Raises:
-        ValueError: one class.
+        UserError: one class.
 
     >>> round(float(gap(Posterior(jnp.array([7.0, 3.0, 1.0]), jnp.array([3.0, 7.0, 9.0])))), 4)
     0.9797
     """
     mean, variance = posterior.mean, posterior.variance
     if mean.shape[-1] < 2:
-        raise ValueError(f"a posterior of shape {mean.shape}: a gap needs at least two classes")
+        raise UserError(f"a posterior of shape {mean.shape}: a gap needs at least two classes")
     first = jnp.argmax(mean, -1, keepdims=True)
     others = jnp.where(jnp.arange(mean.shape[-1]) == first, -jnp.inf, mean)
     second = jnp.argmax(others, -1, keepdims=True)
@@ -83,7 +84,7 @@ def fit(scores: ArrayLike, correct: ArrayLike) -> Calibration:
         correct: whether each was right, bool ``[N]``.
 
     Raises:
-        ValueError: no score, one that is not finite, or another number of either.
+        UserError: no score, one that is not finite, or another number of either.
 
     >>> found = fit([0.1, 0.2, 0.3, 0.4], [False, True, False, True])
     >>> found.probability(jnp.array([0.0, 0.2, 0.25, 0.9])).tolist()
@@ -112,16 +113,16 @@ def expected_calibration_error(probability: ArrayLike, correct: ArrayLike, bins:
         bins: number of bins of equal width.
 
     Raises:
-        ValueError: no value, one outside 0..1, another number of either, or no bin.
+        UserError: no value, one outside 0..1, another number of either, or no bin.
 
     >>> round(expected_calibration_error([0.75, 0.75, 0.25, 0.25], [1, 0, 0, 0], bins=2), 6)
     0.25
     """
     given, right = _pairs("probability", probability, correct)
     if given.min() < 0 or given.max() > 1:
-        raise ValueError(f"probability from {given.min()} to {given.max()}: must lie within 0..1")
+        raise UserError(f"probability from {given.min()} to {given.max()}: must lie within 0..1")
     if bins < 1:
-        raise ValueError(f"bins={bins}: at least one is needed")
+        raise UserError(f"bins={bins}: at least one is needed")
     which = np.clip(np.ceil(given * bins).astype(int) - 1, 0, bins - 1)
     surplus = np.bincount(which, weights=right - given, minlength=bins)
     return float(np.abs(surplus).sum() / len(given))
@@ -136,7 +137,7 @@ def stopping(confidences: ArrayLike, threshold: float, earliest: int = 1) -> NDA
         earliest: no image stops before this step.
 
     Raises:
-        ValueError: no step, or ``earliest`` outside of ``1..T``.
+        UserError: no step, or ``earliest`` outside of ``1..T``.
 
     >>> stopping(np.array([[0.9, 0.1], [0.2, 0.6], [0.8, 0.9]]), 0.8, earliest=2).tolist()
     [3, 3]
@@ -175,7 +176,7 @@ def choose_threshold(
         earliest: see :func:`stopping`.
 
     Raises:
-        ValueError: arrays that do not fit each other; see :func:`stopping`.
+        UserError: arrays that do not fit each other; see :func:`stopping`.
 
     >>> confidences = np.array([[0.6, 0.9], [0.7, 0.9]])
     >>> choose_threshold(confidences, [[False, True], [True, True]], 1.0, [0.5, 0.7, 0.9])
@@ -183,7 +184,7 @@ def choose_threshold(
     """
     highest, right = _highest(confidences, earliest), np.asarray(correct)
     if right.shape != np.shape(confidences):
-        raise ValueError(
+        raise UserError(
             f"confidences {np.shape(confidences)}, correct {right.shape}: both must be "
             "[steps, images]"
         )
@@ -197,11 +198,11 @@ def _highest(confidences: ArrayLike, earliest: int) -> Floats:
     """Highest confidence since step ``earliest``, from there on: ``[T - earliest + 1, N]``."""
     values = np.asarray(confidences)
     if values.ndim != 2 or not values.size:
-        raise ValueError(f"confidences of shape {values.shape}: must be [steps, images], none 0")
+        raise UserError(f"confidences of shape {values.shape}: must be [steps, images], none 0")
     if not np.all(np.isfinite(values)):
-        raise ValueError(f"confidences: {np.sum(~np.isfinite(values))} of {values.size} not finite")
+        raise UserError(f"confidences: {np.sum(~np.isfinite(values))} of {values.size} not finite")
     if not 1 <= earliest <= len(values):
-        raise ValueError(f"earliest={earliest}: must be a step of 1 to {len(values)}")
+        raise UserError(f"earliest={earliest}: must be a step of 1 to {len(values)}")
     return np.maximum.accumulate(values[earliest - 1 :], axis=0)
 
 
@@ -215,7 +216,7 @@ def _pairs(name: str, values: ArrayLike, correct: ArrayLike) -> tuple[Floats, Fl
     """Finite values and whether they are right, both ``[N]`` and of the same length."""
     given, right = np.asarray(values, np.float64), np.asarray(correct, np.float64)
     if given.ndim != 1 or given.shape != right.shape or not len(given):
-        raise ValueError(f"{name} {given.shape}, correct {right.shape}: both must be [images]")
+        raise UserError(f"{name} {given.shape}, correct {right.shape}: both must be [images]")
     if not np.all(np.isfinite(given)):
-        raise ValueError(f"{name}: {np.sum(~np.isfinite(given))} of {len(given)} are not finite")
+        raise UserError(f"{name}: {np.sum(~np.isfinite(given))} of {len(given)} are not finite")
     return given, right

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import betaln, gammaln
 
+from jaxsnn.errors import UserError
 from jaxsnn.simulation.fusion.alpha import (
     Batches,
     Floats,
@@ -46,7 +47,7 @@ def empirical_bayes(batches: Batches, mode: Mode = "pooled", at: ArrayLike | Non
         at: as for :func:`~jaxsnn.simulation.fusion.grid_search`.
 
     Raises:
-        ValueError: an unknown mode, no batch, or arrays that do not fit each other.
+        UserError: an unknown mode, no batch, or arrays that do not fit each other.
 
     >>> early, final = np.full((10, 1, 1), 5), np.full((10, 1, 1), 3)
     >>> early[:4], final[:4] = 0, 0
@@ -54,7 +55,7 @@ def empirical_bayes(batches: Batches, mode: Mode = "pooled", at: ArrayLike | Non
     7.0
     """
     if mode not in RULES:
-        raise ValueError(f"mode {mode!r}: there are {', '.join(RULES)}")
+        raise UserError(f"mode {mode!r}: there are {', '.join(RULES)}")
     whole, lengths = np.zeros(()), list[int]()
     for early, final, labels in batches:
         m, total = check_counts(early, final)

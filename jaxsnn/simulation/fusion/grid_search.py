@@ -6,6 +6,7 @@ Habara, Sato and Awano, Frontiers in Neuroscience 18, 2024.
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxsnn.errors import UserError
 from jaxsnn.simulation.fusion.alpha import (
     Batches,
     Floats,
@@ -39,7 +40,7 @@ def grid_search(
             None: at all. The result is then ``[K]``.
 
     Raises:
-        ValueError: no batch, or arrays that do not fit each other or the candidates.
+        UserError: no batch, or arrays that do not fit each other or the candidates.
     """
     choices = _candidates(candidates)
     whole, lengths = np.zeros(()), list[int]()
@@ -129,5 +130,5 @@ def _candidates(candidates: ArrayLike) -> Floats:
     """Candidates, ascending and without repetition."""
     values = np.unique(np.asarray(candidates, np.float64))
     if not len(values) or not np.all(np.isfinite(values)) or values[0] < 0:
-        raise ValueError(f"candidates {candidates}: values of alpha are finite and at least 0")
+        raise UserError(f"candidates {candidates}: values of alpha are finite and at least 0")
     return values

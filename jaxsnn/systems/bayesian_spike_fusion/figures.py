@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxsnn.errors import UserError
 from jaxsnn.io.arrays import load_arrays
 from jaxsnn.report.figures import fusion
 from jaxsnn.systems.bayesian_spike_fusion import report
@@ -17,7 +18,7 @@ def draw_all(config: Any) -> dict[str, Path]:
     """Draw every simulation that the settings name; prints its table; a picture of each, by name.
 
     Raises:
-        ValueError: a folder without a simulation, or files that do not belong to each other.
+        UserError: a folder without a simulation, or files that do not belong to each other.
     """
     from rich.console import Console
 
@@ -26,7 +27,7 @@ def draw_all(config: Any) -> dict[str, Path]:
     for folder in folders:
         try:
             found[folder] = report.read(folder)
-        except ValueError as error:
+        except UserError as error:
             if config.exps:
                 raise
             print(f"warning: left out: {error}", file=sys.stderr)  # unfinished, or not tuned
@@ -34,7 +35,7 @@ def draw_all(config: Any) -> dict[str, Path]:
         found[folder].save(folder)
         Console().print(found[folder].table())
     if not found:
-        raise ValueError(f"no simulation below {config.out} is complete; run the stage simulate")
+        raise UserError(f"no simulation below {config.out} is complete; run the stage simulate")
     to = (folders[0].resolve().parent.parent if config.exps else Path(config.out)) / "Plot"
     drawn = {"ene_acc": fusion.energy_against_accuracy(list(found.values()), to, "ene_acc")[0]}
     for folder in found:

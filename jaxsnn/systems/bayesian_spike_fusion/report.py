@@ -12,6 +12,7 @@ from rich.table import Table
 from jaxsnn.arch import notation as arch_module
 from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import parse, plan
+from jaxsnn.errors import UserError
 from jaxsnn.io import processes
 from jaxsnn.io.arrays import load_arrays, save_arrays
 from jaxsnn.io.files import read_json, write_json
@@ -147,10 +148,10 @@ def read(folder: Path) -> Simulation:
     """The simulation in a folder, and the alpha curves of the run that it lies in.
 
     Raises:
-        ValueError: files that are missing, damaged, or do not belong to each other.
+        UserError: files that are missing, damaged, or do not belong to each other.
     """
     if not (folder / ENERGY).is_file():
-        raise ValueError(f"{folder / ENERGY} is missing; run the stage simulate to the end")
+        raise UserError(f"{folder / ENERGY} is missing; run the stage simulate to the end")
     known = read_json(folder / ENERGY)
     options = dict(known["arch"])
     options["input_shape"] = tuple(options["input_shape"])
@@ -173,7 +174,7 @@ def curves_of(folder: Path, of: Mapping[str, Any]) -> dict[str, Floats]:
         of: what it was made from.
 
     Raises:
-        ValueError: one is missing or damaged, or of another number of steps; both are named.
+        UserError: one is missing or damaged, or of another number of steps; both are named.
     """
     tag, curves = tag_of(folder.name.removeprefix("snn")), dict[str, Floats]()
     for name in CURVES:
@@ -184,7 +185,7 @@ def curves_of(folder: Path, of: Mapping[str, Any]) -> dict[str, Floats]:
         curves[name] = arrays["y"]
         steps = of.get("steps", len(curves[name]))
         if len(curves[name]) != steps:
-            raise ValueError(
+            raise UserError(
                 f"{path} is a curve of {len(curves[name])} steps, {folder} a simulation of "
                 f"{steps}; run the stages tune and simulate with the same --steps"
             )

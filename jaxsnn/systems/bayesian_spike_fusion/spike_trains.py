@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxsnn.errors import UserError
 from jaxsnn.io.arrays import load_arrays, save_arrays
 from jaxsnn.simulation.totals import Evaluation, joined
 
@@ -72,7 +73,7 @@ class Trains:
                 load_arrays(self.path(file, number))[1].get(MADE_FROM) == dict(self.of)
                 for file in self.names.files
             )
-        except ValueError:
+        except UserError:
             return False
 
     def write(self, number: int, labels: Any, final: Any, early: Any, more: Arrays) -> None:
@@ -90,7 +91,7 @@ class Trains:
         """All arrays of a batch by file.
 
         Raises:
-            ValueError: a file is missing, damaged, or of another run; both are named.
+            UserError: a file is missing, damaged, or of another run; both are named.
         """
         found = {}
         for file in self.names.files:
@@ -103,13 +104,13 @@ class Trains:
         """Cumulative spike counts int32 ``[T, B, C]`` of early and final, and labels, by batch.
 
         Raises:
-            ValueError: as `read`; there is no early classifier.
+            UserError: as `read`; there is no early classifier.
         """
         for number in range(self.count):
             files = self.read(number)
             labels, final, early = (files[file].get(key) for file, key in self.names)
             if early is None or final is None or labels is None:
-                raise ValueError(
+                raise UserError(
                     f"{self.path(self.names.early[0], number)} has no spikes of an early "
                     "classifier; train the network with --ic_index 0 or more"
                 )
@@ -125,7 +126,7 @@ def simulated(folder: Path) -> Trains:
     """The finished simulation in a folder: as many batches as its first file was one of.
 
     Raises:
-        ValueError: the first file is missing or damaged.
+        UserError: the first file is missing or damaged.
     """
     _, meta = load_arrays(folder / f"{SIMULATED.labels[0]}_0.npz")
     of = meta.get(MADE_FROM, {})
@@ -142,7 +143,7 @@ def check_same(
     """Refuse a file that was not made from ``of``; one that says nothing is taken as it is.
 
     Raises:
-        ValueError: naming the file, and what it was made from beside what it should have been.
+        UserError: naming the file, and what it was made from beside what it should have been.
     """
     if found is None:
         return
@@ -152,7 +153,7 @@ def check_same(
         if found.get(name) != value
     ]
     if differ:
-        raise ValueError(f"{path} is of another run: {', '.join(differ)}; {remedy}")
+        raise UserError(f"{path} is of another run: {', '.join(differ)}; {remedy}")
 
 
 def flattened(found: Evaluation) -> dict[str, Any]:
@@ -182,16 +183,16 @@ def in_order(exps: Sequence[str], out: Path) -> list[Path]:
     """Folders of simulations: those named, or all below ``out``.
 
     Raises:
-        ValueError: a folder holds none, or there is none at all.
+        UserError: a folder holds none, or there is none at all.
     """
     named = [Path(one) for one in exps] or sorted(
         p.parent for p in out.glob("*/snn_*/output_0.npz")
     )
     for folder in named:
         if not (folder / "output_0.npz").is_file():
-            raise ValueError(
+            raise UserError(
                 f"{folder} holds no simulation; run the stage simulate, or name another"
             )
     if not named:
-        raise ValueError(f"{out} holds no simulation; run the stages tune and simulate first")
+        raise UserError(f"{out} holds no simulation; run the stages tune and simulate first")
     return named

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from jaxsnn.conversion.spiking import Spiking
+from jaxsnn.errors import UserError
 from jaxsnn.io.arrays import load_arrays, save_arrays
 from jaxsnn.io.files import write_json
 from jaxsnn.io.progress import batches
@@ -98,11 +99,11 @@ def rule_of(run_folder: Path, config: Any, network: Mapping[str, Any]) -> Rule:
     """The stop rule that was found on the tuning images.
 
     Raises:
-        ValueError: nothing has been tuned, or for another network or number of steps.
+        UserError: nothing has been tuned, or for another network or number of steps.
     """
     files = _files(run_folder, config)
     if not tuned(run_folder, config):
-        raise ValueError(f"{run_folder} holds no {files[RULE].name}; run the stage tune first")
+        raise UserError(f"{run_folder} holds no {files[RULE].name}; run the stage tune first")
     loaded = {name: load_arrays(path) for name, path in files.items()}
     own, known = loaded[RULE]
     chosen = known.get("alpha", COMPARED_AT)
@@ -113,7 +114,7 @@ def rule_of(run_folder: Path, config: Any, network: Mapping[str, Any]) -> Rule:
     for name, (_, other) in loaded.items():
         check_same(files[name], other.get(MADE_FROM), meta.get(MADE_FROM) or network, "tune again")
     if len(curve) != config.steps:
-        raise ValueError(
+        raise UserError(
             f"{path} is a curve of {len(curve)} steps, the simulation has {config.steps}; tune "
             "again with as many --steps"
         )
@@ -180,7 +181,7 @@ def _fixed(folder: Path, accuracy: float, steps: int, images: int) -> dict[str, 
         return nothing
     try:
         curve = report.read(folder).accuracies[COMPARED_AT]
-    except ValueError as error:
+    except UserError as error:
         print(f"warning: {error}", file=sys.stderr)
         return nothing
     step = crossbar_energy.first_step(curve, accuracy)

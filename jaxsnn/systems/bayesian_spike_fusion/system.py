@@ -22,6 +22,7 @@ from jaxsnn.arch.notation import Arch
 from jaxsnn.conversion import percentiles
 from jaxsnn.conversion.convert import convert
 from jaxsnn.conversion.spiking import Spiking
+from jaxsnn.errors import UserError
 from jaxsnn.exchange import saved as saved_module
 from jaxsnn.inputs.preprocess import Preprocessing, units_of
 from jaxsnn.io import files
@@ -211,7 +212,7 @@ class BayesianSpikeFusion(Experiment):
     def tune(self, console: Console) -> None:
         """Choose alpha, and the rule that stops an image, on training images."""
         if self.config.ic_index < 0:
-            raise ValueError(f"ic_index=-1: the stage tune {WITH_EXIT}")
+            raise UserError(f"ic_index=-1: the stage tune {WITH_EXIT}")
         images, labels = self.training_images(self.config.tune_images)
         variables = self.variables()
         network = bayesian_spike_fusion_stages.converted_from(self.config, variables)
@@ -259,7 +260,7 @@ class BayesianSpikeFusion(Experiment):
     def stop(self, console: Console) -> None:
         """Simulate the test set, each image until it is sure, beside the whole simulation."""
         if self.config.ic_index < 0:
-            raise ValueError(f"ic_index=-1: the stage stop {WITH_EXIT}")
+            raise UserError(f"ic_index=-1: the stage stop {WITH_EXIT}")
         variables = self.variables()
         network = bayesian_spike_fusion_stages.converted_from(self.config, variables)
         given = self.config, network, self.converted(variables), self.images
@@ -290,13 +291,13 @@ def of_run(config: Any) -> Any:
     """The settings with data set and network of the run that they name, if they name one.
 
     Raises:
-        ValueError: there is no run, or other settings were asked for beside it.
+        UserError: there is no run, or other settings were asked for beside it.
     """
     if not config.run:
         return config
     path = Path(config.run) / "config.json"
     if not path.is_file():
-        raise ValueError(f"{config.run} holds no trained network (config.json); train it first")
+        raise UserError(f"{config.run} holds no trained network (config.json); train it first")
     saved, _ = from_json(type(config), path.read_text(), str(path))
     own = {name: getattr(saved, name) for name in OF_RUN}
     for name in ANEW:
@@ -307,5 +308,5 @@ def of_run(config: Any) -> Any:
         given = getattr(config, name)
         # A usual value may not have been given at all.
         if given not in (value, middle if name == "ic_index" else getattr(usual, name)):
-            raise ValueError(f"{path} has {name} = {value!r}, not {given!r}; leave --{name} away")
+            raise UserError(f"{path} has {name} = {value!r}, not {given!r}; leave --{name} away")
     return dataclasses.replace(config, **own, out=str(Path(config.run).parent))

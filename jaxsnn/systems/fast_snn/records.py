@@ -32,7 +32,7 @@ def tune(folder: Path, tuner: Tuner, images: np.ndarray, labels: np.ndarray, res
     What is done already is returned as it is.
 
     Raises:
-        ValueError: as :func:`jaxsnn.training.finetune.finetune_layer`, or a damaged file to go on
+        UserError: as :func:`jaxsnn.training.finetune.finetune_layer`, or a damaged file to go on
             from.
     """
     path, of = folder / UNFINISHED, identity(tuner, labels)

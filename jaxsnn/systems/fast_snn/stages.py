@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
+from jaxsnn.errors import UserError
 from jaxsnn.report import results, table, variants
 from jaxsnn.systems.config_file import from_json
 from jaxsnn.systems.stages import COMMON, Request, Stage
@@ -16,7 +17,7 @@ def _evaluate(request: Request) -> None:
 
 def _snn(request: Request) -> None:
     if request.config.bit == 32 and request.stage == "snn":
-        raise ValueError("--bit 32: 32 bits cannot be converted; train and convert 4, 3 or 2")
+        raise UserError("--bit 32: 32 bits cannot be converted; train and convert 4, 3 or 2")
     _weights(request)
     request.one.simulate(request.console)
     _table(request)

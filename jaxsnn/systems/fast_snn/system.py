@@ -22,6 +22,7 @@ from jaxsnn.conversion.methods.signed_if import quantised_weights
 from jaxsnn.conversion.spiking import Spiking
 from jaxsnn.equality.certify import certify
 from jaxsnn.equality.gaps import gaps
+from jaxsnn.errors import UserError
 from jaxsnn.exchange import saved as saved_module
 from jaxsnn.inputs.preprocess import Preprocessing
 from jaxsnn.io import arrays
@@ -163,19 +164,19 @@ class FastSnn(Experiment):
         """Take the weights of another run, of the same network, width and data set.
 
         Raises:
-            ValueError: they are of others, or this setting's folder holds a run of its own.
+            UserError: they are of others, or this setting's folder holds a run of its own.
         """
         path, own = weights_at(place), self.run.folder
         if path.parent.resolve() == own.resolve():
             return
         if (own / "config.json").is_file():
-            raise ValueError(f"{own} holds its own run; leave --init out, or give another --out")
+            raise UserError(f"{own} holds its own run; leave --init out, or give another --out")
         beside = path.parent / "config.json"
         if beside.is_file():
             saved, _ = from_json(type(self.config), beside.read_text(), str(beside), self.network)
             found = differences(saved, self.config, self.network, beside)
             if found:
-                raise ValueError("these weights were trained differently: " + "; ".join(found))
+                raise UserError("these weights were trained differently: " + "; ".join(found))
         self.given = path
 
     def variables(self) -> dict[str, Any]:
@@ -287,7 +288,7 @@ class FastSnn(Experiment):
         """Fine-tune layer by layer; the tuned network, and its variant in results.json."""
         variables, config = self.variables(), self.config
         if config.bit == 32:
-            raise ValueError("--bit 32: a network of 32 bits is not converted; fine-tune 4, 3 or 2")
+            raise UserError("--bit 32: a network of 32 bits is not converted; fine-tune 4, 3 or 2")
         held = held_out(len(self.data.train_images), config.validation)
         images, labels, _, _ = task_data(self.data, held)
         settings = finetune.Settings(

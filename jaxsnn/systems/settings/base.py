@@ -5,15 +5,17 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, ClassVar
 
+from jaxsnn.errors import UserError
+
 
 def require(holds: bool, name: str, value: object, remedy: str) -> None:
     """Refuse a value: say its name, what it is, and the remedy.
 
     Raises:
-        ValueError: it does not hold.
+        UserError: it does not hold.
     """
     if not holds:
-        raise ValueError(f"{name} is {value!r} in the configuration; give {remedy}")
+        raise UserError(f"{name} is {value!r} in the configuration; give {remedy}")
 
 
 def of_this_start(default: Any) -> Any:
@@ -23,7 +25,7 @@ def of_this_start(default: Any) -> Any:
 
 @dataclass(frozen=True)
 class Common:
-    """What every experiment can be asked for. A value out of range is a ValueError."""
+    """What every experiment can be asked for. A value out of range is a UserError."""
 
     dataset: str = "digits"
     """Data set: mnist, fashion_mnist, cifar10, or digits (embedded: no files, minutes)."""

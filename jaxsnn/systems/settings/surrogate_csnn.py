@@ -159,7 +159,7 @@ class NmnistCsnn(Scripted):
         Apart from the values themselves, so that config.json of an earlier run can still be read.
 
         Raises:
-            ValueError: it names the flag, and what it needs.
+            UserError: it names the flag, and what it needs.
         """
         needs = {} if self.spike else dict.fromkeys(OF_EVENTS, "--spike true")
         if self.schedule != "steps":

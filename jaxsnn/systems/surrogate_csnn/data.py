@@ -50,7 +50,7 @@ def read(config: NmnistCsnn) -> Material:
     """The data set that the settings ask for.
 
     Raises:
-        ValueError: it is nowhere, damaged, or smaller than what is asked of it.
+        UserError: it is nowhere, damaged, or smaller than what is asked of it.
     """
     return _events(config) if config.spike else _static(config)
 

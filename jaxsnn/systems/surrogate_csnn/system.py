@@ -20,6 +20,7 @@ from jaxsnn import neurons
 from jaxsnn.arch import zoo
 from jaxsnn.arch.plan import plan
 from jaxsnn.conversion.spiking import Spiking, directly_trained
+from jaxsnn.errors import UserError
 from jaxsnn.exchange import saved
 from jaxsnn.inputs.stimulus import Shown
 from jaxsnn.io import files
@@ -279,5 +280,5 @@ def _rate_loss(folder: Path) -> bool:
     """Whether the run was trained by the cross entropy of the spikes."""
     try:
         return files.read_json(folder / "config.json").get("loss") == "ce_rate"
-    except (OSError, ValueError):  # results alone are enough for a figure
+    except (OSError, UserError):  # results alone are enough for a figure
         return False

@@ -1,15 +1,15 @@
-"""What a user is told when a file or a network cannot be taken."""
-
-from __future__ import annotations
-
-LONGEST = 80  # characters of a foreign name in a message
+"""What a user can mend."""
 
 
 class UserError(ValueError):
-    """A value, a file or a network that is refused: the message says where, what, and the remedy.
+    """A value, a file or a combination of settings that cannot be used; the message says why.
 
-    Nothing is broken in the program, so that a command shows the message without a traceback.
+    The command line prints it as one line; every other error is a fault of the program and keeps
+    its traceback.
     """
+
+
+LONGEST = 80  # characters of a foreign name in a message
 
 
 def shown(name: object) -> str:
