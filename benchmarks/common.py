@@ -31,8 +31,16 @@ from jaxsnn.training import classification
 BATCH = 128  # images of a training step
 
 
-def arguments(description: str | None, argv: list[str] | None, weights: bool = False) -> Any:
-    """Read the command line: --quick, --dataset, --data-dir, and --weights where asked for."""
+def arguments(
+    description: str | None,
+    argv: list[str] | None,
+    more: Callable[[argparse.ArgumentParser], object] | None = None,
+    weights: bool = False,
+) -> Any:
+    """Read the command line: --quick, --dataset, --data-dir, --weights where asked for, and more.
+
+    ``more`` adds the arguments that one benchmark alone has.
+    """
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a few repeats on few images")
     parser.add_argument("--dataset", default="digits", help="digits, mnist, fashion_mnist, x.npz")
@@ -40,6 +48,8 @@ def arguments(description: str | None, argv: list[str] | None, weights: bool = F
     parser.add_argument("--cores", type=int, default=0, help="use so many processor cores (0: all)")
     if weights:
         parser.add_argument("--weights", default="", help="model.npz of a run with k=1, B=2")
+    if more is not None:
+        more(parser)
     options = parser.parse_args(argv)
     if options.cores:
         use_cores(options.cores)
@@ -164,11 +174,9 @@ def images_of(options: Any, limit: int) -> data.Dataset:
     )
 
 
-def lenet(dataset: data.Dataset, quantised: bool = True) -> Net:
+def lenet(shape: tuple[int, int, int], classes: int, quantised: bool = True) -> Net:
     """The scatter-and-gather LeNet with k = 1, B = 2 and ternary weights, or in full precision."""
-    arch = dataclasses.replace(
-        zoo.lenet_scatter, input_shape=dataset.input_shape, classes=dataset.classes
-    )
+    arch = dataclasses.replace(zoo.lenet_scatter, input_shape=shape, classes=classes)
     if not quantised:
         return Net(arch, hidden(neurons.relu()))
     return Net(arch, hidden(neurons.quantised_relu(1, 2)), float_ends(weight_quantisers.ternary()))

@@ -226,7 +226,7 @@ def main(argv: list[str] | None = None) -> None:
     options = common.arguments(__doc__, argv, weights=True)
     size = QUICK if options.quick else FULL
     dataset = common.images_of(options, size.images)
-    net = common.lenet(dataset)
+    net = common.lenet(dataset.input_shape, dataset.classes)
     variables = common.trained(net, dataset, size.epochs, options.weights)
     snn = convert(variables, net.arch, k=1, bound=2, encoding=PIXELS)
     report = common.Report(

@@ -63,24 +63,28 @@ def test_training(benchmark, capsys):
     training = benchmark("training")
     training.main(["--quick"])
     found, table = records(capsys)
-    assert found["k1B2 jaxsnn"]["images"] == 256
-    assert found["k1B2 jaxsnn"]["images_per_s"] > 0
-    assert found["k1B2 compile"]["goal"] == "<= 15"
+    assert found["lenet jaxsnn float32"]["images"] == 8
+    assert found["lenet jaxsnn float32"]["images_per_s"] > 0
+    assert 0 < found["lenet jaxsnn float32"]["share_of_peak"] < 1
     if training.torch_version() is None:
         assert "PyTorch is not installed" in table
         assert not any("torch" in name for name in found)
         pytest.skip("torch is not installed (extra bench): no comparison")
-    assert found["k1B2 images/s over torch's"]["value"] > 0
+    assert found["lenet: ours over torch's, float32"]["value"] > 0
 
 
-def test_the_networks_compared_are_the_same(benchmark):
-    """In full precision PyTorch's network gives the loss of ours."""
+@pytest.mark.parametrize("name", ["lenet_fp32", "cnn1", "vgg11", "alex"])
+def test_the_networks_compared_are_the_same(benchmark, name):
+    """In float32 PyTorch's network gives the loss of ours."""
     pytest.importorskip("torch", reason="torch is not installed (extra bench)")
     training, common = benchmark("training"), benchmark("common")
-    dataset = common.images_of(common.arguments("networks", []), common.BATCH)
-    net = common.lenet(dataset, quantised=False)
-    variables = init_variables(net, jax.random.key(0))
-    assert abs(training.loss_difference(net, dataset, variables)) < 1e-4
+    dataset = common.images_of(common.arguments("networks", []), 4)
+    batch = training.batch_of(dataset, name, 4)
+    one = training.case(name, batch.images.shape[1:], dataset.classes)
+    variables = init_variables(one.net, jax.random.key(0))
+    # A quantiser turns the last bit of a sum into a level.
+    close = 1e-4 if one.activation == "relu" else 0.05
+    assert abs(training.loss_difference(one, batch, variables)) < close
 
 
 def test_lowering(benchmark, capsys, monkeypatch):

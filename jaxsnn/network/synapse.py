@@ -69,13 +69,13 @@ def synapse(
 
     Returns:
         ``[N, *site.drive_shape]``; int32 if both operands are integers, else float32, or bfloat16
-        where that is the arithmetic (of a head float32 all the same). The average
+        where that is the arithmetic (but for heads and narrow layers). The average
         pool of integers is their sum (conversion puts ``1 / size**2`` into the next thresholds).
     """
     if kernel is None:
         return _average_pool(x, site)
     if not (_is_integer(x) and (_is_integer(kernel) or kernel.dtype == jnp.bfloat16)):
-        if arithmetic is Arithmetic.FAST_BFLOAT16:
+        if arithmetic is Arithmetic.FAST_BFLOAT16 and _worth_halving(x, site):
             return _half(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), site)
         return _product(x.astype(jnp.float32), kernel.astype(jnp.float32), site, arithmetic)
     compute = _compute_dtype(x.dtype, kernel, site, accumulator)
@@ -151,6 +151,18 @@ def _linear(x: Array, kernel: Array, site: Site, skip_silent: bool) -> Array:
         return row_products(x, kernel, site.strides, site.padding, skip_silent)
     product = functools.partial(_product, kernel=kernel, site=site, arithmetic=Arithmetic.EXACT)
     return (unless_silent(product) if skip_silent else product)(x)
+
+
+def _worth_halving(x: Array, site: Site) -> bool:
+    """Whether operands of bfloat16 train faster: not those of narrow convolutions on a CPU.
+
+    A dense layer's are where they come in bfloat16, behind a wide convolution.
+    """
+    if not _on_cpu():
+        return True
+    if site.kind == "dense":
+        return x.dtype == jnp.bfloat16
+    return site.kernel_shape[-1] >= WIDE_CHANNELS
 
 
 def _half(x: Array, kernel: Array, site: Site) -> Array:

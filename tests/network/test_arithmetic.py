@@ -22,11 +22,12 @@ from jaxsnn.training.one_pass import classification
 from jaxsnn.training.update import Plan, programs
 
 SHAPES = [
-    (Conv(16, 3, padding=1), (12, 12, 16), 4),  # a map large enough for products tap by tap
-    (Conv(8, 3, padding=1), (6, 6, 16), 4),  # a small one
-    (Conv(16, 3, stride=2, padding=1), (12, 12, 16), 3),
-    (Conv(16, 3), (12, 10, 16), 2),
-    (Conv(6, 2, stride=2), (4, 4, 6), 2),  # windows that do not overlap
+    (Conv(64, 3, padding=1), (12, 12, 16), 4),  # a map large enough for products tap by tap
+    (Conv(64, 3, padding=1), (6, 6, 64), 4),  # a small one
+    (Conv(64, 3, stride=2, padding=1), (12, 12, 16), 3),
+    (Conv(64, 3), (12, 10, 16), 2),
+    (Conv(64, 2, stride=2), (4, 4, 64), 2),  # windows that do not overlap
+    (Conv(8, 3, padding=1), (6, 6, 8), 2),  # a narrow one, in float32
 ]
 
 
@@ -86,7 +87,7 @@ def test_what_is_looked_at_decides(monkeypatch):
 
 
 def small_net(how):
-    arch = parse("16C3same-P2-16C3same-24", input_shape=(12, 12, 16), pool="conv")
+    arch = parse("64C3same-P2-64C3same-24", input_shape=(12, 12, 16), pool="conv")
     return Net(arch, hidden(neurons.quantised_relu(1, None)), arithmetic=how)
 
 
