@@ -5,10 +5,12 @@ heads is sure; `evaluate` goes through a data set, `sweep` through many values i
 """
 
 from jaxsnn.simulation import fusion, step_by_step
+from jaxsnn.simulation.as_function import function
 from jaxsnn.simulation.counters import Counters
 from jaxsnn.simulation.dataset import Streams, evaluate
-from jaxsnn.simulation.engine import Trace, unpack
+from jaxsnn.simulation.engine import Running, Trace, unpack
 from jaxsnn.simulation.fixed_steps import simulate
+from jaxsnn.simulation.one_step import Step, start, step
 from jaxsnn.simulation.sweep import Sweep, sweep
 from jaxsnn.simulation.totals import Evaluation
 from jaxsnn.simulation.until_silent import settle
@@ -19,14 +21,19 @@ __all__ = [
     "EarlyExit",
     "Evaluation",
     "Rule",
+    "Running",
+    "Step",
     "Streams",
     "Sweep",
     "Trace",
     "early_exit",
     "evaluate",
+    "function",
     "fusion",
     "settle",
     "simulate",
+    "start",
+    "step",
     "step_by_step",
     "sweep",
     "unpack",

@@ -30,12 +30,14 @@ class Trace(NamedTuple):
         counts: site -> net spike count after the last step, int32 ``[B, ...]``; empty unless asked.
         records: site -> bit-packed spikes ``[T, planes, B, ..., ceil(C / 8)]`` uint8 (see
             :func:`unpack`).
+        state: where the run ended, to go on from; None unless it began from a state.
     """
 
     readouts: tuple[Array, ...]
     counters: Counters
     counts: dict[str, Array]
     records: dict[str, Array]
+    state: "Running | None" = None
 
     @property
     def readout(self) -> Array:
@@ -62,6 +64,18 @@ class Carry(NamedTuple):
     counts: dict[str, Array]
 
 
+class Running(NamedTuple):
+    """A network between two steps: a pytree of arrays, which can be saved and goes on anywhere.
+
+    Attributes:
+        carry: membrane potentials, and what has been counted.
+        steps: int32 scalar, steps so far.
+    """
+
+    carry: Carry
+    steps: Array
+
+
 class Shown(NamedTuple):
     """The input.
 
@@ -69,11 +83,13 @@ class Shown(NamedTuple):
         frames: ``[T or 1, B, H, W, C]``.
         current: an image's ``[1, B, ...]``; None for frames.
         lengths: steps of each example, int32 ``[B]``, after which nothing of it counts; None: all.
+        before: steps before the first of these.
     """
 
     frames: Array
     current: Array | None
     lengths: Array | None = None
+    before: Array | int = 0
 
 
 def run(
@@ -81,6 +97,7 @@ def run(
     images: Array,
     keys: Array | None,
     lengths: Array | None = None,
+    state: Running | None = None,
     *,
     steps: int,
     block: int,
@@ -94,10 +111,14 @@ def run(
     blocks = -(-steps // block)
     limit = steps if steps % block else None
     shown = show(snn, images, blocks * block)._replace(lengths=lengths)
-    first = start(snn, images.shape[encode_axis(snn)], keys, counts)
+    if state is None:
+        first = start(snn, images.shape[encode_axis(snn)], keys, counts)
+    else:
+        first, shown = state.carry, shown._replace(before=state.steps)
     end, stacked = proceed(snn, shown, block, limit, record, first, jnp.arange(blocks))
     readouts, counters, packed = jax.tree.map(lambda a: a[:steps], stacked)
-    return Trace(readouts, counters, end.counts, packed)
+    after = None if state is None else Running(end, state.steps + steps)
+    return Trace(readouts, counters, end.counts, packed, after)
 
 
 def encode_axis(snn: Spiking) -> int:
@@ -168,7 +189,7 @@ def _advance(
     numbers, alive = first + jnp.arange(block), jnp.ones(block, jnp.int32)
     if limit is not None:
         alive = (numbers < limit).astype(jnp.int32)
-    gate = alive * encoding.gates(snn.encoding, first, block)
+    gate = alive * encoding.gates(snn.encoding, shown.before + first, block)
     if shown.lengths is not None:  # [K, B] from here on
         alive = alive[:, None] * (numbers[:, None] < shown.lengths)
     out = _block(snn, shown, carry.state, first, gate)

@@ -5,19 +5,20 @@ One run gives the prediction after every step. The batch may be shared between l
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxsnn.arch.plan import plan
 from jaxsnn.conversion.spiking import Spiking, comes_to_rest
 from jaxsnn.errors import UserError
 from jaxsnn.network import net as net_module
-from jaxsnn.simulation.engine import Trace, encode_axis, run
+from jaxsnn.simulation.engine import Running, Trace, encode_axis, run
 
 
 def simulate(
@@ -32,6 +33,7 @@ def simulate(
     first_image: int = 0,
     devices: int = 1,
     lengths: Array | np.ndarray | None = None,
+    state: Running | None = None,
 ) -> Trace:
     """Simulate a converted network, every step computed.
 
@@ -50,20 +52,46 @@ def simulate(
         devices: local devices to share the batch between (it must divide B).
         lengths: steps of each example, int ``[B]``, from 1 to T; later ones count nowhere. None:
             T.
+        state: go on from :func:`jaxsnn.start`, :func:`jaxsnn.step` or an earlier trace's ``state``;
+            readouts are summed over the steps before, too, and the trace has a ``state``. Frames
+            are those that follow. It holds the random neurons' keys and says whether counts are
+            kept.
 
     Raises:
         UserError: images of another shape or dtype, an unknown site in ``record``, steps or block
-            below 1, devices that do not divide the batch, lengths that do not belong to the batch.
+            below 1, devices that do not divide the batch, lengths that do not belong to the batch,
+            or a state that does not go with the other arguments.
     """
     images, record = check_input(snn, images), (record,) if isinstance(record, str) else record
     check_run(snn, images, steps, block, record, devices)
     keys = image_keys(key, first_image, images.shape[-4])
     own = None if lengths is None else check_lengths(lengths, images.shape[-4], steps)
+    if state is not None:
+        check_state(snn, state, images, steps, block)
+        if key is not None or lengths is not None or counts:
+            raise UserError("state holds keys and counts already: give key and counts to start()")
     options = {"steps": steps, "block": block, "record": tuple(record), "counts": counts}
     if devices == 1:
-        return _simulate(snn.program, images, keys, own, **options)
+        return _simulate(snn.program, images, keys, own, state, **options)
     shared = _sharded(devices, tuple(options.items()), encode_axis(snn))
-    return Trace(*shared(snn.program, images, keys, own))
+    return Trace(*shared(snn.program, images, keys, own, state))
+
+
+def check_state(
+    snn: Spiking, state: Running, images: Array, steps: int = 1, block: int = 1
+) -> None:
+    """Refuse a state that such images cannot go on from.
+
+    Raises:
+        UserError: another batch, or steps that end within a block.
+    """
+    batch, held = images.shape[encode_axis(snn)], state.carry.total[0].shape[0]
+    if batch != held:
+        raise UserError(f"{batch} images for a state of {held}; show as many")
+    if steps % block:
+        raise UserError(
+            f"steps={steps}, block={block}: a run that is to go on ends with a whole block"
+        )
 
 
 def image_keys(key: Array | None, first: int, batch: int) -> Array | None:
@@ -95,7 +123,8 @@ def check_input(snn: Spiking, images: Array | np.ndarray) -> Array:
             f"images are {images.dtype}, but the network takes integers worth "
             f"{snn.encoding.scale} each (uint8 pixels); pass the images before scaling"
         )
-    if whole and images.size and not (images.dtype == jnp.uint8 and snn.encoding.highest >= 255):
+    looked_at = whole and images.size and not isinstance(images, Tracer)
+    if looked_at and not (images.dtype == jnp.uint8 and snn.encoding.highest >= 255):
         largest = int(np.abs(np.asarray(images, np.int64)).max())
         if largest > snn.encoding.highest:
             raise UserError(
@@ -166,12 +195,18 @@ def _sharded(devices: int, options: tuple[tuple[str, Any], ...], axis: int) -> A
     mesh = Mesh(np.array(jax.local_devices()[:devices]), ("batch",))
     along = PartitionSpec(None, "batch")
     images = along if axis else PartitionSpec("batch")
-    out: Any = (along, along, PartitionSpec("batch"), PartitionSpec(None, None, "batch"))
+    each = PartitionSpec("batch")
+    state = Running(cast("Any", each), cast("Any", PartitionSpec()))
+    out: Any = (along, along, each, PartitionSpec(None, None, "batch"), state)
 
     def body(
-        snn: Spiking, images: Array, keys: Array | None, lengths: Array | None
+        snn: Spiking,
+        images: Array,
+        keys: Array | None,
+        lengths: Array | None,
+        state: Running | None,
     ) -> tuple[Any, ...]:
-        return tuple(run(snn, images, keys, lengths, **dict(options)))
+        return tuple(run(snn, images, keys, lengths, state, **dict(options)))
 
-    specs = (PartitionSpec(), images, PartitionSpec("batch"), PartitionSpec("batch"))
+    specs = (PartitionSpec(), images, each, each, state)
     return jax.jit(jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False))
