@@ -103,7 +103,7 @@ def examples(recordings: Recordings) -> dict[str, np.ndarray]:
 
 
 class EventStream(NamedTuple):
-    """Recordings as the data set of frames that evaluation takes (:class:`dataset.Streams`).
+    """Recordings as a data set of frames, as :class:`jaxsnn.simulation.Streams` describes.
 
     Attributes:
         recordings: the events.

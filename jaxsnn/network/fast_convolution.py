@@ -3,7 +3,7 @@
 :mod:`jaxsnn.network.synapse` chooses. Operands of bfloat16: XLA gives a processor's convolution to
 oneDNN only where the kernel is a plain operand, so the input's gradient is written as a forward
 convolution with the reversed kernel, kept apart from the reversal by a barrier; the kernel's is
-matrix products (:mod:`kernel_gradient`).
+matrix products (:mod:`jaxsnn.network.kernel_gradient`).
 """
 
 import functools

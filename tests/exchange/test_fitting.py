@@ -9,14 +9,18 @@ import pytest
 import torch_like as theirs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jaxsnn.arrays import flatten
-from jaxsnn.net import Net, forward, init_variables, template
-from jaxsnn.sitemap import CutNormal, hidden
 from rich.console import Console
 
 from jaxsnn import neurons
-from jaxsnn.arch import parse, plan
-from jaxsnn.exchange import Fitting, UserError, Weights, fit, from_torch
+from jaxsnn.arch.plan import parse, plan
+from jaxsnn.errors import UserError
+from jaxsnn.exchange.fitting import Fitting, fit
+from jaxsnn.exchange.pytorch import from_torch
+from jaxsnn.exchange.weights import Weights
+from jaxsnn.io.arrays import flatten
+from jaxsnn.network.initialisers import CutNormal
+from jaxsnn.network.net import Net, forward, init_variables, template
+from jaxsnn.network.per_site import hidden
 
 
 def logits(arch, variables, images):

@@ -8,7 +8,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from jaxsnn.exchange import UserError, read_weights
+from jaxsnn.errors import UserError
+from jaxsnn.exchange.read import read_weights
 
 h5py = pytest.importorskip("h5py", reason="h5py is not installed (extra keras)")
 

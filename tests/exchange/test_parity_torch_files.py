@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from jaxsnn.exchange import UserError, read_weights
+from jaxsnn.errors import UserError
+from jaxsnn.exchange.read import read_weights
 
 pytestmark = pytest.mark.parity
 

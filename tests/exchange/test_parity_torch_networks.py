@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from jaxsnn.arch import parse
-from jaxsnn.exchange import from_torch
+from jaxsnn.arch.plan import parse
+from jaxsnn.exchange.pytorch import from_torch
 
 pytestmark = pytest.mark.parity
 

@@ -9,10 +9,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 from containers import both
-from jaxsnn.arrays import save_arrays
 from safetensors.numpy import save
 
-from jaxsnn.exchange import UserError, Weights, read_weights
+from jaxsnn.errors import UserError
+from jaxsnn.exchange.read import read_weights
+from jaxsnn.exchange.weights import Weights
+from jaxsnn.io.arrays import save_arrays
 
 ARRAYS = {
     "layer.10.weight": np.arange(6, dtype=np.float32).reshape(2, 3),

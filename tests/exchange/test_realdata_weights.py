@@ -9,12 +9,13 @@ import hashlib
 import jax
 import numpy as np
 import pytest
-from jaxsnn.net import Net, forward
-from jaxsnn.sitemap import hidden
 
 from jaxsnn import data, neurons
-from jaxsnn.arch import parse
-from jaxsnn.exchange import Fitting, read_weights
+from jaxsnn.arch.plan import parse
+from jaxsnn.exchange.fitting import Fitting
+from jaxsnn.exchange.read import read_weights
+from jaxsnn.network.net import Net, forward
+from jaxsnn.network.per_site import hidden
 
 pytestmark = pytest.mark.realdata
 

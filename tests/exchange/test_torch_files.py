@@ -28,7 +28,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from jaxsnn.exchange import UserError, read_weights
+from jaxsnn.errors import UserError
+from jaxsnn.exchange.read import read_weights
 
 CONTAINERS = ("zip", "legacy")
 FLOATS = np.arange(6, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Winograd's convolution is a convolution, and its gradients are a convolution's, within rounding."""
+"""Winograd's convolution and its gradients are those of a convolution, within rounding."""
 
 import functools
 
@@ -14,7 +14,7 @@ BOUND = {2: 2e-6, 3: 5e-6, 4: 2e-5, 5: 3e-5, 6: 5e-5}  # error over the largest 
 
 
 def slow(x, kernel, padding, gradient):
-    """The convolution and its gradients in float64: for every tap a product with the shifted map."""
+    """The convolution and its gradients in float64: a product with the shifted map for each tap."""
     x, kernel = np.pad(x, ((0, 0), *padding, (0, 0))).astype(np.float64), kernel.astype(np.float64)
     rows, columns = x.shape[1] - 2, x.shape[2] - 2
     out = np.zeros((len(x), rows, columns, kernel.shape[-1]))
