@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TypeAlias, cast
 
 from jaxsnn.errors import UserError, shown
-from jaxsnn.exchange.torch_tensors import Tensor
+from jaxsnn.exchange.torch_views import Tensor
 
 ENTRIES = ("state_dict", "model_state_dict", "model", "net", "network", "params", "weights")
 WRAPPERS = ("module.", "_orig_mod.")  # of nn.DataParallel and torch.compile

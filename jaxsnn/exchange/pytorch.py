@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, cast
 
-import numpy as np
 from numpy.typing import NDArray
 
 from jaxsnn.arch.notation import Arch
@@ -15,77 +14,68 @@ from jaxsnn.errors import UserError
 from jaxsnn.exchange.fitting import Fitting
 from jaxsnn.exchange.read import read_weights
 from jaxsnn.exchange.reference import Reference, check_reference
-from jaxsnn.exchange.table import Table
-from jaxsnn.exchange.weights import Weights, contiguous
+from jaxsnn.exchange.torch_module import Imported, array_of, from_module
+from jaxsnn.exchange.weights import Weights
 
 InputShape = tuple[int, int, int]
 StateDict = Mapping[str, Any]
 
 
-class Imported(NamedTuple):
-    """A network that was trained elsewhere.
-
-    Attributes:
-        arch: in our notation.
-        variables: its weights, ``{"params": ..., "batch_stats": ...}``.
-        table: what became of each of its arrays.
-    """
-
-    arch: Arch
-    variables: dict[str, Any]
-    table: Table
-
-
 def from_torch(
-    source: str | Path | StateDict,
-    arch: Arch,
+    source: Any,
+    arch: Arch | None = None,
     input_shape: InputShape | None = None,
     *,
     names: Mapping[str, str] | None = None,
     epsilon: float | None = None,
     reference: tuple[NDArray[Any], NDArray[Any]] | None = None,
 ) -> Imported:
-    """Take over a network that PyTorch trained; torch is not needed to read its weights.
+    """Take over a network that PyTorch trained.
+
+    Of weights the architecture must be given, and torch is not needed. Of a module it is found by
+    ``torch.fx`` (extra ``torch``): Conv2d, Linear, BatchNorm, ReLU as a module or function, max,
+    average and global pools, flatten, dropout, residual blocks whose shortcut is the identity or a
+    1x1 convolution. The module is run on a few images and compared with ours layer by layer.
 
     Args:
-        source: a file (:func:`jaxsnn.exchange.read_weights`), or a state dict of tensors or arrays.
-        arch: the network in our notation.
-        input_shape: (height, width, channels) of its images, where ``arch`` has another.
+        source: an ``nn.Module``, a file (:func:`jaxsnn.exchange.read_weights`), or a state dict of
+            tensors or arrays.
+        arch: the network in our notation; not for a module.
+        input_shape: (height, width, channels) of its images; None: those of ``arch``.
         names: layer -> site, where order and shape do not decide: :func:`jaxsnn.exchange.fit`.
-        epsilon: what its batch norms add to a variance; None: 1e-5.
+        epsilon: what its batch norms add to a variance; None: 1e-5, or what the module says.
         reference: images ``[B, C, H, W]``, as the original takes them, and the logits
             ``[B, classes]`` that it gives; ours, with ReLUs, are compared with them.
 
     Raises:
-        UserError: a file that cannot be read, arrays that do not fit, each named, or logits that
-            differ from the reference.
+        UserError: a file that cannot be read, arrays that do not fit, each named; a step of a
+            module that the notation cannot express, with its place; or logits that differ from the
+            reference, with the first layer that differs.
     """
+    compared = None if reference is None else Reference(*reference)
+    if hasattr(source, "state_dict"):
+        if arch is not None or names or epsilon is not None or input_shape is None:
+            raise UserError("from_torch needs input_shape= of a module, and finds everything else")
+        return from_module(source, input_shape, compared)
+    if arch is None:
+        raise UserError("from_torch needs arch=, the architecture; only a module says it itself")
     if input_shape is not None:
         arch = replace(arch, input_shape=tuple(input_shape))
     fitting = Fitting(_weights(source), arch, layout="torch", names=names, epsilon=epsilon)
     variables = fitting.variables()
-    if reference is not None:
-        check_reference(arch, variables, Reference(*reference))
+    if compared is not None:
+        check_reference(arch, variables, compared)
     return Imported(arch, variables, fitting.table)
 
 
-def _weights(source: str | Path | StateDict) -> Weights:
+def _weights(source: object) -> Weights:
     if isinstance(source, str | Path):
         return read_weights(source)
     if isinstance(source, Weights):
         return source
     if isinstance(source, Mapping):
-        arrays = {name: array_of(value) for name, value in source.items()}
+        arrays = {name: array_of(each) for name, each in cast("StateDict", source).items()}
         return Weights(arrays, "the state dict", "state dict")
     raise UserError(
         f"from_torch takes a file, a state dict or a module, not a {type(source).__name__}"
     )
-
-
-def array_of(value: Any) -> NDArray[Any]:
-    """A tensor of torch, or anything that NumPy understands, as an array."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
-        narrow = value.is_floating_point() and value.element_size() < 4
-        value = (value.float() if narrow else value).numpy()
-    return contiguous(np.asarray(value))

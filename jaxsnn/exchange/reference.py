@@ -69,12 +69,7 @@ def check_reference(
         UserError: they differ by more, or the shapes are others.
     """
     images, logits = (np.asarray(part, np.float32) for part in reference)
-    height, width, channels = arch.input_shape
-    if images.ndim != 4 or images.shape[1:] != (channels, height, width):
-        raise UserError(
-            f"reference images {images.shape}: wanted [B, {channels}, {height}, {width}], as torch "
-            "has them"
-        )
+    check_images(images, arch.input_shape)
     if logits.shape != (len(images), arch.classes):
         raise UserError(
             f"reference logits {logits.shape}: wanted {(len(images), arch.classes)}, one row for "
@@ -89,6 +84,20 @@ def check_reference(
             + _first(arch, out, layers or {}, tolerance)
         )
     return differs
+
+
+def check_images(images: Array, input_shape: tuple[int, int, int]) -> None:
+    """Refuse images that are not ``[B, C, H, W]`` of an input shape (H, W, C).
+
+    Raises:
+        UserError: naming both shapes.
+    """
+    height, width, channels = input_shape
+    if images.ndim != 4 or images.shape[1:] != (channels, height, width):
+        raise UserError(
+            f"reference images {images.shape}: wanted [B, {channels}, {height}, {width}], as torch "
+            "has them"
+        )
 
 
 def _run(arch: Arch, variables: Mapping[str, Any], images: Array) -> Out:

@@ -20,9 +20,9 @@ from typing import Any, NamedTuple, cast
 from numpy.typing import NDArray
 
 from jaxsnn.errors import UserError, shown
-from jaxsnn.exchange import torch_tensors
+from jaxsnn.exchange import torch_pickle, torch_views
 from jaxsnn.exchange.pickle_machine import RefusedError
-from jaxsnn.exchange.torch_tensors import Storage, Tensor
+from jaxsnn.exchange.torch_views import Storage, Tensor
 from jaxsnn.exchange.weights import Budget
 
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -134,7 +134,7 @@ def _pieces(
 def _loaded(file: io.BytesIO, place: str) -> tuple[object, dict[str, Storage]]:
     """The next pickle of a file, and the storages that it refers to."""
     try:
-        return torch_tensors.load(file)
+        return torch_pickle.load(file)
     except RefusedError as error:
         raise UserError(f"{place}: refused: {error}; {_REMEDY}") from error
     except ValueError as error:
@@ -154,7 +154,7 @@ def _arrays(
             if len(piece) != tensor.storage.nbytes:
                 size = tensor.storage.nbytes
                 raise UserError(f"its storage has {len(piece)} bytes instead of {size}")
-            return torch_tensors.values(tensor, piece, order)
+            return torch_views.values(tensor, piece, order)
         except ValueError as error:
             raise UserError(f"{place}, {shown(name)}: {error}; get the file again") from error
 

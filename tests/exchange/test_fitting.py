@@ -325,7 +325,8 @@ def as_torch(variables, arch):
     return arrays
 
 
-@settings(max_examples=20)
+@pytest.mark.slow
+@settings(max_examples=8)
 @given(notation=st.sampled_from(NOTATIONS), seed=st.integers(0, 99), norm=st.booleans())
 def test_our_own_networks_come_back_bit_for_bit(notation, seed, norm):
     """From torch's names and axes; the tree is that of a fresh network, leaf by leaf."""

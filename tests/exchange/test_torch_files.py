@@ -82,6 +82,14 @@ def test_types_without_a_storage_of_their_own_lie_in_plain_bytes(read, dtype, co
     np.testing.assert_array_equal(weights["a"], expected, strict=True)
 
 
+@pytest.mark.parametrize("dtype", [Global("torch", "FloatStorage"), 5, None])
+def test_a_tensor_without_a_type_is_refused(read, dtype):
+    arguments = (storage("0", "UntypedStorage", 4), 0, (1,), (1,), False, ORDERED, dtype)
+    rebuilt = Call(Global("torch._utils", "_rebuild_tensor_v3"), arguments)
+    with pytest.raises(UserError, match="a tensor whose dtype is"):
+        read(zipped({"a": rebuilt}, {"0": bytes(4)}))
+
+
 def test_a_boolean_is_whatever_is_not_zero(read):
     weights = read(
         zipped({"a": tensor(storage("0", "BoolStorage", 3), (3,), (1,))}, {"0": b"\2\0\1"})

@@ -35,7 +35,8 @@ def trained_on_frames():
     arch = jaxsnn.parse("5C3same-8", input_shape=(8, 8, 2), classes=4, norm=False)
     net = Net(arch, SiteMap(neurons.leaky(), (("readout", neurons.identity()),)))
     tree = jaxsnn.init_variables(net, jax.random.key(1))
-    tree = jax.tree.map(lambda leaf: 20 * leaf if leaf.ndim > 1 else leaf, tree)  # it spikes
+    # Large enough to spike, and of few bits, so that every order of a sum is exact.
+    tree = jax.tree.map(lambda leaf: jnp.round(64 * leaf) / 4 if leaf.ndim > 1 else leaf, tree)
     return directly_trained(net, tree, Encoding("frames", 1 / 64))
 
 

@@ -1,23 +1,14 @@
-"""Tensors as torch pickles them: views of storages that lie beside the pickle.
-
-A tensor is a storage, an offset into it, sizes and strides, all in elements; several tensors may
-share a storage. Nothing is trusted: every number is looked at before memory is touched.
-"""
+"""What torch writes into a pickle: names that stand for storages and for views of them."""
 
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple, cast
-
-import ml_dtypes
-import numpy as np
-from numpy.typing import NDArray
+from typing import cast
 
 from jaxsnn.errors import UserError, shown
 from jaxsnn.exchange.pickle_machine import Function, Name, run
-from jaxsnn.exchange.weights import contiguous
+from jaxsnn.exchange.torch_views import DTYPES, Storage, Tensor
 
 MOST_AXES = 32
 
@@ -28,49 +19,6 @@ _STORAGES = {
     "ComplexFloatStorage": "complex64", "ComplexDoubleStorage": "complex128",
     "UntypedStorage": "uint8",
 }  # fmt: skip
-_BEYOND_NUMPY = ("bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz")
-_DTYPES: dict[str, np.dtype[Any]] = {
-    **{name: np.dtype(getattr(ml_dtypes, name)) for name in _BEYOND_NUMPY},
-    **{name: np.dtype(name) for name in ("uint16", "uint32", "uint64")},
-    **{name: np.dtype(name) for name in _STORAGES.values() if name not in _BEYOND_NUMPY},
-}
-
-
-class Storage(NamedTuple):
-    """A flat piece of memory beside the pickle: its key there, elements and their type."""
-
-    key: str
-    size: int
-    dtype: str
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of it."""
-        return self.size * _DTYPES[self.dtype].itemsize
-
-
-class Tensor(NamedTuple):
-    """A view of a storage; offset and strides count elements of ``dtype``."""
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    dtype: str
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of its elements, which may be more than its storage has."""
-        return math.prod(self.shape) * _DTYPES[self.dtype].itemsize
-
-    @property
-    def end(self) -> int:
-        """Bytes of its storage up to its last element."""
-        if 0 in self.shape:
-            return 0
-        steps = zip(self.shape, self.strides, strict=True)
-        last = self.offset + sum((size - 1) * stride for size, stride in steps)
-        return (last + 1) * _DTYPES[self.dtype].itemsize
 
 
 def load(file: io.BytesIO) -> tuple[object, dict[str, Storage]]:
@@ -91,42 +39,6 @@ def load(file: io.BytesIO) -> tuple[object, dict[str, Storage]]:
         return storage
 
     return run(file, _NAMES, outside), storages
-
-
-def values(tensor: Tensor, content: memoryview, order: str = "<") -> NDArray[Any]:
-    """Elements of a tensor in the order of its axes, in memory of its own.
-
-    Args:
-        tensor: whose storage is ``content``.
-        content: bytes of the storage.
-        order: of the bytes in an element, "<" (little end first) or ">".
-
-    Returns:
-        Array ``tensor.shape``; bfloat16 and 8-bit floats as float32.
-
-    Raises:
-        UserError: the tensor reaches beyond its storage.
-    """
-    dtype = _DTYPES[tensor.dtype]
-    if tensor.end > len(content):
-        raise UserError(
-            f"a tensor of shape {tensor.shape} with strides {tensor.strides} at {tensor.offset} "
-            f"reaches byte {tensor.end} of a storage of {len(content)}"
-        )
-    if 0 in tensor.shape:
-        return contiguous(np.zeros(tensor.shape, dtype))
-    # Numbers that NumPy cannot swap, and bytes that are no booleans, come as integers.
-    carrier = dtype if dtype.kind == "c" else np.dtype(f"u{dtype.itemsize}")
-    strides = tuple(stride * dtype.itemsize for stride in tensor.strides)
-    raw = np.ndarray(
-        tensor.shape,
-        carrier.newbyteorder(cast("Any", order)),
-        content,
-        tensor.offset * dtype.itemsize,
-        strides,
-    )
-    whole = np.array(raw, carrier, order="C")
-    return whole != 0 if dtype.kind == "b" else contiguous(whole.view(dtype))
 
 
 def _storage(identifier: object) -> Storage:
@@ -163,9 +75,10 @@ def _tensor_v3(
     _, _, dtype, *more = rest
     if any(more):
         raise UserError("a conjugated or negated view; save tensor.resolve_conj()")
-    if not isinstance(dtype, Name):
-        raise UserError("a tensor without a dtype")
-    return _view(storage, offset, shape, strides, dtype.text.removeprefix("torch."))
+    name = dtype.text.removeprefix("torch.") if isinstance(dtype, Name) else ""
+    if name not in DTYPES:
+        raise UserError(f"a tensor whose dtype is {name or shown(dtype)}")
+    return _view(storage, offset, shape, strides, name)
 
 
 def _view(
@@ -224,5 +137,5 @@ _NAMES: Mapping[str, Function | None] = {
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_parameter_with_state": _parameter,
     "torch.storage.UntypedStorage": None,
-    **{f"torch.{name}": None for name in (*_STORAGES, *_DTYPES)},
+    **{f"torch.{name}": None for name in (*_STORAGES, *DTYPES)},
 }

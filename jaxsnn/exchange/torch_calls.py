@@ -1,0 +1,212 @@
+"""What one call of torch is in our words: layer by layer, each with what it cannot be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, NoReturn, cast
+
+from jaxsnn.arch.layers import Padding
+from jaxsnn.exchange.graph import BatchNorm, Operation, Plain, Pool, Synapse, inexpressible
+
+PARAMETERS = {
+    "max_pool2d": ("kernel_size", "stride", "padding", "dilation", "ceil_mode"),
+    "avg_pool2d": ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad"),
+    "adaptive_avg_pool2d": ("output_size",),
+    "dropout": ("p", "training"),
+    "mean": ("dim", "keepdim"),
+    "softmax": ("dim",),
+    "log_softmax": ("dim",),
+}  # behind the tensor, in their order
+
+
+class Call(NamedTuple):
+    """One node of torch's graph, with the values that it had in a run.
+
+    Attributes:
+        place: for messages.
+        kind: name of the module's class, of the function or of the method; "" if not torch's.
+        path: of the module.
+        module: the module itself, or None.
+        settings: arguments behind the first tensor, by name.
+        inputs: shapes of the tensors that it takes, with the batch.
+        shape: of the tensor that it gives, with the batch.
+    """
+
+    place: str
+    kind: str
+    path: str
+    module: Any
+    settings: Mapping[str, object]
+    inputs: tuple[tuple[int, ...], ...]
+    shape: tuple[int, ...]
+
+    def get(self, name: str, default: object = None) -> Any:
+        """A setting of the module or of the call."""
+        if self.module is not None:
+            return getattr(self.module, name, default)
+        return self.settings.get(name, default)
+
+    def refuse(self, reason: str) -> NoReturn:
+        """Raise that there is no notation for it."""
+        raise inexpressible(self.place, reason)
+
+
+def operation_of(call: Call) -> Operation:
+    """The operation of a call.
+
+    Raises:
+        UserError: the notation cannot express it, with its place and the reason.
+    """
+    if call.kind not in OPERATIONS:
+        what = call.kind or "code that is not torch's"
+        reason = _REASONS.get(call.kind, "the notation has no such layer")
+        call.refuse(f"{what}: {reason}")
+    if not call.shape or any(shape[:1] != call.shape[:1] for shape in call.inputs):
+        call.refuse(f"mixes the images of a batch: {call.inputs} to {call.shape}")
+    return OPERATIONS[call.kind](call)
+
+
+def _convolution(call: Call) -> Synapse:
+    sizes = (call.get("kernel_size"), call.get("stride"), call.get("dilation"))
+    (kernel, stride, dilation), groups = map(_square, sizes), call.get("groups")
+    if kernel is None or stride is None or dilation is None:
+        call.refuse(f"a window or stride that is no square: {sizes[0]}, {sizes[1]}")
+    if dilation != 1 or groups != 1 or call.get("padding_mode") != "zeros":
+        call.refuse(f"dilation {sizes[2]}, groups {groups}, padding {call.get('padding_mode')!r}")
+    padding = call.get("padding")
+    if not isinstance(padding, str):
+        padding = _square(padding)
+        if padding is None:
+            call.refuse(f"a padding that is not the same on all sides: {call.get('padding')}")
+    read = cast("Padding", padding or "valid")
+    bias = call.get("bias") is not None
+    return Synapse(call.path, "conv", call.get("out_channels"), bias, kernel, stride, read)
+
+
+def _dense(call: Call) -> Synapse:
+    return Synapse(call.path, "dense", call.get("out_features"), call.get("bias") is not None)
+
+
+def _norm(call: Call) -> BatchNorm:
+    if call.get("running_mean") is None:
+        call.refuse("a batch norm without running statistics; train it with them")
+    scale = call.get("weight")
+    rising = scale is None or bool((scale >= 0).all())
+    return BatchNorm(call.path, float(call.get("eps")), rising)
+
+
+def _pool(call: Call) -> Operation:
+    kind = "max" if "max" in call.kind.lower() else "avg"
+    window = _pair(call.get("kernel_size"))
+    stride = _pair(call.get("stride") or window)
+    height, width = call.inputs[0][2:]
+    if call.get("divisor_override") or any(
+        _pair(call.get(name, plain)) != _pair(plain) for name, plain in _EDGES.items()
+    ):
+        call.refuse("a pool with padding, dilation or a divisor; only windows side by side")
+    if window == (height, width):
+        return _whole(call, kind)
+    if window != stride or window[0] != window[1]:
+        call.refuse(f"a pool of windows {window} with stride {stride}; only squares side by side")
+    size = window[0]
+    if call.shape[2:] != (height // size, width // size):
+        call.refuse(f"a pool of {size} that rounds up on a map of {height}x{width}")
+    return Plain("same") if size == 1 else Pool(kind, size)
+
+
+_EDGES = {"padding": 0, "dilation": 1}
+
+
+def _whole(call: Call, kind: str) -> Operation:
+    """A pool of the whole map."""
+    height, width = call.inputs[0][2:]
+    if height == width == 1:
+        return Plain("same")
+    if kind == "avg":
+        return Pool("avg", 0)
+    if height != width:
+        call.refuse(f"a max pool of the whole map of {height}x{width}; only squares")
+    return Pool("max", height)
+
+
+def _adaptive(call: Call) -> Operation:
+    """A pool to a given size, of windows that lie side by side."""
+    (height, width), (rows, columns) = call.inputs[0][2:], call.shape[2:]
+    if (height, width) == (rows, columns):
+        return Plain("same")
+    if (rows, columns) == (1, 1):
+        return Pool("avg", 0)
+    if height % rows or width % columns or height // rows != width // columns:
+        call.refuse(f"a pool from {height}x{width} to {rows}x{columns}; only squares side by side")
+    return Pool("avg", height // rows)
+
+
+def _mean(call: Call) -> Operation:
+    """The mean of the whole map."""
+    axes = call.get("dim")
+    axes = (axes,) if isinstance(axes, int) else tuple(axes or ())
+    count = len(call.inputs[0])
+    if count != 4 or sorted(axis % count for axis in axes) != [2, 3]:
+        call.refuse(f"a mean over axes {axes} of {call.inputs[0]}; only of the whole map, (2, 3)")
+    return Pool("avg", 0)
+
+
+def _flat(call: Call) -> Plain:
+    """Any way to write a map as one row for each image, or what changes nothing."""
+    (shape,) = call.inputs
+    if call.shape == shape:
+        return Plain("same")
+    if call.shape != (shape[0], math.prod(shape[1:])):
+        call.refuse(f"turns {shape} into {call.shape}; only a map into one row for each image")
+    return Plain("flatten")
+
+
+def _dropout(call: Call) -> Plain:
+    if call.module is None and call.get("training", True):
+        call.refuse("a dropout that is active in evaluation; give training=self.training")
+    return Plain("same")
+
+
+def _sum(call: Call) -> Plain:
+    if len(call.inputs) != 2 or call.get("alpha", 1) != 1:
+        call.refuse("an addition of something else than two layers")
+    return Plain("add")
+
+
+def _softmax(call: Call) -> Plain:
+    if len(call.shape) != 2 or call.get("dim") not in (1, -1):
+        call.refuse(f"a softmax over axis {call.get('dim')} of {call.shape}; only of the logits, 1")
+    return Plain("softmax")
+
+
+def _square(sizes: object) -> int | None:
+    """One number for both axes; None if they differ."""
+    height, width = _pair(sizes)
+    return height if height == width else None
+
+
+def _pair(sizes: object) -> tuple[int, int]:
+    if isinstance(sizes, int):
+        return sizes, sizes
+    numbers = tuple(cast("tuple[int, ...]", sizes))
+    return numbers[0], numbers[-1]
+
+
+Reader = Callable[[Call], Operation]
+OPERATIONS: dict[str, Reader] = {
+    "Conv2d": _convolution,
+    "Linear": _dense,
+    **dict.fromkeys(("BatchNorm1d", "BatchNorm2d"), _norm),
+    **dict.fromkeys(("ReLU", "relu", "relu_"), lambda call: Plain("relu")),
+    **dict.fromkeys(("MaxPool2d", "max_pool2d", "AvgPool2d", "avg_pool2d"), _pool),
+    **dict.fromkeys(("AdaptiveAvgPool2d", "adaptive_avg_pool2d"), _adaptive),
+    "mean": _mean,
+    **dict.fromkeys(("Flatten", "flatten", "view", "reshape", "squeeze"), _flat),
+    **dict.fromkeys(("Dropout", "Dropout2d", "dropout"), _dropout),
+    **dict.fromkeys(("Identity", "contiguous", "clone"), lambda call: Plain("same")),
+    **dict.fromkeys(("add", "iadd", "add_"), _sum),
+    **dict.fromkeys(("Softmax", "LogSoftmax", "softmax", "log_softmax"), _softmax),
+}
+_SKIPPED = "a shortcut that takes every second pixel and adds zero channels has no notation"
+_REASONS = {"getitem": _SKIPPED, "pad": _SKIPPED, "get_attr": "a tensor that is used directly"}

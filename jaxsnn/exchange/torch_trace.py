@@ -1,0 +1,164 @@
+"""A module of torch as a graph, by ``torch.fx`` and one run on a few images (extra ``torch``)."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+from numpy.typing import NDArray
+
+from jaxsnn.errors import UserError, shown
+from jaxsnn.exchange.graph import Graph, Start, Step, inexpressible
+from jaxsnn.exchange.torch_calls import PARAMETERS, Call, operation_of
+
+Array = NDArray[Any]
+
+EXAMPLES = 3  # images of the run: no other size is likely to be the same
+
+
+def trace(module: Any, images: Array) -> Graph:
+    """Write down what a module does to images.
+
+    Args:
+        module: an ``nn.Module``; it is copied, and stays as it is.
+        images: ``[B, C, H, W]``, of the size and the scale that it is made for.
+
+    Raises:
+        UserError: ``torch.fx`` cannot trace it, or a step is none of
+            :data:`jaxsnn.exchange.torch_calls.OPERATIONS`, with its place.
+    """
+    import torch  # pyright: ignore[reportMissingImports]
+
+    still = copy.deepcopy(module).eval().cpu().float()
+    traced = _traced(still)
+    values: dict[str, Array] = {}
+    settings: dict[str, dict[str, object]] = {}
+
+    def run_node(interpreter: Any, node: Any) -> Any:
+        arguments, named = interpreter.fetch_args_kwargs_from_env(node)
+        settings[node.name] = _settings(_kind(node, traced), arguments, named)
+        result = torch.fx.Interpreter.run_node(interpreter, node)
+        if isinstance(result, torch.Tensor):
+            values[node.name] = result.detach().float().numpy().copy()  # some work in place
+        return result
+
+    recorder: Any = type("Recorder", (torch.fx.Interpreter,), {"run_node": run_node})
+    with torch.no_grad():
+        try:
+            recorder(traced).run(torch.tensor(images))
+        except Exception as error:  # whatever the module raises for images of this shape
+            raise UserError(
+                f"{type(module).__name__} fails on images {images.shape}: {_line(error)}; is "
+                "input_shape=(height, width, channels) right?"
+            ) from error
+    return _graph(traced, values, settings)
+
+
+def _traced(module: Any) -> Any:
+    """A module whose steps are written down."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    tracer = torch.fx.Tracer()
+    tracer.record_stack_traces = True
+    try:
+        graph = tracer.trace(module)
+    except Exception as error:  # whatever the module's own code raises when values are missing
+        raise UserError(
+            f"{type(module).__name__}: torch.fx cannot follow it ({_line(error)}); give its "
+            "state_dict() and the architecture as arch= instead"
+        ) from error
+    return torch.fx.GraphModule(tracer.root, graph)
+
+
+def _line(error: Exception) -> str:
+    """The first line of what torch says."""
+    return shown(str(error).strip().split("\n")[0]).strip("'\"")
+
+
+def _graph(
+    traced: Any, values: Mapping[str, Array], settings: Mapping[str, Mapping[str, object]]
+) -> Graph:
+    """The steps that the output needs."""
+    *nodes, last = traced.graph.nodes
+    (output,) = last.all_input_nodes if len(last.all_input_nodes) == 1 else (None,)
+    if output is None or last.args[0] is not output:
+        raise UserError("the network gives several outputs; one tensor of logits is wanted")
+    needed = _needed(output)
+    steps: list[Step] = []
+    for node in nodes:
+        if node not in needed:
+            _check_unused(node, traced)
+        elif node.name in values:
+            inputs = [each.name for each in node.all_input_nodes if each.name in values]
+            steps.append(_step(node, traced, inputs, values, settings[node.name]))
+    return Graph(tuple(steps), output.name, values)
+
+
+def _needed(output: Any) -> set[Any]:
+    waiting, needed = [output], {output}
+    while waiting:
+        new = set(waiting.pop().all_input_nodes) - needed
+        needed |= new
+        waiting += new
+    return needed
+
+
+def _check_unused(node: Any, traced: Any) -> None:
+    """Refuse a step whose result nobody takes, but that changes its input."""
+    module = traced.get_submodule(node.target) if node.op == "call_module" else None
+    inplace = node.kwargs.get("inplace") or getattr(module, "inplace", False)
+    if inplace or _kind(node, traced).endswith("_"):
+        raise inexpressible(
+            _place(node, traced), "changes a tensor in place, and its result is not used; use it"
+        )
+
+
+def _step(
+    node: Any,
+    traced: Any,
+    inputs: list[str],
+    values: Mapping[str, Array],
+    settings: Mapping[str, object],
+) -> Step:
+    place, shape = _place(node, traced), values[node.name].shape
+    module = traced.get_submodule(node.target) if node.op == "call_module" else None
+    shapes = tuple(values[name].shape for name in inputs)
+    if node.op == "placeholder":
+        return Step(node.name, place, Start(), (), shape[1:])
+    call = Call(place, _kind(node, traced), str(node.target), module, settings, shapes, shape)
+    return Step(node.name, place, operation_of(call), tuple(inputs), shape[1:])
+
+
+def _kind(node: Any, traced: Any) -> str:
+    """Name of a module's class, of a function or of a method; "" if it is not torch's."""
+    if node.op == "call_module":
+        kind = type(traced.get_submodule(node.target))
+        return kind.__name__ if kind.__module__.startswith("torch.nn") else ""
+    if node.op == "call_function":
+        origin = getattr(node.target, "__module__", None) or "torch"
+        torchs = origin.split(".")[0] in ("torch", "_operator", "builtins")
+        return str(getattr(node.target, "__name__", "")) if torchs else ""
+    return str(node.target) if node.op == "call_method" else node.op
+
+
+def _settings(kind: str, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, object]:
+    """Arguments behind the first tensor, by name."""
+    names = PARAMETERS.get(kind, ())
+    return {**dict(zip(names, arguments[1:], strict=False)), **named}
+
+
+def _place(node: Any, traced: Any) -> str:
+    """Where a step stands: the module's path and class, or the line of the code."""
+    if node.op == "placeholder":
+        return "the images"
+    if node.op == "call_module":
+        return f"{node.target} ({type(traced.get_submodule(node.target)).__name__})"
+    lines = re.findall(r'File "([^"]*)", line (\d+)', node.stack_trace or "")
+    theirs = [(file, line) for file, line in lines if "torch" not in PurePath(file).parts]
+    if not theirs:
+        return str(node.name)
+    file, line = theirs[-1]
+    return f"{node.name}, line {line} of {PurePath(file).name}"
