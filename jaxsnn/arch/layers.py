@@ -100,7 +100,8 @@ class Site:
     shape of the drive after the synapse, `out_shape` the one after max pooling: (H, W, C) for maps,
     (units,) for dense layers. `shortcut` stands on the last convolution of a residual block and
     names what is added to its drive: the site "blockN.shortcut" (its drive) if the shortcut is a
-    convolution, otherwise the site whose output is the block's input.
+    convolution, otherwise the site whose output is the block's input; of that every
+    ``shortcut_stride``-th pixel is added, between channels of zeros where it has fewer.
     """
 
     name: str
@@ -111,6 +112,7 @@ class Site:
     drive_shape: Shape
     out_shape: Shape
     shortcut: str = ""
+    shortcut_stride: int = 1
 
     @property
     def kind(self) -> Literal["conv", "dense", "avgpool"]:

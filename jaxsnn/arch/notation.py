@@ -10,15 +10,16 @@ from jaxsnn.arch.layers import AvgPool, Conv, Dense, Padding, require
 from jaxsnn.errors import UserError
 
 Pool = Literal["avg", "max", "conv"]
-Shortcut = Literal["identity", "norm", "bias"]
+Shortcut = Literal["identity", "padded", "norm", "bias"]
 
 
 @dataclass(frozen=True)
 class Residual:
     """A residual block: branch + shortcut is the drive of the neuron behind the last convolution.
 
-    The shortcut is the block's input itself ("identity") or a 1x1 convolution with a batch norm
-    ("norm") or a bias ("bias").
+    The shortcut is the block's input itself ("identity"), that input where the branch has strides
+    or more channels ("padded": the pixels at its strides, between channels of zeros; option A of He
+    et al., CVPR 2016), or a 1x1 convolution with a batch norm ("norm") or a bias ("bias").
 
     Raises:
         UserError: an empty branch, pooling inside it, or an unknown shortcut.
@@ -35,7 +36,8 @@ class Residual:
                 "a residual branch is one or more convolutions without pooling; use a stride"
             )
         if self.shortcut not in get_args(Shortcut):
-            raise UserError(f"shortcut must be 'identity', 'norm' or 'bias', got {self.shortcut!r}")
+            known = ", ".join(map(repr, get_args(Shortcut)))
+            raise UserError(f"shortcut must be one of {known}, got {self.shortcut!r}")
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Arch:
 _CONV = re.compile(r"([0-9]+)C([0-9]+)(?:s([0-9]+))?(same|p[0-9]+)?(nb|n|b|x)?")
 _DENSE = re.compile(r"([0-9]+)(nb|n|b|x)?")
 _POOL = re.compile(r"([AML]?)P([0-9]+)(nb|n|b|x)?")
-_BLOCK = re.compile(r"\[(.*)\]\+(identity|norm|bias)")
+_BLOCK = re.compile(r"\[(.*)\]\+(identity|padded|norm|bias)")
 _POOLS: dict[str, Pool] = {"A": "avg", "M": "max", "L": "conv"}
 _SUFFIXES = {"n": (True, False), "b": (False, True), "nb": (True, True), "x": (False, False)}
 _TOKENS = "16C5, 16C5s2same, 16C5p1, 256, P2, AP2, MP2, LP2, GP, E or [16C3p1-16C3p1]+identity"
@@ -130,7 +132,7 @@ def _append(layers: list[Layer], token: str, arch: Arch) -> None:
 
 
 def _shortcut(word: str) -> Shortcut:
-    return "identity" if word == "identity" else "norm" if word == "norm" else "bias"
+    return next(shortcut for shortcut in get_args(Shortcut) if shortcut == word)
 
 
 def _norm_bias(suffix: str | None, arch: Arch) -> tuple[bool, bool]:

@@ -140,8 +140,12 @@ def _block(layer: Residual, name: str, source: str, shape: Shape, place: str) ->
         )
         before, inner, stride = sites[-1].name, sites[-1].out_shape, stride * conv.stride
     last = sites.pop()
-    added, projected = source, shape
-    if layer.shortcut != "identity":
+    added, projected, skipped = source, shape, 1
+    if layer.shortcut == "padded":
+        skipped = stride
+        height, width = (-(-size // stride) for size in shape[:2])
+        projected = (height, width, max(shape[-1], last.drive_shape[-1]))
+    elif layer.shortcut != "identity":
         norm = layer.shortcut == "norm"
         spec = Conv(layer.branch[-1].channels, 1, stride, norm=norm, bias=not norm)
         sites.append(_connect(f"{name}.shortcut", "shortcut", spec, source, shape, place))
@@ -149,9 +153,10 @@ def _block(layer: Residual, name: str, source: str, shape: Shape, place: str) ->
     if projected != last.drive_shape:
         raise UserError(
             f"{place}, {name}: the branch ends with {last.drive_shape} but the {layer.shortcut} "
-            f"shortcut with {projected}; match strides, padding and channels, or use +norm or +bias"
+            f"shortcut with {projected}; match strides, padding and channels, or use "
+            "+padded, +norm or +bias"
         )
-    return [*sites, replace(last, shortcut=added)]
+    return [*sites, replace(last, shortcut=added, shortcut_stride=skipped)]
 
 
 def _connect(name: str, role: Role, spec: Spec, source: str, in_shape: Shape, place: str) -> Site:
@@ -217,8 +222,9 @@ def parse(text: str, **options: Any) -> Arch:
     `16C5` is a 5x5 convolution with 16 channels (then `s2` stride, `same` or `p1` padding), `256` a
     dense layer, `P2` a pool as `pool` says (`AP2` average, `MP2` maximum before the neuron, `LP2`
     learned 2x2 stride-2 convolution), `GP` a global average, `E` a side exit and
-    `[64C3p1-64C3p1]+identity` a residual block (`+norm`, `+bias`: with a 1x1 convolution). Synapses
-    take a last suffix where they differ from `norm`: `b` bias, `n` norm, `nb` both, `x` neither.
+    `[64C3p1-64C3p1]+identity` a residual block (`+padded`: with strides and channels of zeros;
+    `+norm`, `+bias`: with a 1x1 convolution). Synapses take a last suffix where they differ from
+    `norm`: `b` bias, `n` norm, `nb` both, `x` neither.
 
     >>> parse("16C5same-P2-256", pool="max").layers[0]
     Conv(channels=16, kernel=5, stride=1, padding='same', norm=True, bias=False, max_pool=2, \

@@ -9,6 +9,7 @@ from jaxsnn.arch.plan import plan
 from jaxsnn.conversion.batch_norm import affine
 from jaxsnn.conversion.spiking import Folded, Spiking
 from jaxsnn.network.net import Variables
+from jaxsnn.network.site import aligned
 
 WHOLE = ("ternary", "grid")  # kernels that are whole numbers or powers of two in the ANN, too
 EPSILON = 2.0**-24  # half a unit in the last place of float32, relative
@@ -77,7 +78,7 @@ class Ties:
         if site.shortcut:
             source = next(one for one in plan(self.snn.arch) if one.name == site.shortcut)
             drives = known.drive if source.role == "shortcut" else known.end_to_end
-            rounded = rounded + np.abs(drives[source.name])
+            rounded = rounded + np.abs(aligned(drives[source.name], site))
         return rounded / 2 / np.asarray(self.snn.variables["fixed"][site.name]["threshold"])
 
     def _record(self, site: Site) -> Folded:
@@ -98,7 +99,8 @@ class Ties:
         source = next(one for one in plan(self.snn.arch) if one.name == site.shortcut)
         if source.role == "shortcut":
             return self._activated(source, known.drive[source.name])
-        value = known.end_to_end[source.name] * self.snn.unit(source.name)
+        level = aligned(known.end_to_end[source.name], site)
+        value = level * self.snn.unit(source.name)
         return value, 8 * EPSILON * np.abs(value)
 
     def _norm_size(self, site: Site) -> np.ndarray | float:

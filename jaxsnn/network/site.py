@@ -1,11 +1,12 @@
 """One site of the network body: synapse, gated bias, norm, shortcut, pooling, neuron."""
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxsnn.arch.layers import Site
@@ -126,7 +127,7 @@ class SiteModule(nn.Module):
 
     def _shortcut(self, value: Array, dtype: Any) -> Array:
         """The shortcut's drive; an identity shortcut carries a gain after folding."""
-        value = merged(value).astype(dtype)
+        value = aligned(merged(value), self.site).astype(dtype)
         if self.folded and self.has_variable("params", "shortcut_gain"):
             value = value * self.get_variable("params", "shortcut_gain")
         return value
@@ -158,6 +159,29 @@ class SiteModule(nn.Module):
         return {
             name: self.param(name, lambda key, leaf=leaf: leaf) for name, leaf in leaves.items()
         }
+
+
+A = TypeVar("A", Array, np.ndarray)
+
+
+def aligned(value: A, site: Site) -> A:
+    """What an identity shortcut adds to the drive of ``site``, from its source's output.
+
+    Args:
+        value: ``[..., H, W, C]``.
+        site: the last convolution of a block.
+
+    Returns:
+        Every ``site.shortcut_stride``-th pixel, the channels between zeros up to those of the
+        drive, in front as many as behind (one fewer where they are odd); ``value`` itself where it
+        has that shape.
+    """
+    stride, missing = site.shortcut_stride, site.drive_shape[-1] - value.shape[-1]
+    if stride == 1 and not missing:
+        return value
+    pads = ((0, 0),) * (value.ndim - 1) + ((missing // 2, missing - missing // 2),)
+    some = value[..., ::stride, ::stride, :]
+    return np.pad(some, pads) if isinstance(some, np.ndarray) else jnp.pad(some, pads)
 
 
 def merged(x: Array) -> Array:

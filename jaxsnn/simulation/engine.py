@@ -83,13 +83,13 @@ class Shown(NamedTuple):
         frames: ``[T or 1, B, H, W, C]``.
         current: an image's ``[1, B, ...]``; None for frames.
         lengths: steps of each example, int32 ``[B]``, after which nothing of it counts; None: all.
-        before: steps before the first of these.
+        before: int32 scalar, steps before the first of these; None: none.
     """
 
     frames: Array
     current: Array | None
     lengths: Array | None = None
-    before: Array | int = 0
+    before: Array | None = None
 
 
 def run(
@@ -189,7 +189,8 @@ def _advance(
     numbers, alive = first + jnp.arange(block), jnp.ones(block, jnp.int32)
     if limit is not None:
         alive = (numbers < limit).astype(jnp.int32)
-    gate = alive * encoding.gates(snn.encoding, shown.before + first, block)
+    begun = first if shown.before is None else shown.before + first
+    gate = alive * encoding.gates(snn.encoding, begun, block)
     if shown.lengths is not None:  # [K, B] from here on
         alive = alive[:, None] * (numbers[:, None] < shown.lengths)
     out = _block(snn, shown, carry.state, first, gate)

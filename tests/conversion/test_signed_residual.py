@@ -17,15 +17,28 @@ from jaxsnn.neurons.activations import clipped_relu
 from jaxsnn.training import finetune, finetune_step
 
 TEXT = "4C3p1-[6C3s2p1-6C3p1]+norm-[6C3p1-6C3p1]+identity"
+PADDED = "4C3p1-[7C3s2p1-7C3p1]+padded-[7C3p1-7C3p1]+identity"  # 3 more channels: 1 and 2
 BITS, STEPS = 3, 7
+
+
+def padded(values, site):
+    """What option A adds to a drive, pixel by pixel."""
+    rows, columns, channels = site.drive_shape
+    more = (channels - values.shape[-1]) // 2
+    added = np.zeros((len(values), rows, columns, channels))
+    stride = values.shape[1] // rows
+    for row, column in np.ndindex(rows, columns):
+        pixel = values[:, row * stride, column * stride]
+        added[:, row, column, more : more + values.shape[-1]] = pixel
+    return added
 
 
 class Residual:
     """A random network, and slow float64 passes over it written from the definition of a block."""
 
-    def __init__(self, seed, gammas="with_zero"):
+    def __init__(self, seed, gammas="with_zero", text=TEXT):
         rng = np.random.default_rng(seed)
-        self.arch = parse(TEXT, input_shape=(6, 6, 2), classes=4, head_pool=True, head_bias=True)
+        self.arch = parse(text, input_shape=(6, 6, 2), classes=4, head_pool=True, head_bias=True)
         self.images = rng.integers(-200, 201, (6, 6, 6, 2)).astype(np.int16)
         self.layers = {}
 
@@ -51,7 +64,9 @@ class Residual:
             layer = self.layers[site.name] = (
                 layer_of(site, x) if layer_of else self.layers[site.name]
             )
-            z = ref.charge(layer, x) + (values[site.shortcut] if site.shortcut else 0)
+            z = ref.charge(layer, x)
+            if site.shortcut:
+                z = z + padded(values[site.shortcut], site)
             values[site.name] = fire(site, layer, z) if site.role == "activation" else z
         return values
 
@@ -85,8 +100,9 @@ class Residual:
 
 
 @pytest.mark.parametrize("gammas", ["positive", "mixed", "with_zero"])
-def test_a_residual_network_settles_on_its_quantised_ann(gammas):
-    net = Residual(0, gammas)
+@pytest.mark.parametrize("text", [TEXT, PADDED])
+def test_a_residual_network_settles_on_its_quantised_ann(gammas, text):
+    net = Residual(0, gammas, text)
     proof = certify(net.snn(settling=True), net.variables, net.images, steps=200, settle=True)
     assert proof.equality == "exact after settling"
     assert proof.mismatches == 0
@@ -96,9 +112,9 @@ def test_a_residual_network_settles_on_its_quantised_ann(gammas):
         np.testing.assert_array_equal(found.counts[name], level, err_msg=name)
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_every_step_is_that_of_the_unfolded_network(seed):
-    net = Residual(seed)
+@pytest.mark.parametrize(("seed", "text"), [(1, TEXT), (2, PADDED)])
+def test_every_step_is_that_of_the_unfolded_network(seed, text):
+    net = Residual(seed, text=text)
     found = simulate(net.snn(), net.images, steps=STEPS, block=STEPS, counts=True)
     counts, logits = net.spikes()
     for name, count in counts.items():
@@ -108,8 +124,9 @@ def test_every_step_is_that_of_the_unfolded_network(seed):
     np.testing.assert_allclose(np.asarray(found.readout[-1]) * unit, logits, atol=rounding + 1e-6)
 
 
-def test_the_ann_is_the_one_of_the_definition():
-    net = Residual(3)
+@pytest.mark.parametrize("text", [TEXT, PADDED])
+def test_the_ann_is_the_one_of_the_definition(text):
+    net = Residual(3, text=text)
     out = forward(ann_of(net.arch, BITS, "up"), net.variables, net.images * UNITS.scale)
     _, logits = net.levels()
     np.testing.assert_allclose(out.readouts[-1][0], logits, atol=1e-4)
