@@ -165,6 +165,21 @@ def sops(spikes: Array, layer: Layer) -> Array:
     return fan_out * entries.reshape(len(size), -1).sum(1)
 
 
+def spikes_behind_average(spikes: Array, size: int) -> Array:
+    """How many spikes of every window of [B, H, W, C] an average pool passes on, one by one.
+
+    Signs and sums do not matter: +1 and -1 are two spikes, a count of 3 is three. Size 0 takes the
+    whole map; a rest at the end reaches no window.
+    """
+    batch, height, width, channels = spikes.shape
+    down, across = (size, size) if size else (height, width)
+    passed = np.zeros((batch, height // down, width // across, channels), np.int64)
+    for n, y, x, c in np.argwhere(spikes):
+        if y // down < passed.shape[1] and x // across < passed.shape[2]:
+            passed[n, y // down, x // across, c] += abs(int(spikes[n, y, x, c]))
+    return passed
+
+
 def scatter_gather(
     layers: Sequence[Layer],
     images: Array,

@@ -205,7 +205,7 @@ def _advance(
     }
     packed = {name: pack(outs[name], _spikes(snn, name)) for name in record}
     after = Carry(out.state, tuple(total[-1] for total in sums), counts)
-    return after, (sums, counters_module.count(outs, snn.arch), packed)
+    return after, (sums, counters_module.count(outs, snn.arch, snn.neurons), packed)
 
 
 def _block(snn: Spiking, shown: Shown, state: Any, first: Array, gate: Array) -> net_module.Out:
