@@ -72,4 +72,5 @@ def unit_dropout(inner: Neuron) -> Neuron:
     def fixed(channels: int) -> Leaves:
         return inner.fixed(channels) | {"drop_ratio": jnp.zeros(())}
 
-    return inner._replace(init=init, step=step, fixed=fixed, settled=None)
+    # Spikes that are lost do not come back, so that what arrives is no level.
+    return inner._replace(init=init, step=step, fixed=fixed, settled=None, rests=False)

@@ -19,6 +19,7 @@ from jaxsnn.conversion.spiking import Spiking, comes_to_rest
 from jaxsnn.errors import UserError
 from jaxsnn.network import net as net_module
 from jaxsnn.simulation.engine import Running, Trace, encode_axis, run
+from jaxsnn.simulation.horizon import check_horizon
 
 
 def simulate(
@@ -60,10 +61,11 @@ def simulate(
     Raises:
         UserError: images of another shape or dtype, an unknown site in ``record``, steps or block
             below 1, devices that do not divide the batch, lengths that do not belong to the batch,
-            or a state that does not go with the other arguments.
+            a state that does not go with the other arguments, or more steps than the running sums
+            hold (:mod:`jaxsnn.simulation.horizon`).
     """
     images, record = check_input(snn, images), (record,) if isinstance(record, str) else record
-    check_run(snn, images, steps, block, record, devices)
+    check_run(snn, images, steps, block, record, devices, counts)
     keys = image_keys(key, first_image, images.shape[-4])
     own = None if lengths is None else check_lengths(lengths, images.shape[-4], steps)
     if state is not None:
@@ -153,7 +155,13 @@ def check_lengths(lengths: Array | np.ndarray, batch: int, steps: int) -> Array:
 
 
 def check_run(
-    snn: Spiking, images: Array, steps: int, block: int, record: Sequence[str], devices: int
+    snn: Spiking,
+    images: Array,
+    steps: int,
+    block: int,
+    record: Sequence[str],
+    devices: int,
+    counts: bool = False,
 ) -> None:
     """Refuse what no run can be, for images that :func:`check_input` has let through.
 
@@ -170,6 +178,7 @@ def check_run(
             f"steps={steps}: the bounds of this network's sums hold for the {ends} steps of its "
             "input; simulate so many, or convert with settling=True"
         )
+    check_horizon(snn, steps, counts)
     if images.size == 0:
         raise UserError(f"images have shape {tuple(images.shape)}; there is nothing to simulate")
     if encode_axis(snn) and images.shape[0] < steps:

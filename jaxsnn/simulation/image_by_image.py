@@ -86,7 +86,7 @@ def run(
     if every < 1 or int(every) != every:
         raise UserError(f"every={every}: look at which images are done after at least 1 step")
     images, record = check_input(snn, images), (record,) if isinstance(record, str) else record
-    check_run(snn, images, steps, 1, record, devices)
+    check_run(snn, images, steps, 1, record, devices, counts)
     axis = encode_axis(snn)
     begin, further = programs(criterion, every, tuple(record), counts, devices, axis)
     network, limit = snn.program, jnp.asarray(steps, jnp.int32)

@@ -17,6 +17,7 @@ from jaxsnn.simulation import engine
 from jaxsnn.simulation.engine import Carry, encode_axis
 from jaxsnn.simulation.fixed_steps import check_input
 from jaxsnn.simulation.fusion.bayes import Posterior
+from jaxsnn.simulation.horizon import check_horizon
 from jaxsnn.simulation.until_sure import Rule, check_heads, fused
 
 
@@ -70,6 +71,7 @@ def step(snn: Spiking, rule: Rule, state: Stream, images: Array) -> tuple[Stream
             f"step {seen + 1} of a stream, but the rule's alpha has shape {curve}: give a value "
             "for every step"
         )
+    check_horizon(snn, seen + 1 if isinstance(seen, int) else curve[0])
     batch = state.carry.total[0].shape[0]
     axis = encode_axis(snn)
     shown = check_input(snn, images[None] if axis else images)

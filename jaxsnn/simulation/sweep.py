@@ -21,7 +21,8 @@ from jaxsnn.io.progress import batches
 from jaxsnn.simulation import counters
 from jaxsnn.simulation.dataset import check_labels, check_stills
 from jaxsnn.simulation.engine import run
-from jaxsnn.simulation.fixed_steps import check_input
+from jaxsnn.simulation.fixed_steps import check_input, check_run
+from jaxsnn.simulation.horizon import check_horizon
 
 Integers = NDArray[np.integer[Any]]
 Grid = tuple[tuple[str, tuple[Any, ...]], ...]
@@ -106,12 +107,15 @@ def sweep(
         None if leaves is None else jnp.asarray(leaves[2]),
         differing(snn, networks) if networks else None,
     )
+    for one in networks:
+        check_horizon(one, max(horizons))
     where = (site, None if leaves is None else leaves[:2])
     runs = math.prod(len(one) for _, one in grid[:-1])
     size = max(1, IN_CACHE // runs) if batch_size is None else batch_size
     parts = []
     for rows, real in batches(len(images), size, progress):
         batch = check_input(snn, images[rows])
+        check_run(snn, batch, max(horizons), block, (), 1)
         found = _swept(snn.program, batch, jnp.asarray(rows), values, where, horizons, block)
         parts.append(jax.tree.map(lambda a, n=real: np.asarray(a)[..., :n], found))
     predictions, spikes, events = jax.tree.map(lambda *a: np.concatenate(a, axis=-1), *parts)

@@ -28,7 +28,7 @@ class Evaluation(NamedTuple):
         spikes: site -> int64 ``[T]``, over all images; negative spikes included.
         negative: site -> int64 ``[T]``.
         operations: consumer -> synaptic operations, int64 ``[T]``.
-        image_spikes, image_negative: int32 ``[T, N]``, over all spiking sites.
+        image_spikes, image_negative: int64 ``[T, N]``, over all spiking sites.
         image_operations: int64 ``[T, N]``, synaptic operations without those of the heads, and
         image_head_operations: int64 ``[T, N]``, those of the heads.
         images: N.
@@ -179,8 +179,8 @@ def _totals(
         spikes=_per_step(spikes),
         negative=_per_step(negative),
         operations=_per_step(operations),
-        image_spikes=counters_module.total(spikes).astype(np.int32),
-        image_negative=counters_module.total(negative).astype(np.int32),
+        image_spikes=counters_module.total(spikes),
+        image_negative=counters_module.total(negative),
         image_operations=counters_module.total(operations, without=heads),
         image_head_operations=counters_module.total(operations, without=others),
         images=predictions.shape[1],

@@ -147,7 +147,7 @@ def test_evaluation_until_silence_equals_a_fixed_number_of_steps():
     ]
     assert last[1] < last[0]
     types = [one.dtype for one in (found.predictions, found.image_spikes, found.image_operations)]
-    assert types == [np.int32, np.int32, np.int64]
+    assert types == [np.int32, np.int64, np.int64]
 
 
 def test_totals_against_numpy():
