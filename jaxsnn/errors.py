@@ -1,4 +1,7 @@
-"""What a user can mend."""
+"""What a user can mend, and the checks of single values that every room shares."""
+
+import math
+import operator
 
 
 class UserError(ValueError):
@@ -20,3 +23,60 @@ def shown(name: object) -> str:
     """
     text = repr(name) if isinstance(name, str | bytes | int | float) else type(name).__name__
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
+
+def whole_number(name: str, value: object, least: int = 1, most: int | None = None) -> int:
+    """An integer of any kind as an int, if it lies in a range.
+
+    A float is none, not even one that is whole: what steps of 1.5 or infinitely many images would
+    mean is not guessed.
+
+    Raises:
+        UserError: it is no integer, or lies outside.
+
+    >>> whole_number("steps", 3), whole_number("steps", 0, least=0, most=7)
+    (3, 0)
+    """
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or number < least or (most is not None and number > most):
+        bounds = f"of at least {least:,}" if most is None else f"from {least:,} to {most:,}"
+        raise UserError(f"{name}={value!r}: give a whole number {bounds}")
+    return number
+
+
+def finite_number(
+    name: str,
+    value: object,
+    least: float = -math.inf,
+    most: float = math.inf,
+    *,
+    above: bool = False,
+) -> float:
+    """A number of any kind as a float, if it is finite and lies in a range.
+
+    Args:
+        name: what it is called, for the message.
+        value: to be looked at.
+        least: the lower end of the range, itself in it unless ``above``.
+        most: the upper end, in it.
+        above: ``least`` itself is refused.
+
+    Raises:
+        UserError: it is no number, not finite, or lies outside.
+
+    >>> finite_number("scale", 1, 0, above=True)
+    1.0
+    """
+    try:
+        number = math.nan if isinstance(value, str | bytes | bool) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = math.nan
+    outside = number < least or number > most or (above and number == least)
+    if not math.isfinite(number) or outside:
+        ends = [f"above {least:g}" if above else f"of at least {least:g}"] * math.isfinite(least)
+        ends += [f"at most {most:g}"] * math.isfinite(most)
+        raise UserError(f"{name}={value!r}: give a finite number {' and '.join(ends)}".rstrip())
+    return number

@@ -18,7 +18,7 @@ from rich.progress import (
     track,
 )
 
-from jaxsnn.errors import UserError
+from jaxsnn.errors import whole_number
 from jaxsnn.io import processes
 
 T = TypeVar("T")
@@ -112,8 +112,7 @@ def batches(count: int, size: int, what: str = "") -> Iterator[tuple[NDArray[np.
 
     ``what`` names the progress bar; empty for none.
     """
-    if size < 1:
-        raise UserError(f"batch_size={size}: a batch holds at least 1 image")
+    size = whole_number("batch_size", size)
     for start in bar(range(0, count, size), -(-count // size), what):
         rows = np.arange(start, start + size)
         yield np.minimum(rows, count - 1), int(min(size, count - start))

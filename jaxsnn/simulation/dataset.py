@@ -10,10 +10,11 @@ from jax import Array
 from numpy.typing import NDArray
 
 from jaxsnn.conversion.spiking import Spiking, comes_to_rest
-from jaxsnn.errors import UserError
+from jaxsnn.errors import UserError, whole_number
 from jaxsnn.io import processes
 from jaxsnn.io.progress import batches
 from jaxsnn.simulation.fixed_steps import simulate
+from jaxsnn.simulation.horizon import MOST_STEPS
 from jaxsnn.simulation.totals import Batch, Evaluation, counted, of_batches
 from jaxsnn.simulation.until_silent import restless
 from jaxsnn.simulation.until_silent import settle as run_until_silent
@@ -71,6 +72,7 @@ def evaluate(
     examples = images if hasattr(images, "batch") else np.asarray(images)
     check_presentation(snn, examples)
     check_labels(examples, labels)
+    steps = whole_number("steps", steps, 1, MOST_STEPS)
     found: list[Batch] = []
     for rows, real in processes.dealt(batches(len(examples), batch_size, progress)):
         batch, lengths = _shown(examples, rows, steps)

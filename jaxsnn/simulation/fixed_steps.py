@@ -16,10 +16,10 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxsnn.arch.plan import plan
 from jaxsnn.conversion.spiking import Spiking, comes_to_rest
-from jaxsnn.errors import UserError
+from jaxsnn.errors import UserError, whole_number
 from jaxsnn.network import net as net_module
 from jaxsnn.simulation.engine import Running, Trace, encode_axis, run
-from jaxsnn.simulation.horizon import check_horizon
+from jaxsnn.simulation.horizon import MOST_STEPS, check_horizon
 
 
 def simulate(
@@ -66,13 +66,13 @@ def simulate(
     """
     images, record = check_input(snn, images), (record,) if isinstance(record, str) else record
     check_run(snn, images, steps, block, record, devices, counts)
-    keys = image_keys(key, first_image, images.shape[-4])
+    keys = image_keys(key, whole_number("first_image", first_image, 0), images.shape[-4])
     own = None if lengths is None else check_lengths(lengths, images.shape[-4], steps)
     if state is not None:
         check_state(snn, state, images, steps, block)
         if key is not None or lengths is not None or counts:
             raise UserError("state holds keys and counts already: give key and counts to start()")
-    options = {"steps": steps, "block": block, "record": tuple(record), "counts": counts}
+    options = {"steps": int(steps), "block": int(block), "record": tuple(record), "counts": counts}
     if devices == 1:
         return _simulate(snn.program, images, keys, own, state, **options)
     shared = _sharded(devices, tuple(options.items()), encode_axis(snn))
@@ -94,6 +94,8 @@ def check_state(
         raise UserError(
             f"steps={steps}, block={block}: a run that is to go on ends with a whole block"
         )
+    if not isinstance(state.steps, Tracer):  # in a loop of the caller's it is not known
+        check_horizon(snn, int(state.steps) + steps, bool(state.carry.counts))
 
 
 def image_keys(key: Array | None, first: int, batch: int) -> Array | None:
@@ -168,10 +170,9 @@ def check_run(
     Raises:
         UserError: as :func:`simulate` says.
     """
-    if devices < 1:
-        raise UserError(f"devices={devices}: at least 1 is needed")
-    if steps < 1 or block < 1 or int(steps) != steps or int(block) != block:
-        raise UserError(f"steps={steps}, block={block}: both must be whole and at least 1")
+    whole_number("devices", devices)
+    whole_number("steps", steps, 1, MOST_STEPS)
+    whole_number("block", block)
     ends = snn.encoding.duration
     if ends is not None and steps > ends and not comes_to_rest(snn):
         raise UserError(

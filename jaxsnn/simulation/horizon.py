@@ -17,7 +17,7 @@ from jaxsnn.arch.layers import Site
 from jaxsnn.arch.plan import plan, site_named, spiking_sites
 from jaxsnn.conversion.grid import largest_sum
 from jaxsnn.conversion.spiking import Spiking, comes_to_rest
-from jaxsnn.errors import UserError
+from jaxsnn.errors import UserError, whole_number
 from jaxsnn.simulation.counters import reaches
 
 LARGEST = 2**31 - 1  # of int32
@@ -53,8 +53,7 @@ def check_horizon(snn: Spiking, steps: int, counts: bool = False) -> None:
         UserError: more steps than the sums hold, naming the sum and the largest safe number, or
             more spikes in one step than a counter holds.
     """
-    if steps > MOST_STEPS:
-        raise UserError(f"steps={steps}: at most {MOST_STEPS:,} (2^24) steps can be simulated")
+    whole_number("steps", steps, 1, MOST_STEPS)
     _check_counters(snn)
     sums = [*_growing(snn), *(_net_counts(snn) if counts else ())]
     shortest = min(sums, key=lambda one: one.horizon, default=None)

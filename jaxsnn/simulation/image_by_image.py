@@ -19,7 +19,7 @@ from jax.sharding import Mesh, PartitionSpec
 from numpy.typing import NDArray
 
 from jaxsnn.conversion.spiking import Spiking
-from jaxsnn.errors import UserError
+from jaxsnn.errors import whole_number
 from jaxsnn.network import net as net_module
 from jaxsnn.simulation import engine
 from jaxsnn.simulation.counters import Counters
@@ -83,8 +83,7 @@ def run(
     Raises:
         UserError: ``every`` below 1, or as :func:`jaxsnn.simulate`.
     """
-    if every < 1 or int(every) != every:
-        raise UserError(f"every={every}: look at which images are done after at least 1 step")
+    whole_number("every", every)
     images, record = check_input(snn, images), (record,) if isinstance(record, str) else record
     check_run(snn, images, steps, 1, record, devices, counts)
     axis = encode_axis(snn)

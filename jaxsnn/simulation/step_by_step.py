@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from jaxsnn.conversion.spiking import Spiking
-from jaxsnn.errors import UserError
+from jaxsnn.errors import UserError, whole_number
 from jaxsnn.simulation import engine
 from jaxsnn.simulation.engine import Carry, encode_axis
 from jaxsnn.simulation.fixed_steps import check_input
@@ -39,9 +39,7 @@ def start(snn: Spiking, batch: int) -> Stream:
     Raises:
         UserError: ``batch`` below 1.
     """
-    if batch < 1 or int(batch) != batch:
-        raise UserError(f"batch={batch}: a stream is of at least 1 image")
-    return Stream(engine.start(snn.program, batch, None, False), 0)
+    return Stream(engine.start(snn.program, whole_number("batch", batch), None, False), 0)
 
 
 def step(snn: Spiking, rule: Rule, state: Stream, images: Array) -> tuple[Stream, Posterior]:

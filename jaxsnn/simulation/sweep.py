@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from jaxsnn.arch.plan import head_sites, spiking_sites
 from jaxsnn.conversion.spiking import Spiking, with_leaf, with_unit_dropout
-from jaxsnn.errors import UserError
+from jaxsnn.errors import UserError, whole_number
 from jaxsnn.inputs import encoding
 from jaxsnn.io.arrays import flatten, unflatten
 from jaxsnn.io.progress import batches
@@ -22,7 +22,7 @@ from jaxsnn.simulation import counters
 from jaxsnn.simulation.dataset import check_labels, check_stills
 from jaxsnn.simulation.engine import run
 from jaxsnn.simulation.fixed_steps import check_input, check_run
-from jaxsnn.simulation.horizon import check_horizon
+from jaxsnn.simulation.horizon import MOST_STEPS, check_horizon
 
 Integers = NDArray[np.integer[Any]]
 Grid = tuple[tuple[str, tuple[Any, ...]], ...]
@@ -58,7 +58,7 @@ def sweep(
     noise: Sequence[float] | None = None,
     keys: Array | None = None,
     leaves: tuple[str, str, Array] | None = None,
-    networks: Sequence[Spiking] = (),
+    networks: Sequence[Spiking] | None = None,
     site: str = "",
     block: int = 1,
     batch_size: int | None = None,
@@ -88,15 +88,16 @@ def sweep(
         progress: name of the progress bar, empty for none.
 
     Raises:
-        UserError: a horizon below 1, noise without keys or outside [0, 1], an unknown leaf,
-            networks of different kernels or neurons.
+        UserError: an axis without values, a horizon that is no whole number of at least 1, noise
+            without keys or outside [0, 1], an unknown leaf, networks of different kernels or
+            neurons.
     """
     check_stills(snn)
     images = np.asarray(images)
     check_labels(images, labels)
     site = site or spiking_sites(snn.arch)[0].name
-    horizons = tuple(int(one) for one in np.atleast_1d(np.asarray(steps)))
-    grid = _grid(horizons, noise, keys, leaves, len(networks))
+    horizons = _horizons(steps)
+    grid = _grid(horizons, noise, keys, leaves, networks)
     if noise is not None:
         snn = _noisy(snn, site, noise)
     if leaves is not None:
@@ -107,7 +108,7 @@ def sweep(
         None if leaves is None else jnp.asarray(leaves[2]),
         differing(snn, networks) if networks else None,
     )
-    for one in networks:
+    for one in networks or ():
         check_horizon(one, max(horizons))
     where = (site, None if leaves is None else leaves[:2])
     runs = math.prod(len(one) for _, one in grid[:-1])
@@ -192,10 +193,8 @@ def _grid(
     noise: Sequence[float] | None,
     keys: Array | None,
     leaves: tuple[str, str, Array] | None,
-    networks: int,
+    networks: Sequence[Spiking] | None,
 ) -> Grid:
-    if min(horizons, default=0) < 1:
-        raise UserError(f"steps={horizons}: every horizon must be at least 1")
     if noise is not None and keys is None:
         raise UserError("noise draws random numbers; pass keys=jax.random.split(key, seeds)")
     grid: list[tuple[str, tuple[Any, ...]]] = []
@@ -205,10 +204,25 @@ def _grid(
         grid.append(("keys", tuple(range(len(keys)))))
     if leaves is not None:
         grid.append((f"{leaves[0]}/{leaves[1]}", tuple(range(len(leaves[2])))))
-    if networks:
-        grid.append(("networks", tuple(range(networks))))
+    if networks is not None:
+        grid.append(("networks", tuple(range(len(networks)))))
     grid.append(("steps", horizons))
+    for name, values in grid:
+        if not values:
+            raise UserError(
+                f"the axis {name!r} of the sweep is empty; give it a value, or leave it out"
+            )
     return tuple(grid)
+
+
+def _horizons(steps: int | Sequence[int]) -> tuple[int, ...]:
+    """One horizon or several, each a whole number of steps.
+
+    Raises:
+        UserError: one is not.
+    """
+    several: Any = steps if np.ndim(steps) else [steps]
+    return tuple(whole_number("steps", one, 1, MOST_STEPS) for one in several)
 
 
 Values = tuple[Array | None, Array | None, Array | None, dict[str, Array] | None]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from jaxsnn.arch.plan import head_sites
 from jaxsnn.conversion.spiking import Spiking
-from jaxsnn.errors import UserError
+from jaxsnn.errors import UserError, whole_number
 from jaxsnn.simulation import counters as counters_module
 from jaxsnn.simulation import image_by_image
 from jaxsnn.simulation.counters import Counters
@@ -29,6 +29,7 @@ from jaxsnn.simulation.engine import Trace
 from jaxsnn.simulation.fusion import bayes, confidence
 from jaxsnn.simulation.fusion.bayes import Posterior
 from jaxsnn.simulation.fusion.confidence import Calibration
+from jaxsnn.simulation.horizon import MOST_STEPS
 
 EVERY = 8  # steps between two looks
 
@@ -103,7 +104,7 @@ def early_exit(
     Raises:
         UserError: a rule that does not fit the network or the steps, or as ``simulate``.
     """
-    rule = checked(snn, rule, steps)
+    rule = checked(snn, rule, whole_number("steps", steps, 1, MOST_STEPS))
     found = image_by_image.run(snn, images, sure, rule, steps=steps, every=every, devices=devices)
     sums = tuple(one[-1] for one in found.trace.readouts)
     predictions, reached = jax.device_get(_judged(rule, sums, jnp.asarray(found.stops)))

@@ -201,8 +201,11 @@ def test_refusals():
             "images are float64.*before scaling",
         ),
         (lambda: simulate(snn, images[:, :4], steps=1), "the network takes"),
-        (lambda: simulate(snn, images, steps=0), "steps=0, block=1"),
-        (lambda: simulate(snn, images, steps=1, block=0), "both must be whole and at least 1"),
+        (lambda: simulate(snn, images, steps=0), "steps=0: give a whole number"),
+        (
+            lambda: simulate(snn, images, steps=1, block=0),
+            "block=0: give a whole number of at least 1",
+        ),
         (
             lambda: simulate(snn, images, steps=1, record=("conv9",)),
             "'conv9'.*conv1, conv2",

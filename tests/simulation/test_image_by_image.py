@@ -219,8 +219,8 @@ def test_halving():
 def test_refusals():
     snn, images, _ = fires()
     for options, message in [
-        ({"every": 0}, "every=0: look"),
-        ({"every": 2.5}, "every=2.5: look"),
+        ({"every": 0}, "every=0: give"),
+        ({"every": 2.5}, "every=2.5: give"),
         ({"steps": 0}, "steps=0"),
         ({"devices": 99}, "devices=99"),
         ({"record": ("nowhere",)}, "record='nowhere'"),

@@ -109,8 +109,17 @@ def test_sweep_refusals():
     snn, images, _ = scatter()
     key = jax.random.split(jax.random.key(0), 1)
     for options, message in [
-        ({"steps": [1, 0]}, "every horizon must be at least 1"),
-        ({"steps": []}, "every horizon must be at least 1"),
+        ({"steps": [1, 0]}, "steps=0: give a whole number from 1"),
+        ({"steps": [1, 1.5]}, "steps=1.5: give a whole number from 1"),
+        ({"steps": np.array([2.0])}, "steps=2.0: give a whole number from 1"),
+        ({"steps": []}, "axis 'steps' of the sweep is empty"),
+        ({"noise": [], "keys": key}, "axis 'noise' of the sweep is empty"),
+        ({"noise": [0.1], "keys": key[:0]}, "axis 'keys' of the sweep is empty"),
+        ({"networks": []}, "axis 'networks' of the sweep is empty"),
+        (
+            {"leaves": ("conv1", "thresholds", jnp.ones((0, 4, 6), int))},
+            "thresholds' of the sweep is empty",
+        ),
         ({"noise": [0.1]}, "pass keys="),
         ({"noise": [1.5], "keys": key, "site": "input"}, "noise ratio 1.5"),
         ({"noise": [-0.1], "keys": key}, "noise ratio -0.1 is no number from 0 to 1"),
