@@ -5,12 +5,13 @@ imports jax; what is made of images before a network sees them is the room `jaxs
 """
 
 from jaxsnn.data.arrays import load_npz
-from jaxsnn.data.base import Dataset, split_validation
+from jaxsnn.data.base import Dataset
 from jaxsnn.data.by_name import NAMES, load, locations
 from jaxsnn.data.event_sources import EVENT_SOURCES, load_events
 from jaxsnn.data.events import Events, Framing, Sensor
 from jaxsnn.data.recordings import EventDataset, Recordings
 from jaxsnn.data.search import SOURCES, Source, folders_of
+from jaxsnn.data.splits import limited, split_validation
 
 __all__ = [
     "EVENT_SOURCES",
@@ -24,6 +25,7 @@ __all__ = [
     "Sensor",
     "Source",
     "folders_of",
+    "limited",
     "load",
     "load_events",
     "load_npz",

@@ -18,8 +18,8 @@ from jaxsnn.data.base import (
     check_images,
     check_labels,
     check_lengths,
-    stratified_split,
 )
+from jaxsnn.data.splits import stratified_split
 from jaxsnn.errors import UserError
 
 KEYS = ("images", "labels", "test_images", "test_labels", "classes")
@@ -145,6 +145,7 @@ def _labels(array: npt.NDArray[Any], place: str) -> Labels:
 
 def _classes(arrays: dict[str, npt.NDArray[Any]], labels: Labels, path: Path) -> int:
     if "classes" not in arrays:
+        _refuse_counted_from_one(labels, path)
         return int(labels.max()) + 1
     given = arrays["classes"]
     _integers(given, f"{path}: classes")
@@ -152,3 +153,11 @@ def _classes(arrays: dict[str, npt.NDArray[Any]], labels: Labels, path: Path) ->
         msg = f"{path}: classes has shape {given.shape}; one number is wanted"
         raise UserError(msg)
     return int(given)
+
+
+def _refuse_counted_from_one(labels: Labels, path: Path) -> None:
+    if labels.min() == 1:
+        raise UserError(
+            f"{path}: labels are 1..{labels.max()} and none is 0; labels count from 0: subtract 1, "
+            "or store the number of classes as 'classes'"
+        )

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from jaxsnn.data.arrays import load_npz
-from jaxsnn.data.base import Dataset, split_validation
+from jaxsnn.data.base import Dataset
 from jaxsnn.data.search import SOURCES, Source, folders_of
+from jaxsnn.data.splits import split_validation
 from jaxsnn.errors import UserError
 
 NAMES = tuple(SOURCES)
@@ -27,7 +28,8 @@ def load(
         name: one of `NAMES`, or the path of an npz file (ending in `.npz`) that holds `images` and
             `labels`, and optionally `test_images`, `test_labels` and `classes`.
         data_dir: where to look first; of no use to `digits` and npz files.
-        validation: move the last so many training images to `validation_images`.
+        validation: move so many training images to `validation_images`, of every class its share
+            (`split_validation`).
 
     Returns:
         uint8 images `[N, H, W, C]` and int32 labels `[N]` for training and test.
@@ -42,7 +44,7 @@ def load(
         >>> load("mnits")
         Traceback (most recent call last):
         ...
-        UserError: unknown data set 'mnits'; nearest: 'mnist'; known: digits, mnist, \
+        jaxsnn.errors.UserError: unknown data set 'mnits'; nearest: 'mnist'; known: digits, mnist, \
 fashion_mnist, cifar10, cifar100, tiny_imagenet, lfw, or the path of an .npz file
     """
     if name.endswith(".npz"):

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from jaxsnn.data.base import Dataset, Images, stratified_split
+from jaxsnn.data.base import Dataset, Images
+from jaxsnn.data.splits import stratified_split
 
 TEST_COUNT = 360
 SIDE = 28

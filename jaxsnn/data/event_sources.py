@@ -84,7 +84,8 @@ def load_events(
         >>> load_events("nmist")
         Traceback (most recent call last):
         ...
-        UserError: unknown event data set 'nmist'; nearest: 'nmnist'; known: digits, nmnist
+        jaxsnn.errors.UserError: unknown event data set 'nmist'; nearest: 'nmnist'; \
+known: digits, nmnist
     """
     source = EVENT_SOURCES.get(name.replace("-", "_"))
     if source is None:

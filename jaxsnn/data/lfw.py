@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from jaxsnn.data.lfw_split import (
     SPLIT,
     People,
     Split,
+    about_unread,
     check_kept,
     document,
     draw_split,
@@ -67,6 +69,8 @@ def load_folder(
         ones, which `load(..., validation=V)` holds out, have everybody's share, too. None if the
         folder holds no folder with a JPEG file.
 
+    Warns of files of a person that have another ending; they are left out.
+
     Raises:
         UserError: nobody has 30 to 100 images, an image cannot be read or is none of 250x250 in
             colour, or the stored split is damaged or of other files. The message names the file.
@@ -76,6 +80,8 @@ def load_folder(
     if not people.kept and not any(people.left_out.values()):
         return None
     check_kept(people)
+    if people.unread:
+        warnings.warn(about_unread(people), UserWarning, stacklevel=2)
     stored = next((path for path in split_places(folder) if path.is_file()), None)
     split = draw_split(people) if stored is None else read_split(stored, people)
     images, labels = _decode(people, shape[:2]), people.labels
@@ -140,6 +146,8 @@ def _run(folder: Path, out: Path | None, seed: int) -> None:
     split = draw_split(people, seed)
     console.print(_table(people, split))
     console.print(_about_left_out(people), soft_wrap=True)
+    if people.unread:
+        console.print(about_unread(people), soft_wrap=True)
     path = write_split(_default_place(folder) if out is None else out, people, split)
     console.print(f"split written to {path}", soft_wrap=True)
     if path.absolute() not in [place.absolute() for place in split_places(folder)]:

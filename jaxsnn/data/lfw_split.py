@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from jaxsnn.data.base import Labels, spread, stratified_split
+from jaxsnn.data.base import Labels
+from jaxsnn.data.splits import spread, stratified_split
 from jaxsnn.errors import UserError
 from jaxsnn.io import files
 
@@ -35,11 +36,14 @@ class People:
         folder: the folder with a folder for each person.
         kept: JPEG files of each person who is kept, both in the order of their names.
         left_out: how many JPEG files the others have.
+        unread: how many files with another ending than .jpg lie in each person's folder, where
+            there are any; they are no part of the data set.
     """
 
     folder: Path
     kept: dict[str, tuple[str, ...]]
     left_out: dict[str, int]
+    unread: dict[str, int] = field(default_factory=dict[str, int])
 
     @property
     def images(self) -> list[str]:
@@ -69,7 +73,7 @@ class Split:
 
 
 def find_people(folder: Path) -> People:
-    """List the people of a folder; hidden files and folders, and other files, are passed over.
+    """List the people of a folder; hidden files and folders are passed over, others counted.
 
     Raises:
         UserError: a folder cannot be read.
@@ -77,10 +81,21 @@ def find_people(folder: Path) -> People:
     try:
         persons = sorted(_visible(folder, lambda entry: entry.is_dir())) if folder.is_dir() else []
         found = {person: tuple(sorted(_visible(folder / person, _is_jpeg))) for person in persons}
+        others = {person: len(_visible(folder / person, _is_other)) for person in persons}
     except OSError as error:
         raise UserError(f"{folder}: cannot be listed ({error}); make it readable") from error
     kept = {person: jpegs for person, jpegs in found.items() if FEWEST <= len(jpegs) <= MOST}
-    return People(folder, kept, {p: len(jpegs) for p, jpegs in found.items() if p not in kept})
+    left_out = {person: len(jpegs) for person, jpegs in found.items() if person not in kept}
+    return People(folder, kept, left_out, {p: count for p, count in others.items() if count})
+
+
+def about_unread(people: People) -> str:
+    """What is said of files with another ending, in one line; there must be some."""
+    first, count = next(iter(people.unread.items()))
+    return (
+        f"{people.folder}: {sum(people.unread.values())} files of {len(people.unread)} people are "
+        f"left out, since they do not end in .jpg ({count} in {first}); rename or convert them"
+    )
 
 
 def check_kept(people: People) -> None:
@@ -189,6 +204,10 @@ def _visible(folder: Path, wanted: Callable[[os.DirEntry[str]], bool]) -> list[s
 
 def _is_jpeg(entry: os.DirEntry[str]) -> bool:
     return entry.name.lower().endswith(".jpg") and entry.is_file()
+
+
+def _is_other(entry: os.DirEntry[str]) -> bool:
+    return entry.is_file() and not _is_jpeg(entry)
 
 
 def _in_order(test: Indices, labels: Labels, seed: int) -> Split:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from jaxsnn.data.base import Labels, check_labels
 from jaxsnn.data.events import Events, Framing, Sensor, check_events, denoise, frame_numbers
+from jaxsnn.data.splits import held_out_rows, limited_rows
 from jaxsnn.errors import UserError
 
 Integers = npt.NDArray[np.int32]
@@ -110,7 +111,7 @@ class EventDataset:
         return self.sensor.height, self.sensor.width, self.sensor.polarities
 
     def split_validation(self, count: int) -> tuple[Recordings, Recordings]:
-        """Hold out the last `count` training recordings; they lie in shuffled order.
+        """Hold out `count` training recordings, of every class its share.
 
         Returns:
             The recordings to train on, and those held out.
@@ -118,13 +119,19 @@ class EventDataset:
         Raises:
             UserError: `count` is negative or leaves nothing to train on.
         """
-        edge = len(self.train) - count
-        if count < 0 or edge < 1:
-            raise UserError(
-                f"validation count {count} does not fit {self.name}: it must lie between 0 and "
-                f"{len(self.train) - 1}, since one of {len(self.train)} recordings must remain"
-            )
-        return self.train.take(slice(edge)), self.train.take(slice(edge, None))
+        kept, held = held_out_rows(self.train.labels, count, self.name)
+        return self.train.take(kept), self.train.take(held)
+
+    def limited(self, train: int | None, test: int | None) -> EventDataset:
+        """Fewer recordings, of every class its share.
+
+        Args:
+            train: training recordings that stay; None: all.
+            test: test recordings that stay; None: all.
+        """
+        parts = (self.train, train), (self.test, test)
+        kept = (part.take(limited_rows(part.labels, limit)) for part, limit in parts)
+        return replace(self, **dict(zip(("train", "test"), kept, strict=True)))
 
 
 def collect(

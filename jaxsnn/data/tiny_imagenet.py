@@ -17,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxsnn.data.base import Dataset, Images, Labels, spread
+from jaxsnn.data.base import Dataset, Images, Labels
 from jaxsnn.data.jpegs import read_jpeg
+from jaxsnn.data.splits import spread
 from jaxsnn.errors import UserError
 from jaxsnn.io.progress import bar
 

@@ -4,6 +4,7 @@ Augmentation, the grid that pixels and standardised images lie on, the encoding 
 recordings, and what a network is shown while it is trained through time.
 """
 
+from jaxsnn.data.labels import class_numbers
 from jaxsnn.inputs import augment
 from jaxsnn.inputs.encoding import Encoding, jitter
 from jaxsnn.inputs.preprocess import (
@@ -24,6 +25,7 @@ __all__ = [
     "Shown",
     "Stimulus",
     "augment",
+    "class_numbers",
     "event_frames",
     "held",
     "jitter",

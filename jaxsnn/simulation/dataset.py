@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from jaxsnn.conversion.spiking import Spiking, comes_to_rest
 from jaxsnn.errors import UserError, whole_number
+from jaxsnn.inputs import class_numbers
 from jaxsnn.io import processes
 from jaxsnn.io.progress import batches
 from jaxsnn.simulation.fixed_steps import simulate
@@ -71,7 +72,7 @@ def evaluate(
     """
     examples = images if hasattr(images, "batch") else np.asarray(images)
     check_presentation(snn, examples)
-    check_labels(examples, labels)
+    labels = checked_labels(examples, labels, snn.arch.classes)
     steps = whole_number("steps", steps, 1, MOST_STEPS)
     found: list[Batch] = []
     for rows, real in processes.dealt(batches(len(examples), batch_size, progress)):
@@ -134,15 +135,18 @@ def check_stills(snn: Spiking) -> None:
         )
 
 
-def check_labels(images: Sized, labels: Array | np.ndarray | None) -> None:
-    """Refuse an empty data set, and labels that do not belong to it.
+def checked_labels(
+    images: Sized, labels: Array | np.ndarray | None, classes: int
+) -> NDArray[np.int32] | None:
+    """Labels as class numbers; an empty data set, and labels that do not belong to it, are refused.
 
     Raises:
-        UserError: naming both lengths.
+        UserError: naming both lengths, or the first label that is no class number.
     """
     if len(images) == 0:
         raise UserError("there are no images to evaluate")
-    if labels is not None and len(labels) != len(images):
+    if labels is None:
+        return None
+    if len(labels) != len(images):
         raise UserError(f"{len(images)} images but {len(labels)} labels; pass one label per image")
-    if labels is not None and np.ndim(labels) != 1:
-        raise UserError(f"labels have shape {np.shape(labels)}; pass one class number per image")
+    return class_numbers(labels, classes, "labels")

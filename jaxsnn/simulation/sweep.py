@@ -19,7 +19,7 @@ from jaxsnn.inputs import encoding
 from jaxsnn.io.arrays import flatten, unflatten
 from jaxsnn.io.progress import batches
 from jaxsnn.simulation import counters
-from jaxsnn.simulation.dataset import check_labels, check_stills
+from jaxsnn.simulation.dataset import check_stills, checked_labels
 from jaxsnn.simulation.engine import run
 from jaxsnn.simulation.fixed_steps import check_input, check_run
 from jaxsnn.simulation.horizon import MOST_STEPS, check_horizon
@@ -94,7 +94,7 @@ def sweep(
     """
     check_stills(snn)
     images = np.asarray(images)
-    check_labels(images, labels)
+    labels = checked_labels(images, labels, snn.arch.classes)
     site = site or spiking_sites(snn.arch)[0].name
     horizons = _horizons(steps)
     grid = _grid(horizons, noise, keys, leaves, networks)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import head_sites
 from jaxsnn.errors import UserError
+from jaxsnn.inputs import class_numbers
 from jaxsnn.simulation import counters as counters_module
 from jaxsnn.simulation.engine import Trace
 
@@ -87,7 +88,7 @@ def of_trace(
 ) -> Evaluation:
     """Totals of one simulated batch, of its first ``real`` images (None: all), labels ``[B]``."""
     real = trace.readout.shape[1] if real is None else real
-    own = None if labels is None else np.asarray(labels)[:real]
+    own = None if labels is None else class_numbers(labels, arch.classes, "labels")[:real]
     return of_batches(arch, [counted(trace, real)], own)
 
 

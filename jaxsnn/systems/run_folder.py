@@ -14,8 +14,9 @@ import jax
 import numpy as np
 import optax
 
-from jaxsnn.data.base import Dataset, split_validation
+from jaxsnn.data.base import Dataset
 from jaxsnn.data.by_name import load
+from jaxsnn.data.splits import limited, split_validation
 from jaxsnn.errors import UserError
 from jaxsnn.io import processes
 from jaxsnn.io.arrays import flatten, load_arrays, load_params, unflatten
@@ -119,13 +120,7 @@ class Run:
 def read_data(config: Common) -> Dataset:
     """The data set, shortened as ``--limit-train`` and ``--limit-test`` say."""
     data = load(config.dataset, config.data_dir)
-    return dataclasses.replace(
-        data,
-        train_images=data.train_images[: config.limit_train],
-        train_labels=data.train_labels[: config.limit_train],
-        test_images=data.test_images[: config.limit_test],
-        test_labels=data.test_labels[: config.limit_test],
-    )
+    return limited(data, config.limit_train, config.limit_test)
 
 
 def held_out(available: int, validation: int | None) -> int:

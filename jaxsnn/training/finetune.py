@@ -18,6 +18,7 @@ import numpy as np
 from jax import Array
 
 from jaxsnn.errors import UserError
+from jaxsnn.inputs import class_numbers
 from jaxsnn.inputs.preprocess import Preprocessing
 from jaxsnn.io.progress import bar, batches
 from jaxsnn.network import net as net_module
@@ -174,6 +175,7 @@ def accuracy_of(
     """Accuracy of the spiking network over a training tree, after ``2**bits - 1`` steps."""
     spiking = spiking_of(tuner.ann, signed, tuner.settings.negative_threshold)
     predict = _predictions(cast("Any", spiking), tuner.settings.bits, tuner.preprocessing)
+    labels = class_numbers(labels, tuner.ann.arch.classes, "fine-tuning labels")
     right = 0
     for rows, real in batches(len(images), min(batch_size, len(images)), "accuracy"):
         found = np.asarray(predict(variables, images[rows]))[:real]

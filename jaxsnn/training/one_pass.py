@@ -88,7 +88,8 @@ def _classification(
         return losses, (out.readouts[-1][-1], rest)
 
     init = functools.partial(net_module.init_variables, net)
-    return Task(init, loss, paced=early is not None or preprocessing.paced)
+    paced = early is not None or preprocessing.paced
+    return Task(init, loss, paced=paced, classes=net.arch.classes)
 
 
 def _cross_entropy(logits: Array, labels: Array, smoothing: float) -> Array:

@@ -16,6 +16,7 @@ import numpy as np
 from jax import Array
 
 from jaxsnn.errors import UserError
+from jaxsnn.inputs import class_numbers
 from jaxsnn.inputs.preprocess import Moment
 from jaxsnn.io import processes
 from jaxsnn.training import length_buckets
@@ -59,12 +60,15 @@ class Task(NamedTuple):
             example to example; batches are then of few lengths
             (:mod:`jaxsnn.training.length_buckets`).
         paced: the loss changes in the course of training: it is told the moment.
+        classes: that labels may name, 0..classes-1; None: unknown, so that labels are checked to be
+            whole numbers from 0 alone.
     """
 
     init: Callable[[Array], Mapping[str, Any]]
     loss: Loss
     lengths: Callable[[Any], np.ndarray] | None = None
     paced: bool = False
+    classes: int | None = None
 
 
 def keywords(
@@ -99,9 +103,10 @@ def evaluate(
         micro_batch: examples that are computed at once, to save memory; it divides `batch_size`.
 
     Raises:
-        UserError: no images, or images and labels of different length.
+        UserError: no images, images and labels of different length, or labels that are no class
+            numbers of the task.
     """
-    images, labels = as_examples(images, labels, "evaluation")
+    images, labels = as_examples(images, labels, "evaluation", task.classes)
     if len(labels) == 0:
         raise UserError("evaluation needs at least one image")
     key = jax.random.key(0) if key is None else key
@@ -165,13 +170,16 @@ def _evaluator(loss: Loss, micro_batch: int | None) -> Callable[..., tuple[Array
     return jax.jit(sums, static_argnames="steps")
 
 
-def as_examples(images: Any, labels: Any, what: str) -> tuple[Any, np.ndarray]:
+def as_examples(
+    images: Any, labels: Any, what: str, classes: int | None = None
+) -> tuple[Any, np.ndarray]:
     """Images and labels as NumPy arrays, labels int32; `what` says in an error whose they are.
 
     Raises:
-        UserError: they differ in length.
+        UserError: they differ in length, or a label is no class number (:func:`class_numbers`).
     """
-    images, labels = jax.tree.map(np.asarray, images), np.asarray(labels).astype(np.int32)
+    images = jax.tree.map(np.asarray, images)
+    labels = class_numbers(labels, classes, f"{what} labels")
     for leaf in jax.tree.leaves(images):
         if len(leaf) != len(labels):
             raise UserError(f"{what}: {len(leaf)} images but {len(labels)} labels")

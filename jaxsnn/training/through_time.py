@@ -112,7 +112,7 @@ def _through_time(net: Net, stimulus: Stimulus, loss: str, time_block: int | Non
         return losses, (_counted(readout, shown.mask), rest)
 
     init = functools.partial(net_module.init_variables, net)
-    return Task(init, of_batch, stimulus.lengths)
+    return Task(init, of_batch, stimulus.lengths, classes=net.arch.classes)
 
 
 def _readout(

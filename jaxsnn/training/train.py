@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -75,7 +76,8 @@ def train(
         ``metrics.jsonl``; epochs count from 1, the learning rate is that of the last update).
 
     Raises:
-        UserError: fewer images than a batch, images and labels of different length, `resume`
+        UserError: fewer images than a batch, images and labels of different length, labels that
+            are no class numbers, `resume`
             without a checkpoint or with one of another run, processes with different data, a
             directory that already holds checkpoints without `resume`, or a loss that is not finite
             (the checkpoints from before it stay).
@@ -105,7 +107,7 @@ class _Run:
         after_epoch: AfterEpoch | None,
         finish: Finish | None,
     ) -> None:
-        images, labels = as_examples(data[0], data[1], "training")
+        images, labels = as_examples(data[0], data[1], "training", task.classes)
         self.steps_per_epoch = len(labels) // options.batch_size
         if self.steps_per_epoch == 0:
             raise UserError(
@@ -114,7 +116,7 @@ class _Run:
             )
         self.validation = None
         if data[3] is not None and len(data[3]):
-            self.validation = as_examples(data[2], data[3], "validation")
+            self.validation = as_examples(data[2], data[3], "validation", task.classes)
         self.task, self.options, self.schedule = task, options, schedule
         self.after_epoch, self.finish = after_epoch, finish
         self.estimated = False  # how long it will take has been said
@@ -136,6 +138,9 @@ class _Run:
             run = {"seed": options.seed, "batch_size": options.batch_size, "images": len(labels)}
             if options.micro_batch is not None:  # what is drawn at random depends on it
                 run["micro_batch"] = options.micro_batch
+            if self.validation is not None:
+                # Another split would train on what was held out, and judge by what was learned.
+                run["checksum of the training labels"] = zlib.crc32(labels.tobytes())
             self.files = TrainFiles(options.directory, run)
 
     def start(self) -> TrainState:

@@ -9,7 +9,7 @@ import pytest
 from data_files import TEST, TRAIN, isolate, pixels, write_set
 
 from jaxsnn import data
-from jaxsnn.data.base import stratified_split
+from jaxsnn.data.splits import limited, limited_rows, stratified_split
 
 
 @pytest.fixture(autouse=True)
@@ -76,15 +76,59 @@ def test_stratified_split_by_hand():
         stratified_split(labels, 11)
 
 
+@pytest.mark.parametrize(
+    ("counts", "held", "expected"),
+    [
+        ([1, 99], 50, [0, 50]),  # half an image of the first class, which has but one
+        ([1, 1, 8], 5, [0, 0, 5]),  # shares 0.5, 0.5 and 4: the one left is the third class's
+        ([100, 1, 1, 1, 1], 99, [99, 0, 0, 0, 0]),  # 95.19 and four times 0.95
+        ([2, 2], 3, [2, 1]),  # one class must be lost, and the first tie is
+    ],
+)
+def test_no_class_gives_its_last_image_while_another_has_two(counts, held, expected):
+    labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    train, test = stratified_split(labels, held)
+    assert sorted([*train, *test]) == list(range(len(labels)))
+    assert np.bincount(labels[test], minlength=len(counts)).tolist() == expected
+
+
 # --- validation -----------------------------------------------------------------------------
 
 
-def test_split_validation_takes_the_last_images():
+def in_classes(*counts):
+    """A data set sorted by class; the first pixel of every image is its number."""
+    labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    images = np.zeros((len(labels), 2, 2, 1), np.uint8)
+    images[:, 0, 0, 0] = np.arange(len(labels))
+    return data.Dataset(images, labels, images, labels, len(counts), "sorted", "made")
+
+
+def test_split_validation_takes_of_every_class_its_share():
+    """A fifth of 50, 20 and 10 images; in the order of the file, and no run of it."""
+    whole = in_classes(50, 20, 10)
+    images, labels, held_images, held_labels = data.split_validation(whole, 16)
+    assert np.bincount(held_labels).tolist() == [10, 4, 2]
+    assert np.bincount(labels).tolist() == [40, 16, 8]
+    rows, held = images[:, 0, 0, 0].tolist(), held_images[:, 0, 0, 0].tolist()
+    assert sorted([*rows, *held]) == list(range(80))
+    assert (rows, held) == (sorted(rows), sorted(held))
+    assert held[:10] != list(range(40, 50))
+    again = data.split_validation(whole, 16)
+    np.testing.assert_array_equal(again[2], held_images)
+    assert not np.array_equal(data.split_validation(whole, 16, seed=1)[2], held_images)
+
+
+def test_limits_keep_every_classes_share_and_the_only_image():
+    """A half, and a quarter, of 50, 29 and 1 images."""
+    found = limited(in_classes(50, 29, 1), 40, 20)
+    assert np.bincount(found.train_labels).tolist() == [25, 14, 1]
+    assert np.bincount(found.test_labels).tolist() == [12, 7, 1]
+    np.testing.assert_array_equal(np.diff(found.train_images[:, 0, 0, 0]) > 0, True)
+    assert limited_rows(np.zeros(3, np.int32), 5).tolist() == [0, 1, 2]
+
+
+def test_nothing_held_out():
     digits = data.load("digits")
-    images, labels, held_images, held_labels = data.split_validation(digits, 400)
-    assert len(images) == len(labels) == 1037
-    np.testing.assert_array_equal(held_images, digits.train_images[1037:])
-    np.testing.assert_array_equal(held_labels, digits.train_labels[1037:])
     images, labels, held_images, held_labels = data.split_validation(digits, 0)
     assert (len(images), len(labels), len(held_labels)) == (1437, 1437, 0)
     assert held_images.shape == (0, 28, 28, 1)
@@ -99,9 +143,12 @@ def test_split_validation_refuses_what_leaves_nothing(count):
 def test_load_can_hold_out_validation_images():
     whole, parted = data.load("digits"), data.load("digits", validation=437)
     assert len(whole.validation_images) == len(whole.validation_labels) == 0
-    np.testing.assert_array_equal(parted.train_images, whole.train_images[:1000])
-    np.testing.assert_array_equal(parted.validation_images, whole.train_images[1000:])
-    np.testing.assert_array_equal(parted.validation_labels, whole.train_labels[1000:])
+    both = np.concatenate([parted.train_images, parted.validation_images]).reshape(1437, -1)
+    order = np.lexsort(both.T)
+    images = whole.train_images.reshape(1437, -1)
+    np.testing.assert_array_equal(both[order], images[np.lexsort(images.T)])
+    shares = np.bincount(whole.train_labels) * 437 / 1437
+    assert np.abs(np.bincount(parted.validation_labels) - shares).max() < 1
     np.testing.assert_array_equal(parted.test_images, whole.test_images)
 
 

@@ -155,6 +155,8 @@ WITH_NAN = np.where(pixels(6) > 99, np.nan, 0.5)
         ({"labels": np.array([0, 1, -1, 0, 1, 0])}, r"labels has values -1\.\.1"),
         ({"labels": np.zeros((6, 1), int)}, r"labels is int32 of shape \(6, 1\)"),
         ({"images": pixels(0), "labels": np.zeros(0, int)}, "labels is empty"),
+        ({"labels": np.arange(6) % 2 + 1}, r"labels are 1\.\.2 and none is 0; .*subtract 1"),
+        ({"labels": np.arange(6) % 2 + 1, "classes": 2}, r"label 2 at index 1 .*subtract 1"),
         ({"classes": 1}, r": labels: label 1 at index 1 is outside 0\.\.0"),
         ({"test_images": pixels(2)}, r"missing arrays \['test_labels'\]"),
         ({"test_images": pixels(2), "test_labels": [0, 2]}, "test_labels: label 2 at index 1"),

@@ -178,6 +178,18 @@ def test_held_out_images_have_everybodys_share(folder):
     assert numbers != sorted(numbers)
 
 
+def test_files_with_another_ending_are_counted(folder):
+    """One of Bob's 100 and two of Cid's 30, which leaves him too few."""
+    for person, number in (("Bob_Most", 1), ("Cid_Fewest", 1), ("Cid_Fewest", 2)):
+        path = folder / person / f"{person}_{number:04d}.jpg"
+        path.rename(path.with_suffix(".png"))
+    (folder / "Ada_Few" / ".hidden").write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"3 files of 2 people are left out.* \(1 in Bob_Most\)"):
+        faces = data.load("lfw", folder)
+    assert faces.classes == 1
+    assert len(faces.train_images) + len(faces.test_images) == 99
+
+
 def put(folder, content, name="Cid_Fewest/Cid_Fewest_0007.jpg"):
     path = folder / name
     path.write_bytes(content)

@@ -143,11 +143,14 @@ def test_taking_rows_keeps_what_belongs_together():
     assert len(rows.take(np.array([True, False, True]))) == 2
 
 
-def test_validation_is_the_last_recordings():
+def test_validation_and_limits_are_of_every_classes_share():
+    whole = a_dataset(train=some([0] * 6 + [1] * 3), classes=2)
+    train, held = whole.split_validation(3)
+    assert (train.labels.tolist(), held.labels.tolist()) == ([0] * 4 + [1] * 2, [0, 0, 1])
+    fewer = whole.limited(6, 1)
+    assert fewer.train.labels.tolist() == [0] * 4 + [1] * 2
+    assert len(fewer.test) == 1
     whole = a_dataset()
-    train, held = whole.split_validation(2)
-    assert same(train, whole.train.take(slice(3)))
-    assert same(held, whole.train.take(slice(3, 5)))
     assert [len(part) for part in whole.split_validation(0)] == [5, 0]
     for count in (-1, 5, 9):
         with pytest.raises(ValueError, match=rf"count {count} does not fit made: .* 0 and 4"):

@@ -96,6 +96,10 @@ def test_evaluation_without_labels_and_with_wrong_ones():
         evaluate(snn, images, labels[:-1])
     with pytest.raises(ValueError, match=r"labels.*\(11, 5\)"):
         evaluate(snn, images, np.eye(5, dtype=int)[labels])
+    with pytest.raises(ValueError, match=r"label 5 at index \d+ is outside 0\.\.4.*count from 1"):
+        evaluate(snn, images, np.array([5, 1, 2, 3, 4, 5, 1, 2, 3, 4, 5]))
+    with pytest.raises(ValueError, match="dtype <U"):
+        evaluate(snn, images, labels.astype(str))
     with pytest.raises(ValueError, match="no images"):
         evaluate(snn, images[:0])
     with pytest.raises(ValueError, match="batch_size"):

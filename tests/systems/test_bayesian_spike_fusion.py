@@ -16,6 +16,7 @@ from experiment_runs import run as run_script
 
 from jaxsnn.arch import zoo
 from jaxsnn.data.by_name import load
+from jaxsnn.data.splits import limited
 from jaxsnn.io.arrays import load_arrays, save_arrays
 from jaxsnn.report.results import Results, read_results
 from jaxsnn.systems import run_folder as run_module
@@ -161,7 +162,9 @@ def test_spike_trains_of_the_test_images(out):
             assert found[head].shape == (STEPS, images, 10)
             assert found[head].dtype == np.uint8
             assert set(np.unique(found[head])) == {0, 1}
-    np.testing.assert_array_equal(np.concatenate(labels), load("digits").test_labels[:TEST])
+    np.testing.assert_array_equal(
+        np.concatenate(labels), limited(load("digits"), None, TEST).test_labels
+    )
     early, final, _ = trains(out / RUN / SIMULATED)
     assert early.sum() != final.sum()
 

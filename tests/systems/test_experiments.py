@@ -11,6 +11,7 @@ from experiment_runs import IMAGES, TINY, run
 import jaxsnn
 from jaxsnn.arch import zoo
 from jaxsnn.data.by_name import load
+from jaxsnn.data.splits import limited
 from jaxsnn.report.results import read_results
 from jaxsnn.systems.config_file import from_json
 from jaxsnn.systems.settings.conversion import LeNetScatter
@@ -113,8 +114,8 @@ def test_noise_has_a_value_for_each_ratio_and_seed(results):
 def test_weights_and_converted_network_load(out, results):
     variables = jaxsnn.load_params(out / "k0B1/model.npz", zoo.lenet_scatter)
     assert sum(array.size for array in weights(out).values()) == 159_824
-    data = load("digits")
-    images, labels = data.test_images[:IMAGES], data.test_labels[:IMAGES]
+    data = limited(load("digits"), None, IMAGES)
+    images, labels = data.test_images, data.test_labels
     snn = jaxsnn.load(out / "k0B1/snn.npz")
     assert jaxsnn.evaluate(snn, images, labels).accuracy_per_step == results.accuracy_per_step
     assert set(variables["params"]) == set(snn.variables["params"])

@@ -14,6 +14,7 @@ from experiment_runs import run
 
 import jaxsnn
 from jaxsnn.data.by_name import load
+from jaxsnn.data.splits import limited
 from jaxsnn.report.results import read_results
 from jaxsnn.systems.config_file import from_json
 from jaxsnn.systems.settings.conversion import NegativeSpikesMnist
@@ -128,11 +129,9 @@ def test_too_few_steps_warn_and_are_approximate(copy):
 
 
 def test_the_converted_network_loads_and_settles_alike(out, results):
-    data = load("digits")
+    data = limited(load("digits"), None, IMAGES)
     snn = jaxsnn.load(out / "mlp_k1/snn.npz")
-    found = jaxsnn.evaluate(
-        snn, data.test_images[:IMAGES], data.test_labels[:IMAGES], steps=100, settle=True
-    )
+    found = jaxsnn.evaluate(snn, data.test_images, data.test_labels, steps=100, settle=True)
     assert found.accuracy_per_step == results.accuracy_per_step
     assert results.conversion == {"weights": "integer", "weight_bits": 7}
     kernels = {tree["kernel"].dtype.name for tree in snn.variables["params"].values()}

@@ -24,6 +24,7 @@ from jaxsnn.conversion.spiking import directly_trained
 from jaxsnn.data import event_sources
 from jaxsnn.data.by_name import load
 from jaxsnn.data.recordings import Recordings
+from jaxsnn.data.splits import limited
 from jaxsnn.exchange.saved import save
 from jaxsnn.inputs.encoding import Encoding
 from jaxsnn.inputs.stimulus import EventStream
@@ -246,9 +247,9 @@ def test_evaluate_and_simulate_agree(kind, flags, request, capsys):
 
 def test_the_stored_network_gives_the_results(out):
     snn = jaxsnn.load(out / "static/snn.npz")
-    data = load("digits")
-    images = data.test_images[:TEST].astype(np.float32) * np.float32(1 / 255)
-    found = evaluate(snn, images, data.test_labels[:TEST], steps=4, batch_size=TEST)
+    data = limited(load("digits"), None, TEST)
+    images = data.test_images.astype(np.float32) * np.float32(1 / 255)
+    found = evaluate(snn, images, data.test_labels, steps=4, batch_size=TEST)
     expected = read_results(out / "static/results.json")
     assert found.accuracy_per_step == expected.accuracy_per_step
     assert found.per_image_spikes.mean() == expected.spikes_per_image

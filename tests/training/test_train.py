@@ -17,8 +17,14 @@ import optax
 import pytest
 from small_tasks import ADAM, LONG_STEPS, PERCEPTRON, digits, linear, long_run, perceptron
 
+from jaxsnn import neurons
+from jaxsnn.arch.plan import parse
+from jaxsnn.errors import UserError
 from jaxsnn.io.arrays import load_arrays, load_params
 from jaxsnn.io.checkpoints import Checkpoints
+from jaxsnn.network.net import Net
+from jaxsnn.network.per_site import hidden
+from jaxsnn.training.one_pass import classification
 from jaxsnn.training.options import Options
 from jaxsnn.training.task import Task, evaluate
 from jaxsnn.training.train import train
@@ -371,3 +377,42 @@ def test_four_devices_train_as_one_does(run_python):
         "small_tasks.compare_devices()",
         devices=4,
     )
+
+
+@pytest.mark.parametrize("part", ["training", "validation"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda labels: labels + 1, r"label 10 at index \d+ is outside 0\.\.9; .*count from 1"),
+        (lambda labels: labels - 1, "label -1"),
+        (lambda labels: labels + 0.6, "dtype float64"),
+        (lambda labels: np.eye(10)[labels], r"shape \(\d+, 10\); .*argmax"),
+    ],
+)
+def test_labels_that_are_no_class_numbers_are_refused(part, change, message):
+    images, labels, held_images, held_labels = digits()
+    if part == "training":
+        labels = change(labels)
+    else:
+        held_labels = change(held_labels)
+    task = PERCEPTRON._replace(classes=10)
+    data = (images, labels, held_images, held_labels)
+    with pytest.raises(UserError, match=f"{part} labels.*{message}"):
+        train(task, ADAM, data, Options(1, 64), False)
+    if part == "training":
+        with pytest.raises(UserError, match=f"evaluation labels.*{message}"):
+            evaluate(task, {"params": {}}, images, labels, 64)
+
+
+def test_the_network_says_how_many_classes_there_are():
+    net = Net(parse("4", input_shape=(2, 2, 1), classes=3), hidden(neurons.relu()))
+    assert classification(net).classes == 3
+
+
+def test_another_split_is_not_resumed(tmp_path):
+    images, labels, held_images, held_labels = digits()
+    options = Options(1, 64, directory=tmp_path)
+    train(PERCEPTRON, ADAM, (images, labels, held_images, held_labels), options, False)
+    other = (images[::-1], labels[::-1], held_images, held_labels)
+    with pytest.raises(UserError, match="was written with checksum of the training labels = "):
+        train(PERCEPTRON, ADAM, other, Options(1, 64, directory=tmp_path, resume=True), False)

@@ -22,6 +22,7 @@ from jaxsnn.arch.notation import Arch
 from jaxsnn.conversion import percentiles
 from jaxsnn.conversion.convert import convert
 from jaxsnn.conversion.spiking import Spiking
+from jaxsnn.data.splits import limited_rows
 from jaxsnn.errors import UserError
 from jaxsnn.exchange import saved as saved_module
 from jaxsnn.inputs.preprocess import Preprocessing, units_of
@@ -180,9 +181,10 @@ class BayesianSpikeFusion(Experiment):
         return task_data(self.data, held_out(len(self.data.train_images), self.config.validation))
 
     def training_images(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """The first training images in whole units, not augmented, and their labels."""
+        """So many training images in whole units, not augmented, and their labels."""
         images, labels, _, _ = self._split()
-        return units_of(self.preprocessing, images[:count]), labels[:count]
+        rows = limited_rows(labels, count)
+        return units_of(self.preprocessing, images[rows]), labels[rows]
 
     def head_accuracies(self, net: Net, variables: Variables, decode: bool = True) -> list[float]:
         """Test accuracy of every head of a network, the final one last."""

@@ -44,9 +44,9 @@ class Common:
     resume: bool = False
     """Continue training from the newest checkpoint; may stand alone."""
     limit_train: int | None = None
-    """Use only the first N training images; None: all."""
+    """Use only N training images, of every class its share; None: all."""
     limit_test: int | None = None
-    """Use only the first N test images; None: all."""
+    """Use only N test images, of every class its share; None: all."""
     devices: int | None = None
     """Number of devices to spread a batch over, those of all processes; None: all."""
     coordinator: str | None = of_this_start(None)

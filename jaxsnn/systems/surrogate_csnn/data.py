@@ -1,6 +1,5 @@
 """What the directly trained network is trained and tested on: static images, or events."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,7 +7,7 @@ import numpy as np
 
 from jaxsnn.data.event_sources import load_events
 from jaxsnn.data.events import Framing
-from jaxsnn.data.recordings import EventDataset, Recordings
+from jaxsnn.data.splits import limited
 from jaxsnn.inputs.encoding import Encoding
 from jaxsnn.inputs.stimulus import EventStream, Stimulus, event_frames, examples, held
 from jaxsnn.systems.run_folder import held_out, read_data, task_data
@@ -57,10 +56,8 @@ def read(config: NmnistCsnn) -> Material:
 
 def _static(config: NmnistCsnn) -> Material:
     data = read_data(config)
-    count = -(-len(data.train_images) // config.subset)
-    images, labels = data.train_images[:count], data.train_labels[:count]
-    data = dataclasses.replace(data, train_images=images, train_labels=labels)
-    parts = task_data(data, held_out(len(images), config.validation))
+    data = limited(data, -(-len(data.train_images) // config.subset), None)
+    parts = task_data(data, held_out(len(data.train_images), config.validation))
     test, steps = data.test_images, config.num_steps
     return Material(
         data.name,
@@ -78,9 +75,8 @@ def _static(config: NmnistCsnn) -> Material:
 
 def _events(config: NmnistCsnn) -> Material:
     numbers = (config.time_window, config.event_count, config.frames, config.filter_time)
-    data = _shortened(
-        load_events(config.dataset, config.data_dir, framing=Framing(*numbers)), config
-    )
+    whole = load_events(config.dataset, config.data_dir, framing=Framing(*numbers))
+    data = whole.limited(config.limit_train, config.limit_test)
     kept, validation = data.split_validation(held_out(len(data.train), config.validation))
     test, sensor = data.test, data.input_shape
     return Material(
@@ -95,13 +91,3 @@ def _events(config: NmnistCsnn) -> Material:
         sensor,
         data.classes,
     )
-
-
-def _shortened(data: EventDataset, config: NmnistCsnn) -> EventDataset:
-    """The first recordings, as ``--limit-train`` and ``--limit-test`` say."""
-
-    def first(part: Recordings, count: int | None) -> Recordings:
-        return part if count is None else part.take(np.arange(min(count, len(part))))
-
-    train, test = first(data.train, config.limit_train), first(data.test, config.limit_test)
-    return dataclasses.replace(data, train=train, test=test)
