@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxsnn.arch.plan import plan
+from jaxsnn.errors import UserError
 from jaxsnn.inputs.preprocess import Preprocessing, units_of
 from jaxsnn.network.initialisers import Dirac, FixedScale, Initialiser
 from jaxsnn.network.net import Net
@@ -50,6 +51,11 @@ def train_recipe(
     finish = None
     if recipe.final_statistics:
         images = data[0][: recipe.final_statistics]
+        if len(images) == 1 and task.single_norm:
+            raise UserError(
+                f"final_statistics = 1: batch norm at {task.single_norm} has no variance over one "
+                "image; give 2 or more, or 0 to keep the running statistics"
+            )
         finish = functools.partial(_finished, net, preprocessing, images)
     return train_run(
         run,

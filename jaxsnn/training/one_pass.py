@@ -1,6 +1,7 @@
 """Networks as training tasks: cross entropy on the readouts of one pass."""
 
 import functools
+import math
 from typing import Any, cast
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jaxsnn.arch.plan import plan
+from jaxsnn.arch.plan import Site, plan
 from jaxsnn.inputs.preprocess import Moment, Preprocessing, unchanged
 from jaxsnn.network import net as net_module
 from jaxsnn.network.arithmetic import Arithmetic
@@ -89,7 +90,13 @@ def _classification(
 
     init = functools.partial(net_module.init_variables, net)
     paced = early is not None or preprocessing.paced
-    return Task(init, loss, paced=paced, classes=net.arch.classes)
+    alone = next((site.name for site in plan(net.arch) if is_single_norm(site)), None)
+    return Task(init, loss, paced=paced, classes=net.arch.classes, single_norm=alone)
+
+
+def is_single_norm(site: Site) -> bool:
+    """Whether batch norm at this site sees a single value of each example and step."""
+    return site.norm and math.prod(site.drive_shape[:-1]) == 1
 
 
 def _cross_entropy(logits: Array, labels: Array, smoothing: float) -> Array:

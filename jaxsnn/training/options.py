@@ -74,6 +74,24 @@ class Options:
             raise UserError("resume needs the directory of the run to continue")
 
 
+def refuse_single_norm(options: Options, site: str | None) -> None:
+    """Refuse batches of one example for batch norm that sees one value of each (`site`).
+
+    The mean of one value is the value itself, so that every normalised value would be 0.
+
+    Raises:
+        UserError: naming the option, the site and the remedy.
+    """
+    at_once = (options.micro_batch or options.batch_size // options.devices) * options.devices
+    if site is None or at_once > 1:
+        return
+    name = "batch_size" if options.micro_batch is None else "micro_batch"
+    raise UserError(
+        f"{name} = 1: batch norm at {site} would normalise a single value, which becomes 0 "
+        f"whatever it was; give a {name} of 2 or more, or a network without batch norm"
+    )
+
+
 def steps_per_call(options: Options) -> int:
     """Number of updates in one compiled call; the only place that looks at the backend.
 

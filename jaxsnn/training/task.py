@@ -62,6 +62,8 @@ class Task(NamedTuple):
         paced: the loss changes in the course of training: it is told the moment.
         classes: that labels may name, 0..classes-1; None: unknown, so that labels are checked to be
             whole numbers from 0 alone.
+        single_norm: the first site whose batch norm sees one value of each example, so that it
+            learns nothing from examples one by one; None: there is none.
     """
 
     init: Callable[[Array], Mapping[str, Any]]
@@ -69,6 +71,7 @@ class Task(NamedTuple):
     lengths: Callable[[Any], np.ndarray] | None = None
     paced: bool = False
     classes: int | None = None
+    single_norm: str | None = None
 
 
 def keywords(

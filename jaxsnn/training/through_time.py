@@ -27,6 +27,7 @@ from jaxsnn.network.per_site import SiteMap
 from jaxsnn.neurons.leaky import LEAST_THRESHOLD
 from jaxsnn.neurons.neuron import Neuron
 from jaxsnn.training.losses_over_time import LOSSES
+from jaxsnn.training.one_pass import is_single_norm
 from jaxsnn.training.task import Task
 
 
@@ -112,7 +113,10 @@ def _through_time(net: Net, stimulus: Stimulus, loss: str, time_block: int | Non
         return losses, (_counted(readout, shown.mask), rest)
 
     init = functools.partial(net_module.init_variables, net)
-    return Task(init, of_batch, stimulus.lengths, classes=net.arch.classes)
+    # Statistics are over all steps; the drive of a held image alone is computed for one.
+    first = plan(net.arch)[0]
+    alone = first.name if stimulus.lengths is None and is_single_norm(first) else None
+    return Task(init, of_batch, stimulus.lengths, classes=net.arch.classes, single_norm=alone)
 
 
 def _readout(

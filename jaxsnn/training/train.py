@@ -26,7 +26,7 @@ from jaxsnn.io import processes
 from jaxsnn.io.arrays import flatten
 from jaxsnn.io.progress import Display
 from jaxsnn.training.length_buckets import bucket_lengths, in_batches
-from jaxsnn.training.options import Options, steps_per_call
+from jaxsnn.training.options import Options, refuse_single_norm, steps_per_call
 from jaxsnn.training.run_files import Record, TrainFiles
 from jaxsnn.training.task import Task, as_examples, evaluate
 from jaxsnn.training.update import Plan, Totals, TrainState, mesh_of, programs
@@ -76,7 +76,8 @@ def train(
         ``metrics.jsonl``; epochs count from 1, the learning rate is that of the last update).
 
     Raises:
-        UserError: fewer images than a batch, images and labels of different length, labels that
+        UserError: batches of one example where batch norm sees one value of each, fewer images
+            than a batch, images and labels of different length, labels that
             are no class numbers, `resume`
             without a checkpoint or with one of another run, processes with different data, a
             directory that already holds checkpoints without `resume`, or a loss that is not finite
@@ -107,6 +108,7 @@ class _Run:
         after_epoch: AfterEpoch | None,
         finish: Finish | None,
     ) -> None:
+        refuse_single_norm(options, task.single_norm)
         images, labels = as_examples(data[0], data[1], "training", task.classes)
         self.steps_per_epoch = len(labels) // options.batch_size
         if self.steps_per_epoch == 0:

@@ -20,6 +20,7 @@ from small_tasks import ADAM, LONG_STEPS, PERCEPTRON, digits, linear, long_run, 
 from jaxsnn import neurons
 from jaxsnn.arch.plan import parse
 from jaxsnn.errors import UserError
+from jaxsnn.inputs.stimulus import held
 from jaxsnn.io.arrays import load_arrays, load_params
 from jaxsnn.io.checkpoints import Checkpoints
 from jaxsnn.network.net import Net
@@ -27,6 +28,7 @@ from jaxsnn.network.per_site import hidden
 from jaxsnn.training.one_pass import classification
 from jaxsnn.training.options import Options
 from jaxsnn.training.task import Task, evaluate
+from jaxsnn.training.through_time import spiking_net, through_time
 from jaxsnn.training.train import train
 
 
@@ -416,3 +418,39 @@ def test_another_split_is_not_resumed(tmp_path):
     other = (images[::-1], labels[::-1], held_images, held_labels)
     with pytest.raises(UserError, match="was written with checksum of the training labels = "):
         train(PERCEPTRON, ADAM, other, Options(1, 64, directory=tmp_path, resume=True), False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 1}, "batch_size = 1: batch norm at dense1 would normalise a single value"),
+        ({"batch_size": 8, "micro_batch": 1}, "micro_batch = 1: batch norm at dense1"),
+    ],
+)
+@pytest.mark.parametrize("notation", ["4", "4C3-4"])
+def test_batch_norm_over_one_value_is_refused(tmp_path, options, message, notation):
+    net = Net(parse(notation, input_shape=(8, 8, 1), classes=10), hidden(neurons.relu()))
+    images, labels = digits()[0][..., None], digits()[1]
+    folder = tmp_path / "run"
+    with pytest.raises(UserError, match=message):
+        train(
+            classification(net),
+            ADAM,
+            (images, labels, None, None),
+            Options(1, **options, directory=folder),
+            False,
+        )
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("notation", ["4C3", "4b", "4C3-4b"])
+def test_batch_norm_over_a_map_and_layers_without_it_train_one_by_one(notation):
+    net = Net(parse(notation, input_shape=(8, 8, 1), classes=10), hidden(neurons.relu()))
+    assert classification(net).single_norm is None
+
+
+def test_batch_norm_of_a_held_image_sees_one_value_in_its_first_layer_alone():
+    cell = neurons.leaky(0.9, 0.3)
+    for notation, site in (("4", "dense1"), ("4b-4", None)):
+        net = spiking_net(parse(notation, input_shape=(8, 8, 1), classes=10), cell, cell)
+        assert through_time(net, held(5)).single_norm == site
