@@ -25,6 +25,7 @@ from jaxsnn.io.arrays import (
 )
 
 _UNFINISHED = ".orbax-checkpoint-tmp"
+_OF_A_CHECKPOINT = "_CHECKPOINT_METADATA"  # a file that Orbax puts into each
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
@@ -60,11 +61,18 @@ class Checkpoints:
         self.keep = keep
 
     def steps(self) -> list[int]:
-        """Steps of the complete checkpoints, oldest first."""
+        """Steps of the complete checkpoints, oldest first; other files and folders do not count."""
         if not self.directory.is_dir():
             return []
-        names = (entry.name for entry in self.directory.iterdir())
-        return sorted(int(name) for name in names if re.fullmatch(r"\d+", name))
+        complete = (entry.parent.name for entry in self.directory.glob(f"*/{_OF_A_CHECKPOINT}"))
+        return sorted(int(name) for name in complete if re.fullmatch(r"0|[1-9]\d*", name))
+
+    def newest(self) -> int | None:
+        """Step of the newest readable checkpoint, which is read whole to find out, or None."""
+        for step in reversed(self.steps()):
+            if self._read(step) is not None:
+                return step
+        return None
 
     def save(self, step: int, state: Any) -> None:
         """Write the state of one step, wait until it is complete, then drop the oldest ones.
@@ -105,17 +113,23 @@ class Checkpoints:
         """
         steps = self.steps()
         for step in reversed(steps):
-            folder = self.directory / str(step)
-            try:
-                arrays, meta = _read(folder)
-            except Exception as error:  # a broken file surfaces as many kinds of exception
-                print(f"{folder} is unreadable ({type(error).__name__}); trying the one before")
+            if (content := self._read(step)) is None:
                 continue
-            self._compare_meta(folder, meta)
-            return _rebuild(folder, arrays, template)
+            folder = self.directory / str(step)
+            self._compare_meta(folder, content[1])
+            return _rebuild(folder, content[0], template)
         if steps:
             raise UserError(f"{self.directory}: no checkpoint of steps {steps} is readable")
         return None
+
+    def _read(self, step: int) -> tuple[Arrays, dict[str, Any]] | None:
+        """Arrays and description of a checkpoint; None, and a line, where it is unreadable."""
+        folder = self.directory / str(step)
+        try:
+            return _read(folder)
+        except Exception as error:  # a broken file surfaces as many kinds of exception
+            print(f"{folder} is unreadable ({type(error).__name__}); trying the one before")
+            return None
 
     def _compare_meta(self, folder: Path, meta: Mapping[str, Any]) -> None:
         wanted = json.loads(json.dumps(self.meta))

@@ -108,13 +108,35 @@ class Run:
         if not self.config.resume:
             return [{**now, "first_step": 0, "steps_per_epoch": steps_per_epoch}]
         _, phases = self.saved(self.identity)
+        _check_phases(phases, self._config_path)
         if all(phases[-1].get(name) == value for name, value in now.items()):
             return phases
-        done = Checkpoints(self.folder / "checkpoints").steps()
-        if not done:
+        done = Checkpoints(self.folder / "checkpoints").newest()
+        if done is None:
             raise UserError(f"{self.folder / 'checkpoints'} holds no checkpoint to resume from")
-        first = -(-done[-1] // steps_per_epoch) * steps_per_epoch
+        first = -(-done // steps_per_epoch) * steps_per_epoch
         return [*phases, {**now, "first_step": first, "steps_per_epoch": steps_per_epoch}]
+
+
+def _check_phases(phases: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Refuse phases that no training has written.
+
+    Raises:
+        UserError: there is none, or a number in one is missing or out of range.
+    """
+    problems = [] if phases else ["phases is empty"]
+    for index, phase in enumerate(phases):
+        for name, least in (("epochs", 1), ("first_step", 0), ("steps_per_epoch", 1)):
+            value = phase.get(name)
+            if type(value) is not int or value < least:
+                problems.append(f"phases[{index}].{name} is {value!r}, not a number from {least}")
+    firsts = [0 if problems else int(phase["first_step"]) for phase in phases]
+    if not problems and (firsts[0] != 0 or firsts != sorted(firsts)):
+        problems.append(f"phases begin at steps {firsts}, which do not rise from 0")
+    if problems:
+        raise UserError(
+            f"{path}: {problems[0]}; restore the file, or train anew with another --out"
+        )
 
 
 def read_data(config: Common) -> Dataset:

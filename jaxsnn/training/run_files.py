@@ -11,7 +11,7 @@ from jaxsnn.errors import UserError
 from jaxsnn.io import processes
 from jaxsnn.io.arrays import flatten, load_arrays, save_arrays
 from jaxsnn.io.checkpoints import Checkpoints
-from jaxsnn.io.files import append_jsonl
+from jaxsnn.io.files import append_jsonl, read_jsonl, remove
 from jaxsnn.training.update import TrainState
 
 Record: TypeAlias = dict[str, float | int | None]
@@ -55,7 +55,10 @@ class TrainFiles:
                 )
 
     def resume(self, template: TrainState) -> TrainState:
-        """The newest checkpoint, in the tree of the template.
+        """The newest checkpoint, in the tree of the template; the other files agree with it then.
+
+        A kill may have come between a checkpoint and what is written after it: ``model.npz`` is
+        made anew of the checkpoint, and ``best.npz``, too, where it cannot be read.
 
         Raises:
             UserError: there is none, it belongs to another run, or processes see different ones.
@@ -65,18 +68,52 @@ class TrainFiles:
             if state is None:
                 raise UserError(f"{self.checkpoints.directory} holds no checkpoint to resume from")
         processes.same("the newest checkpoints", int(state.step))
-        best = self.directory / "best.npz"
-        if best.exists():
-            self.best = load_arrays(best)[1]["validation_accuracy"]
+        self._save_weights(state)
+        with processes.together():
+            self.best = self._best_again(state)
         self.step, self.time = int(state.step), time.monotonic()
         return state
+
+    def _best_again(self, state: TrainState) -> float:
+        """The validation accuracy of ``best.npz``, made anew of the checkpoint if it must be."""
+        path = self.directory / "best.npz"
+        records = [one for one in self._records() if one["step"] <= int(state.step)]
+        if not path.exists() and not records:
+            return -1.0
+        try:
+            return _accuracy_of(path)
+        except UserError as error:
+            reason = str(error)
+        best = max(records, key=lambda record: record["validation_accuracy"], default=None)
+        if best is not None and best["step"] == int(state.step):
+            save_arrays(path, flatten(state.variables), best)
+            print(f"{reason}; written again from the checkpoint")
+            return best["validation_accuracy"]
+        lost = "" if best is None else f" of epoch {best['epoch']}"
+        print(f"{reason}; the weights{lost} are lost, and the best epoch from here on is kept")
+        remove(path)
+        return -1.0
+
+    def _records(self) -> list[dict[str, Any]]:
+        """The lines of ``metrics.jsonl`` that have a validation accuracy."""
+        path = self.directory / "metrics.jsonl"
+        records = read_jsonl(path) if path.exists() else []
+        return [
+            one
+            for one in records
+            if _is_share(one.get("validation_accuracy")) and isinstance(one.get("step"), int)
+        ]
 
     def save(self, state: TrainState) -> None:
         """Write a checkpoint and ``model.npz`` from a state on the host."""
         step = int(state.step)
         self.checkpoints.save(step, state)
-        save_arrays(self.directory / "model.npz", flatten(state.variables), {"step": step})
+        self._save_weights(state)
         self.step, self.time = step, time.monotonic()
+
+    def _save_weights(self, state: TrainState) -> None:
+        meta = {"step": int(state.step)}
+        save_arrays(self.directory / "model.npz", flatten(state.variables), meta)
 
     def end_epoch(self, state: TrainState, record: Record) -> None:
         """Write everything: the line of the epoch, the weights if they are the best, `save`."""
@@ -87,3 +124,19 @@ class TrainFiles:
             self.best = accuracy
             save_arrays(self.directory / "best.npz", flatten(state.variables), record)
         self.save(state)
+
+
+def _accuracy_of(path: Path) -> float:
+    """The validation accuracy that a file of the best weights tells of itself.
+
+    Raises:
+        UserError: no such file, a damaged one, or one that lacks it.
+    """
+    accuracy = load_arrays(path)[1].get("validation_accuracy")
+    if not _is_share(accuracy):
+        raise UserError(f"{path} does not say its validation_accuracy")
+    return float(accuracy or 0)
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, float | int) and not isinstance(value, bool) and 0 <= value <= 1
