@@ -75,7 +75,7 @@ def simulate(
     options = {"steps": int(steps), "block": int(block), "record": tuple(record), "counts": counts}
     if devices == 1:
         return _simulate(snn.program, images, keys, own, state, **options)
-    shared = _sharded(devices, tuple(options.items()), encode_axis(snn))
+    shared = _sharded(devices, tuple(options.items()), encode_axis(snn), state is not None)
     return Trace(*shared(snn.program, images, keys, own, state))
 
 
@@ -200,13 +200,13 @@ _simulate = jax.jit(run, static_argnames=STATIC)
 
 
 @functools.lru_cache(maxsize=16)
-def _sharded(devices: int, options: tuple[tuple[str, Any], ...], axis: int) -> Any:
-    """The engine with the batch shared between local devices."""
+def _sharded(devices: int, options: tuple[tuple[str, Any], ...], axis: int, goes_on: bool) -> Any:
+    """The engine with the batch shared between local devices; from a state where it goes on."""
     mesh = Mesh(np.array(jax.local_devices()[:devices]), ("batch",))
     along = PartitionSpec(None, "batch")
     images = along if axis else PartitionSpec("batch")
     each = PartitionSpec("batch")
-    state = Running(cast("Any", each), cast("Any", PartitionSpec()))
+    state = Running(cast("Any", each), cast("Any", PartitionSpec())) if goes_on else None
     out: Any = (along, along, each, PartitionSpec(None, None, "batch"), state)
 
     def body(
