@@ -91,7 +91,7 @@ def ours(case: Case, batch: Batch, arithmetic: Arithmetic) -> Callable[[], Any]:
     """One update of ours."""
     task = classification(case.net.clone(arithmetic=arithmetic))
     count = len(batch.labels)
-    plan_ = Plan(count, 1, 1, 1, None, 0.0, arithmetic)
+    plan_ = Plan(count, 1, 1, 1)
     initial, update = programs(task, optax.sgd(0.01, momentum=0.9), plan_)
     constants = (jnp.arange(count), *map(jnp.asarray, batch), jax.random.key(1))
     state = initial(jax.random.key(0))

@@ -63,7 +63,6 @@ def train_recipe(
         data,
         micro_batch=recipe.micro_batch or None,
         optimiser=functools.partial(optimisers.from_recipe, recipe),
-        arithmetic=net.arithmetic,
         averaging=recipe.averaging,
         finish=finish,
     )

@@ -22,7 +22,6 @@ from jaxsnn.io import processes
 from jaxsnn.io.arrays import flatten, load_arrays, load_params, unflatten
 from jaxsnn.io.checkpoints import Checkpoints
 from jaxsnn.io.files import exclusive, plain, write_bytes
-from jaxsnn.network.arithmetic import Arithmetic
 from jaxsnn.systems.config_file import differences, from_json, to_json
 from jaxsnn.systems.settings.base import Common
 from jaxsnn.training.options import Options
@@ -198,7 +197,6 @@ def train_run(
     micro_batch: int | None = None,
     after_epoch: AfterEpoch | None = None,
     optimiser: Optimiser = adam,
-    arithmetic: Arithmetic = Arithmetic.PLAIN,
     averaging: float = 0.0,
     finish: Finish | None = None,
 ) -> TrainState:
@@ -211,7 +209,6 @@ def train_run(
         micro_batch: see :class:`jaxsnn.train.Options`.
         after_epoch: see :func:`jaxsnn.train.train`.
         optimiser: phases -> optimiser and learning rate (:mod:`jaxsnn.training.schedules`).
-        arithmetic: of the task's training.
         averaging: see :class:`jaxsnn.train.Options`.
         finish: see :func:`jaxsnn.train.train`.
     """
@@ -240,7 +237,6 @@ def train_run(
         devices=devices(config, config.batch_size),
         micro_batch=micro_batch,
         averaging=averaging,
-        arithmetic=arithmetic,
     )
     with exclusive(run.folder):
         run.record(phases)

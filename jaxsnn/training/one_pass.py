@@ -91,7 +91,14 @@ def _classification(
     init = functools.partial(net_module.init_variables, net)
     paced = early is not None or preprocessing.paced
     alone = next((site.name for site in plan(net.arch) if is_single_norm(site)), None)
-    return Task(init, loss, paced=paced, classes=net.arch.classes, single_norm=alone)
+    return Task(
+        init,
+        loss,
+        paced=paced,
+        classes=net.arch.classes,
+        single_norm=alone,
+        arithmetic=net.arithmetic,
+    )
 
 
 def is_single_norm(site: Site) -> bool:

@@ -9,7 +9,6 @@ import jax
 
 from jaxsnn.errors import UserError
 from jaxsnn.io import processes
-from jaxsnn.network.arithmetic import Arithmetic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +30,6 @@ class Options:
             random, and batch statistics (those of a micro-batch). None: all.
         averaging: share that the average of the weights keeps in an update, which is then what is
             evaluated and kept; 0: no average.
-        arithmetic: of the task's training; it decides what the compiler may do.
     """
 
     epochs: int
@@ -44,7 +42,6 @@ class Options:
     devices: int = 1
     micro_batch: int | None = None
     averaging: float = 0.0
-    arithmetic: Arithmetic = Arithmetic.PLAIN
 
     def __post_init__(self) -> None:
         """Refuse numbers that make no sense.

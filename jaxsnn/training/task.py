@@ -19,6 +19,7 @@ from jaxsnn.errors import UserError
 from jaxsnn.inputs import class_numbers
 from jaxsnn.inputs.preprocess import Moment
 from jaxsnn.io import processes
+from jaxsnn.network.arithmetic import Arithmetic
 from jaxsnn.training import length_buckets
 
 
@@ -64,6 +65,8 @@ class Task(NamedTuple):
             whole numbers from 0 alone.
         single_norm: the first site whose batch norm sees one value of each example, so that it
             learns nothing from examples one by one; None: there is none.
+        arithmetic: of its training; it decides what the compiler may do, and whether micro-batches
+            are turns of a loop.
     """
 
     init: Callable[[Array], Mapping[str, Any]]
@@ -72,6 +75,7 @@ class Task(NamedTuple):
     paced: bool = False
     classes: int | None = None
     single_norm: str | None = None
+    arithmetic: Arithmetic = Arithmetic.PLAIN
 
 
 def keywords(

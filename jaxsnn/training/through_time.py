@@ -116,7 +116,14 @@ def _through_time(net: Net, stimulus: Stimulus, loss: str, time_block: int | Non
     # Statistics are over all steps; the drive of a held image alone is computed for one.
     first = plan(net.arch)[0]
     alone = first.name if stimulus.lengths is None and is_single_norm(first) else None
-    return Task(init, of_batch, stimulus.lengths, classes=net.arch.classes, single_norm=alone)
+    return Task(
+        init,
+        of_batch,
+        stimulus.lengths,
+        classes=net.arch.classes,
+        single_norm=alone,
+        arithmetic=net.arithmetic,
+    )
 
 
 def _readout(

@@ -129,7 +129,7 @@ class _Run:
         # Neighbouring batches of different length are different programs.
         self.steps_per_call = 1 if self.lengths is not None else steps_per_call(options)
         sizes = (options.batch_size, self.steps_per_epoch, self.steps_per_call)
-        share = (options.devices, options.micro_batch, options.averaging, options.arithmetic)
+        share = (options.devices, options.micro_batch, options.averaging)
         plan = Plan(*sizes, *share)
         self.initial, self.update = programs(task, optimiser, plan)
         self.everywhere = NamedSharding(mesh_of(options.devices), PartitionSpec())

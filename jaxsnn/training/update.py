@@ -71,7 +71,6 @@ class Plan(NamedTuple):
         devices: of all processes, that share a batch.
         micro_batch: examples whose gradient is computed at once; None: all that a device has.
         averaging: share that the average of the params keeps in an update; 0: there is none.
-        arithmetic: of the task's training, for the compiler.
     """
 
     batch_size: int
@@ -80,7 +79,6 @@ class Plan(NamedTuple):
     devices: int
     micro_batch: int | None = None
     averaging: float = 0.0
-    arithmetic: Arithmetic = Arithmetic.PLAIN
 
 
 Found = tuple[Any, Any, Array, Array]  # gradients, new rest, sum of losses, number correct
@@ -110,21 +108,21 @@ def programs(
             average=variables["params"] if plan.averaging else None,
         )
 
-    compiled = functools.partial(jax.jit, compiler_options=compiler_options(plan.arithmetic))
+    compiled = functools.partial(jax.jit, compiler_options=compiler_options(task.arithmetic))
     # The first is not jitted: a task draws in a program of its own, compiled for a single run.
-    if _one_program_each(plan):
+    if _one_program_each(task, plan):
         return initial, _part_by_part(task, optimiser, plan, compiled)
     update = _update(_gradients(task, plan), optimiser, plan)
     return initial, compiled(update, donate_argnums=0, static_argnames="steps")
 
 
-def _one_program_each(plan: Plan) -> bool:
+def _one_program_each(task: Task, plan: Plan) -> bool:
     """Whether micro-batches are calls of a program instead of turns of a loop.
 
     A processor takes a slow path for the gradient of a convolution inside a loop (up to 50 times);
     networks that are trained through time have none there (``Arithmetic.IN_LOOP``).
     """
-    loops = plan.micro_batch is None or plan.arithmetic is Arithmetic.IN_LOOP
+    loops = plan.micro_batch is None or task.arithmetic is Arithmetic.IN_LOOP
     return not loops and jax.default_backend() == "cpu"
 
 
@@ -162,11 +160,14 @@ def _part_by_part(
     def move(state: TrainState, sums: Found) -> TrainState:
         return _moved(state, sums, optimiser, plan)
 
-    nothing = jax.jit(lambda params: jax.tree.map(jnp.zeros_like, params))
+    @jax.jit
+    def nothing(params: Any, rest: Any) -> Found:  # placed as what `add` gives: one program
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return zeros, rest, jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32)
 
     def update(state: TrainState, *constants: Any, count: int, steps: int | None) -> TrainState:
         del count  # one: see `steps_per_call`
-        sums = (nothing(state.params), state.rest, jnp.float32(0), jnp.int32(0))
+        sums = nothing(state.params, state.rest)
         state = state.replace(rest=None)  # its memory is reused
         for part in range(parts):
             sums = add(sums, state.params, state.step, constants, part, steps=steps)

@@ -97,7 +97,7 @@ def test_training_in_bfloat16_calls_onednn_forwards_and_for_both_gradients():
     task = classification(small_net(Arithmetic.FAST_BFLOAT16))
     import optax
 
-    plan_ = Plan(8, 1, 1, 1, None, 0.0, Arithmetic.FAST_BFLOAT16)
+    plan_ = Plan(8, 1, 1, 1)
     initial, update = programs(task, optax.sgd(0.1), plan_)
     state = initial(jax.random.key(0))
     images = np.zeros((8, 12, 12, 16), np.uint8)

@@ -794,8 +794,8 @@ def test_bars_leave_no_gap_for_a_missing_value():
 
 def test_saving_leaves_pyplot_alone(tmp_path: Path):
     code = (
-        "import sys; from jaxsnn.report.figures import parts; f, _ = plots.new_figure(); "
-        f"plots.save(f, {str(tmp_path)!r}, 'x'); print('matplotlib.pyplot' in sys.modules)"
+        "import sys; from jaxsnn.report.figures import parts; f, _ = parts.new_figure(); "
+        f"parts.save(f, {str(tmp_path)!r}, 'x'); print('matplotlib.pyplot' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "False"

@@ -9,7 +9,7 @@ import pytest
 from jaxsnn import neurons, parse
 from jaxsnn.arch import zoo
 from jaxsnn.inputs.encoding import Encoding
-from jaxsnn.inputs.preprocess import unchanged
+from jaxsnn.inputs.preprocess import Moment, unchanged
 from jaxsnn.network import net as net_module
 from jaxsnn.network.initialisers import FanInUniform
 from jaxsnn.network.net import Net
@@ -55,7 +55,8 @@ def test_the_loss_is_the_final_one_and_the_weighted_early_one():
     rest = {name: tree for name, tree in variables.items() if name != "params"}
     given = (variables["params"], rest, jnp.asarray(pictures), jnp.asarray(labels))
     key = jax.random.key(0)
-    losses, (logits, _) = task.loss(*given, key, True, axis_name=None, update=jnp.int32(20))
+    moment = Moment(jnp.int32(20), jnp.int32(5), jnp.arange(6))
+    losses, (logits, _) = task.loss(*given, key, True, axis_name=None, moment=moment)
 
     x = pictures[None] / 256
     state = net_module.initial_state(NET, variables, 6)

@@ -175,5 +175,7 @@ def test_a_course_by_hand():
         [2, 1, 0]
     )
     assert float(schedules.course("constant", 0.3, 4)(99)) == pytest.approx(0.3)
-    with pytest.raises(ValueError, match="'linear' is unknown"):
-        schedules.course("linear", 0.1, 4)
+    linear = [float(schedules.course("linear", 2.0, 4)(n)) for n in (0, 2, 4)]
+    assert linear == pytest.approx([2, 1, 0])
+    with pytest.raises(ValueError, match="'quadratic' is unknown"):
+        schedules.course("quadratic", 0.1, 4)

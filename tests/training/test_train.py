@@ -454,3 +454,29 @@ def test_batch_norm_of_a_held_image_sees_one_value_in_its_first_layer_alone():
     for notation, site in (("4", "dense1"), ("4b-4", None)):
         net = spiking_net(parse(notation, input_shape=(8, 8, 1), classes=10), cell, cell)
         assert through_time(net, held(5)).single_norm == site
+
+
+def test_micro_batches_give_the_update_of_the_whole_batch_in_programs_that_compile_once():
+    arch = parse("8C3same-12", input_shape=(8, 8, 1), classes=3, norm=False)
+    task = classification(Net(arch, hidden(neurons.relu())))
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (24, 8, 8, 1), dtype=np.uint8)
+    labels = rng.integers(0, 3, 24)
+    data, optimiser = (images, labels, None, None), optax.sgd(0.1)
+    whole, _ = train(task, optimiser, data, Options(2, 12), False)
+    traced = Counter()
+
+    def loss(*operands, **options):
+        traced["loss"] += 1
+        return task.loss(*operands, **options)
+
+    counted = task._replace(loss=loss)
+    parts, history = train(counted, optimiser, data, Options(2, 12, micro_batch=4), False)
+    assert traced["loss"] == 1
+    for one, other in zip(
+        jax.tree.leaves(whole.params), jax.tree.leaves(parts.params), strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    assert int(parts.totals.examples) == 24
+    assert float(parts.totals.loss) == pytest.approx(float(whole.totals.loss), rel=1e-4)
+    assert [record["step"] for record in history] == [2, 4]
