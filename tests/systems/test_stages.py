@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import pytest
 
+from jaxsnn.errors import UserError
 from jaxsnn.systems import stages, timing
 from jaxsnn.systems.settings.conversion import LeNetScatter
 from jaxsnn.systems.stages import COMMON, Stage, System
@@ -25,7 +26,7 @@ class Counting(System):
     def __init__(self, config):
         self.seen.append(f"read {config.setting}")
         if config.k == 9:
-            raise ValueError("k is 9")
+            raise UserError("k is 9")
 
     def train(self):
         self.seen.append("train")
