@@ -26,7 +26,8 @@ ROOMS = {
 }
 ROOMS["exchange"] = tuple(ROOMS)
 ROOMS["systems"] = tuple(ROOMS)
-HALL = {"__init__.py", "__main__.py", "errors.py", "py.typed"}
+SHARED = ("errors", "options")  # modules of the hall that every room may import
+HALL = {"__init__.py", "__main__.py", "py.typed", *(f"{name}.py" for name in SHARED)}
 WITHOUT_JAX = ("arch", "data", "systems/settings")
 ACCELERATED = {"jax", "jaxlib", "flax", "optax", "orbax", "chex"}
 HEAVY = {"tensorflow", "tensorflow_datasets", "torch", "tonic", "snntorch", "spikingjelly"}
@@ -80,7 +81,7 @@ def forbidden(source, path):
     for module in inner_modules(ast.parse(source), path):
         if not module:
             yield room, "jaxsnn"
-        elif module == ("errors",):  # every room refuses in the same way
+        elif module in {(name,) for name in SHARED}:
             continue
         elif module[0] != room and module[0] not in ROOMS[room]:
             yield room, ".".join(module)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxsnn.errors import UserError
+from jaxsnn.options import plain_fields
 
 Presentation = Literal["held", "onset", "frames"]
 
@@ -31,7 +32,8 @@ class Encoding:
     duration: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a duration that cannot be."""
+        """Make the options plain, and refuse a duration that cannot be."""
+        plain_fields(self)
         if self.duration is not None and (self.duration < 1 or self.presentation != "held"):
             raise UserError(
                 f"duration={self.duration} with presentation {self.presentation!r}: a held image "

@@ -16,6 +16,7 @@ from jax.lax import stop_gradient
 
 from jaxsnn.errors import UserError
 from jaxsnn.neurons.levels import levels, straight_through
+from jaxsnn.options import binder
 
 
 def ternary_codes(kernel: Array) -> Array:
@@ -44,6 +45,7 @@ class WeightQuantiser(NamedTuple):
         codes: ``(kernel, leaves) -> (whole numbers, value of one unit)``, or None where the kernel
             has no integer form of its own (conversion then puts it on a power-of-two grid).
         learned: default leaves that training may change (a clip), scalars.
+        is_ternary: the whole numbers are -1, 0 and +1, and stand for themselves.
         options: the factory's arguments; with the name they rebuild it (saved networks).
     """
 
@@ -51,6 +53,7 @@ class WeightQuantiser(NamedTuple):
     quantise: Callable[[Array, Leaves], Array]
     codes: Callable[[Array, Leaves], tuple[Array, float]] | None
     learned: Callable[[], Leaves] = dict
+    is_ternary: bool = False
     options: tuple[tuple[str, Any], ...] = ()
 
 
@@ -61,11 +64,17 @@ def weight_quantiser(factory: Callable[..., WeightQuantiser]) -> Callable[..., W
     """Register a factory; equal options give the same object, so jit compiles once."""
 
     @functools.cache
-    def build(**options: Any) -> WeightQuantiser:
-        return factory(**options)._replace(options=tuple(options.items()))
+    def build(options: tuple[tuple[str, Any], ...]) -> WeightQuantiser:
+        return factory(**dict(options))._replace(options=options)
 
-    WEIGHTS[factory.__name__] = build
-    return functools.wraps(factory)(build)
+    bind = binder(factory)
+
+    @functools.wraps(factory)
+    def make(**options: Any) -> WeightQuantiser:
+        return build(bind(**options))
+
+    WEIGHTS[factory.__name__] = make
+    return make
 
 
 @weight_quantiser
@@ -81,6 +90,7 @@ def ternary() -> WeightQuantiser:
         "ternary",
         lambda kernel, leaves: straight_through(ternary_codes(kernel), kernel),
         lambda kernel, leaves: (ternary_codes(kernel), 1.0),
+        is_ternary=True,
     )
 
 

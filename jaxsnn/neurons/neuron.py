@@ -1,7 +1,6 @@
 """What a neuron is: two pure functions with their default leaves, and the register of factories."""
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxsnn.errors import UserError
+from jaxsnn.options import binder
 
 Leaves = dict[str, Array]
 State = Any
@@ -43,6 +43,10 @@ class Neuron(NamedTuple):
             theory has one (settled mode; the integer ANN of the certificate). It reads the same
             leaves.
         rests: the net count comes to rest there, and only there, once its drive has ended.
+        silence_is_final: after a step without drive and without a spike it stays silent until a
+            drive comes.
+        holds_back: in a step with a drive it may be silent, and spike later without one.
+        drops_spikes: it deletes spikes at random (the leaf ``drop_ratio``).
         name: the factory's name, and
         options: its arguments; together they rebuild the neuron (saved networks).
     """
@@ -54,6 +58,9 @@ class Neuron(NamedTuple):
     spikes: tuple[int, int] | None = None
     settled: "Neuron | None" = None
     rests: bool = False
+    silence_is_final: bool = False
+    holds_back: bool = False
+    drops_spikes: bool = False
     name: str = ""
     options: tuple[tuple[str, Any], ...] = ()
 
@@ -73,13 +80,11 @@ def neuron(factory: Callable[..., Neuron]) -> Callable[..., Neuron]:
     def build(options: tuple[tuple[str, Any], ...]) -> Neuron:
         return factory(**dict(options))._replace(name=factory.__name__, options=options)
 
-    signature = inspect.signature(factory)
+    bind = binder(factory)
 
     @functools.wraps(factory)
     def make(*args: Any, **kwargs: Any) -> Neuron:
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        return build(tuple(bound.arguments.items()))
+        return build(bind(*args, **kwargs))
 
     FACTORIES[factory.__name__] = make
     return make

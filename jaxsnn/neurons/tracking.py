@@ -116,8 +116,7 @@ def tracking(highest: int = 127, per_step: int = 1, rising: bool = False) -> Neu
         rising: emit positive spikes only where the potential does not fall.
 
     Raises:
-        UserError: ``highest`` below 1 or beyond 32767, ``per_step`` no whole number of 1..127, or
-            ``rising`` neither True nor False.
+        UserError: ``highest`` below 1 or beyond 32767, or ``per_step`` outside 1..127.
 
     >>> leaves = {"first": 2, "step": 1, "first_fraction": 0, "step_fraction": 0, "highest": 9}
     >>> leaves = {name: jnp.array([value]) for name, value in leaves.items()}
@@ -130,10 +129,8 @@ def tracking(highest: int = 127, per_step: int = 1, rising: bool = False) -> Neu
     >>> [spikes(tracking(9, *own), (4, -1, -2, 0)) for own in ((1, False), (2, False), (1, True))]
     [[1, 1, -1, -1], [2, 0, -2, 0], [1, 0, -1, 0]]
     """
-    if not 1 <= per_step <= 127 or int(per_step) != per_step:
+    if not 1 <= per_step <= 127:
         raise UserError(f"per_step={per_step}: the largest spike count of a step is 1 to 127")
-    if rising not in (True, False):
-        raise UserError(f"rising={rising!r}: either True or False")
 
     def init(leaves: Leaves, shape: Shape, keys: Array | None) -> State:
         del keys
@@ -154,8 +151,16 @@ def tracking(highest: int = 127, per_step: int = 1, rising: bool = False) -> Neu
             out = jnp.where(potential < before, jnp.minimum(out, 0), out)
         return (potential, net + out), out
 
-    fixed, spikes = functools.partial(_even, highest), (-per_step, per_step)
-    return Neuron(init, step, fixed=fixed, spikes=spikes, settled=even_level(highest), rests=True)
+    return Neuron(
+        init,
+        step,
+        fixed=functools.partial(_even, highest),
+        spikes=(-per_step, per_step),
+        settled=even_level(highest),
+        rests=True,
+        silence_is_final=True,
+        holds_back=rising,
+    )
 
 
 def _even(highest: int, channels: int) -> Leaves:

@@ -28,7 +28,7 @@ def delayed(inner: Neuron, steps: int = 1) -> Neuron:
         inner_state, out = inner.step(leaves, inner_state, drive)
         return (inner_state, (*queue[1:], out)), queue[0]
 
-    return inner._replace(init=init, step=step, settled=None)
+    return inner._replace(init=init, step=step, settled=None, silence_is_final=False)
 
 
 def _drive_dtype(leaves: Leaves) -> jnp.dtype:
@@ -73,4 +73,12 @@ def unit_dropout(inner: Neuron) -> Neuron:
         return inner.fixed(channels) | {"drop_ratio": jnp.zeros(())}
 
     # Spikes that are lost do not come back, so that what arrives is no level.
-    return inner._replace(init=init, step=step, fixed=fixed, settled=None, rests=False)
+    return inner._replace(
+        init=init,
+        step=step,
+        fixed=fixed,
+        settled=None,
+        rests=False,
+        silence_is_final=False,
+        drops_spikes=True,
+    )
