@@ -28,9 +28,18 @@ import jax.numpy as jnp
 import numpy as np
 from negative_spikes import calibrated
 
-from jaxsnn import Net, convert, data, hidden, neurons, plan, simulate
+from jaxsnn import (
+    Net,
+    convert,
+    data,
+    hidden,
+    methods,
+    neurons,
+    plan,
+    quantised_weights,
+    simulate,
+)
 from jaxsnn.arch import Arch, parse, zoo
-from jaxsnn.conversion.methods.signed_if import quantised_weights
 from jaxsnn.inputs import Preprocessing
 from jaxsnn.io import load_params
 from jaxsnn.network import net as net_module
@@ -101,15 +110,15 @@ def evaluations(found: Case, options: argparse.Namespace) -> dict[str, Callable[
     """The quantised ANN and the spiking network, each a call that returns predictions ``[B]``."""
     steps = levels(options.bits)
     x = found.seen.encoding.decode(jnp.asarray(found.units))
-    to_spikes = functools.partial(
-        convert,
-        found.variables,
-        found.ann.arch,
-        "signed_if",
-        bits=options.bits,
-        encoding=found.seen.encoding,
+    snn, settling = (
+        convert(
+            found.variables,
+            found.ann.arch,
+            methods.signed_if(bits=options.bits, settling=at_rest),
+            encoding=found.seen.encoding,
+        )
+        for at_rest in (False, True)
     )
-    snn, settling = to_spikes(), to_spikes(settling=True)
 
     @jax.jit
     def forward(variables: Any, x: jax.Array) -> jax.Array:

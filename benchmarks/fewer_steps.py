@@ -40,6 +40,7 @@ from jaxsnn import (
     evaluate,
     hidden,
     load_params,
+    methods,
     neurons,
     plan,
     simulate,
@@ -145,11 +146,8 @@ def quick_case(data_dir: str | None) -> Case:
 
 def converted(chosen: Case, way: dict[str, Any]) -> Spiking:
     """The network converted in one way."""
-    options: dict[str, Any] = {"bound": None, "bits": chosen.bits} | way
-    encoding = chosen.seen.encoding
-    return convert(
-        chosen.variables, chosen.arch, "negative", k=chosen.k, encoding=encoding, **options
-    )
+    method = methods.negative_spikes(**{"k": chosen.k, "weight_bits": chosen.bits} | way)
+    return convert(chosen.variables, chosen.arch, method, encoding=chosen.seen.encoding)
 
 
 def row(chosen: Case, way: dict[str, Any], batch: int) -> Row:

@@ -49,6 +49,7 @@ from jaxsnn import (
     hidden,
     init_variables,
     load_params,
+    methods,
     neurons,
     plan,
     simulate,
@@ -135,12 +136,12 @@ def case(options: argparse.Namespace) -> Case:
         variables = load_params(options.weights, arch)
     else:
         variables = calibrated(net, seen.encoding.decode(jnp.asarray(units[:CALIBRATION])))
-    to_spikes = functools.partial(
-        convert, arch=arch, method="negative", k=options.k, bound=None, encoding=seen.encoding
-    )
-    integer = to_spikes(variables, bits=BITS)
-    floats = to_spikes(snapped(variables, integer), exact=False)
-    eight = to_spikes(variables, bits=BITS + 1)
+    method = methods.negative_spikes(k=options.k, weight_bits=BITS)
+    to_spikes = functools.partial(convert, arch=arch, encoding=seen.encoding)
+    integer = to_spikes(variables, method=method)
+    as_floats = dataclasses.replace(method, float_weights=True)
+    floats = to_spikes(snapped(variables, integer), method=as_floats)
+    eight = to_spikes(variables, method=dataclasses.replace(method, weight_bits=BITS + 1))
     return Case(variables, integer, eight, floats, units[: options.batch])
 
 

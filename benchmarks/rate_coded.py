@@ -46,6 +46,7 @@ from jaxsnn import (
     convert,
     data,
     hidden,
+    methods,
     neurons,
     plan,
     simulate,
@@ -131,10 +132,13 @@ def case(options: argparse.Namespace) -> Case:
     shown = units_of(seen, dataset.train_images[: max(SCALED, options.tune)])
     values = net, variables, shown[:SCALED], [PERCENTILE]
     (scales,) = percentiles.scales(*values, encoding=seen.encoding)
-    to_spikes = functools.partial(
-        convert, variables, arch, "rate", scales=scales, encoding=seen.encoding
+    integer, floats = (
+        convert(variables, arch, method, encoding=seen.encoding)
+        for method in (
+            methods.rate(scales=scales, weight_bits=BITS),
+            methods.rate(scales=scales, float_weights=True),
+        )
     )
-    integer = to_spikes(kernel_bits=BITS)
     if options.rule:
         rule = rule_of(Path(options.rule))
     else:
@@ -142,7 +146,7 @@ def case(options: argparse.Namespace) -> Case:
         rule = tuned(integer, shown[: options.tune], labels, options)
     units = units_of(seen, dataset.test_images[: options.batch])
     labels = dataset.test_labels[: options.batch]
-    return Case(integer, to_spikes(kernel_bits=None), units, labels, rule)
+    return Case(integer, floats, units, labels, rule)
 
 
 def trained(

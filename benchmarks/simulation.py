@@ -32,6 +32,7 @@ from jaxsnn import (
     data,
     evaluate,
     forward,
+    methods,
     settled,
     simulate,
     sweep,
@@ -228,7 +229,7 @@ def main(argv: list[str] | None = None) -> None:
     dataset = common.images_of(options, size.images)
     net = common.lenet(dataset.input_shape, dataset.classes)
     variables = common.trained(net, dataset, size.epochs, options.weights)
-    snn = convert(variables, net.arch, k=1, bound=2, encoding=PIXELS)
+    snn = convert(variables, net.arch, methods.scatter_gather(k=1, bound=2), encoding=PIXELS)
     report = common.Report(
         "simulation",
         dataset=options.dataset,

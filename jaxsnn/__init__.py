@@ -5,7 +5,7 @@
 >>> activation = jaxsnn.hidden(jaxsnn.neurons.quantised_relu(k=1, bound=2))
 >>> net = jaxsnn.Net(arch, activation, initialiser=jaxsnn.CutNormal(hidden=0.5))
 >>> variables = jaxsnn.init_variables(net, jax.random.key(0))
->>> snn = jaxsnn.convert(variables, arch, method="scatter", k=1, bound=2)
+>>> snn = jaxsnn.convert(variables, arch, jaxsnn.methods.scatter_gather(k=1, bound=2))
 >>> images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1), dtype=np.uint8)
 >>> trace = jaxsnn.simulate(snn, images, steps=1)
 >>> trace.readout.shape, bool(trace.counters.spikes["dense1"].sum() > 0)
@@ -21,7 +21,9 @@ from jaxsnn.conversion import (
     convert,
     directly_trained,
     float_ends,
+    methods,
     percentiles,
+    quantised_weights,
     settled,
     with_leaf,
     with_unit_dropout,
@@ -116,10 +118,12 @@ __all__ = [
     "initial_state",
     "load",
     "load_params",
+    "methods",
     "neurons",
     "parse",
     "percentiles",
     "plan",
+    "quantised_weights",
     "save",
     "settle",
     "settled",

@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import reference as ref
 
-from jaxsnn import convert, neurons, simulate, unpack
+from jaxsnn import convert, methods, neurons, quantised_weights, simulate, unpack
 from jaxsnn.arch.plan import parse, plan
-from jaxsnn.conversion.methods.signed_if import quantised_weights
 from jaxsnn.inputs.encoding import Encoding
 from jaxsnn.network.net import Net
 from jaxsnn.network.per_site import hidden
@@ -47,9 +46,8 @@ class Clipped(NamedTuple):
         return ann_of(self.arch, self.bits, ties)
 
     def snn(self, **options):
-        return convert(
-            self.variables, self.arch, "signed_if", bits=self.bits, encoding=UNITS, **options
-        )
+        method = methods.signed_if(bits=self.bits, **options)
+        return convert(self.variables, self.arch, method, encoding=UNITS)
 
 
 def ann_of(arch, bits, ties="even"):

@@ -10,9 +10,12 @@ import reference as ref
 from jaxsnn import neurons
 from jaxsnn.arch.layers import Conv, Dense
 from jaxsnn.arch.notation import Arch
+from jaxsnn.conversion import methods
 from jaxsnn.conversion.convert import convert, snapped
+from jaxsnn.conversion.kernels import KernelForm
 from jaxsnn.conversion.spiking import Spiking
 from jaxsnn.inputs.encoding import Encoding
+from jaxsnn.inputs.preprocess import PIXELS
 from jaxsnn.network.per_site import SiteMap, hidden
 from jaxsnn.network.site import NORM_EPSILON
 from jaxsnn.network.weight_quantisers import full_precision
@@ -88,7 +91,7 @@ def build(
 def with_snapped(layers, variables, snn):
     """The reference layers with the float kernels that conversion put on a grid."""
     moved = snapped(variables, snn)["params"]
-    grid = {record.site for record in snn.report if record.kernel == "grid"}
+    grid = {record.site for record in snn.report if record.form is KernelForm.GRID}
     return [
         {**layer, "kernel": np.asarray(moved[layer["name"]]["kernel"], np.float64)}
         if layer["name"] in grid
@@ -98,16 +101,23 @@ def with_snapped(layers, variables, snn):
 
 
 def converted(
-    seed, images=16, k=1, bound=2, encoding=None, method="scatter", settings=None, **options
+    seed,
+    images=16,
+    k=1,
+    bound=2,
+    encoding=PIXELS,
+    method=methods.scatter_gather,
+    settings=None,
+    **options,
 ):
     """(layers for the reference, Arch, variables, Spiking, uint8 images) of a random network.
 
     `settings` are the method's own options.
     """
-    options = {"ternary": method == "scatter"} | options
+    options = {"ternary": method is methods.scatter_gather} | options
     layers, arch, variables = build(seed, k=k, bound=bound, **options)
-    rest = (settings or {}) | ({} if encoding is None else {"encoding": encoding})
-    snn = convert(variables, arch, method, k=k, bound=bound, **rest)
+    how = method(k=k, bound=bound, **settings or {})
+    snn = convert(variables, arch, how, encoding=encoding)
     shown = pixels(np.random.default_rng(seed + 1000), images, arch.input_shape)
     return with_snapped(layers, variables, snn), arch, variables, snn, shown
 
@@ -261,7 +271,7 @@ def levels_network(k=1, bound=2, classes=3):
         },
         "batch_stats": {"dense1": {"norm": stats}, "dense2": {"norm": stats}},
     }
-    return arch, variables, convert(variables, arch, k=k, bound=bound)
+    return arch, variables, convert(variables, arch, methods.scatter_gather(k=k, bound=bound))
 
 
 def shapes_in(jaxpr):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn import Net, convert, hidden, init_variables, neurons, plan, simulate
+from jaxsnn import Net, convert, hidden, init_variables, methods, neurons, plan, simulate
 from jaxsnn.arch import zoo
 from jaxsnn.arch.plan import parse
 from jaxsnn.io.arrays import flatten, save_arrays
@@ -311,7 +311,7 @@ def test_the_peaks_time_of_a_simulation(benchmark):
     accelerator = benchmark("accelerator")
     arch = parse("2C3-4C3", norm=False, input_shape=(6, 6, 1), classes=3)
     fresh = init_variables(Net(arch, hidden(neurons.quantised_relu(1))), jax.random.key(0))
-    snn = convert(fresh, arch, "negative", k=1, bound=None, bits=7)
+    snn = convert(fresh, arch, methods.negative_spikes(k=1, bound=None, weight_bits=7))
     peaks = accelerator.Peak({"bfloat16": 1000.0, "int8": 2000.0}, 100.0)
     products, memory = accelerator.seconds_at_peak(snn, "bfloat16", 5, peaks)
     # conv2: 2x2 outputs of 4 channels from 3x3x2; readout: 3 outputs from 16

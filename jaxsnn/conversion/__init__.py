@@ -1,12 +1,12 @@
 """From the training tree to the folded tree: a converted network and the ways to make one.
 
-`convert` walks over the sites; a method of :mod:`jaxsnn.conversion.methods` folds kernel and
-thresholds of each. What it returns, :class:`Spiking`, is the whole spiking network.
+`convert` walks over the sites; a method, an object of :mod:`jaxsnn.conversion.methods`, folds
+kernel and thresholds of each. What it returns, :class:`Spiking`, is the whole spiking network.
 """
 
 from jaxsnn.conversion import methods, percentiles
 from jaxsnn.conversion.convert import convert, snapped
-from jaxsnn.conversion.methods.shared import float_ends
+from jaxsnn.conversion.kernels import KernelForm
 from jaxsnn.conversion.spiking import (
     Folded,
     Spiking,
@@ -15,15 +15,18 @@ from jaxsnn.conversion.spiking import (
     with_leaf,
     with_unit_dropout,
 )
+from jaxsnn.conversion.weights import float_ends, quantised_weights
 
 __all__ = [
     "Folded",
+    "KernelForm",
     "Spiking",
     "convert",
     "directly_trained",
     "float_ends",
     "methods",
     "percentiles",
+    "quantised_weights",
     "settled",
     "snapped",
     "with_leaf",

@@ -11,12 +11,8 @@ Batch norm goes into per-channel thresholds, so that a ternary kernel stays tern
 form are put on a power-of-two grid; an integer drive reaches ``theta`` iff it reaches its ceiling,
 so thresholds are int32 and no float is compared anywhere.
 
-"scatter" keeps a table of all ``theta_j``. "negative" (Zou et al., Advanced Intelligent Systems,
-2023) keeps the first and their distance, on a grid of ``2**-16`` drive units: its neurons follow
-their level with spikes +1 and -1 and need as many steps as the largest level and the depth ask for,
-at most the number of spiking layers times the cap. "signed_if" (Hu et al., IEEE TPAMI, 2023) holds
-the input for as many steps as there are levels, and its neurons keep one threshold and a bias.
-"rate" (Habara et al., Front. Neurosci. 18, 2024) holds it for good: rates stand for activations.
+Scatter-and-gather keeps a table of all ``theta_j``, negative spikes the first and their distance on
+a grid, the integrate-and-fire neurons one threshold and a bias: :mod:`jaxsnn.conversion.methods`.
 """
 
 from collections.abc import Mapping
@@ -32,74 +28,64 @@ from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import plan
 from jaxsnn.conversion.fold import Fold
 from jaxsnn.conversion.grid import on_grid
+from jaxsnn.conversion.kernels import KernelForm
 from jaxsnn.conversion.method import Method
-from jaxsnn.conversion.methods.shared import method as method_named
 from jaxsnn.conversion.spiking import Spiking
-from jaxsnn.errors import UserError
+from jaxsnn.errors import UserError, shown
 from jaxsnn.inputs.encoding import Encoding
 from jaxsnn.inputs.preprocess import PIXELS
 from jaxsnn.network import weight_quantisers
 from jaxsnn.network.net import Variables
 from jaxsnn.network.per_site import SiteMap, hidden
-from jaxsnn.neurons.neuron import Neuron
 
 
 def convert(
     variables: Variables,
     arch: Arch,
-    method: str = "scatter",
+    method: Method,
     *,
     weights: SiteMap[weight_quantisers.WeightQuantiser] | None = None,
     encoding: Encoding = PIXELS,
-    **options: Any,
 ) -> Spiking:
-    """Fold a trained network into integer kernels and thresholds.
+    """Fold a trained network into the kernels and thresholds of a spiking one.
 
     Args:
         variables: ``params`` and ``batch_stats`` of the training tree (see
             :mod:`jaxsnn.network.net`).
         arch: the architecture.
-        method: "scatter": every neuron becomes ``2**k * bound`` threshold units, one time step.
-            "negative": every neuron tracks its level with spikes +1 and -1 and settles on it.
-            "signed_if": every neuron integrates and fires for ``2**bits - 1`` steps.
-            "rate": every neuron integrates and fires for as long as one likes.
-        weights: the weight quantisers it was trained with; default: for "scatter" ternary with
-            float ends, for "negative" and "rate" full precision, for "signed_if" those of its
-            ``bits``.
-        encoding: presentation and scale of the integer images ("signed_if" holds them).
-        options: those of the method. "scatter" and "negative" need ``k``, fractional bits of the
-            activation quantiser that the network was trained with, and ``bound``, its upper bound
-            ``B``, None for none ("negative" only). "signed_if" needs ``bits``, and takes
-            ``signed`` and ``settling``: see :func:`jaxsnn.conversion.methods.signed_if.signed_if`.
-            "rate" needs ``scales``: see :func:`jaxsnn.conversion.methods.rate.rate`. "negative"
-            takes ``highest``: largest net count where there is no bound (127; a
-            larger level of the ANN is cut there, which the certificate shows); ``bits``:
-            significant bits of the largest weight (7: int8), None for the finest grid whose sums
-            stay below 2^24; ``exact``: False keeps float weights and thresholds, for comparison;
-            ``per_step`` and ``rising``: see :func:`jaxsnn.neurons.tracking`.
+        method: how, with the method's own options; one of :mod:`jaxsnn.methods`.
+        weights: the weight quantisers that it was trained with; default: those that the method was
+            published with, :attr:`jaxsnn.methods.Method.weights`.
+        encoding: how the integer images are shown, and what one unit is worth. A method that holds
+            its input for a number of steps of its own sets the encoding's duration.
 
     Raises:
-        UserError: an unknown method or option, a tree that does not belong to ``arch``, values
-            that are not finite, or a layer that cannot be folded, with its name and the reason.
+        UserError: no method, a presentation that it does not take, a tree that does not belong to
+            ``arch``, values that are not finite, or a layer that cannot be folded, with its name
+            and the reason.
     """
-    chosen = method_named(method, options)
-    weights = weights or chosen.weights
-    if chosen.duration:
-        encoding = replace(encoding, presentation="held", duration=chosen.duration)
-    if encoding.presentation not in chosen.presentations:
+    if not isinstance(method, Method):
         raise UserError(
-            f"presentation {encoding.presentation!r}: {method!r} takes input that is "
-            f"{' or '.join(map(repr, chosen.presentations))}; give such an encoding=Encoding(...)"
+            f"method is {shown(method)}; give an object of jaxsnn.methods, for example "
+            "methods.scatter_gather(k=1, bound=2)"
         )
-    refuse(variables, arch, chosen, weights)
-    fold = Fold(variables, chosen, weights, encoding)
+    weights = weights or method.weights
+    if method.duration:
+        encoding = replace(encoding, presentation="held", duration=method.duration)
+    if encoding.presentation not in method.presentations:
+        raise UserError(
+            f"presentation {encoding.presentation!r}: {method.name} takes input that is "
+            f"{' or '.join(map(repr, method.presentations))}; give such an encoding=Encoding(...)"
+        )
+    refuse(variables, arch, method, weights)
+    fold = Fold(variables, method, weights, encoding)
     for site in plan(arch):
         fold.add(site)
     return Spiking(
         variables=jax.tree.map(jnp.asarray, {"params": fold.params, "fixed": fold.fixed}),
         arch=arch,
-        neurons=_neurons(chosen),
-        ann=hidden(chosen.ann),
+        neurons=method.neurons,
+        ann=hidden(method.activation),
         weights=weights,
         encoding=encoding,
         accumulators=SiteMap("float32", by_name=tuple(fold.accumulators.items())),
@@ -108,32 +94,25 @@ def convert(
     )
 
 
-def _neurons(method: Method) -> SiteMap[Neuron]:
-    """Spiking neurons at every site that has some, none (identity) elsewhere."""
-    mapped = hidden(method.neuron)
-    by_role = {**dict(mapped.by_role), **dict(method.others)}
-    return replace(mapped, by_role=tuple(by_role.items()), first=method.encoder)
-
-
 def whole_kernels(variables: Variables, snn: Spiking) -> dict[str, tuple[np.ndarray, float]]:
     """Kernels that conversion takes as whole numbers: site -> (int64 numbers, value of one).
 
     A kernel with whole numbers of its own is their multiple; one that conversion moved lies on a
     grid of a power of two.
     """
-    sites, found = {site.name: site for site in plan(snn.arch)}, dict[str, Any]()
+    sites, whole = {site.name: site for site in plan(snn.arch)}, dict[str, Any]()
     for record in snn.report:
-        if record.kernel in ("none", "trained", "float"):
+        if not record.form.is_whole:
             continue
         tree = variables["params"][record.site]
         master = np.asarray(tree["kernel"], np.float32)
         quantiser = snn.weights.at(sites[record.site])
-        if record.kernel == "grid":
-            found[record.site] = on_grid(master, record.exponent), 2.0**-record.exponent
+        if record.form is KernelForm.GRID:
+            whole[record.site] = on_grid(master, record.exponent), 2.0**-record.exponent
         elif quantiser.codes is not None:
             codes, unit = quantiser.codes(jnp.asarray(master), tree)
-            found[record.site] = np.asarray(codes), float(unit)
-    return {name: (codes.astype(np.int64), unit) for name, (codes, unit) in found.items()}
+            whole[record.site] = np.asarray(codes), float(unit)
+    return {name: (codes.astype(np.int64), unit) for name, (codes, unit) in whole.items()}
 
 
 def snapped(variables: Variables, snn: Spiking) -> dict[str, Any]:
@@ -146,7 +125,7 @@ def snapped(variables: Variables, snn: Spiking) -> dict[str, Any]:
     sites = {site.name: site for site in plan(snn.arch)}
     whole = whole_kernels(variables, snn)
     for record in snn.report:
-        if record.kernel in ("none", "trained"):
+        if record.form in (KernelForm.NONE, KernelForm.TRAINED):
             continue
         tree = params[record.site]
         if record.site in whole:
@@ -201,7 +180,7 @@ def _learned(
 ) -> dict[str, tuple[int, ...]]:
     """Path -> shape of the learned leaves of the ANN's activation and of its weight quantiser."""
     channels = site.drive_shape[-1]
-    leaves = method.ann.learned(channels) if site.role == "activation" else {}
+    leaves = method.activation.learned(channels) if site.role == "activation" else {}
     leaves = leaves | (weights.at(site).learned() if site.kernel_shape else {})
     return {f"params/{site.name}/{name}": np.shape(leaf) for name, leaf in leaves.items()}
 

@@ -11,7 +11,8 @@ import numpy as np
 from jaxsnn.arch.layers import Site
 from jaxsnn.conversion.batch_norm import Norm, norm_of
 from jaxsnn.conversion.grid import largest_sum, smallest_integer
-from jaxsnn.conversion.method import NEVER, Drive, Kernel, Method, Shortcut
+from jaxsnn.conversion.kernels import Inputs, Kernel, KernelForm
+from jaxsnn.conversion.method import NEVER, Drive, Method, Shortcut
 from jaxsnn.conversion.spiking import Folded, accumulator_for
 from jaxsnn.errors import UserError
 from jaxsnn.inputs.encoding import Encoding
@@ -66,14 +67,15 @@ class Fold:
         norm = norm_of(self.variables, site)
         kernel = self._kernel(site, norm.slope)
         bound, step_bound = self._sums(site, kernel)
-        whole = _is_whole(kernel.values)
-        self._store(site, kernel, whole)
+        whole = kernel.is_whole
+        self._store(site, kernel)
         grid = self._add_cells(site, self._drive(site, kernel, norm, bound), whole)
         self.accumulators[site.name] = accumulator_for(step_bound) if whole else "float32"
         self.report.append(
             Folded(
                 site.name,
-                kernel=kernel.name,
+                kernel.form,
+                kernel.quantiser,
                 exponent=kernel.exponent,
                 scale=kernel.unit * 2.0**kernel.exponent,
                 added=tuple(name for name in ADDED if self._added(site, name)),
@@ -90,7 +92,8 @@ class Fold:
 
     def _kernel(self, site: Site, slope: np.ndarray) -> Kernel:
         """The method's kernel; channels whose norm turns the sign around have it turned here."""
-        master, inputs = self.variables["params"][site.name], self.highest[site.source]
+        inputs = Inputs(self.units[site.source], self.highest[site.source])
+        master = self.variables["params"][site.name]
         kernel = self.method.kernel(site, master, self.weights.at(site), inputs)
         return kernel._replace(values=kernel.values * np.where(slope < 0, -1, 1))
 
@@ -108,9 +111,9 @@ class Fold:
             self._shortcut(site),
         )
 
-    def _store(self, site: Site, kernel: Kernel, whole: bool) -> None:
+    def _store(self, site: Site, kernel: Kernel) -> None:
         """The kernel, and a bias of zeros where training has one: the tree keeps its paths."""
-        values = kernel.values
+        values, whole = kernel.values, kernel.is_whole
         stored = smallest_integer(values) if whole else values.astype(np.float32)
         self.params[site.name] = {"kernel": stored}
         if site.bias:
@@ -130,29 +133,31 @@ class Fold:
     def _destination(self, site: Site) -> str:
         """What became of norm and bias, for the report."""
         had = [name for name in ("norm", "bias") if getattr(site, name)]
-        into = self.method.into if self.method.has_neurons(site) else "bias on the grid"
+        into = self.method.destination if self.method.has_neurons(site) else "bias on the grid"
         if site.role == "shortcut":
             into = "those of the block's last neurons"
         return f"{' and '.join(had)} into {into}" if had else "none"
 
     def _add_pool(self, site: Site) -> None:
         area = math.prod(site.window)
-        if self.method.pool is not None:
-            cells = self.method.pool(site.out_shape[-1], area)
+        cells = self.method.pool(site.out_shape[-1], area)
+        if cells is not None:
             self.fixed[site.name], self.highest[site.name] = cells.fixed, cells.highest
             self.units[site.name] = self.units[site.source]
-            self.peaks[site.name] = self.method.spikes
-            self.report.append(Folded(site.name, "none", norm="sum; area into its threshold"))
+            self.peaks[site.name] = self.method.largest_spike
+            into = "sum; area into its threshold"
+            self.report.append(Folded(site.name, KernelForm.NONE, norm=into))
             return
         self.units[site.name] = self.units[site.source] / area
         self.highest[site.name] = self.highest[site.source] * area
         self.peaks[site.name] = self.peaks[site.source] * area
-        self.report.append(Folded(site.name, "none", norm="sum; 1/area into the next thresholds"))
+        into = "sum; 1/area into the next thresholds"
+        self.report.append(Folded(site.name, KernelForm.NONE, norm=into))
 
     def _sums(self, site: Site, kernel: Kernel) -> tuple[int, int]:
         """Largest ``|sum|`` over all steps, and in one step."""
         bound = largest_sum(kernel.values, self.highest[site.source])
-        if _is_whole(kernel.values) and bound >= NEVER:
+        if kernel.is_whole and bound >= NEVER:
             raise UserError(
                 f"{site.name}: a sum of its integer drive can reach {bound}, beyond int32 (2^31); "
                 "use fewer levels, a smaller Encoding.highest or a coarser weight grid"
@@ -164,7 +169,7 @@ class Fold:
         cells = self.method.cells(drive)
         self.fixed[drive.site], self.highest[drive.site] = cells.fixed, cells.highest
         self.params[drive.site] |= cells.params
-        self.units[drive.site], self.peaks[drive.site] = drive.step, self.method.spikes
+        self.units[drive.site], self.peaks[drive.site] = drive.step, self.method.largest_spike
         return cells.threshold_grid
 
     def _added(self, site: Site, name: str) -> bool:
@@ -205,10 +210,6 @@ class Fold:
         reach = drive.bound + self.duration * np.abs(bias / drive.unit).max(initial=0)
         finest = math.floor(math.log2(NEVER / 2 / max(reach, 1)))
         return max(min(2 ** max(finest, 0), self.method.head_gain), 1)
-
-
-def _is_whole(kernel: np.ndarray) -> bool:
-    return bool(np.issubdtype(kernel.dtype, np.integer))
 
 
 def whole_bias(bias: np.ndarray, unit: float, bound: int, name: str, steps: int = 1) -> np.ndarray:

@@ -1,32 +1,26 @@
-"""What a conversion method is, what it is given of a site, and what it returns.
+"""What a conversion method is, what it is told of a site, and what it returns.
 
 A method folds one site at a time; :mod:`jaxsnn.conversion.fold` walks over the sites and carries
 along what a count of each is worth and how large it can become.
 """
 
+import abc
 import types
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from jaxsnn.arch.layers import Site
+from jaxsnn.conversion.kernels import Inputs, Kernel, Master
 from jaxsnn.inputs.encoding import Presentation
-from jaxsnn.network import weight_quantisers
-from jaxsnn.network.per_site import SiteMap
+from jaxsnn.network.per_site import SiteMap, hidden
+from jaxsnn.network.weight_quantisers import WeightQuantiser, full_precision
 from jaxsnn.neurons.neuron import Neuron
+from jaxsnn.options import plain_fields
 
 NEVER, ALWAYS = 2**31 - 1, -(2**31)  # thresholds that no drive, every drive, reaches
-
-
-class Kernel(NamedTuple):
-    """A folded kernel: whole numbers (int64) or floats, and what the report says of it."""
-
-    values: np.ndarray
-    unit: float
-    name: str
-    exponent: int = 0
-    error: float = 0.0
 
 
 class Shortcut(NamedTuple):
@@ -92,48 +86,98 @@ class Cells(NamedTuple):
     threshold_grid: float = 0.0
 
 
-Master = Mapping[str, Any]  # a site's params in the training tree
+@dataclass(frozen=True, kw_only=True)
+class Method(abc.ABC):
+    """How a trained network becomes a spiking one. The fields of a method are its options.
 
-
-class Method(NamedTuple):
-    """How one conversion method folds a site.
+    Methods are frozen and hashable, and their options plain Python values. How the input is shown
+    and what the weights were quantised by while the network was trained is no method's matter:
+    :func:`jaxsnn.convert` is told that.
 
     Attributes:
-        ann: the activation of the quantised ANN.
-        neuron: the spiking neuron of every activation site.
-        step: ``(site, its params) -> value of one count`` (the ANN's quantisation step).
-        spikes: largest ``|out|`` of it in one step.
-        weights: the weight quantisers it takes by default.
-        kernel: ``(site, params, quantiser, largest input counts) -> Kernel``.
-        cells: ``Drive -> Cells``.
-        refusal: ``site -> reason`` why it cannot be converted; empty if it can.
-        presentations: how the input may be given.
-        others: pairs (role, spiking neuron) of pools and heads that have neurons, too.
-        pool: ``(channels, area) -> Cells`` of the neurons that are driven by a pool's sums.
-        encoder: spiking neuron of the first site, None for the same.
-        duration: steps for which the input and all biases are held; None: as the encoding says.
+        name: what reports call it.
+        presentations: how the input may be shown.
         shortcuts: it can fold residual blocks.
         head_gain: largest gain of a head, for a bias that is finer than a unit of its kernel.
-        into: what norm and bias of a site with neurons become.
+        destination: what norm and bias of a site with neurons become, for reports.
     """
 
-    ann: Neuron
-    neuron: Neuron
-    step: Callable[[Site, Master], float]
-    spikes: int
-    weights: SiteMap[weight_quantisers.WeightQuantiser]
-    kernel: Callable[[Site, Master, weight_quantisers.WeightQuantiser, np.ndarray], Kernel]
-    cells: Callable[[Drive], Cells]
-    refusal: Callable[[Site], str] = lambda site: ""
-    presentations: tuple[Presentation, ...] = ("held", "onset", "frames")
-    others: tuple[tuple[str, Neuron], ...] = ()
-    pool: Callable[[int, int], Cells] | None = None
-    encoder: Neuron | None = None
-    duration: int | None = None
-    shortcuts: bool = False
-    head_gain: int = 1
-    into: str = "thresholds"
+    name: ClassVar[str]
+    presentations: ClassVar[tuple[Presentation, ...]] = ("held", "onset", "frames")
+    shortcuts: ClassVar[bool] = False
+    head_gain: ClassVar[int] = 1
+    destination: ClassVar[str] = "thresholds"
+
+    def __post_init__(self) -> None:
+        """Make the options plain Python values.
+
+        Raises:
+            UserError: naming the option.
+        """
+        plain_fields(self)
+
+    @property
+    @abc.abstractmethod
+    def activation(self) -> Neuron:
+        """The activation of the quantised ANN."""
+
+    @property
+    @abc.abstractmethod
+    def neuron(self) -> Neuron:
+        """The spiking neuron behind every hidden synapse."""
+
+    @abc.abstractmethod
+    def step(self, site: Site, master: Master) -> float:
+        """Value of one count at ``site``: the ANN's quantisation step."""
+
+    @abc.abstractmethod
+    def kernel(
+        self, site: Site, master: Master, quantiser: WeightQuantiser, inputs: Inputs
+    ) -> Kernel:
+        """The kernel of ``site`` in the spiking network.
+
+        Raises:
+            UserError: there is none, with the site's name and the reason.
+        """
+
+    @abc.abstractmethod
+    def cells(self, drive: Drive) -> Cells:
+        """The neurons that see ``drive``.
+
+        Raises:
+            UserError: a number beyond int32, with the site's name and the reason.
+        """
+
+    @property
+    def neurons(self) -> SiteMap[Neuron]:
+        """The spiking neuron of every site, identity where there is none."""
+        return hidden(self.neuron)
+
+    @property
+    def weights(self) -> SiteMap[WeightQuantiser]:
+        """The weight quantisers that a network is taken to have been trained with."""
+        return SiteMap(full_precision())
+
+    @property
+    def duration(self) -> int | None:
+        """Steps for which the input and all biases are held; None: as the encoding says."""
+        return None
+
+    def pool(self, channels: int, area: int) -> Cells | None:
+        """The neurons driven by a pool's sums; None if it has none, which its target's do then."""
+        del channels, area
+        return None
+
+    def refusal(self, site: Site) -> str:
+        """Why ``site`` cannot be converted; empty if it can."""
+        del site
+        return ""
 
     def has_neurons(self, site: Site) -> bool:
         """Whether spiking neurons stand behind ``site``."""
-        return site.role == "activation" or site.role in dict(self.others)
+        return self.neurons.at(site).spikes is not None
+
+    @property
+    def largest_spike(self) -> int:
+        """Largest ``|out|`` of a neuron in one step."""
+        return max(abs(count) for count in self.neuron.spikes or (0, 1))

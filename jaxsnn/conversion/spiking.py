@@ -1,5 +1,6 @@
 """A converted network as one frozen pytree, and the ways to change one."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +13,7 @@ from jaxsnn import neurons
 from jaxsnn.arch.layers import Site
 from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import plan, spiking_sites
+from jaxsnn.conversion.kernels import EXACT_SUMS, KernelForm
 from jaxsnn.errors import UserError
 from jaxsnn.inputs.encoding import Encoding
 from jaxsnn.network import weight_quantisers
@@ -28,10 +30,9 @@ class Folded:
 
     Attributes:
         site: its name.
-        kernel: name of the integer form: "ternary", "grid" (power of two) or "none" (a pool);
-            "float" where weights stay as they are; "trained" in a network that was not converted;
-            else the name of the weight quantiser whose whole numbers they are.
-        exponent: for "grid", kernels are whole multiples of ``2**-exponent``.
+        form: what the kernel is.
+        quantiser: name of the weight quantiser whose whole numbers the kernel has, else empty.
+        exponent: on a grid, kernels are whole multiples of ``2**-exponent``.
         scale: for other whole numbers, the value of one in the units of the weights.
         added: names of arrays in ``params`` that the training tree does not have.
         norm: what became of batch norm and bias.
@@ -48,7 +49,8 @@ class Folded:
     """
 
     site: str
-    kernel: str
+    form: KernelForm
+    quantiser: str = ""
     exponent: int = 0
     scale: float = 1.0
     added: tuple[str, ...] = ()
@@ -66,10 +68,21 @@ class Folded:
         """Value of one unit of the kernel, in the units of the weights."""
         return self.scale * 2.0**-self.exponent
 
+    @property
+    def kernel(self) -> str:
+        """A word for the kernel, for people: the quantiser's name, else the form."""
+        return self.quantiser or self.form.value
+
+    @property
+    def exact_in_float(self) -> bool:
+        """Whether the float ANN's sums are exact: numbers times a power of two, below 2^24."""
+        power_of_two = math.frexp(self.kernel_unit)[0] == 0.5
+        return self.form.is_whole and power_of_two and self.bound < EXACT_SUMS
+
 
 def accumulator_for(bound: int) -> Accumulator:
     """What holds every sum up to ``bound``: float32 below 2^24, else int32."""
-    return "float32" if bound < 2**24 else "int32"
+    return "float32" if bound < EXACT_SUMS else "int32"
 
 
 @flax.struct.dataclass
@@ -132,6 +145,16 @@ class Spiking:
             weights=SiteMap(weight_quantisers.full_precision()), arithmetic=Arithmetic.EXACT
         )
 
+    @property
+    def is_converted(self) -> bool:
+        """Whether it was converted, and takes whole input units; False: trained directly."""
+        return not any(record.form is KernelForm.TRAINED for record in self.report)
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether every synapse has a kernel of whole numbers."""
+        return all(r.form.is_whole for r in self.report if r.form is not KernelForm.NONE)
+
     def unit(self, site: str) -> float:
         """Value of one count at ``site``, in the units of the ANN."""
         return dict(self.units)[site]
@@ -162,7 +185,7 @@ def directly_trained(net: Net, variables: Mapping[str, Any], encoding: Encoding)
         encoding=encoding,
         accumulators=SiteMap("float32"),
         units=tuple((site.name, 1.0) for site in sites),
-        report=tuple(Folded(site.name, "trained") for site in sites),
+        report=tuple(Folded(site.name, KernelForm.TRAINED) for site in sites),
         skip_silent=False,
     )
 
@@ -260,7 +283,7 @@ def with_unit_dropout(snn: Spiking, site: str, ratio: float = 0.0) -> Spiking:
     if site not in sites:
         raise UserError(f"{site!r} is no spiking site; known: {', '.join(sites)}")
     clean = snn.neurons.at(sites[site])
-    noisy = clean if clean.name == "unit_dropout" else neurons.unit_dropout(clean)
+    noisy = clean if clean.drops_spikes else neurons.unit_dropout(clean)
     mapped = SiteMap(
         snn.neurons.default,
         snn.neurons.by_role,

@@ -169,8 +169,7 @@ class Tally:
             return "exact"
         # With integer sums, a potential whose count is the level of its final drive is at rest, so
         # that no silent step need be seen.
-        whole = not any(record.kernel == "float" for record in self.snn.report)
-        at_rest = settled < self.steps or (whole and self.rests)
+        at_rest = settled < self.steps or (self.snn.is_integer and self.rests)
         # Only where nothing more comes in; neurons with a delay were refused before.
         ends = self.snn.encoding.ends
         at_rest = at_rest and ends is not None and self.steps >= ends

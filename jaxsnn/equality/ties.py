@@ -11,7 +11,6 @@ from jaxsnn.conversion.spiking import Folded, Spiking
 from jaxsnn.network.net import Variables
 from jaxsnn.network.site import aligned
 
-WHOLE = ("ternary", "grid")  # kernels that are whole numbers or powers of two in the ANN, too
 EPSILON = 2.0**-24  # half a unit in the last place of float32, relative
 
 
@@ -117,7 +116,7 @@ def _rounding(site: Site, record: Folded) -> float:
 
     The roundings of n terms add up to about ``sqrt(n)`` of one; four times that is allowed.
     """
-    if record.kernel in WHOLE and record.bound < 2**24:
+    if record.exact_in_float:
         return 0.0
     terms = site.macs / max(int(np.prod(site.drive_shape)), 1)
     return float(4 * np.sqrt(terms) * EPSILON * record.bound)

@@ -15,6 +15,7 @@ from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import parse, plan
 from jaxsnn.conversion.convert import snapped, whole_kernels
 from jaxsnn.conversion.grid import smallest_integer
+from jaxsnn.conversion.kernels import KernelForm
 from jaxsnn.conversion.spiking import Folded, Spiking
 from jaxsnn.errors import UserError
 from jaxsnn.inputs.encoding import Encoding
@@ -63,7 +64,7 @@ def save(snn: Spiking, path: str | Path) -> None:
         "accumulators": _map_to_json(snn.accumulators, str),
         "encoding": dataclasses.asdict(snn.encoding),
         "units": dict(snn.units),
-        "report": [dataclasses.asdict(record) for record in snn.report],
+        "report": [_folded_to_json(record) for record in snn.report],
     }
     arrays = {name: np.asarray(a) for name, a in flatten(snn.variables).items()}
     save_arrays(path, arrays, meta)
@@ -130,12 +131,20 @@ def _rebuild(meta: Mapping[str, Any], variables: Mapping[str, Any]) -> Spiking:
         accumulators=_map_from_json(meta["accumulators"], lambda word: word),
         encoding=Encoding(**meta["encoding"]),
         units=tuple(meta["units"].items()),
-        report=tuple(_folded(**record) for record in meta["report"]),
+        report=tuple(_folded_from_json(**record) for record in meta["report"]),
     )
 
 
-def _folded(added: Sequence[str] = (), **record: Any) -> Folded:
-    return Folded(added=tuple(added), **record)
+def _folded_to_json(record: Folded) -> dict[str, Any]:
+    """The record's fields; form and quantiser are one word, ``kernel``."""
+    fields = dataclasses.asdict(record) | {"kernel": record.kernel}
+    return {name: value for name, value in fields.items() if name not in ("form", "quantiser")}
+
+
+def _folded_from_json(kernel: str, added: Sequence[str] = (), **record: Any) -> Folded:
+    quantiser = kernel if kernel in weight_quantisers.WEIGHTS else ""
+    form = KernelForm.CODES if quantiser else KernelForm(kernel)
+    return Folded(form=form, quantiser=quantiser, added=tuple(added), **record)
 
 
 def _check_arrays(snn: Spiking, arrays: Mapping[str, np.ndarray], place: str) -> None:

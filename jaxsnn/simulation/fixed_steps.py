@@ -135,7 +135,7 @@ def check_input(snn: Spiking, images: Array | np.ndarray) -> Array:
                 f"an input of {largest} is beyond Encoding.highest = {snn.encoding.highest}, which "
                 "the bounds of the sums rest on; convert with an encoding that admits it"
             )
-    if whole and snn.report and snn.report[0].kernel == "trained":
+    if whole and not snn.is_converted:
         return snn.encoding.decode(jnp.asarray(images))  # not converted: it takes scaled values
     return jnp.asarray(images)
 

@@ -21,7 +21,6 @@ from jaxsnn.simulation import image_by_image
 from jaxsnn.simulation.counters import Counters
 from jaxsnn.simulation.engine import Trace
 
-RESTING = ("integrate_and_fire", "tracking")  # neurons that a silent step leaves as they are
 EVERY = 4  # steps between two looks
 
 
@@ -90,10 +89,10 @@ def restless(snn: Spiking) -> str:
         )
     for site in plan(snn.arch):
         neuron = snn.neurons.at(site)
-        if site.role == "activation" and neuron.name not in RESTING:
+        if site.role == "activation" and not neuron.silence_is_final:
             return f"{site.name}: {neuron.name!r} may spike after a silent step"
-        if site.source == "input" and dict(neuron.options).get("rising"):
-            return f"{site.name}: a rising neuron may hold back the input, which no spike shows"
+        if site.source == "input" and neuron.holds_back:
+            return f"{site.name}: {neuron.name!r} may hold back the input, which no spike shows"
         if site.role != "activation" and not neuron.stateless:
             return f"{site.name}: {neuron.name!r} has a state that no spike shows"
     return ""

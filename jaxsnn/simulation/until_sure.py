@@ -167,7 +167,7 @@ def check_heads(snn: Spiking, rule: Rule) -> None:
         if neuron.spikes != (0, 1):
             raise UserError(
                 f"{name}: {neuron.name!r} does not fire at most one spike a step, which the fusion "
-                "counts; convert with method='rate'"
+                "counts; convert with methods.rate()"
             )
     if sites[rule.early] == sites[rule.final]:
         raise UserError(

@@ -12,6 +12,7 @@ from jaxsnn import neurons
 from jaxsnn.arch import zoo
 from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import scaled
+from jaxsnn.conversion import methods
 from jaxsnn.conversion.convert import convert
 from jaxsnn.conversion.spiking import Spiking
 from jaxsnn.inputs import preprocess
@@ -103,16 +104,12 @@ class NegativeSpikes(Experiment):
 
     def converted(self, variables: Mapping[str, Any]) -> Spiking:
         """Every neuron tracks its level with spikes +1 and -1."""
-        return convert(
-            variables,
-            self.arch,
-            "negative",
+        method = methods.negative_spikes(
             k=self.config.k,
-            bound=None,
-            encoding=self.encoding,
-            bits=self.config.weight_bits,
-            exact=self.config.weights == "integer",
+            weight_bits=self.config.weight_bits,
+            float_weights=self.config.weights == "float",
         )
+        return convert(variables, self.arch, method, encoding=self.encoding)
 
     @property
     def conversion_settings(self) -> dict[str, Any] | None:

@@ -4,8 +4,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxsnn.arch.layers import Site
 from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import plan, spiking_sites, totals
+from jaxsnn.conversion.kernels import KernelForm
 from jaxsnn.conversion.spiking import Folded, Spiking
 from jaxsnn.equality.certificate import Certificate
 from jaxsnn.io import environment, files
@@ -128,7 +130,7 @@ def ledger(
                 neurons=site.neurons,
                 updates=site.neurons * steps,
                 spikes=_mean(spiking.spikes.get(site.name), images),
-                weights=_weights(snn, record),
+                weights=_weights(snn, site, record),
                 encoder=site.source == "input",
                 adds_per_update=counting.adds_per_update,
             )
@@ -136,9 +138,9 @@ def ledger(
     return energy_ledger(counts)
 
 
-def _weights(snn: Spiking, record: Folded) -> WeightKind:
+def _weights(snn: Spiking, site: Site, record: Folded) -> WeightKind:
     """How the site's weights are priced: integers wider than int8 as float32."""
-    if record.kernel == "ternary":
+    if record.form is KernelForm.CODES and snn.weights.at(site).is_ternary:
         return "ternary"
     kernel = snn.variables["params"].get(record.site, {}).get("kernel")
     return "int8" if kernel is not None and kernel.dtype == np.int8 else "float32"

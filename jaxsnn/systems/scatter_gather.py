@@ -12,9 +12,10 @@ import numpy as np
 from jaxsnn import neurons
 from jaxsnn.arch import zoo
 from jaxsnn.arch.notation import Arch
+from jaxsnn.conversion import methods
 from jaxsnn.conversion.convert import convert
-from jaxsnn.conversion.methods.shared import float_ends
 from jaxsnn.conversion.spiking import Spiking
+from jaxsnn.conversion.weights import float_ends
 from jaxsnn.network import weight_quantisers
 from jaxsnn.network.per_site import SiteMap
 from jaxsnn.neurons.neuron import Neuron
@@ -61,8 +62,8 @@ class ScatterGather(Experiment):
 
     def converted(self, variables: Mapping[str, Any]) -> Spiking:
         """Every neuron as ``2^k * B`` threshold units."""
-        k, bound = self.config.k, self.config.B
-        return convert(variables, self.arch, k=k, bound=bound, encoding=self.encoding)
+        method = methods.scatter_gather(k=self.config.k, bound=self.config.B)
+        return convert(variables, self.arch, method, encoding=self.encoding)
 
     @property
     def units(self) -> int:

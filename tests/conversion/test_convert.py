@@ -25,12 +25,15 @@ from jaxsnn import (
     Encoding,
     Net,
     SiteMap,
+    UserError,
     certify,
     convert,
     evaluate,
+    float_ends,
     forward,
     hidden,
     init_variables,
+    methods,
     neurons,
     parse,
     plan,
@@ -39,9 +42,10 @@ from jaxsnn import (
 )
 from jaxsnn.conversion.convert import snapped
 from jaxsnn.conversion.grid import grid_exponent
+from jaxsnn.conversion.kernels import KernelForm
 from jaxsnn.conversion.method import ALWAYS, NEVER
-from jaxsnn.conversion.methods.shared import float_ends
 from jaxsnn.conversion.spiking import Spiking
+from jaxsnn.inputs.preprocess import PIXELS
 from jaxsnn.network import weight_quantisers
 from jaxsnn.network.net import template
 from jaxsnn.simulation import counters
@@ -127,7 +131,7 @@ def test_max_pooled_currents_and_average_pooled_counts(seed):
     layers = pooled_network(seed)
     arch = parse("6C3same-MP2-8C3p1-AP2-12", classes=5, input_shape=(12, 12, 1))
     variables = tree(layers)
-    snn = convert(variables, arch, k=1, bound=2)
+    snn = convert(variables, arch, methods.scatter_gather(k=1, bound=2))
     images = pixels(np.random.default_rng(seed), 12, (12, 12, 1))
     moved = with_snapped(layers, variables, snn)
     counts, logits, operations = pooled_units(moved, images / 256.0, 1, 2)
@@ -213,8 +217,8 @@ def test_what_is_kept_ternary_and_what_goes_on_a_grid():
 
 def test_weights_in_full_precision_convert_on_a_grid_everywhere():
     layers, arch, variables = build(6, ternary=False, dyadic=False, gammas="mixed")
-    snn = convert(variables, arch, k=1, bound=2, weights=FLOAT)
-    assert {record.kernel for record in snn.report} == {"grid"}
+    snn = convert(variables, arch, methods.scatter_gather(k=1, bound=2), weights=FLOAT)
+    assert {record.form for record in snn.report} == {KernelForm.GRID}
     images = pixels(np.random.default_rng(1), 8, arch.input_shape)
     check(with_snapped(layers, variables, snn), snn, images, 1, 2, 1e-5)
 
@@ -225,7 +229,11 @@ def test_ternary_sums_beyond_float32_are_held_in_int32_and_refused_beyond_that()
     variables = {**variables, "params": {**variables["params"]}}
     variables["params"]["readout"] = {"kernel": np.ones((2, 2), np.float32)}
     wide = convert(
-        variables, arch, k=0, bound=1, weights=TERNARY, encoding=Encoding("onset", 1 / 256, 2**24)
+        variables,
+        arch,
+        methods.scatter_gather(k=0, bound=1),
+        weights=TERNARY,
+        encoding=Encoding("onset", 1 / 256, 2**24),
     )
     assert wide.report[0].accumulator == "int32"
     assert wide.report[0].bound == 2**24
@@ -235,8 +243,7 @@ def test_ternary_sums_beyond_float32_are_held_in_int32_and_refused_beyond_that()
         convert(
             variables,
             arch,
-            k=0,
-            bound=1,
+            methods.scatter_gather(k=0, bound=1),
             weights=TERNARY,
             encoding=Encoding("onset", 1 / 256, 2**31 - 1),
         )
@@ -247,7 +254,7 @@ def test_a_heads_bias_keeps_its_value_whatever_grid_the_kernel_lies_on(value):
     arch, variables, _ = levels_network()
     arch = dataclasses.replace(arch, head_bias=True)
     variables["params"]["readout"]["bias"] = np.float32([0, value, 0])
-    snn = convert(variables, arch, k=1, bound=2)
+    snn = convert(variables, arch, methods.scatter_gather(k=1, bound=2))
     dark = simulate(snn, np.zeros((1, 1, 1, 1), np.uint8), steps=1)
     logits = np.asarray(dark.readout[0, 0]) * snn.unit("readout")
     np.testing.assert_allclose(logits, [0, value, 0], rtol=1e-3, atol=1e-7)
@@ -262,7 +269,7 @@ def test_a_bias_too_large_for_its_grid_is_refused():
         "bias": np.float32([0, 1e4, 0]),
     }
     with pytest.raises(ValueError, match=r"readout: .*bias"):
-        convert(variables, arch, k=1, bound=2)
+        convert(variables, arch, methods.scatter_gather(k=1, bound=2))
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e6, 1e12, 1e25])
@@ -290,7 +297,9 @@ def test_a_power_of_two_encoding_and_a_pixel_scale_that_is_none():
 
 
 def negative(seed, **options):
-    return converted(seed, method="negative", **{"dyadic": False, "bound": None} | options)
+    return converted(
+        seed, method=methods.negative_spikes, **{"dyadic": False, "bound": None} | options
+    )
 
 
 def real_thresholds(layer, unit, k, j):
@@ -301,7 +310,7 @@ def real_thresholds(layer, unit, k, j):
 
 @pytest.mark.parametrize("bits", [5, 8, 12])
 def test_kernels_have_significant_bits_and_thresholds_lie_on_their_grid(bits):
-    layers, _, variables, snn, _ = negative(11, settings={"bits": bits})
+    layers, _, variables, snn, _ = negative(11, settings={"weight_bits": bits})
     for layer, record in zip(layers, snn.report, strict=True):
         kernel = np.asarray(snn.variables["params"][layer["name"]]["kernel"], np.int64)
         assert 2 ** (bits - 1) <= np.abs(kernel).max() < 2**bits
@@ -346,7 +355,7 @@ def test_sums_are_bounded_by_counts_over_all_steps_and_by_spikes_in_one():
 
 
 def test_one_step_in_float32_and_settled_sums_in_int32():
-    _, _, _, snn, images = negative(13, settings={"bits": 15})
+    _, _, _, snn, images = negative(13, settings={"weight_bits": 15})
     by_site = {record.site: record for record in snn.report}
     record = by_site["dense1"]
     assert record.step_bound < 2**24 <= record.bound
@@ -363,7 +372,7 @@ def test_one_step_in_float32_and_settled_sums_in_int32():
 def test_even_thresholds_by_hand():
     # As in the test of the table above: pixels 64, 192, ... and, in halves, 1/2, 3/2, ...
     arch, variables, _ = levels_network()
-    snn = convert(variables, arch, "negative", k=1, bound=2)
+    snn = convert(variables, arch, methods.negative_spikes(k=1, bound=2))
     fixed = snn.variables["fixed"]
     first = [np.asarray(neurons.even_threshold(fixed["dense1"], jnp.full(2, j))) for j in (1, 2, 4)]
     assert [one.tolist() for one in first] == [[64, 64], [192, 192], [448, 448]]
@@ -384,7 +393,7 @@ def test_average_pools_settle_too():
     layers[2] |= {"kernel": kernel, "master": kernel}
     arch = parse("6C3same-8C3p1-AP2-12", classes=5, input_shape=(12, 12, 1))
     variables = tree(layers)
-    snn = convert(variables, arch, "negative", k=1, bound=2)
+    snn = convert(variables, arch, methods.negative_spikes(k=1, bound=2))
     images = pixels(rng, 6, (12, 12, 1))
     proof = certify(snn, variables, images, steps=3 * 4 + 1)
     assert proof.equality == "exact after settling"
@@ -398,21 +407,23 @@ def test_a_heads_bias_is_given_once():
     arch, variables, _ = levels_network()
     arch = dataclasses.replace(arch, head_bias=True)
     variables["params"]["readout"]["bias"] = np.float32([0, 0.1, -3.25])
-    snn = convert(variables, arch, "negative", k=1, bound=None)
+    snn = convert(variables, arch, methods.negative_spikes(k=1, bound=None))
     trace = simulate(snn, np.zeros((1, 1, 1, 1), np.uint8), steps=5)
     logits = np.asarray(trace.readout[:, 0]) * snn.unit("readout")
     np.testing.assert_allclose(logits, [[0, 0.1, -3.25]] * 5, rtol=1e-3, atol=1e-7)
 
 
 def test_float_weights_and_thresholds_for_comparison():
-    layers, _, variables, snn, images = negative(14, settings={"exact": False}, gammas="with_zero")
+    layers, _, variables, snn, images = negative(
+        14, settings={"float_weights": True}, gammas="with_zero"
+    )
     for layer in layers[:-1]:
         kernel = np.asarray(snn.variables["params"][layer["name"]]["kernel"])
         assert kernel.dtype == np.float32
         master = np.asarray(variables["params"][layer["name"]]["kernel"])
         np.testing.assert_array_equal(np.abs(kernel), np.abs(master))
         assert snn.variables["fixed"][layer["name"]]["first"].dtype == jnp.float32
-    assert {record.kernel for record in snn.report} == {"float"}
+    assert {record.form for record in snn.report} == {KernelForm.FLOAT}
     trace = simulate(snn, images, steps=80, counts=True)
     levels, logits = ref.quantised_ann(layers, images / 256.0, 1, None)
     wrong = [
@@ -428,7 +439,7 @@ def test_tiny_norm_scales_become_constant_or_are_refused():
     _, arch, variables = build(15, ternary=False, dyadic=False)
     norm = variables["params"]["conv1"]["norm"]
     norm["scale"][:3], norm["bias"][:3] = 1e-12, [0.6, 1.6, -5.0]
-    snn = convert(variables, arch, "negative", k=1, bound=None)
+    snn = convert(variables, arch, methods.negative_spikes(k=1, bound=None))
     own = snn.variables["fixed"]["conv1"]
     assert own["highest"][:3].tolist() == [1, 3, 0]  # of boundaries 1/4, 3/4, 5/4, 7/4
     images = pixels(np.random.default_rng(0), 4, arch.input_shape)
@@ -437,37 +448,38 @@ def test_tiny_norm_scales_become_constant_or_are_refused():
     variables["batch_stats"]["conv1"]["norm"]["mean"][0] = 0
     norm["bias"][0] = 30.25
     with pytest.raises(ValueError, match=r"conv1: the thresholds of channel 0 leave int32"):
-        convert(variables, arch, "negative", k=1, bound=None)
+        convert(variables, arch, methods.negative_spikes(k=1, bound=None))
 
 
 NEGATIVE_REFUSED = [
     ({"encoding": Encoding("held", 1 / 256)}, "'held'.*takes input that is 'onset'"),
-    ({"stretch": 2}, "no option stretch; known: k, bound, highest, bits, exact"),
-    ({"bits": 0}, "bits=0"),
-    ({"bits": 24, "encoding": Encoding("onset", 1, 2**20)}, "conv1: a sum .*beyond int32"),
+    ({"weight_bits": 0}, "weight_bits=0"),
+    ({"weight_bits": 24, "encoding": Encoding("onset", 1, 2**20)}, "conv1: a sum .*beyond int32"),
     ({"highest": 0}, "highest=0"),
-    ({"bound": 1.5}, "bound a whole number"),
-    ({"k": -1}, "k must be >= 0"),
+    ({"bound": 1.5}, "bound=1.5: give a whole number or None"),
+    ({"bound": 0}, "bound=0: the largest activation"),
+    ({"k": -1}, "k=-1"),
+    ({"k": "1"}, "k='1': give a whole number"),
+    ({"k": True}, "k=True: give a whole number"),
+    ({"rising": 2}, "rising=2: give True or False"),
 ]
 
 
 @pytest.mark.parametrize(("options", "message"), NEGATIVE_REFUSED)
 def test_what_the_negative_method_refuses(options, message):
+    options = dict(options)
+    encoding = options.pop("encoding", PIXELS)
     _, arch, variables = build(8, ternary=False, dyadic=False)
     with pytest.raises(ValueError, match=message):
-        convert(variables, arch, "negative", **{"k": 1, "bound": None} | options)
+        convert(variables, arch, methods.negative_spikes(**{"k": 1} | options), encoding=encoding)
 
 
-def test_max_pooling_behind_the_encoder_is_refused_and_scatter_has_no_options():
+def test_max_pooling_behind_the_encoder_is_refused():
     arch = parse("4C3-4C3-MP2", input_shape=(8, 8, 1))
     net = Net(arch, hidden(neurons.quantised_relu(1)))
     variables = init_variables(net, jax.random.key(0))
     with pytest.raises(ValueError, match=r"conv2: the largest current of every step"):
-        convert(variables, arch, "negative", k=1, bound=None)
-    with pytest.raises(ValueError, match="'scatter' has no option bits; known: k, bound"):
-        convert(variables, arch, "scatter", k=1, bound=2, bits=4)
-    with pytest.raises(ValueError, match="k=1, bound=None"):
-        convert(variables, arch, "scatter", k=1, bound=None)
+        convert(variables, arch, methods.negative_spikes(k=1, bound=None))
 
 
 # ---------------------------------------------------------------- refusals
@@ -509,13 +521,17 @@ REFUSED = [
 def test_refusals_name_the_layer_and_the_reason(path, value, message):
     _, arch, variables = build(8)
     with pytest.raises(ValueError, match=message):
-        convert(changed(variables, path, value), arch, k=1, bound=2)
+        convert(changed(variables, path, value), arch, methods.scatter_gather(k=1, bound=2))
 
 
 def test_a_missing_bias_is_refused():
     _, arch, variables = build(8, bias=True)
     with pytest.raises(ValueError, match=r"dense1.*bias"):
-        convert(changed(variables, ("params", "dense1", "bias"), None), arch, k=1, bound=2)
+        convert(
+            changed(variables, ("params", "dense1", "bias"), None),
+            arch,
+            methods.scatter_gather(k=1, bound=2),
+        )
 
 
 def test_all_reasons_are_given_at_once():
@@ -523,7 +539,7 @@ def test_all_reasons_are_given_at_once():
     broken = changed(variables, ("params", "conv1", "kernel"), None)
     broken = changed(broken, ("batch_stats", "dense1"), None)
     with pytest.raises(ValueError, match=r"(?s)conv1: .*dense1: "):
-        convert(broken, arch, k=1, bound=2)
+        convert(broken, arch, methods.scatter_gather(k=1, bound=2))
 
 
 def test_residual_blocks_are_refused():
@@ -531,22 +547,19 @@ def test_residual_blocks_are_refused():
     net = Net(arch, hidden(neurons.quantised_relu(1, 2)))
     variables = init_variables(net, jax.random.key(0))
     with pytest.raises(ValueError, match=r"block1\.conv2: a shortcut"):
-        convert(variables, arch, k=1, bound=2)
+        convert(variables, arch, methods.scatter_gather(k=1, bound=2))
 
 
-def test_unknown_methods_and_impossible_levels_are_refused():
+def test_a_name_is_no_method():
     _, arch, variables = build(8)
-    with pytest.raises(ValueError, match="unknown conversion method 'phase'"):
-        convert(variables, arch, "phase", k=1, bound=2)
-    for k, bound in ((-1, 2), (1, 0), (1, 1.5)):
-        with pytest.raises(ValueError, match="k must be >= 0 and bound a whole number"):
-            convert(variables, arch, k=k, bound=bound)
+    with pytest.raises(UserError, match=r"method is 'scatter'; give an object of jaxsnn\.methods"):
+        convert(variables, arch, "scatter")
 
 
 def test_conversion_does_not_change_what_it_is_given():
     _, arch, variables = build(9, gammas="mixed")
     before = jax.tree.map(np.array, variables)
-    snn = convert(variables, arch, k=1, bound=2)
+    snn = convert(variables, arch, methods.scatter_gather(k=1, bound=2))
     snapped(variables, snn)
     assert jax.tree.all(jax.tree.map(np.array_equal, before, variables))
     assert isinstance(snn, Spiking)
@@ -565,7 +578,10 @@ def test_a_bias_before_a_norm_is_folded_as_the_network_computes_it():
 
     variables = jax.tree_util.tree_map_with_path(draw, shapes)
     snn = convert(
-        variables, arch, k=1, bound=2, weights=SiteMap(weight_quantisers.full_precision())
+        variables,
+        arch,
+        methods.scatter_gather(k=1, bound=2),
+        weights=SiteMap(weight_quantisers.full_precision()),
     )
     images = rng.integers(0, 256, (20, 6, 6, 1), dtype=np.uint8)
     proof = certify(snn, variables, images)
@@ -584,7 +600,10 @@ def test_an_activation_on_a_boundary_belongs_to_the_upper_level(slope):
     params["readout"] = {"kernel": np.ones((4, 2), np.float32)}
     variables = {"params": params, "batch_stats": {"dense1": {"norm": statistics}}}
     snn = convert(
-        variables, arch, k=1, bound=2, weights=SiteMap(weight_quantisers.full_precision())
+        variables,
+        arch,
+        methods.scatter_gather(k=1, bound=2),
+        weights=SiteMap(weight_quantisers.full_precision()),
     )
     trace = simulate(snn, np.full((1, 1, 1, 1), 77, np.uint8), steps=1, counts=True)
     assert np.asarray(trace.counts["dense1"])[0].tolist() == [1, 2, 3, 4]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reference
 
-from jaxsnn import convert, parse, simulate, sweep
+from jaxsnn import convert, methods, parse, simulate, sweep
 from jaxsnn.arch.plan import plan
 from jaxsnn.conversion import percentiles
 from jaxsnn.conversion.convert import snapped
@@ -49,7 +49,7 @@ def trained(arch, seed=0):
 def converted(arch, seed=0, percentile=99.0, **options):
     net, variables, images = trained(arch, seed)
     (scales,) = percentiles.scales(net, variables, images, [percentile], encoding=HELD)
-    snn = convert(variables, arch, "rate", encoding=HELD, scales=scales, **options)
+    snn = convert(variables, arch, methods.rate(scales=scales, **options), encoding=HELD)
     return net, variables, images, scales, snn
 
 
@@ -112,10 +112,10 @@ def test_activations_that_are_no_numbers_are_refused():
 
 
 @pytest.mark.parametrize("arch", [VGG, RES])
-@pytest.mark.parametrize("kernel_bits", [None, 7])
-def test_the_normalised_network_computes_the_same_logits(arch, kernel_bits):
+@pytest.mark.parametrize("options", [{"float_weights": True}, {}, {"weight_bits": None}], ids=str)
+def test_the_normalised_network_computes_the_same_logits(arch, options):
     """Check 9: batch norm is gone, logits are those of the network divided by the head's scale."""
-    net, variables, images, scales, snn = converted(arch, kernel_bits=kernel_bits)
+    net, variables, images, scales, snn = converted(arch, **options)
     before = net_module.forward(snn.float_ann, snapped(variables, snn), HELD.decode(images))
     after = net_module.forward(percentiles.normalised_ann(snn), snn.variables, jnp.asarray(images))
     for site in plan(arch):
@@ -123,7 +123,7 @@ def test_the_normalised_network_computes_the_same_logits(arch, kernel_bits):
             ours = np.asarray(after.outs[site.name]) * scales[site.name]
             np.testing.assert_allclose(ours, before.outs[site.name], rtol=1e-4, atol=1e-5)
     assert not any("norm" in tree for tree in snn.variables["params"].values())
-    if kernel_bits is None:  # nothing was rounded at all
+    if "float_weights" in options:  # nothing was rounded at all
         plain = net_module.forward(net, variables, HELD.decode(images))
         scaled = after.readouts[-1] * scales["readout"]
         np.testing.assert_allclose(scaled, plain.readouts[-1], rtol=1e-4, atol=1e-5)
@@ -131,7 +131,7 @@ def test_the_normalised_network_computes_the_same_logits(arch, kernel_bits):
 
 def test_few_activations_of_the_calibration_images_exceed_one():
     """Check 10."""
-    _, _, images, _, snn = converted(VGG, percentile=99.9, kernel_bits=None)
+    _, _, images, _, snn = converted(VGG, percentile=99.9, float_weights=True)
     outs = net_module.forward(
         percentiles.normalised_ann(snn), snn.variables, jnp.asarray(images)
     ).outs
@@ -194,7 +194,7 @@ def test_a_constant_current_fires_at_its_rate():
     variables["params"]["dense1"]["kernel"] = jnp.array([[0.25, 0.5, 0.75, 1.0, 1.5]])
     scales = {"dense1": 1.0, "readout": 1.0}
     encoding = Encoding("held", 1 / 128, 128)
-    snn = convert(variables, arch, "rate", encoding=encoding, scales=scales, delay=0)
+    snn = convert(variables, arch, methods.rate(scales=scales, delay=0), encoding=encoding)
     for grey, steps in ((128, 37), (96, 50), (16, 99)):
         image = np.full((1, 1, 1, 1), grey, np.uint8)
         counts = simulate(snn, image, steps=steps, counts=True).counts["dense1"][0]
@@ -233,7 +233,7 @@ def test_nothing_arrives_before_the_pipeline_is_full():
     (scales,) = percentiles.scales(net, variables, images, [50.0], encoding=HELD)
     for depth, name in enumerate(scales, 1):  # every neuron that can fire fires at once
         scales[name] *= 1e-3**depth
-    snn = convert(variables, VGG, "rate", encoding=HELD, scales=scales)
+    snn = convert(variables, VGG, methods.rate(scales=scales), encoding=HELD)
     final = np.asarray(simulate(snn, images, steps=12).readout).sum((1, 2))
     early = np.asarray(simulate(snn, images, steps=12).readouts[0]).sum((1, 2))
     stages = {"final": 3 + 2, "early": 2 + 2}  # blocks, then pool and dense neurons
@@ -257,7 +257,7 @@ def test_percentiles_and_initial_potentials_are_swept_in_one_program():
     labels = np.arange(len(images)) % 4
     found = percentiles.scales(net, variables, images, [90.0, 99.9], encoding=HELD)
     networks = [
-        convert(variables, RES, "rate", encoding=HELD, scales=scales, initial=initial)
+        convert(variables, RES, methods.rate(scales=scales, initial=initial), encoding=HELD)
         for scales in found
         for initial in (0.0, 0.5)
     ]
@@ -288,14 +288,16 @@ REFUSED = [
 
 @pytest.mark.parametrize(("options", "message"), REFUSED)
 def test_what_cannot_be_converted_is_refused(options, message):
+    options = dict(options)
+    encoding = options.pop("encoding", HELD)
     net, variables, images = trained(VGG)
     (scales,) = percentiles.scales(net, variables, images, [99.0], encoding=HELD)
     with pytest.raises(ValueError, match=message):
-        convert(variables, VGG, "rate", **{"scales": scales, "encoding": HELD} | options)
+        convert(variables, VGG, methods.rate(**{"scales": scales} | options), encoding=encoding)
 
 
 def test_scales_that_are_not_positive_are_refused():
     net, variables, images = trained(VGG)
     (scales,) = percentiles.scales(net, variables, images, [99.0], encoding=HELD)
     with pytest.raises(ValueError, match=r"conv2: has the scale -1\.0"):
-        convert(variables, VGG, "rate", encoding=HELD, scales=scales | {"conv2": -1.0})
+        convert(variables, VGG, methods.rate(scales=scales | {"conv2": -1.0}), encoding=HELD)

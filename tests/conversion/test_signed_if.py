@@ -12,7 +12,7 @@ from clipped_networks import SMALL, UNITS, ann_of, cached, floats, network, trai
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxsnn import convert, forward, simulate
+from jaxsnn import UserError, convert, forward, methods, simulate
 from jaxsnn.arch import zoo
 from jaxsnn.arch.plan import parse, plan, totals
 from jaxsnn.exchange import saved
@@ -252,7 +252,7 @@ def test_the_folded_tree_by_hand():
             "dense1": {"norm": {"mean": np.ones(1, np.float32), "var": np.full(1, 4, np.float32)}}
         },
     }
-    snn = convert(variables, arch, "signed_if", bits=2, encoding=Encoding("held", 1.0, 255))
+    snn = convert(variables, arch, methods.signed_if(bits=2), encoding=Encoding("held", 1.0, 255))
     params = snn.variables["params"]["dense1"]
     fixed = snn.variables["fixed"]["dense1"]
     slope = 2 / np.sqrt(4 + 1e-5)
@@ -265,7 +265,10 @@ def test_the_folded_tree_by_hand():
     assert int(fixed["initial"][0]) == int(fixed["threshold"][0]) // 2
     assert int(fixed["negative_threshold"][0]) == np.floor(-1e-3 / slope / unit * gain)
     exact = convert(
-        variables, arch, "signed_if", bits=2, settling=True, encoding=Encoding("held", 1.0, 255)
+        variables,
+        arch,
+        methods.signed_if(bits=2, settling=True),
+        encoding=Encoding("held", 1.0, 255),
     )
     assert int(exact.variables["fixed"]["dense1"]["negative_threshold"][0]) == -1
     assert snn.encoding == Encoding("held", 1.0, 255, duration=3)
@@ -419,15 +422,15 @@ def test_trees_that_cannot_be_folded_are_refused_by_name(path, value, message):
     [
         ({"bits": 32}, "bits=32.*full precision|bits=32.*32 bits has no levels"),
         ({"bits": 1}, "bits=1"),
-        ({}, "needs bits"),
         ({"bits": 3, "signed": False, "settling": True}, "settling=True"),
-        ({"bits": 3, "k": 1}, "no option k"),
+        ({"bits": 3.5}, "bits=3.5: give a whole number"),
+        ({"bits": 3, "negative_threshold": 0.0}, "negative_threshold=0.0: give a number below 0"),
+        ({"bits": 3, "weight_bits": 25}, "weight_bits=25"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, message):
-    net = cached(1)
-    with pytest.raises(ValueError, match=message):
-        convert(net.variables, net.arch, "signed_if", encoding=UNITS, **options)
+    with pytest.raises(UserError, match=message):
+        methods.signed_if(**options)
 
 
 def test_a_heads_bias_that_leaves_int32_over_all_steps_is_refused():
@@ -448,7 +451,7 @@ def test_a_max_pool_is_refused():
     net = ann_of(arch, 3)
     variables = net_module.init_variables(net, jax.random.key(0))
     with pytest.raises(ValueError, match="conv1: a max pool acts on currents without their bias"):
-        convert(variables, arch, "signed_if", bits=3, encoding=UNITS)
+        convert(variables, arch, methods.signed_if(bits=3), encoding=UNITS)
 
 
 # ---------------------------------------------------------------- the named networks
@@ -494,7 +497,7 @@ def test_first_and_last_layer_have_eight_bits_and_the_others_few_levels(text):
         codes = np.unique(snn.variables["params"][name]["kernel"])
         if name in (names[0], names[-1]):
             assert np.abs(codes).max() == 127
-            assert next(r for r in snn.report if r.site == name).kernel == "symmetric"
+            assert next(r for r in snn.report if r.site == name).quantiser == "symmetric"
         else:
             assert len(codes) <= 7
             assert set(np.abs(codes)) <= {0, 1, 2, 4}

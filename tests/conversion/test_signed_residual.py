@@ -6,7 +6,7 @@ import pytest
 import reference as ref
 from clipped_networks import UNITS, _norm, _synapse, ann_of, tree
 
-from jaxsnn import certify, convert, init_variables, settle, simulate
+from jaxsnn import certify, convert, init_variables, methods, settle, simulate
 from jaxsnn.arch import zoo
 from jaxsnn.arch.plan import parse, plan
 from jaxsnn.inputs.preprocess import unchanged
@@ -71,7 +71,8 @@ class Residual:
         return values
 
     def snn(self, **options):
-        return convert(self.variables, self.arch, "signed_if", bits=BITS, encoding=UNITS, **options)
+        method = methods.signed_if(bits=BITS, **options)
+        return convert(self.variables, self.arch, method, encoding=UNITS)
 
     def levels(self):
         """Levels of the float64 ANN, halves up, and the logits."""
@@ -148,8 +149,8 @@ def test_float_weights_go_to_a_grid():
     arch = parse(TEXT, input_shape=(6, 6, 2), classes=4, head_pool=True, head_bias=True)
     weights = SiteMap(full_precision())
     variables = init_variables(Net(arch, hidden(clipped_relu(BITS)), weights), jax.random.key(0))
-    options = {"bits": BITS, "weights": weights, "kernel_bits": 7, "encoding": UNITS}
-    snn = convert(variables, arch, "signed_if", settling=True, **options)
+    method = methods.signed_if(bits=BITS, settling=True, weight_bits=7)
+    snn = convert(variables, arch, method, weights=weights, encoding=UNITS)
     assert snn.variables["params"]["block1.conv1"]["kernel"].dtype == np.int8
     images = np.random.default_rng(0).integers(-200, 201, (4, 6, 6, 2)).astype(np.int16)
     proof = certify(snn, variables, images, steps=200, settle=True)

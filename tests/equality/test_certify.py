@@ -15,6 +15,7 @@ from jaxsnn import (
     certify,
     convert,
     hidden,
+    methods,
     neurons,
     parse,
     simulate,
@@ -132,7 +133,7 @@ def test_a_forgotten_flip_of_the_mean_passes_the_integer_ann_only():
     wrong = jax.tree.map(np.array, variables)
     norm = wrong["batch_stats"]["conv2"]["norm"]
     norm["mean"] = -norm["mean"]
-    broken = convert(wrong, arch, k=1, bound=2)
+    broken = convert(wrong, arch, methods.scatter_gather(k=1, bound=2))
     proof = certify(broken, variables, images)
     assert proof.mismatches == proof.predictions == 0
     assert proof.equality == "approximate"
@@ -176,7 +177,7 @@ def test_ties_are_recognised_and_near_ties_are_not():
 def test_pools_are_certified():
     arch = parse("6C3same-MP2-8C3p1-AP2-12", classes=5, input_shape=(12, 12, 1))
     variables = tree(pooled_network(2))
-    snn = convert(variables, arch, k=1, bound=2)
+    snn = convert(variables, arch, methods.scatter_gather(k=1, bound=2))
     proof = certify(snn, variables, pixels(np.random.default_rng(0), 20, (12, 12, 1)))
     assert proof.equality == "exact"
     assert [layer.site for layer in proof.layers] == ["conv1", "conv2", "dense1", "readout"]
@@ -198,7 +199,9 @@ def test_a_wrong_readout_is_named_although_every_neuron_agrees():
 def settling(seed=33, **options):
     """A network with negative spikes, its variables and images."""
     _, _, variables, snn, images = converted(
-        seed, method="negative", **{"dyadic": False, "bound": None, "gammas": "mixed"} | options
+        seed,
+        method=methods.negative_spikes,
+        **{"dyadic": False, "bound": None, "gammas": "mixed"} | options,
     )
     return variables, snn, images
 
@@ -298,7 +301,7 @@ def test_a_threshold_moved_by_its_grid_makes_a_tie_and_one_moved_further_does_no
     norm = variables["batch_stats"]["dense2"]["norm"]
     moved = {**norm, "mean": np.float32([0, 0.25 + 2.0**-19])}
     variables["batch_stats"]["dense2"] = {"norm": moved}
-    snn = convert(variables, arch, "negative", k=1, bound=2)
+    snn = convert(variables, arch, methods.negative_spikes(k=1, bound=2))
     images = np.array([0, 96], np.uint8).reshape(-1, 1, 1, 1)  # drives 0 and 1
     assert simulate(snn, images, steps=9, counts=True).counts["dense2"][:, 1].tolist() == [0, 1]
     proof = certify(snn, variables, images, steps=9)
@@ -322,7 +325,7 @@ def test_a_level_beyond_the_cap_is_no_tie():
 
 
 def test_float_weights_as_trained_differ_at_ties_only():
-    variables, snn, images = settling(settings={"exact": False}, dyadic=True, bound=2)
+    variables, snn, images = settling(settings={"float_weights": True}, dyadic=True, bound=2)
     proof = certify(snn, variables, images, steps=40)
     assert proof.origins_are_ties
     assert sum(layer.origins for layer in proof.layers) <= proof.float_mismatches
@@ -362,7 +365,10 @@ def test_a_tie_is_what_float32_cannot_place_and_no_more(offset, shift, tie):
     statistics = {"mean": np.zeros(1, np.float32), "var": np.full(1, 1 - 1e-5, np.float32)}
     variables = {"params": params, "batch_stats": {"dense1": {"norm": statistics}}}
     snn = convert(
-        variables, arch, k=0, bound=1, weights=SiteMap(weight_quantisers.full_precision())
+        variables,
+        arch,
+        methods.scatter_gather(k=0, bound=1),
+        weights=SiteMap(weight_quantisers.full_precision()),
     )
     own = snn.variables["fixed"]["dense1"]["thresholds"]
     snn = with_leaf(snn, "dense1", "thresholds", own + shift)

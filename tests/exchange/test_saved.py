@@ -17,6 +17,7 @@ from jaxsnn import (
     init_variables,
     load,
     load_params,
+    methods,
     neurons,
     parse,
     save,
@@ -62,7 +63,9 @@ def test_a_round_trip_is_bit_identical(tmp_path):
 
 def test_nested_neurons_and_heads_with_a_bias_come_back(tmp_path):
     layers, arch, variables = build(42, bias=True)
-    snn = with_unit_dropout(convert(variables, arch, k=1, bound=2), "conv2", 0.25)
+    snn = with_unit_dropout(
+        convert(variables, arch, methods.scatter_gather(k=1, bound=2)), "conv2", 0.25
+    )
     save(snn, tmp_path / "noisy.npz")
     back = load(tmp_path / "noisy.npz")
     assert jax.tree.structure(back) == jax.tree.structure(snn)
@@ -76,7 +79,7 @@ def test_nested_neurons_and_heads_with_a_bias_come_back(tmp_path):
 
 def test_pools_come_back(tmp_path):
     arch = parse("6C3same-MP2-8C3p1-AP2-12", classes=5, input_shape=(12, 12, 1))
-    snn = convert(tree(pooled_network(0)), arch, k=1, bound=2)
+    snn = convert(tree(pooled_network(0)), arch, methods.scatter_gather(k=1, bound=2))
     save(snn, tmp_path / "pools.npz")
     back = load(tmp_path / "pools.npz")
     assert back.arch == arch
@@ -189,7 +192,9 @@ def test_weights_from_nested_and_flat_mappings_and_from_a_file(tmp_path):
             assert isinstance(leaf, jax.Array)
             assert leaf.dtype == jnp.float32
             np.testing.assert_array_equal(leaf, flat[name])
-        found = simulate(convert(loaded, arch, k=1, bound=2), images, steps=1)
+        found = simulate(
+            convert(loaded, arch, methods.scatter_gather(k=1, bound=2)), images, steps=1
+        )
         assert same(found, simulate(snn, images, steps=1))
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn import neurons
+from jaxsnn import methods, neurons
 from jaxsnn.arch.layers import Conv
 from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import parse, plan
@@ -127,7 +127,7 @@ def compiled_texts(snn, variables, images, monkeypatch):
 def test_no_exact_program_holds_a_fast_path(monkeypatch):
     net = small_net(Arithmetic.FAST_BFLOAT16)
     variables = init_variables(net, jax.random.key(0))
-    snn = convert(variables, net.arch, "negative", k=1, bound=None)
+    snn = convert(variables, net.arch, methods.negative_spikes(k=1, bound=None))
     for network in (snn.net, snn.quantised_ann, snn.float_ann):
         assert not network.arithmetic.fast
     images = np.random.default_rng(0).integers(0, 256, (4, 12, 12, 16), dtype=np.uint8)

@@ -15,7 +15,7 @@ import pytest
 import reference as ref
 from jax import export
 
-from jaxsnn import Net, convert, hidden, neurons, simulate
+from jaxsnn import Net, convert, hidden, methods, neurons, simulate
 from jaxsnn.arch.layers import Conv, Dense
 from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import parse, plan
@@ -142,7 +142,7 @@ def network():
     arch = parse("8C3same-P2-64C3same-64C3-16", pool="conv", input_shape=(8, 8, 1), classes=5)
     ann = Net(arch, hidden(neurons.quantised_relu(1)))
     fresh = init_variables(ann, jax.random.key(0))
-    snn = convert(fresh, arch, "negative", k=1, bound=None, bits=7)
+    snn = convert(fresh, arch, methods.negative_spikes(k=1, bound=None, weight_bits=7))
     return snn, ann, np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), np.uint8)
 
 
@@ -177,9 +177,8 @@ def test_the_certificates_float_reference_is_not_convolved(network):
         return str(jax.make_jaxpr(lambda x: forward(net, variables, x).readouts)(x))
 
     assert "conv_general_dilated" not in program(snn.float_ann)
-    floats = convert(
-        init_variables(ann, jax.random.key(0)), ann.arch, "negative", k=1, bound=None, exact=False
-    )
+    method = methods.negative_spikes(k=1, float_weights=True)
+    floats = convert(init_variables(ann, jax.random.key(0)), ann.arch, method)
     step = jax.make_jaxpr(lambda images: run(floats, images, None, steps=2, block=1))(x)
     assert "conv_general_dilated" not in str(step)  # a folded network of float weights
     assert "conv_general_dilated" in program(ann)

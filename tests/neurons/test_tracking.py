@@ -15,6 +15,7 @@ from jaxsnn import (
     certify,
     convert,
     load,
+    methods,
     neurons,
     plan,
     save,
@@ -276,7 +277,7 @@ def check_invariants(spikes, levels, trace, names, per_step=1):
 def test_checks_7_to_10_and_12_of_random_depths(seed, depth, k, bound, gammas, dyadic):
     options = {"gammas": gammas, "dyadic": dyadic, "convs": (), "dense": (10,) * depth}
     layers, _, _, snn, images = converted(
-        seed, 12, k=k, bound=bound, method="negative", shape=(3, 3, 1), **options
+        seed, 12, k=k, bound=bound, method=methods.negative_spikes, shape=(3, 3, 1), **options
     )
     cap = 127 if bound is None else 2**k * bound
     steps = 200 if bound is None else depth * cap + 1
@@ -300,7 +301,7 @@ CONVOLUTIONS = [
 @pytest.mark.parametrize(("options", "k", "bound"), CONVOLUTIONS)
 def test_convolutions_settle_on_the_levels(options, k, bound):
     layers, _, _, snn, images = converted(
-        5, 6, k=k, bound=bound, method="negative", shape=(6, 6, 2), **options
+        5, 6, k=k, bound=bound, method=methods.negative_spikes, shape=(6, 6, 2), **options
     )
     cap = 127 if bound is None else 2**k * bound
     steps = 3 * cap + 1 if bound else 120
@@ -320,10 +321,10 @@ def test_convolutions_settle_on_the_levels(options, k, bound):
     gammas=st.sampled_from(["positive", "mixed", "with_zero"]),
     per_step=st.integers(1, 4),
     rising=st.booleans(),
-    exact=st.booleans(),
+    float_weights=st.booleans(),
 )
 def test_other_ways_settle_on_the_same_counts(
-    seed, depth, k, bound, gammas, per_step, rising, exact
+    seed, depth, k, bound, gammas, per_step, rising, float_weights
 ):
     way = {"per_step": per_step, "rising": rising}
     options = {"gammas": gammas, "dyadic": True, "convs": (), "dense": (10,) * depth}
@@ -332,9 +333,9 @@ def test_other_ways_settle_on_the_same_counts(
         12,
         k=k,
         bound=bound,
-        method="negative",
+        method=methods.negative_spikes,
         shape=(3, 3, 1),
-        settings={**way, "exact": exact},
+        settings={**way, "float_weights": float_weights},
         **options,
     )
     cap = 127 if bound is None else 2**k * bound
@@ -349,7 +350,7 @@ def test_other_ways_settle_on_the_same_counts(
 def test_every_level_at_once_is_the_integer_ann_in_one_step():
     settings = {"per_step": 127}
     layers, *_, snn, images = converted(
-        13, 8, k=3, bound=None, method="negative", dyadic=True, settings=settings
+        13, 8, k=3, bound=None, method=methods.negative_spikes, dyadic=True, settings=settings
     )
     levels, _ = ref.quantised_ann(layers, images / 256.0, 3, 127 / 8, eps=0.0)
     trace = simulate(snn, images, steps=2, counts=True)
@@ -366,7 +367,7 @@ def test_fewer_spikes_in_convolutions_of_other_ways():
     total = {}
     for way in ({}, {"rising": True}, {"per_step": 2}, {"per_step": 2, "rising": True}):
         layers, _, variables, snn, images = converted(
-            21, 6, method="negative", settings=way, **options
+            21, 6, method=methods.negative_spikes, settings=way, **options
         )
         spikes, levels, trace = compare(layers, snn, images, 2, 127, 100, 0.0, **way)
         names = [layer["name"] for layer in layers[:-1]]
@@ -385,7 +386,9 @@ def test_fewer_spikes_in_convolutions_of_other_ways():
 
 
 def test_ties_happen_and_are_decided_as_in_the_ann():
-    layers, _, _, snn, images = converted(7, 16, k=1, bound=2, method="negative", dense=(12, 12))
+    layers, _, _, snn, images = converted(
+        7, 16, k=1, bound=2, method=methods.negative_spikes, dense=(12, 12)
+    )
     expected = ref.tracking(layers, images / 256.0, 1, 4, 20, eps=0.0)
     ties = sum(
         int((expected.potentials[number][-1] == theta).sum())
@@ -397,7 +400,9 @@ def test_ties_happen_and_are_decided_as_in_the_ann():
 
 
 def test_check_11_without_negative_spikes_counts_stay_wrong():
-    layers, _, _, snn, images = converted(8, 12, k=2, bound=None, method="negative", dyadic=False)
+    layers, _, _, snn, images = converted(
+        8, 12, k=2, bound=None, method=methods.negative_spikes, dyadic=False
+    )
     spikes, levels, _ = compare(layers, snn, images, 2, 127, 150, 1e-5)
     assert any((one < 0).any() for one in spikes)
     disabled = ref.tracking(layers, images / 256.0, 2, 127, 150, negative=False)
@@ -410,7 +415,7 @@ def test_check_11_without_negative_spikes_counts_stay_wrong():
 
 def test_check_12_without_the_sign_flip_counts_differ():
     layers, _, _, snn, images = converted(
-        9, 8, k=1, bound=2, method="negative", dyadic=False, gammas="mixed"
+        9, 8, k=1, bound=2, method=methods.negative_spikes, dyadic=False, gammas="mixed"
     )
     _, levels, trace = compare(layers, snn, images, 1, 4, 16, 1e-5)
     kernel = np.array(snn.variables["params"]["conv1"]["kernel"])
@@ -426,7 +431,9 @@ def test_check_12_without_the_sign_flip_counts_differ():
 
 
 def test_block_sizes_give_the_same_spikes_and_a_saved_network_too(tmp_path):
-    layers, _, _, snn, images = converted(10, 5, k=1, bound=None, method="negative", dyadic=False)
+    layers, _, _, snn, images = converted(
+        10, 5, k=1, bound=None, method=methods.negative_spikes, dyadic=False
+    )
     names = [layer["name"] for layer in layers[:-1]]
     save(snn, tmp_path / "snn.npz")
     again = load(tmp_path / "snn.npz")
@@ -440,7 +447,7 @@ def test_block_sizes_give_the_same_spikes_and_a_saved_network_too(tmp_path):
 
 def test_other_ways_are_saved_refused_and_bounded(tmp_path):
     way = {"per_step": 3, "rising": True}
-    _, arch, variables, snn, images = converted(10, 5, method="negative", settings=way)
+    _, arch, variables, snn, images = converted(10, 5, method=methods.negative_spikes, settings=way)
     save(snn, tmp_path / "snn.npz")
     again = load(tmp_path / "snn.npz")
     assert again.neurons == snn.neurons
@@ -449,7 +456,7 @@ def test_other_ways_are_saved_refused_and_bounded(tmp_path):
     found, expected = (simulate(one, images, steps=9, block=b) for one, b in ((again, 3), (snn, 1)))
     np.testing.assert_array_equal(found.readout, expected.readout)
     # One step sums spikes of 3, not of 1.
-    plain = convert(variables, arch, "negative", k=1, bound=2)
+    plain = convert(variables, arch, methods.negative_spikes(k=1, bound=2))
     bounds = [
         (one.step_bound, other.step_bound)
         for one, other in zip(snn.report, plain.report, strict=True)
@@ -458,4 +465,4 @@ def test_other_ways_are_saved_refused_and_bounded(tmp_path):
     assert all(one == 3 * other for one, other in bounds[1:])
     for options in ({"per_step": 0}, {"per_step": 200}, {"rising": 2}):
         with pytest.raises(ValueError, match=next(iter(options))):
-            convert(variables, arch, "negative", k=1, bound=2, **options)
+            methods.negative_spikes(k=1, bound=2, **options)

@@ -15,8 +15,10 @@ from jaxsnn import (
     evaluate,
     hidden,
     init_variables,
+    methods,
     neurons,
     parse,
+    quantised_weights,
     simulate,
     spiking_net,
     sweep,
@@ -24,7 +26,6 @@ from jaxsnn import (
 )
 from jaxsnn.arch import plan
 from jaxsnn.conversion import percentiles
-from jaxsnn.conversion.methods.signed_if import quantised_weights
 from jaxsnn.simulation.counters import count
 
 # Behind the first layer, whose drive is of one sign, neurons take spikes back.
@@ -55,12 +56,12 @@ def trained(text, activation, **options):
 
 def threshold_units(text):
     arch, _, variables = trained(text, LEVELS)
-    return convert(variables, arch, "scatter", k=2, bound=2), 1
+    return convert(variables, arch, methods.scatter_gather(k=2, bound=2)), 1
 
 
 def negative(text, **options):
     arch, _, variables = trained(text, LEVELS)
-    return convert(variables, arch, "negative", k=2, bound=2, **options), 12
+    return convert(variables, arch, methods.negative_spikes(k=2, bound=2, **options)), 12
 
 
 def graded(text):
@@ -69,7 +70,7 @@ def graded(text):
 
 def signed_if(text):
     arch, _, variables = trained(text, neurons.clipped_relu(3), weights=quantised_weights(3))
-    return convert(variables, arch, "signed_if", bits=3), 7
+    return convert(variables, arch, methods.signed_if(bits=3)), 7
 
 
 def leaky(text):
@@ -87,7 +88,7 @@ def rates(text):
         Encoding("held", 1 / 256),
     )
     scales = percentiles.scales(net, variables, images, [99.0], encoding=encoding)[0]
-    return convert(variables, arch, "rate", scales=scales, encoding=encoding), 20
+    return convert(variables, arch, methods.rate(scales=scales), encoding=encoding), 20
 
 
 CASES = [

@@ -8,7 +8,7 @@ import pytest
 import reference as ref
 from helpers import converted, fires, pixels, scatter
 
-from jaxsnn import convert, evaluate, parse, simulate, sweep, with_unit_dropout
+from jaxsnn import convert, evaluate, methods, parse, simulate, sweep, with_unit_dropout
 from jaxsnn.io.progress import batches as batches_of
 from jaxsnn.simulation.image_by_image import programs
 from jaxsnn.simulation.until_silent import EVERY, silent
@@ -22,7 +22,7 @@ def settling():
         images=11,
         k=1,
         bound=None,
-        method="negative",
+        method=methods.negative_spikes,
         shape=(3, 3, 1),
         convs=(),
         dense=(9, 9, 9),
@@ -117,7 +117,7 @@ def test_a_network_with_one_hidden_layer_has_no_operations_but_the_readouts():
         },
         "batch_stats": {"dense1": {"norm": {"mean": np.zeros(6), "var": np.ones(6)}}},
     }
-    snn = convert(variables, arch, k=1, bound=2)
+    snn = convert(variables, arch, methods.scatter_gather(k=1, bound=2))
     images = pixels(rng, 4, (2, 2, 1))
     found = evaluate(snn, images, np.zeros(4, int))
     assert found.per_image_operations.tolist() == [0, 0, 0, 0]

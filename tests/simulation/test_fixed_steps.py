@@ -24,6 +24,7 @@ from jaxsnn import (
     convert,
     evaluate,
     hidden,
+    methods,
     neurons,
     parse,
     plan,
@@ -354,7 +355,7 @@ def test_counts_beyond_int8_are_unpacked_whole():
     variables["batch_stats"]["dense1"] = {"norm": statistics}
     variables["params"]["readout"] = {"kernel": np.ones((3, 2), np.float32)}
     weights = SiteMap(weight_quantisers.full_precision())
-    snn = convert(variables, arch, k=7, bound=2, weights=weights)
+    snn = convert(variables, arch, methods.scatter_gather(k=7, bound=2), weights=weights)
     image = np.full((1, 1, 1, 1), 255, np.uint8)
     trace = simulate(snn, image, steps=1, counts=True, record=("dense1",))
     assert int(trace.counts["dense1"][0, 0]) == 180  # 128 * 255 / 256 / sqrt(0.50001), half up

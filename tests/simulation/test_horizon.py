@@ -16,6 +16,7 @@ from jaxsnn import (
     evaluate,
     hidden,
     init_variables,
+    methods,
     neurons,
     parse,
     settle,
@@ -85,7 +86,9 @@ def test_logits_that_are_added_up_in_every_step_change_no_prediction():
         initialiser=CutNormal(hidden=0.5),
     )
     variables = init_variables(net, jax.random.key(0))
-    snn = convert(variables, arch, "scatter", k=1, bound=2, encoding=Encoding("held", 1 / 256))
+    snn = convert(
+        variables, arch, methods.scatter_gather(k=1, bound=2), encoding=Encoding("held", 1 / 256)
+    )
     most = LARGEST // snn.report[-1].step_bound
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), dtype=np.uint8)
     predictions = np.asarray(simulate(snn, images, steps=most, block=most).predictions)
@@ -98,7 +101,7 @@ def test_what_comes_to_rest_has_no_horizon_unless_spikes_are_lost():
     arch, variables, _ = levels_network()
     kernel = np.array([[1.0, -1.0], [-1.0, 1.0]], np.float32) * (1 + 2**-20)
     variables["params"]["dense2"]["kernel"] = kernel
-    snn = convert(variables, arch, "negative", k=1, bound=2, bits=None)
+    snn = convert(variables, arch, methods.negative_spikes(k=1, bound=2, weight_bits=None))
     images = np.repeat(WHITE, 2, 0)
     assert len(settle(snn, images, steps=100_000).readout) < 100
     noisy = with_unit_dropout(snn, "dense1", 0.5)
@@ -129,7 +132,8 @@ def test_net_counts_have_a_horizon_where_they_are_asked_for():
     arch, variables, _ = levels_network()
     # 4096 spikes a step; a readout of zeros, whose sum never grows
     variables["params"]["readout"]["kernel"] = np.zeros((2, 3), np.float32)
-    snn = convert(variables, arch, "scatter", k=10, bound=4, encoding=Encoding("held", 1 / 256))
+    method = methods.scatter_gather(k=10, bound=4)
+    snn = convert(variables, arch, method, encoding=Encoding("held", 1 / 256))
     most = LARGEST // 4096
     with pytest.raises(ValueError, match=f"net spike count of dense1 .* at most {most:,},"):
         simulate(snn, WHITE, steps=most + 1, counts=True)

@@ -23,12 +23,12 @@ def variables(activation):
 
 def scatter():
     tree = variables(neurons.quantised_relu(1, 2))
-    return jaxsnn.convert(tree, ARCH, method="scatter", k=1, bound=2)
+    return jaxsnn.convert(tree, ARCH, jaxsnn.methods.scatter_gather(k=1, bound=2))
 
 
 def negative():
     tree = variables(neurons.quantised_relu(1, None))
-    return jaxsnn.convert(tree, ARCH, method="negative", k=1, bound=None)
+    return jaxsnn.convert(tree, ARCH, jaxsnn.methods.negative_spikes(k=1, bound=None))
 
 
 def trained_on_frames():
@@ -108,7 +108,7 @@ import jax, numpy as np, jaxsnn
 arch = jaxsnn.parse("6C3same-8", input_shape=(8, 8, 2), classes=4)
 net = jaxsnn.Net(arch, jaxsnn.hidden(jaxsnn.neurons.quantised_relu(1, None)))
 tree = jaxsnn.init_variables(net, jax.random.key(0))
-snn = jaxsnn.convert(tree, arch, method="negative", k=1, bound=None)
+snn = jaxsnn.convert(tree, arch, jaxsnn.methods.negative_spikes(k=1))
 images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 2), dtype=np.uint8)
 whole = jaxsnn.simulate(snn, images, steps=5)
 state = jaxsnn.start(snn, 4)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers import converted, equations, fires, scatter
 
-from jaxsnn import evaluate, simulate, sweep, with_leaf, with_unit_dropout
+from jaxsnn import evaluate, methods, simulate, sweep, with_leaf, with_unit_dropout
 from jaxsnn.inputs.encoding import jitter
 from jaxsnn.simulation.fixed_steps import image_keys
 from jaxsnn.simulation.sweep import _swept
@@ -166,7 +166,12 @@ def test_input_noise_is_whole_symmetric_and_cut():
 
 def test_input_noise_in_a_sweep_equals_noisy_images():
     *_, snn, images = converted(
-        22, images=7, method="negative", shape=(5, 5, 1), convs=((4, 3, 1, "same"),), dense=()
+        22,
+        images=7,
+        method=methods.negative_spikes,
+        shape=(5, 5, 1),
+        convs=((4, 3, 1, "same"),),
+        dense=(),
     )
     labels, ratios = np.arange(7) % 5, [0.0, 1.0]
     seeds = jax.random.split(jax.random.key(4), 2)

@@ -12,7 +12,7 @@ from helpers import converted, firing, firing_images, firing_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxsnn import Encoding, SiteMap, hidden, neurons, settle, simulate, with_unit_dropout
+from jaxsnn import Encoding, SiteMap, hidden, methods, neurons, settle, simulate, with_unit_dropout
 from jaxsnn.simulation.image_by_image import halved, programs
 from jaxsnn.simulation.until_silent import restless, silent
 
@@ -21,7 +21,7 @@ from jaxsnn.simulation.until_silent import restless, silent
 def tracking(seed=33, images=11, **options):
     options = {"dyadic": True, "bound": None, "shape": (4, 4, 1), "dense": (8,)} | options
     options = {"convs": ((4, 3, 1, "same"),)} | options
-    layers, *_, snn, shown = converted(seed, images, method="negative", **options)
+    layers, *_, snn, shown = converted(seed, images, method=methods.negative_spikes, **options)
     return layers, snn, shown
 
 
@@ -63,7 +63,7 @@ def test_random_networks_equal_a_fixed_number_of_steps(
 ):
     maps = ((3, 3, 1, "same"), (4, 2, 2, "valid"))[:convs]
     *_, snn, images = converted(
-        seed, batch, k=k, bound=None, method="negative", shape=(4, 4, 1), convs=maps,
+        seed, batch, k=k, bound=None, method=methods.negative_spikes, shape=(4, 4, 1), convs=maps,
         dense=(6,) * dense, gammas="mixed",
     )  # fmt: skip
     images[:dark] //= 64
@@ -205,7 +205,7 @@ def test_refusals():
         (dataclasses.replace(snn, neurons=stateful), "readout: 'integrate_and_fire' has a state"),
         (
             dataclasses.replace(snn, neurons=hidden(neurons.tracking(127, 1, True))),
-            "conv1: a rising neuron may hold back the input",
+            "conv1: 'tracking' may hold back the input",
         ),
     ]:
         with pytest.raises(ValueError, match=f"{reason}.*leave settle out"):
@@ -228,7 +228,7 @@ import sys; sys.path.insert(0, "tests")
 import jax, numpy as np
 from helpers import converted
 from jaxsnn import settle, evaluate
-*_, snn, images = converted(33, 12, method="negative", bound=None, shape=(4, 4, 1),
+*_, snn, images = converted(33, 12, method=methods.negative_spikes, bound=None, shape=(4, 4, 1),
                             convs=((4, 3, 1, "same"),), dense=(8,))
 images[::2] //= 32
 one = settle(snn, images, steps=60, every=1, counts=True)

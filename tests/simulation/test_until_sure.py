@@ -11,7 +11,17 @@ import numpy as np
 import pytest
 from helpers import converted, shapes_in
 
-from jaxsnn import CutNormal, Encoding, Net, SiteMap, directly_trained, neurons, parse, simulate
+from jaxsnn import (
+    CutNormal,
+    Encoding,
+    Net,
+    SiteMap,
+    directly_trained,
+    methods,
+    neurons,
+    parse,
+    simulate,
+)
 from jaxsnn.arch.plan import plan
 from jaxsnn.simulation.fusion.confidence import Calibration
 from jaxsnn.simulation.image_by_image import programs
@@ -339,7 +349,7 @@ def test_networks_that_are_refused():
     sums = SiteMap(CELL, (("exit", neurons.identity()),))
     with pytest.raises(ValueError, match="exit1: 'identity' does not fire at most one spike"):
         early_exit(dataclasses.replace(snn, neurons=sums), images(2), rule(), steps=STEPS)
-    *_, single, pixels = converted(3, 2, method="negative", shape=(4, 4, 1), convs=())
+    *_, single, pixels = converted(3, 2, method=methods.negative_spikes, shape=(4, 4, 1), convs=())
     with pytest.raises(ValueError, match="readout: 'identity'"):
         early_exit(single, pixels, rule(early=-1), steps=STEPS)
 

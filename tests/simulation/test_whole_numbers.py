@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from helpers import converted, fires, scatter
 
-from jaxsnn import early_exit, evaluate, settle, simulate, sweep
+from jaxsnn import early_exit, evaluate, methods, settle, simulate, sweep
 from jaxsnn.errors import UserError, finite_number, whole_number
 from jaxsnn.simulation import Rule, step_by_step
 
@@ -33,7 +33,7 @@ def test_steps_of_runs_that_end_by_themselves(steps):
     snn, images, _ = fires()
     with pytest.raises(UserError, match=r"steps=.*: give a whole number"):
         early_exit(snn, images, Rule(np.ones(3), 0.5), steps=steps)
-    *_, once, pixels = converted(3, 2, method="negative", shape=(4, 4, 1), convs=())
+    *_, once, pixels = converted(3, 2, method=methods.negative_spikes, shape=(4, 4, 1), convs=())
     with pytest.raises(UserError, match=r"steps=.*: give a whole number"):
         settle(once, pixels, steps=steps)
     with pytest.raises(UserError, match=r"batch=.*: give a whole number of at least 1"):

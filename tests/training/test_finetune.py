@@ -10,7 +10,7 @@ import pytest
 import reference as ref
 from clipped_networks import UNITS, ann_of, cached, floats, with_params
 
-from jaxsnn import convert, simulate
+from jaxsnn import convert, methods, simulate
 from jaxsnn.arch import zoo
 from jaxsnn.inputs.preprocess import unchanged
 from jaxsnn.training import finetune, finetune_step
@@ -246,7 +246,7 @@ def test_the_gates_accuracy_is_that_of_the_unfolded_network(signed, batch_size):
     assert found == accuracy(net, net.variables, labels, signed)
     assert 0 < found < 1
     # The converted network predicts the same.
-    snn = convert(net.variables, net.arch, "signed_if", bits=2, signed=signed, encoding=UNITS)
+    snn = convert(net.variables, net.arch, methods.signed_if(bits=2, signed=signed), encoding=UNITS)
     predictions = simulate(snn, net.images, steps=3).predictions[-1]
     assert np.mean(predictions == labels) == pytest.approx(found, abs=1 / IMAGES)
 
@@ -311,7 +311,7 @@ def test_labels_are_used_for_the_accuracy_alone():
 def test_a_tuned_network_converts():
     net, labels = net_of(), labels_of()
     state = tune(net, ["conv2", "dense1"], force=True, learning_rate=0.1)[-1]
-    snn = convert(state.variables, net.arch, "signed_if", bits=2, encoding=UNITS)
+    snn = convert(state.variables, net.arch, methods.signed_if(bits=2), encoding=UNITS)
     layers = with_params(net.layers, state.variables, 2)
     whole = ref.signed_if(layers, net.shown, 3)
     counts = simulate(snn, net.images, steps=3, counts=True).counts

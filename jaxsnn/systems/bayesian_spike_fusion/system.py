@@ -19,7 +19,7 @@ from rich.console import Console
 from jaxsnn import neurons
 from jaxsnn.arch import zoo
 from jaxsnn.arch.notation import Arch
-from jaxsnn.conversion import percentiles
+from jaxsnn.conversion import methods, percentiles
 from jaxsnn.conversion.convert import convert
 from jaxsnn.conversion.spiking import Spiking
 from jaxsnn.data.splits import limited_rows
@@ -139,16 +139,14 @@ class BayesianSpikeFusion(Experiment):
             encoding=self.encoding,
             progress="percentiles",
         )
-        return convert(
-            variables,
-            self.arch,
-            "rate",
-            encoding=self.encoding,
+        method = methods.rate(
             scales=scales,
             initial=config.init_mem,
             delay=int(config.pipeline_delay),
-            kernel_bits=config.weight_bits or None,
+            weight_bits=config.weight_bits or None,
+            float_weights=not config.weight_bits,
         )
+        return convert(variables, self.arch, method, encoding=self.encoding)
 
     def text_files(self, spiking: Evaluation) -> None:
         """Those of the original are written where their numbers are found."""

@@ -17,9 +17,10 @@ from rich.console import Console
 from jaxsnn import neurons
 from jaxsnn.arch import zoo
 from jaxsnn.arch.notation import Arch
+from jaxsnn.conversion import methods
 from jaxsnn.conversion.convert import convert
-from jaxsnn.conversion.methods.signed_if import quantised_weights
 from jaxsnn.conversion.spiking import Spiking
+from jaxsnn.conversion.weights import quantised_weights
 from jaxsnn.equality.certify import certify
 from jaxsnn.equality.gaps import gaps
 from jaxsnn.errors import UserError
@@ -56,7 +57,7 @@ ARCHITECTURES = {
     "resnet18": zoo.fast_resnet18,
 }
 RESNET_CLIP = 6.0  # where the clips of a ResNet start
-KERNEL_BITS = 7  # of its weights, which int8 holds
+WEIGHT_BITS = 7  # of its weights, which int8 holds
 LONGEST = 40  # a settling network is given so many times 2^b - 1 steps; it needs a fraction
 # Accuracy on MNIST and LFW of the quantised ANN, and of unsigned, signed and fine-tuned SNN.
 QUANTISED: dict[tuple[str, str, int], tuple[float, float, float, float]] = {
@@ -121,18 +122,14 @@ class FastSnn(Experiment):
 
     def converted(self, variables: Mapping[str, Any], variant: str = "signed") -> Spiking:
         """Every neuron integrates and fires."""
-        return convert(
-            variables,
-            self.arch,
-            "signed_if",
+        method = methods.signed_if(
             bits=self.config.bit,
             signed=variant != "unsigned",
             settling=variant == "settling",
             negative_threshold=self.config.negative_threshold,
-            kernel_bits=KERNEL_BITS if self.config.arch == "resnet18" else None,
-            weights=self.weights(),
-            encoding=self.encoding,
+            weight_bits=WEIGHT_BITS if self.config.arch == "resnet18" else None,
         )
+        return convert(variables, self.arch, method, weights=self.weights(), encoding=self.encoding)
 
     @property
     def steps(self) -> int:
