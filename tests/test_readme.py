@@ -12,9 +12,9 @@ import pytest
 from test_layers import ROOMS
 
 from jaxsnn.data.by_name import load
-from jaxsnn.report.results import Results, write_results
+from jaxsnn.report.results import Results, RunSettings, Variant, write_results
 from jaxsnn.systems.command_line import parse_command
-from jaxsnn.systems.config_file import to_json
+from jaxsnn.systems.config_file import from_json, to_json
 from jaxsnn.systems.settings.bayesian_spike_fusion import BayesianSpikeFusion
 from jaxsnn.systems.settings.conversion import LeNetScatter, NegativeSpikesCnn1
 from jaxsnn.systems.settings.fast_snn import FastSnn
@@ -153,7 +153,17 @@ def results(**changes):
         "paper": {"ann_accuracy": 0.9937, "snn_accuracy": 0.9937},
     }  # fmt: skip
     named = {"experiment": "mnist_lenet", "system": "scatter_gather", "dataset": "mnist"}
-    return Results(**named, **{"setting": "k1B2", **fields, **changes})
+    named |= {"setting": "k1B2", "settings": RunSettings(network="lenet", k=1, bound=2)}
+    return Results(**{**named, **fields, **changes})
+
+
+def keep(folder, config, rows, *commands):
+    """Write a run's files: what results.json has, and the words of each phase of its training."""
+    named = {"experiment": config.experiment, "dataset": Path(config.dataset).stem}
+    settings = {"setting": config.setting, "settings": config.described}
+    write_results(folder, dataclasses.replace(rows, **named, **settings))
+    phases = [{"epochs": 15, "argv": words.split()} for words in commands]
+    (folder / "config.json").write_text(to_json(config, phases))
 
 
 def rows_of(path, system="scatter_gather"):
@@ -188,13 +198,12 @@ def test_without_results_all_rows_are_not_run(tool, readme, tmp_path):
 
 def test_a_result_becomes_a_row(tool, readme, tmp_path):
     folder = tmp_path / "results/mnist_lenet/k1B2"
-    write_results(folder, results())
     config = LeNetScatter(batch_size=64, out="elsewhere")
-    (folder / "config.json").write_text(to_json(config, [{"epochs": 15}]))
+    keep(folder, config, results(), "--k 1 B=2 --out elsewhere --batch-size 64")
     assert tool.main(["--readme", str(readme), "--results", str(tmp_path / "results")]) == 0
     (row,) = [row for row in rows_of(readme) if row[2] == "15"]
     assert row == [
-        "mnist, k1B2", "`python experiments/mnist_lenet.py --k 1 --B 2 --batch-size 64`", "15",
+        "mnist, k1B2", "`python experiments/mnist_lenet.py --k 1 B=2 --batch-size 64`", "15",
         "2 cores", "15.5 min", "99.30 %", "99.30 %", "exact",
         "0, 0 of 10,000", "16,844", "3,240,042",
         "98.50 % (2 seeds)", "97.00 % (1 seed)",
@@ -219,9 +228,9 @@ def test_a_row_says_how_many_were_tested_where_not_all_were(
     tool, readme, tmp_path, config, dataset, count, shown
 ):
     folder = tmp_path / "results/any/one"
-    named = {"experiment": "nmnist_csnn", "system": "surrogate_csnn", "setting": config.setting}
-    write_results(folder, Results(**named, dataset=dataset, epochs_run=77, test_examples=count))
-    (folder / "config.json").write_text(to_json(config))
+    named = {"experiment": "nmnist_csnn", "system": "surrogate_csnn", "dataset": dataset}
+    named |= {"setting": config.setting, "settings": config.described}
+    keep(folder, config, Results(**named, epochs_run=77, test_examples=count))
     assert tool.main(["--readme", str(readme), "--results", str(tmp_path / "results")]) == 0
     (row,) = [row for row in rows_of(readme, "surrogate_csnn") if row[2] == "77"]
     assert row[0] == shown
@@ -235,7 +244,7 @@ def test_the_whole_test_sets_have_the_sizes_of_their_papers(tool):
 
 
 def test_the_long_run_is_done_by_its_epochs(tool, readme, tmp_path):
-    write_results(tmp_path / "results/long/k1B2", results(epochs_run=200))
+    keep(tmp_path / "results/long/k1B2", LeNetScatter(), results(epochs_run=200))
     assert tool.main(["--readme", str(readme), "--results", str(tmp_path / "results")]) == 0
     assert not [row for row in rows_of(readme) if row[2] == "not run" and "200" in row[1]]
 
@@ -248,6 +257,9 @@ def test_broken_results_and_lost_markers_are_refused(tool, readme, tmp_path, cap
     before = readme.read_text()
     assert tool.main(arguments) == 2
     assert str(path) in capsys.readouterr().err
+    path.write_text(json.dumps(record))
+    assert tool.main(arguments) == 2
+    assert "config.json is missing; keep it beside results.json" in capsys.readouterr().err
     path.unlink()
     other = dataclasses.replace(results(), experiment="other")
     write_results(tmp_path / "results/other/k1", other)
@@ -262,16 +274,15 @@ def test_broken_results_and_lost_markers_are_refused(tool, readme, tmp_path, cap
 
 
 def test_a_settled_run_becomes_a_row(tool, readme, tmp_path):
-    fields = {
-        "experiment": "cifar10_cnn1", "system": "negative_spikes", "dataset": "cifar10",
-        "setting": "k1", "epochs_run": 3, "equality": "exact after settling", "ann_accuracy": 0.7,
-        "snn_accuracy": 0.7, "accuracy_settled_step": 31, "last_spike_step": 62,
-        "mismatches": {"neurons": 0, "predictions": 0, "compared": 500},
-        "paper": {"ann_accuracy": 0.9277, "snn_accuracy": 0.9277},
-    }  # fmt: skip
-    folder = tmp_path / "results/cifar10_cnn1/k1"
-    write_results(folder, Results(**fields))
-    (folder / "config.json").write_text(to_json(NegativeSpikesCnn1(epochs=3, validation=0), []))
+    settled = dataclasses.replace(
+        results(), system="negative_spikes", epochs_run=3, equality="exact after settling",
+        ann_accuracy=0.7, snn_accuracy=0.7, accuracy_settled_step=31, last_spike_step=62,
+        mismatches={"neurons": 0, "predictions": 0, "compared": 500},
+        paper={"ann_accuracy": 0.9277, "snn_accuracy": 0.9277},
+    )  # fmt: skip
+    folder = tmp_path / "results/cifar10_cnn1/anything"
+    words = "--k 1 --epochs 3 --validation 0 --data-dir /home/me"
+    keep(folder, NegativeSpikesCnn1(epochs=3, validation=0), settled, words)
     assert tool.main(["--readme", str(readme), "--results", str(tmp_path / "results")]) == 0
     (row,) = [row for row in rows_of(readme, "negative_spikes") if row[2] == "3"]
     assert row[:2] == [
@@ -280,84 +291,79 @@ def test_a_settled_run_becomes_a_row(tool, readme, tmp_path):
     ]
     assert row[7:11] == ["exact after settling", "0, 0 of 500", "31", "62"]
     # A second phase is a command of its own, and a run that was cut short has not settled.
-    write_results(folder, Results(**{**fields, "accuracy_settled_step": None}))
     config = NegativeSpikesCnn1(epochs=2, learning_rate=1e-4, noise_ratio=())
-    first = {"epochs": 30, "learning_rate": 1e-3, "schedule": "cosine"}
-    phases = [first, {**first, "epochs": 2, "learning_rate": 1e-4}]
-    (folder / "config.json").write_text(to_json(config, phases))
+    unsettled = dataclasses.replace(settled, accuracy_settled_step=None)
+    second = "--k 1 --epochs 2 --learning-rate 0.0001 --resume"
+    keep(folder, config, unsettled, "--k 1", second)
     assert tool.main(["--readme", str(readme), "--results", str(tmp_path / "results")]) == 0
     (row,) = [row for row in rows_of(readme, "negative_spikes") if row[2] == "3"]
-    script = "python experiments/cifar10_cnn1.py --k 1"
-    assert row[1] == f"`{script}`, then `{script} --epochs 2 --learning-rate 0.0001 --resume`"
+    script = "python experiments/cifar10_cnn1.py"
+    assert row[1] == f"`{script} --k 1`, then `{script} {second}`"
     assert row[9] == "not settled"
     assert row[-2] == "92.77 % (missed by 22.77), 92.77 % (missed by 22.77)"
     assert len(rows_of(readme)) == 8
 
 
 def test_a_network_of_few_bits_becomes_a_row_with_all_its_variants(tool, readme, tmp_path):
-    empty = dict.fromkeys(("spikes_per_image", "sops_per_image", "energy_pj_per_image"))
-    variants = {
-        name: {"accuracy": accuracy, "steps": steps, **empty}
-        for name, accuracy, steps in (
+    variants = [
+        Variant(kind=kind, accuracy=accuracy, steps=steps)
+        for kind, accuracy, steps in (
             ("unsigned", 0.80, 7), ("signed", 0.97, 7), ("fine-tuned", 0.985, 7),
             ("settling", 0.98, 31),
         )
-    }  # fmt: skip
+    ]  # fmt: skip
     paper = ("ann_accuracy", "unsigned_accuracy", "snn_accuracy", "finetuned_accuracy")
     folder = tmp_path / "results/fast_snn/alex_3bit"
-    fields = {
-        "experiment": "fast_snn", "system": "fast_snn", "dataset": "mnist",
-        "setting": "alex_3bit", "epochs_run": 3, "ann_accuracy": 0.98, "snn_accuracy": 0.97,
-        "paper": dict(zip(paper, (0.9898, 0.7892, 0.9890, 0.9889), strict=True)),
-    }  # fmt: skip
-    write_results(folder, Results(**fields, variants=variants))
+    found = dataclasses.replace(
+        results(), system="fast_snn", epochs_run=3, ann_accuracy=0.98, snn_accuracy=0.97,
+        paper=dict(zip(paper, (0.9898, 0.7892, 0.9890, 0.9889), strict=True)), variants=variants,
+    )  # fmt: skip
     config = FastSnn(bit=3, init="runs/fast_snn/alex_4bit", validation=0)
-    (folder / "config.json").write_text(to_json(config, []))
+    words = "progressive --bit 3 --arch alex --validation 0"
+    keep(folder, config, found, words)
     assert tool.main(["--readme", str(readme), "--results", str(tmp_path / "results")]) == 0
     (row,) = [row for row in rows_of(readme, "fast_snn") if row[2] == "3"]
-    script = "python experiments/fast_snn.py progressive --bit 3 --arch alex --validation 0"
-    assert row[:2] == ["mnist, alex_3bit", f"`{script}`"]
+    assert row[:2] == ["mnist, alex_3bit", f"`python experiments/fast_snn.py {words}`"]
     assert row[5:10] == ["98.00 %", "80.00 %", "97.00 %", "98.50 %", "98.00 % (31)"]
     assert row[-1] == (
         "98.98 % (missed by 0.98), 78.92 %, 98.90 % (missed by 1.90), 98.89 % (missed by 0.39)"
     )
     assert len(rows_of(readme, "fast_snn")) == 9  # a short run stands beside the paper's eight
-    write_results(folder, Results(**{**fields, "epochs_run": 300}, variants=variants))
+    keep(folder, config, dataclasses.replace(found, epochs_run=300), words)
     assert tool.main(["--readme", str(readme), "--results", str(tmp_path / "results")]) == 0
     assert len(rows_of(readme, "fast_snn")) == 8  # as long as the paper's, it is one of them
 
 
 def test_a_fused_network_becomes_a_row_with_what_it_saves(tool, readme, tmp_path):
-    def entry(accuracy, steps, energy):
+    def entry(kind, share, accuracy, steps, energy):
         pj = None if energy is None else {"spikesim": energy}
         known = {"accuracy": accuracy, "steps": steps, "energy_pj_per_image": pj}
-        return known | {"spikes_per_image": None, "sops_per_image": None}
+        return Variant(kind=kind, share=share, **known)
 
     folder, config = tmp_path / "results/bsf", BayesianSpikeFusion(steps=1000, epochs=4)
-    variants = {
-        "final": entry(0.98, 1000, 1e9), "grid": entry(0.982, 1000, 1e9),
-        "empirical": entry(0.983, 1000, 1e9), "stop per image": entry(0.981, 123.4, 1e8),
-        "final, 97% of the ANN": entry(0.961, 200, 2e8),
-        "grid, 97% of the ANN": entry(0.962, 110, 1.2e8),
-        "empirical, 97% of the ANN": entry(0.963, 120, 1.3e8),
-        "final, 99% of the ANN": entry(None, None, None),
-        "grid, 99% of the ANN": entry(0.982, 900, 9e8),
-        "empirical, 99% of the ANN": entry(None, None, None),
-    }  # fmt: skip
+    variants = [
+        entry("final", None, 0.98, 1000, 1e9), entry("grid", None, 0.982, 1000, 1e9),
+        entry("empirical", None, 0.983, 1000, 1e9),
+        entry("stop per image", None, 0.981, 123.4, 1e8),
+        entry("final", 0.97, 0.961, 200, 2e8),
+        entry("grid", 0.97, 0.962, 110, 1.2e8),
+        entry("empirical", 0.97, 0.963, 120, 1.3e8),
+        entry("final", 0.99, None, None, None),
+        entry("grid", 0.99, 0.982, 900, 9e8),
+        entry("empirical", 0.99, None, None, None),
+    ]  # fmt: skip
     found = dataclasses.replace(
         results(),
-        experiment="bayesian_spike_fusion", system="bayesian_spike_fusion", dataset="mnist",
-        setting=config.setting, ann_accuracy=0.99, snn_accuracy=0.98, steps=1000, noise=None,
-        variants=variants, paper={"energy_saving_percent": 38.8}, test_examples=500,
+        system="bayesian_spike_fusion", ann_accuracy=0.99, snn_accuracy=0.98, steps=1000,
+        noise=None, variants=variants, paper={"energy_saving_percent": 38.8}, test_examples=500,
         equality="approximate", mismatches=None,
     )  # fmt: skip
-    write_results(folder, found)
-    (folder / "config.json").write_text(to_json(config, []))
+    keep(folder, config, found, "all mnist vgg11 --epochs 4 --steps 1000")
     assert tool.main(["--readme", str(readme), "--results", str(tmp_path / "results")]) == 0
     row = rows_of(readme, "bayesian_spike_fusion")[0]
     assert row[0] == "mnist, mnist_vgg11_ic3 (500 test images)"
-    command = "`python experiments/bayesian_spike_fusion.py --arch vgg11 --epochs 4 --steps 1000`"
-    assert row[1] == command
+    words = "all mnist vgg11 --epochs 4 --steps 1000"
+    assert row[1] == f"`python experiments/bayesian_spike_fusion.py {words}`"
     assert row[7:13] == [
         "1,000", "98.20 %", "98.30 %", "200, 110 (40.0 %), 120 (35.0 %)", "not reached",
         "98.10 %, 123.4",
@@ -365,16 +371,32 @@ def test_a_fused_network_becomes_a_row_with_what_it_saves(tool, readme, tmp_path
     assert row[-1] == "38.8 %"
 
 
-def test_the_tool_names_only_flags_that_exist(tool):
-    for table in tool.TABLES:
-        for config in table.wanted:
-            words = tool.command(config).split()[2:]
-            stage, found = parse_command(type(config), words, stages_of(config.experiment))
-            if isinstance(config, FastSnn):  # all widths: the wider ones say where each starts
-                assert (stage, found.widths()[-2].setting) == ("progressive", config.init)
-                config = dataclasses.replace(config, init="")
-            assert (stage, found) == (stage if stage == "progressive" else "all", config)
-    for ratios in ((0.1, 0.3), ()):
-        changed = dataclasses.replace(LeNetScatter(), noise_ratio=ratios, limit_train=7)
-        words = tool.command(changed).split()[2:]
-        assert parse_command(LeNetScatter, words)[1] == changed
+def test_a_row_has_the_command_that_was_typed_or_none(tool, readme, tmp_path):
+    """A run from before commands were kept: its settings are known, its command is not made up."""
+    keep(tmp_path / "results/mnist_lenet/k1B2", LeNetScatter(), results())
+    assert tool.main(["--readme", str(readme), "--results", str(tmp_path / "results")]) == 0
+    (row,) = [row for row in rows_of(readme) if row[2] == "15"]
+    assert row[1] == "–"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "results").glob("**/config.json")), ids=str)
+def test_the_commands_that_are_kept_give_the_settings_that_are_kept(tool, path):
+    kept = json.loads(path.read_text())
+    kind = tool.CONFIGS[kept["experiment"]]
+    config, phases = from_json(kind, path.read_text(), str(path))
+    for phase in phases:
+        stage, asked = parse_command(kind, phase["argv"], stages_of(kept["experiment"]))
+        named = [config.described, asked.described]
+        if stage == "progressive":  # every width: the last is the narrowest
+            named[1] = asked.widths()[-1].described
+        assert named[0] == named[1]
+        for name in ("dataset", "batch_size", "learning_rate", "schedule", "validation", "seed"):
+            assert getattr(asked, name) == getattr(config, name), name
+
+
+def test_the_wanted_runs_name_only_flags_that_exist(tool):
+    rows = [tool.wanted_row(line, table) for table in tool.TABLES for line in table.wanted]
+    assert len(rows) == 8 + 24 + 2 + 8 + 3
+    for row in rows:
+        assert not row.commands[0] or row.commands[0][0].startswith(("--", "progressive"))
+        assert row.paper is not None or row.config.dataset in ("mnist", "nmnist")

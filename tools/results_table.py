@@ -3,22 +3,23 @@
     python tools/results_table.py            # rewrite the sections between the markers
     python tools/results_table.py --check    # status 1 where a section is not current
 
-Each ``results/<experiment>/<setting>/results.json`` gives a row; a ``config.json`` beside it gives
-the flags of its command. Runs of the papers' tables that are not there yet stand as "not run".
+Each ``results.json`` below ``results/`` gives a row; the ``config.json`` beside it has the commands
+of its training. Runs of the papers' tables that are not there yet stand as "not run".
 """
 
 import argparse
-import dataclasses
+import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxsnn.report import Results, read_results
-from jaxsnn.report.results import natural_key
+from jaxsnn.report.results import Variant
 from jaxsnn.report.variants import PAPER
 from jaxsnn.systems import negative_spikes, scatter_gather
 from jaxsnn.systems.bayesian_spike_fusion import system as bayesian_spike_fusion_system
+from jaxsnn.systems.command_line import STAGES, parse_command
 from jaxsnn.systems.config_file import from_json
 from jaxsnn.systems.fast_snn import system as fast_snn_system
 from jaxsnn.systems.settings import (
@@ -50,25 +51,18 @@ WHOLE = {
     "lfw": 246,
 }
 """Test examples of the data sets whose number is known."""
-PLACES = frozenset(
-    {
-        *("data_dir", "out", "resume", "devices", "mode"),
-        *("init", "evaluate", "unsigned", "variants", "run", "exps", "target"),
-    }
-)
-"""Settings on which no result depends, or that a table shows in its columns."""
+PLACES = ("out", "root", "data_dir", "data_path")
+"""Flags that say where files are on somebody's machine."""
+PROGRESSIVE = {**STAGES, "progressive": "every width"}
 
 
 class Row(NamedTuple):
-    """One setting: its settings if they are known, its results if it was run, the paper's.
-
-    ``phases`` are those of its training, as config.json has them.
-    """
+    """One setting: its settings, its results if it was run, the paper's, the commands it takes."""
 
     config: Scripted
     results: Results | None
     paper: dict[str, Any] | None
-    phases: list[dict[str, Any]] | None = None
+    commands: Sequence[Sequence[str]]
 
 
 class Table(NamedTuple):
@@ -77,13 +71,14 @@ class Table(NamedTuple):
     Attributes:
         system: its name, in results and in the markers.
         columns: headings, and the cell of a row.
-        wanted: the runs of the paper's table, in the order of the rows; done by as many epochs.
+        wanted: the runs of the paper's table as a script's name and its words; done by as many
+            epochs.
         published: ``(data set, config) -> the paper's figures``.
     """
 
     system: str
     columns: tuple[tuple[str, Callable[[Row], str]], ...]
-    wanted: tuple[Scripted, ...]
+    wanted: tuple[str, ...]
     published: Callable[[str, Any], dict[str, Any] | None]
 
     @property
@@ -92,120 +87,90 @@ class Table(NamedTuple):
         return f"<!-- results: {self.system} -->", f"<!-- /results: {self.system} -->"
 
 
-def command(config: Scripted) -> str:
-    """The command line of a run: what differs from the defaults for its data set.
+def command(experiment: str, words: Iterable[str]) -> str:
+    """A command line as it was typed, but for the places of files.
 
-    >>> command(LeNetScatter(k=0, B=1)), command(LeNetScatter(dataset="digits", epochs=2))
-    ('python experiments/mnist_lenet.py --k 0 --B 1', \
-'python experiments/mnist_lenet.py --dataset digits --k 1 --B 2 --epochs 2')
-    >>> command(NegativeSpikesMnist(arch="mlp", precision="fp32"))
-    'python experiments/mnist_negative_spikes.py --arch mlp --precision fp32'
-    >>> command(FastSnn(bit=3, init="runs/fast_snn/alex_4bit", epochs=4))
-    'python experiments/fast_snn.py progressive --bit 3 --arch alex --epochs 4'
-    >>> command(NmnistCsnn(spike=True)), command(NmnistCsnn(dataset="digits", lr_step=(5,)))
-    ('python experiments/nmnist_csnn.py --spike True', \
-'python experiments/nmnist_csnn.py --dataset digits --lr-step 5')
+    >>> command("mnist_lenet", ["--k", "0", "--out", "/somewhere", "data-dir=/else", "--resume"])
+    'python experiments/mnist_lenet.py --k 0 --resume'
     """
-    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    kind: dict[str, Any] = {"spike": True} if fields.get("spike") else {}
-    kind |= {name: fields[name] for name in ("bit",) if name in fields}
-    kind |= {"arch": fields["arch"]} if "ic_index" in fields else {}  # which follows from it
-    defaults = type(config)(dataset=config.dataset, **kind)
-    course = type(config)(dataset=config.dataset, epochs=config.epochs, **kind)
-    own = type(config)(**kind).dataset == config.dataset
-    flags = [] if own else [f"--dataset {Path(config.dataset).stem}"]
-    leading = [*kind, *(["arch"] if "arch" in fields and "arch" not in kind else [])]
-    leading += ["precision"] if fields.get("precision") == "fp32" else ["k", "B"]
-    flags += [f"--{name} {fields[name]}" for name in leading if name in fields]
-    for name, value in fields.items():
-        shown = PLACES | {"dataset", "arch", "k", "B", "precision"}
-        usual = getattr(course if name == "lr_step" else defaults, name)
-        if name not in shown and value != usual:
-            words = map(str, value or (0,)) if isinstance(value, tuple) else [str(value)]
-            flags.append(f"--{name.replace('_', '-')} {' '.join(words)}")
-    stage, before = [], _started_from(config)
-    if before == _wider(config):
-        stage = ["progressive"] if before else []
-    elif before:
-        flags.append(f"--init {before}")
-    return " ".join([f"python experiments/{config.experiment}.py", *stage, *flags])
-
-
-def _started_from(config: Scripted) -> str:
-    """Name of the run whose weights a run started from."""
-    return Path(config.init).name if isinstance(config, FastSnn) else ""
-
-
-def _wider(config: Scripted) -> str:
-    """Name of the run of the next wider network, from which a run of all widths starts this one."""
-    if not isinstance(config, FastSnn) or config.bit == 32:
-        return ""
-    return config.widths()[-2].setting
+    kept: list[str] = []
+    dropped = False
+    for word in words:
+        name, equals, _ = word.lstrip("-").replace("-", "_").partition("=")
+        flag = word.startswith("-") or bool(equals)
+        if name in PLACES and flag:
+            dropped = not equals
+        elif not dropped:
+            kept.append(word)
+        else:
+            dropped = False
+    return " ".join([f"python experiments/{experiment}.py", shlex.join(kept)]).rstrip()
 
 
 def commands(row: Row) -> str:
-    """The command of every phase of training, the later ones resumed."""
-    settings = ("epochs", "learning_rate", "schedule", "lr_step", "lr_factor")
-    phases = [{name: one[name] for name in settings if name in one} for one in row.phases or []]
-    phases = [
-        one | {"lr_step": tuple(one["lr_step"])} if "lr_step" in one else one for one in phases
-    ]
-    lines = [command(dataclasses.replace(row.config, **phase)) for phase in phases]
-    lines = lines or [command(row.config)]
-    return ", then ".join([f"`{lines[0]}`", *(f"`{line} --resume`" for line in lines[1:])])
+    """The command of every phase of training, in their order."""
+    lines = [command(row.config.experiment, words) for words in row.commands]
+    return ", then ".join(f"`{line}`" for line in lines) or "–"
+
+
+def wanted_row(line: str, table: Table) -> Row:
+    """A run of the paper's table that is not there yet."""
+    script, *words = line.split()
+    _, config = parse_command(CONFIGS[script], words, PROGRESSIVE)
+    return Row(config, None, table.published(Path(config.dataset).stem, config), [words])
 
 
 def read_rows(folder: Path, table: Table) -> list[Row]:
     """Rows of a system's results below a folder, and of the paper's runs not among them."""
-    found = [
-        read_row(path, results, table)
+    done = [
+        read_row(path, results)
         for path in sorted(folder.glob("**/results.json"))
         if (results := read_results(path)).system == table.system
     ]
-    missing = [config for config in table.wanted if not _done(config, found)]
-    rows = [Row(c, None, table.published(Path(c.dataset).stem, c)) for c in missing]
-    return sorted(found + rows, key=_order)
+    wanted = [wanted_row(line, table) for line in table.wanted]
+    missing = [row for row in wanted if not _done(row.config, done)]
+    return sorted(done + missing, key=_order)
 
 
-def read_row(path: Path, results: Results, table: Table) -> Row:
+def read_row(path: Path, results: Results) -> Row:
     """One results.json, with the config.json beside it.
 
     Raises:
-        ValueError: a file that does not follow its schema, with its path.
+        ValueError: a file that is missing or does not follow its schema, with its path.
     """
+    kind = CONFIGS.get(results.experiment)
+    if kind is None:
+        known = ", ".join(CONFIGS)
+        raise ValueError(f"{path}: unknown experiment {results.experiment!r}; known: {known}")
     place = path.with_name("config.json")
-    if place.is_file():
-        kind = CONFIGS.get(results.experiment)
-        if kind is None:
-            known = ", ".join(CONFIGS)
-            raise ValueError(f"{path}: unknown experiment {results.experiment!r}; known: {known}")
-        config, phases = from_json(kind, place.read_text(), str(place))
-        return Row(config, results, results.paper, phases)
-    same = [c for c in table.wanted if _names(c) == (results.experiment, results.setting)]
-    if not same:
-        raise ValueError(f"{place} is missing, and {results.setting} is no run of the paper")
-    return Row(dataclasses.replace(same[0], dataset=results.dataset), results, results.paper)
+    if not place.is_file():
+        raise ValueError(f"{place} is missing; keep it beside {path.name}")
+    config, phases = from_json(kind, place.read_text(), str(place))
+    words = [one["argv"] for one in phases]
+    return Row(config, results, results.paper, words)
 
 
 def _names(config: Scripted) -> tuple[str, str]:
     return config.experiment, config.setting
 
 
-def _done(config: Scripted, found: list[Row]) -> bool:
+def _done(config: Scripted, rows: list[Row]) -> bool:
     """Whether a run of the paper's table is there: as long, and on the whole test set."""
     return any(
         (row.config.dataset, *_names(row.config)) == (config.dataset, *_names(config))
         and not _tested(row)
         and row.results is not None
         and (row.results.epochs_run or 0) >= (config.epochs or 0)
-        for row in found
+        for row in rows
     )
 
 
 def _order(row: Row) -> tuple[Any, ...]:
     config = row.config
     away = config.dataset != config.home
-    course = natural_key(config.setting), config.epochs or 0
+    one = config.described
+    numbers = one.bits or 0, -1 if one.k is None else one.k, one.bound or 0
+    course = one.network, *numbers, config.setting, config.epochs or 0
     return list(CONFIGS).index(config.experiment), away, config.dataset, *course
 
 
@@ -233,11 +198,9 @@ def _noise(results: Results, ratio: float) -> str:
 
 
 def _setting(row: Row) -> str:
-    network = (
-        f" {row.config.experiment.removeprefix('cifar10_')}"
-        if row.config.experiment.startswith("cifar10_")
-        else ""
-    )
+    """Data set and setting; of a script with one network its name, which no setting repeats."""
+    alone = isinstance(row.config, NegativeSpikesCnn1)
+    network = f" {row.config.described.network}" if alone else ""
     return f"{Path(row.config.dataset).stem}{network}, {row.config.setting}{_tested(row)}"
 
 
@@ -300,47 +263,53 @@ def _paper_accuracies(row: Row) -> str:
     return ", ".join(shown) or "–"
 
 
-def _variant(name: str) -> Callable[[Row], str]:
+def _find(row: Row, kind: str, share: float | None = None) -> Variant | None:
+    return row.results.find(kind, share) if row.results else None
+
+
+def _variant(kind: str) -> Callable[[Row], str]:
     """The accuracy of a variant, and where it settles the step of the last spike."""
 
     def cell(row: Row) -> str:
-        entry = ((row.results and row.results.variants) or {}).get(name)
-        if not entry:
+        entry = _find(row, kind)
+        if entry is None:
             return "–"
-        steps = f" ({entry['steps']})" if name == "settling" else ""
-        return _percent(entry["accuracy"]) + steps
+        steps = f" ({entry.steps})" if kind == "settling" else ""
+        return _percent(entry.accuracy) + steps
 
     return cell
 
 
-def _at(share: str) -> Callable[[Row], str]:
+def _at(share: float) -> Callable[[Row], str]:
     """Steps to a share of the ANN's accuracy, alone and fused, and the energy that fusion saves."""
 
     def cell(row: Row) -> str:
-        variants = (row.results and row.results.variants) or {}
-        own = {name: variants.get(f"{name}, {share} of the ANN") for name in FUSED}
-        if own["final"] is None:
+        final = _find(row, "final", share)
+        if final is None:
             return "–"
-        if own["final"]["steps"] is None:
+        if final.steps is None:
             return "not reached"
-        alone = own["final"]["energy_pj_per_image"]["spikesim"]
-        shown = [f"{own['final']['steps']:,}"]
-        for name in FUSED[1:]:
-            entry = own[name]
-            if entry is None or entry["steps"] is None:
+        shown = [f"{final.steps:,}"]
+        for kind in FUSED:
+            entry = _find(row, kind, share)
+            if entry is None or entry.steps is None:
                 shown.append("not reached")
                 continue
-            saved = 1 - entry["energy_pj_per_image"]["spikesim"] / alone
-            shown.append(f"{entry['steps']:,} ({100 * saved:.1f} %)")
+            saved = 1 - _spikesim(entry) / _spikesim(final)
+            shown.append(f"{entry.steps:,} ({100 * saved:.1f} %)")
         return ", ".join(shown)
 
     return cell
 
 
+def _spikesim(entry: Variant) -> float:
+    return (entry.energy_pj_per_image or {})["spikesim"]
+
+
 def _stopped(row: Row) -> str:
     """Accuracy and mean steps where each image stops when it is sure."""
-    entry = ((row.results and row.results.variants) or {}).get("stop per image")
-    return f"{_percent(entry['accuracy'])}, {entry['steps']:.1f}" if entry else "–"
+    entry = _find(row, "stop per image")
+    return f"{_percent(entry.accuracy)}, {entry.steps:.1f}" if entry else "–"
 
 
 def _paper_saving(row: Row) -> str:
@@ -350,13 +319,13 @@ def _paper_saving(row: Row) -> str:
 
 def _paper_variants(row: Row) -> str:
     """The paper's accuracies of ANN and variants, and by how many points ours miss them."""
-    variants = (row.results and row.results.variants) or {}
     shown: list[str] = []
     for name, field in PAPER.items():
         claimed = (row.paper or {}).get(field)
         if claimed is None:
             continue
-        ours = variants.get(name, {}).get("accuracy")
+        entry = _find(row, name)
+        ours = entry and entry.accuracy
         if name == "quantised ANN":
             ours = row.results.ann_accuracy if row.results else None
         missed = ours is not None and ours < claimed
@@ -380,7 +349,7 @@ def _noise_at(ratio: float) -> Callable[[Row], str]:
     return lambda row: _noise(row.results, ratio) if row.results else "–"
 
 
-FUSED = ("final", "grid", "empirical")
+FUSED = ("grid", "empirical")
 RUN = (
     ("data, setting", _setting),
     ("command", commands),
@@ -398,31 +367,27 @@ COSTS = (
 )
 
 
-def _mnist_runs() -> Iterator[NegativeSpikesMnist]:
+def _mnist_runs() -> Iterator[str]:
     for data in ("mnist", "fashion_mnist"):
+        words = "mnist_negative_spikes" + ("" if data == "mnist" else f" --dataset {data}")
         for arch in ("lenet", "mlp"):
-            yield NegativeSpikesMnist(data, arch=arch, precision="fp32")
-            yield from (NegativeSpikesMnist(data, arch=arch, k=k) for k in (0, 1, 2))
+            yield f"{words} --arch {arch} --precision fp32"
+            yield from (f"{words} --arch {arch} --k {k}" for k in (0, 1, 2))
 
 
-def _fast_runs() -> Iterator[FastSnn]:
+def _cifar_runs() -> Iterator[str]:
+    course = "--recipe paper --epochs 100 --schedule constant --validation 0"
+    for script in ("cifar10_cnn1", "cifar10_cnn2"):
+        yield f"{script} --precision fp32 {course}"
+        yield from (f"{script} --k {k} {course}" for k in (0, 1, 2))
+
+
+def _fast_runs() -> Iterator[str]:
     """Every width of the published table, trained after the wider ones."""
     for data, arch, bit in fast_snn_system.QUANTISED:
-        batch = {"mnist": 512, "lfw": 128}[data]
-        plain = FastSnn(data, arch=arch, bit=bit, epochs=300, batch_size=batch, validation=0)
-        yield dataclasses.replace(plain, init=_wider(plain))
-
-
-def _fused_runs() -> Iterator[BayesianSpikeFusion]:
-    yield BayesianSpikeFusion(epochs=200)
-    yield from (BayesianSpikeFusion("cifar10", arch=arch) for arch in ("vgg19", "resnet18"))
-
-
-def _cifar_runs() -> Iterator[NegativeSpikesCnn1]:
-    for kind in (NegativeSpikesCnn1, NegativeSpikesCnn2):
-        full = kind(precision="fp32", epochs=100, schedule="constant", validation=0)
-        yield full
-        yield from (dataclasses.replace(full, precision="quantised", k=k) for k in (0, 1, 2))
+        words = "fast_snn progressive" + ("" if data == "mnist" else f" --dataset {data}")
+        batch = " --batch-size 512" if data == "mnist" else ""
+        yield f"{words} --bit {bit} --arch {arch} --epochs 300{batch} --validation 0"
 
 
 TABLES = (
@@ -431,9 +396,9 @@ TABLES = (
         (*RUN, *COSTS, *((f"noise {100 * r:.0f} %", _noise_at(r)) for r in (0.1, 0.2)),
          ("paper: ANN, SNN", _paper_accuracies)),
         (
-            LeNetScatter(precision="fp32"),
-            *(LeNetScatter(k=k, B=B) for k in (0, 1) for B in (1, 2, 4)),
-            LeNetScatter(k=1, B=2, epochs=200, learning_rate=1e-4, schedule="constant"),
+            "mnist_lenet --precision fp32",
+            *(f"mnist_lenet --k {k} --B {B}" for k in (0, 1) for B in (1, 2, 4)),
+            "mnist_lenet --k 1 --B 2 --epochs 200 --learning-rate 0.0001 --schedule constant",
         ),
         scatter_gather.published,
     ),
@@ -449,7 +414,7 @@ TABLES = (
         "surrogate_csnn",
         (*RUN[:5], RUN[6], ("steps", _of("steps", _count)), *COSTS,
          ("original program", _paper_accuracies)),
-        (NmnistCsnn(), NmnistCsnn(spike=True)),
+        ("nmnist_csnn", "nmnist_csnn --spike True"),
         surrogate_csnn_system.published,
     ),
     Table(
@@ -464,11 +429,15 @@ TABLES = (
         "bayesian_spike_fusion",
         (*RUN[:7], ("steps", _of("steps", _count)),
          ("fused: grid", _variant("grid")), ("fused: empirical", _variant("empirical")),
-         *((f"steps to {share} of the ANN: final, grid, empirical (energy saved)", _at(share))
-           for share in ("97%", "99%")),
+         *((f"steps to {share:.0%} of the ANN: final, grid, empirical (energy saved)", _at(share))
+           for share in (0.97, 0.99)),
          ("stop per image: accuracy, mean steps", _stopped), *COSTS,
          ("paper: energy saved, of the family over all data sets", _paper_saving)),
-        tuple(_fused_runs()),
+        (
+            "bayesian_spike_fusion --arch vgg11 --epochs 200",
+            "bayesian_spike_fusion --dataset cifar10 --arch vgg19",
+            "bayesian_spike_fusion --dataset cifar10 --arch resnet18",
+        ),
         bayesian_spike_fusion_system.published,
     ),
 )  # fmt: skip

@@ -6,7 +6,8 @@ from such files alone.
 
 from jaxsnn.report import crossbar_energy
 from jaxsnn.report.energy import EnergyLedger, LayerCounts, Prices, energy_ledger
-from jaxsnn.report.results import Results, read_results, scan_results, write_results
+from jaxsnn.report.results import Results, RunSettings, Variant, read_results, write_results
+from jaxsnn.report.scan import scan_results
 from jaxsnn.report.table import print_table
 from jaxsnn.report.variants import print_variants
 
@@ -15,6 +16,8 @@ __all__ = [
     "LayerCounts",
     "Prices",
     "Results",
+    "RunSettings",
+    "Variant",
     "crossbar_energy",
     "energy_ledger",
     "print_table",

@@ -1,35 +1,131 @@
-"""results.json: the outcome of one setting of an experiment, with a strict schema."""
+"""results.json: the outcome of one setting of an experiment, typed and read strictly."""
 
 from __future__ import annotations
 
-import numbers
-import re
-import sys
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, fields
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Annotated, Any, Literal
 
-from jaxsnn.errors import UserError
-from jaxsnn.io.files import plain, read_json, read_jsonl, write_json
+from pydantic import Field
+from typing_extensions import TypedDict
 
-EQUALITIES = ("exact", "exact after settling", "approximate")
-ENTRY_KEYS = {
-    "mismatches": "neurons predictions compared",
-    "layers": "name neurons spikes_per_image rate silent saturated sops_per_image mismatches",
-    "variants": "accuracy steps spikes_per_image sops_per_image energy_pj_per_image",
-    "noise": "ratio accuracy",
-    "seconds": "compile train simulate",
-}
-KINDS: dict[str, type] = {
-    "str": str,
-    "int": numbers.Integral,
-    "float": numbers.Real,
-    "list": list,
-    "dict": dict,
-}
-LATER = ("test_examples", "conversion")  # fields that files of earlier versions lack
-ACCURACIES = ("float_ann_accuracy", "ann_accuracy", "snn_accuracy")
+from jaxsnn.io.files import plain, write_json
+from jaxsnn.io.typed_json import from_text
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Precision = Literal["quantised", "fp32"]
+Equality = Literal["exact", "exact after settling", "approximate"]
+Part = bool | int | float | str | list[int] | None
+Energy = dict[str, dict[str, float | None] | float | str | None]
+
+
+class Mismatches(TypedDict):
+    """What a certificate found: neurons and predictions that differ, of the images compared."""
+
+    neurons: int
+    predictions: int
+    compared: int
+
+
+class Layer(TypedDict):
+    """Counts of one layer; `rate` is per threshold unit, `silent` and `saturated` are fractions."""
+
+    name: str
+    neurons: int
+    spikes_per_image: float
+    rate: float | None
+    silent: float | None
+    saturated: float | None
+    sops_per_image: float | None
+    mismatches: int | None
+
+
+class Noise(TypedDict):
+    """Accuracy of every repetition at a noise ratio."""
+
+    ratio: float
+    accuracy: list[float]
+
+
+class Seconds(TypedDict):
+    """Durations of a run's parts."""
+
+    compile: float | None
+    train: float | None
+    simulate: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """What tells a run from the others of its system. Names are made from it and never read back.
+
+    Attributes:
+        network: name of the network, without precision and data set.
+        precision: whether the trained network is quantised.
+        k: fractional bits of an activation, of a quantised network in steps of ``2^-k``.
+        bound: highest activation.
+        bits: bits of activations and weights.
+        width: channels and units of the hidden layers, times those of the paper.
+        variant: what the user or the system calls this way to train or run the network.
+
+    >>> RunSettings(network="lenet", k=1, bound=2).units, RunSettings(network="cnn1", k=1).units
+    (4, None)
+    """
+
+    network: str
+    precision: Precision = "quantised"
+    k: int | None = None
+    bound: int | None = None
+    bits: int | None = None
+    width: float = 1.0
+    variant: str | None = None
+
+    @property
+    def units(self) -> int | None:
+        """Threshold units per neuron, ``2^k * bound``; None without both."""
+        return None if self.k is None or self.bound is None else 2**self.k * self.bound
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedBy:
+    """How the weights were trained, as the run's folder has it.
+
+    Attributes:
+        recipe: name of the recipe; None: the system has one way to train.
+        compute: arithmetic of the training.
+        epochs: passes over the training images that were asked for, of all phases together.
+        parts: every part of the recipe by its flag's name.
+    """
+
+    recipe: str | None = None
+    compute: str | None = None
+    epochs: int
+    parts: dict[str, Part]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """Another way to run the network, and what it costs; None where it was not measured.
+
+    Attributes:
+        kind: which way.
+        share: of the ANN's accuracy; the other fields are of the first step that reaches it. None:
+            they are of the last step.
+        accuracy: on the test set.
+        steps: time steps, in the mean over the images where each ends by itself.
+        spikes_per_image: of all layers.
+        sops_per_image: synaptic operations.
+        energy_pj_per_image: by the name of the ledger.
+    """
+
+    kind: str
+    share: float | None = None
+    accuracy: Fraction | None = None
+    steps: int | float | None = None
+    spikes_per_image: float | None = None
+    sops_per_image: float | None = None
+    energy_pj_per_image: Energy | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,195 +133,89 @@ class Results:
     """The content of results.json: one setting of one experiment.
 
     Accuracies are fractions, steps are 1-based, counts are means per image over the test set
-    unless said otherwise, energies are picojoules; what does not apply is None. `test_examples` is
-    the number of images or recordings that were tested. `sops_per_image` is the hardware-free
-    count, and `ann_macs_per_image` counts the same synapses. `conversion` has the settings, by the
-    names of their flags, that the spiking network was made with beyond those in the setting's name;
-    they differ by system, and a system that has none of them has None. The keys of the other nested
-    entries stand in `ENTRY_KEYS`; a layer's `rate` (spikes per neuron and threshold unit), `silent`
-    and `saturated` are fractions.
+    unless said otherwise, energies are picojoules; what does not apply is None. `setting` is what
+    the run is called in tables, `settings` what it is. `argv` is the command that wrote the file.
+    `test_examples` is the number of images or recordings that were tested. `sops_per_image` is the
+    hardware-free count, and `ann_macs_per_image` counts the same synapses. `conversion` has the
+    settings, by the names of their flags, that the spiking network was made with beyond those in
+    `settings`; they differ by system.
 
-    Raises:
-        UserError: a value is of another kind, an accuracy is not a fraction, the word for equality
-            is unknown, or an entry of `mismatches`, `layers`, `variants`, `noise` or `seconds` has
-            a missing or unknown key.
-
-    Examples:
-        >>> results = Results(experiment="mnist_lenet", system="scatter_gather", dataset="digits",
-        ...                   setting="k1B2", snn_accuracy=0.98)
-        >>> Results.from_json(results.to_json()) == results
-        True
+    >>> results = Results(experiment="mnist_lenet", system="scatter_gather", dataset="digits",
+    ...                   setting="k1B2", settings=RunSettings(network="lenet", k=1, bound=2))
+    >>> results.find("signed") is None
+    True
     """
 
     experiment: str
     system: str
     dataset: str
     setting: str
+    settings: RunSettings
+    argv: list[str] | None = None
+    training: TrainedBy | None = None
     epochs_run: int | None = None
     test_examples: int | None = None
-    float_ann_accuracy: float | None = None
-    ann_accuracy: float | None = None
-    snn_accuracy: float | None = None
+    float_ann_accuracy: Fraction | None = None
+    ann_accuracy: Fraction | None = None
+    snn_accuracy: Fraction | None = None
     accuracy_per_step: list[float] | None = None
     steps: int | None = None
     accuracy_settled_step: int | None = None
     last_spike_step: int | None = None
-    equality: str | None = None
-    mismatches: dict[str, Any] | None = None
+    equality: Equality | None = None
+    mismatches: Mismatches | None = None
     spikes_per_image: float | None = None
     positive_spikes_per_image: float | None = None
     negative_spikes_per_image: float | None = None
     spikes_per_neuron: float | None = None
     sops_per_image: float | None = None
     ann_macs_per_image: float | None = None
-    energy_pj_per_image: dict[str, Any] | None = None
-    layers: list[dict[str, Any]] | None = None
-    variants: dict[str, dict[str, Any]] | None = None
-    noise: list[dict[str, Any]] | None = None
-    paper: dict[str, Any] | None = None
-    seconds: dict[str, Any] | None = None
-    conversion: dict[str, Any] | None = None
+    energy_pj_per_image: Energy | None = None
+    layers: list[Layer] | None = None
+    variants: list[Variant] | None = None
+    noise: list[Noise] | None = None
+    paper: dict[str, float | int | None] | None = None
+    seconds: Seconds | None = None
+    conversion: dict[str, Part] | None = None
     precision: str | None = None
     device: str | None = None
     seed: int | None = None
-    versions: dict[str, Any] | None = None
+    versions: dict[str, str | None] | None = None
     commit: str | None = None
 
-    def __post_init__(self) -> None:
-        """Refuse what does not follow the schema."""
-        for field in fields(self):
-            value, kind = getattr(self, field.name), str(field.type).split("[")[0].split(" ")[0]
-            given = value is not None or not str(field.type).endswith("| None")
-            if given and not isinstance(value, KINDS[kind]):
-                raise UserError(f"{field.name} is {value!r}; give a value of kind {field.type}")
-        for name in ACCURACIES:
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise UserError(f"{name} is {value}; give a fraction between 0 and 1")
-        if self.equality is not None and self.equality not in EQUALITIES:
-            raise UserError(f"equality is {self.equality!r}; known: {', '.join(EQUALITIES)}")
-        for name, keys in ENTRY_KEYS.items():
-            for where, entry in _entries(name, getattr(self, name)):
-                _require_keys(where, entry, keys.split())
+    def find(self, kind: str, share: float | None = None) -> Variant | None:
+        """The variant of a kind at a share of the ANN's accuracy; None where there is none."""
+        same = (one for one in self.variants or [] if (one.kind, one.share) == (kind, share))
+        return next(same, None)
 
     def to_json(self) -> dict[str, Any]:
         """Return a dictionary of plain JSON values, every field present."""
         return plain(asdict(self))
 
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """Build from what `to_json` gave; a field of `LATER` may be missing and is then None.
-
-        Raises:
-            UserError: a field is missing or unknown; the message names it.
-        """
-        known: dict[str, Any] = {**dict.fromkeys(LATER), **record}
-        _require_keys("results", known, [field.name for field in fields(cls)])
-        return cls(**known)
-
 
 def write_results(folder: str | Path, results: Results) -> Path:
-    """Write ``results.json`` into the folder of its setting."""
-    return write_json(Path(folder) / "results.json", results.to_json())
+    """Write ``results.json`` into the folder of its setting.
+
+    Raises:
+        UserError: a value does not follow the schema, and could not be read again.
+    """
+    path, record = Path(folder) / "results.json", results.to_json()
+    from_text(Results, json.dumps(record), path)
+    return write_json(path, record)
 
 
 def read_results(path: str | Path) -> Results:
     """Read one ``results.json``.
 
     Raises:
-        UserError: the file is broken or does not follow the schema; the message names it.
+        UserError: the file is broken or does not follow the schema; the message names file, field
+            and what is expected.
     """
-    record = read_json(path)
-    try:
-        if not isinstance(record, dict):
-            raise UserError(f"expected an object, found {type(record).__name__}")
-        return Results.from_json(cast("dict[str, Any]", record))
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+    return from_text(Results, Path(path).read_bytes(), path)
 
 
-def _to_stderr(line: str) -> None:
-    print(f"warning: {line}", file=sys.stderr)
-
-
-def scan_results(out: str | Path, warn: Callable[[str], None] = _to_stderr) -> list[Results]:
-    """Read ``<out>/<setting>/results.json`` of every setting, sorted by setting (k2 before k10).
-
-    A file that cannot be read is left out with one warning line that names it.
-    """
-    found: list[Results] = []
-    for path in sorted(Path(out).glob("*/results.json")):
-        try:
-            found.append(read_results(path))
-        except (OSError, UserError) as error:
-            warn(f"left out: {error}")
-    return sorted(found, key=lambda results: natural_key(results.setting))
-
-
-def scan_metrics(
-    out: str | Path, warn: Callable[[str], None] = _to_stderr
-) -> dict[str, list[dict[str, Any]]]:
-    """Read ``<out>/<setting>/metrics.jsonl`` of every setting, the last record of each epoch.
-
-    A file that cannot be read is left out with one warning line that names it.
-    """
-    found: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted(Path(out).glob("*/metrics.jsonl")):
-        try:
-            found[path.parent.name] = read_jsonl(path, "epoch")
-        except (OSError, UserError) as error:
-            warn(f"left out: {error}")
-    return found
-
-
-def scan_phases(out: str | Path) -> dict[str, list[int]]:
-    """Read where the later phases of training begin, of every setting with more than one.
-
-    Returns:
-        The number of epochs before each further phase in ``<out>/<setting>/config.json``, by
-        setting. A file that cannot be read has none: `scan_metrics` does not need it.
-    """
-    found: dict[str, list[int]] = {}
-    for path in sorted(Path(out).glob("*/config.json")):
-        try:
-            later = read_json(path)["phases"][1:]
-            begins = [int(one["first_step"] // one["steps_per_epoch"]) for one in later]
-        except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
-            continue
-        if begins:
-            found[path.parent.name] = begins
-    return found
-
-
-def natural_key(name: str) -> list[tuple[int, str]]:
-    """Sort key under which numbers inside names count as numbers.
-
-    Examples:
-        >>> sorted(["k10", "k2", "fp32"], key=natural_key)
-        ['fp32', 'k2', 'k10']
-    """
-    parts = re.split(r"(\d+)", name)
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
-
-
-def _entries(name: str, value: Any) -> list[tuple[str, Mapping[str, Any]]]:
-    """Name and content of every dictionary of one nested field."""
-    if value is None:
-        return []
-    if name == "variants":
-        variants = cast("dict[str, Mapping[str, Any]]", value)
-        return [(f"variants.{key}", entry) for key, entry in variants.items()]
-    if isinstance(value, list):
-        entries = enumerate(cast("list[Mapping[str, Any]]", value))
-        return [(f"{name}[{index}]", entry) for index, entry in entries]
-    return [(name, value)]
-
-
-def _require_keys(where: str, entry: object, keys: Collection[str]) -> None:
-    if not isinstance(entry, Mapping):
-        raise UserError(f"{where} is {entry!r}; give a dictionary")
-    found = set(cast("Mapping[str, Any]", entry))
-    if missing := sorted(set(keys) - found):
-        raise UserError(f"{where}: missing {', '.join(missing)} (null where it does not apply)")
-    if unknown := sorted(found - set(keys)):
-        raise UserError(f"{where}: unknown {', '.join(unknown)}")
+def sort_key(row: Results) -> tuple[Any, ...]:
+    """By network, then bits, ``k`` and bound as numbers; full precision before ``k`` of 0."""
+    one = row.settings
+    numbers = (-1 if one.k is None else one.k, one.bound or 0, one.width)
+    return one.network, one.bits or 0, *numbers, row.setting

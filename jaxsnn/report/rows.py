@@ -2,112 +2,65 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from typing import Any
 
 from jaxsnn.errors import UserError
-from jaxsnn.report.results import Results, natural_key
+from jaxsnn.report.results import Layer, Results, sort_key
 
 _COUNT_NAMES = {1: "Single", 2: "Two", 4: "Four", 8: "Eight"}
-# Systems whose settings may have any name, and name no k.
-_FREELY_NAMED = ("surrogate_csnn", "bayesian_spike_fusion")
-_TITLES = {"lenet": "LeNet", "alex": "AlexNet", "vgg11": "VGG11"}
+_TITLES = {
+    "lenet": "LeNet",
+    "mlp": "MLP",
+    "cnn1": "CNN 1",
+    "cnn2": "CNN 2",
+    "csnn": "CSNN",
+    "alex": "AlexNet",
+    "vgg11": "VGG11",
+    "vgg16": "VGG16",
+    "vgg19": "VGG19",
+    "resnet18": "ResNet18",
+    "resnet34": "ResNet34",
+}
 
 
 class NothingToDrawError(UserError):
     """No setting has what the figure shows."""
 
 
-def setting_parts(setting: str) -> tuple[str, str]:
-    """Split the name of a setting into its network, if it names one, and its precision.
-
-    Examples:
-        >>> setting_parts("lenet_k1"), setting_parts("mlp_fp32"), setting_parts("k1B2")
-        (('lenet', 'k1'), ('mlp', 'fp32'), ('', 'k1B2'))
-        >>> setting_parts("vgg11_3bit")
-        ('vgg11', '3bit')
-    """
-    found = re.fullmatch(r"(?:(.+?)_)?((?:k|fp)\d.*|\d+bit)", setting)
-    return (found[1] or "", found[2]) if found else ("", setting)
-
-
 def network(row: Results) -> str:
-    """Network of a result: as its setting names it, else its experiment's name without the data.
-
-    Examples:
-        >>> known = {"system": "negative_spikes", "dataset": "cifar10", "setting": "k1"}
-        >>> network(Results(experiment="cifar10_cnn1", **known))
-        'cnn1'
-    """
-    return row_parts(row)[0] or row.experiment.partition("_")[2] or row.experiment
+    """Name of the network of a result."""
+    return row.settings.network
 
 
 def network_title(row: Results) -> str:
-    """Name of the network as papers write it.
+    """Name of the network as papers write it, or as it is called here.
 
-    Examples:
-        >>> known = {"system": "negative_spikes", "dataset": "mnist", "experiment": "cifar10_cnn1"}
-        >>> [network_title(Results(setting=name, **known)) for name in ("k0", "mlp_k0", "lenet_k0")]
-        ['CNN 1', 'MLP', 'LeNet']
+    >>> known = {"system": "any", "dataset": "mnist", "experiment": "any", "setting": "any"}
+    >>> from jaxsnn.report.results import RunSettings
+    >>> [network_title(Results(settings=RunSettings(network=name), **known))
+    ...  for name in ("cnn1", "alex", "16C3-10")]
+    ['CNN 1', 'AlexNet', '16C3-10']
     """
-    name = network(row)
-    return _TITLES.get(name) or re.sub(r"(?<=\D)(\d+)$", r" \1", name.upper())
+    return _TITLES.get(row.settings.network, row.settings.network)
 
 
 def by_network(results: Sequence[Results]) -> dict[str, list[Results]]:
     """Results of each network; a name that stands for several data sets is followed by the set."""
-    ordered = sorted(results, key=lambda row: (natural_key(network(row)), row.dataset))
-    sets = {
-        network(row): {other.dataset for other in results if network(other) == network(row)}
-        for row in ordered
-    }
-    found: dict[str, list[Results]] = {}
+    ordered = sorted(results, key=lambda row: (network(row), row.dataset))
+    sets: dict[str, set[str]] = {}
+    for row in ordered:
+        sets.setdefault(network(row), set()).add(row.dataset)
+    groups: dict[str, list[Results]] = {}
     for row in ordered:
         name = network(row)
         key = f"{name}_{row.dataset}" if len(sets[name]) > 1 else name
-        found.setdefault(key, []).append(row)
-    return found
+        groups.setdefault(key, []).append(row)
+    return groups
 
 
-def row_parts(row: Results) -> tuple[str, str]:
-    """`setting_parts` of a result; a name that the user has chosen freely is not split.
-
-    Examples:
-        >>> known = {"dataset": "mnist", "experiment": "mnist_x", "setting": "long_k1"}
-        >>> row_parts(Results(system="negative_spikes", **known))
-        ('long', 'k1')
-        >>> row_parts(Results(system="surrogate_csnn", **known))
-        ('', 'long_k1')
-    """
-    return ("", row.setting) if row.system in _FREELY_NAMED else setting_parts(row.setting)
-
-
-def precision_bits(row: Results) -> int | None:
-    """Fractional bits `k` of a result; None if its setting names none or is named freely."""
-    return None if row.system in _FREELY_NAMED else fractional_bits(row.setting)
-
-
-def fractional_bits(setting: str) -> int | None:
-    """Fractional bits `k` of a setting; None if it names none.
-
-    Examples:
-        >>> fractional_bits("lenet_k2"), fractional_bits("k1B2"), fractional_bits("fp32")
-        (2, 1, None)
-    """
-    found = re.match(r"k(\d+)", setting_parts(setting)[1])
-    return int(found[1]) if found else None
-
-
-def threshold_units(setting: str) -> int | None:
-    """Threshold units per neuron, ``2^k * B``; None if the setting names no `k` and `B`.
-
-    Examples:
-        >>> threshold_units("k1B2"), threshold_units("k0B1"), threshold_units("fp32")
-        (4, 1, None)
-    """
-    found = re.fullmatch(r"k(\d+)B(\d+)", setting)
-    return 2 ** int(found[1]) * int(found[2]) if found else None
+def threshold_units(row: Results) -> int | None:
+    """Threshold units per neuron, ``2^k * B``; None without ``k`` or ``B``."""
+    return row.settings.units
 
 
 def having(results: Sequence[Results], *some: str, needed: Sequence[str] = ()) -> list[Results]:
@@ -124,22 +77,19 @@ def having(results: Sequence[Results], *some: str, needed: Sequence[str] = ()) -
     return sorted(found, key=drawing_order)
 
 
-def drawing_order(row: Results) -> tuple[bool, int, list[tuple[int, str]]]:
+def drawing_order(row: Results) -> tuple[object, ...]:
     """Quantised settings by their threshold units, full precision last."""
-    return is_full_precision(row), threshold_units(row.setting) or 0, natural_key(row.setting)
+    return is_full_precision(row), threshold_units(row) or 0, *sort_key(row)
 
 
 def is_full_precision(row: Results) -> bool:
     """Whether a setting is the float network, without quantisers and without an SNN."""
-    quantised = fractional_bits(row.setting) is not None or row.snn_accuracy is not None
-    precision = setting_parts(row.setting)[1]
-    named = precision.startswith("fp") or precision == "32bit"
-    return not quantised and (named or row.ann_accuracy is None)
+    return row.settings.precision == "fp32" and row.snn_accuracy is None
 
 
 def display_name(row: Results) -> str:
     """Two lines: spikes per neuron in words, and the setting; other settings as they are."""
-    units = threshold_units(row.setting)
+    units = threshold_units(row)
     if is_full_precision(row):
         return f"Full precision\n({row.setting})"
     return f"{_COUNT_NAMES.get(units, units)}-spike\n({row.setting})" if units else row.setting
@@ -148,17 +98,29 @@ def display_name(row: Results) -> str:
 def precision_name(row: Results) -> str:
     """Precision alone, for figures whose panels name the network.
 
-    Examples:
-        >>> known = {"system": "negative_spikes", "dataset": "mnist", "experiment": "mnist_x"}
-        >>> precision_name(Results(setting="lenet_k1", **known))
-        'k = 1'
-        >>> precision_name(Results(setting="alex_3bit", **known))
-        '3 bits'
+    >>> from jaxsnn.report.results import RunSettings
+    >>> known = {"system": "any", "dataset": "mnist", "experiment": "any", "setting": "any"}
+    >>> def name(**settings):
+    ...     settings = RunSettings(network="lenet", **settings)
+    ...     return precision_name(Results(settings=settings, **known))
+    >>> name(k=1), name(bits=3), name(k=1, width=0.25), name(precision="fp32"), name(variant="x")
+    ('k = 1', '3 bits', 'k = 1, width 0.25', 'fp32', 'x')
     """
-    if row.system in _FREELY_NAMED:
-        return row.setting
-    name = re.sub(r"^(\d+)bit$", r"\1 bits", setting_parts(row.setting)[1])
-    return re.sub(r"^k(\d+)_?", r"k = \1 ", name).strip()
+    one = row.settings
+    parts: list[str] = []
+    if one.variant is not None:
+        parts.append(one.variant)
+    elif one.bits is not None:
+        parts.append(f"{one.bits} bits")
+    elif one.k is not None:
+        parts.append(f"k = {one.k}")
+    elif one.precision == "fp32":
+        parts.append("fp32" if is_full_precision(row) else row.setting)
+    if one.bound is not None:
+        parts.append(f"B = {one.bound}")
+    if one.width != 1:
+        parts.append(f"width {one.width:g}")
+    return ", ".join(parts) or row.setting
 
 
 def datasets(results: Sequence[Results]) -> str:
@@ -172,12 +134,18 @@ def figure_title(subject: str, results: Sequence[Results]) -> str:
     return f"{subject}: {names} on {datasets(results)}"
 
 
+def energy_line(row: Results, line: str) -> dict[str, float | None]:
+    """A line of the energy ledger; empty without it."""
+    entry = (row.energy_pj_per_image or {}).get(line)
+    return entry if isinstance(entry, dict) else {}
+
+
 def neurons(row: Results) -> int:
     """Neurons of the network, each counted once."""
     return sum(entry["neurons"] or 0 for entry in row.layers or [])
 
 
-def spiking_layers(row: Results) -> list[dict[str, Any]]:
+def spiking_layers(row: Results) -> list[Layer]:
     """Return the entries of the layers that have a firing rate."""
     return [entry for entry in row.layers or [] if entry["rate"] is not None]
 
@@ -200,12 +168,11 @@ def per_step(row: Results) -> list[float]:
 def settled_step(row: Results) -> int | None:
     """Step from which the accuracy stays; None if that is merely the last of several steps.
 
-    Examples:
-        >>> known = {"system": "negative_spikes", "dataset": "mnist", "experiment": "mnist_x"}
-        >>> row = Results(setting="k1", accuracy_per_step=[0.1, 0.9], **known)
-        >>> from dataclasses import replace
-        >>> settled_step(replace(row, accuracy_settled_step=2)) is None
-        True
+    >>> from jaxsnn.report.results import RunSettings
+    >>> known = {"system": "any", "dataset": "mnist", "experiment": "any", "setting": "k1"}
+    >>> known |= {"settings": RunSettings(network="lenet", k=1), "accuracy_settled_step": 2}
+    >>> settled_step(Results(accuracy_per_step=[0.1, 0.9], **known)) is None
+    True
     """
     step, steps = row.accuracy_settled_step, len(row.accuracy_per_step or [])
     known = step is not None and 1 <= step <= steps and not step == steps > 1

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from jaxsnn.report.results import (
-    Results,
-)
+from jaxsnn.report.results import Results
+from jaxsnn.report.rows import energy_line
+
+Render = Callable[[Results], str]
+
+
+class _Line(NamedTuple):
+    """A quantity: what was measured, and what the paper has."""
+
+    ours: Render
+    paper: Render = lambda row: ""
 
 
 def table(rows: Sequence[Results], title: str = "Results") -> Table:
-    """Build the closing summary: one column per setting, one line per quantity.
+    """Build the closing summary: one line per quantity, the paper's value beside the measured one.
 
-    Quantities that no setting has are left out; a single missing value shows as a dash. Three or
-    four settings fit into 80 characters.
+    Each setting has a column, and a second one where the paper has the setting. Quantities that no
+    setting has are left out; a single missing value shows as a dash. Four settings, or two with
+    their paper, fit into 80 characters.
     """
     result = Table(
         title=title, caption=_CAPTION, box=SIMPLE_HEAD, caption_justify="left", pad_edge=False
@@ -25,11 +35,18 @@ def table(rows: Sequence[Results], title: str = "Results") -> Table:
     result.add_column("setting", no_wrap=True)
     for row in rows:
         result.add_column(row.setting, justify="right")
-    for name, render in _QUANTITIES.items():
-        cells = [render(row) for row in rows]
+        if row.paper:
+            result.add_column("paper", justify="right", style="dim")
+    for name, line in _QUANTITIES.items():
+        cells = [cell for row in rows for cell in _cells(line, row)]
         if any(cells):
-            result.add_row(name, *(cell or ("" if render is _heading else "-") for cell in cells))
+            missing = "" if line.ours is _heading else "-"
+            result.add_row(name, *(cell or missing for cell in cells))
     return result
+
+
+def _cells(line: _Line, row: Results) -> list[str]:
+    return [line.ours(row), line.paper(row)] if row.paper else [line.ours(row)]
 
 
 def print_table(
@@ -51,84 +68,91 @@ def _rate(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def _difference(kind: str) -> Callable[[Results], str]:
-    return lambda row: _count((row.mismatches or {}).get(kind))
+def _differ(row: Results) -> str:
+    return _count(row.mismatches["neurons"]) if row.mismatches else ""
+
+
+def _labels_differ(row: Results) -> str:
+    return _count(row.mismatches["predictions"]) if row.mismatches else ""
 
 
 def _heading(row: Results) -> str:
     return " " if row.energy_pj_per_image else ""
 
 
-def _energy(line: str) -> Callable[[Results], str]:
+def _energy(line: str) -> Render:
     def render(row: Results) -> str:
-        entry = (row.energy_pj_per_image or {}).get(line)
-        return f"{entry['snn'] / 1e6:.3g}/{entry['ann'] / 1e6:.3g}" if entry else ""
+        entry = energy_line(row, line)
+        snn, ann = entry.get("snn"), entry.get("ann")
+        parts = ["" if one is None else f"{one / 1e6:.3g}" for one in (snn, ann)]
+        return "/".join(parts) if entry else ""
 
     return render
 
 
-def _break_even(line: str) -> Callable[[Results], str]:
+def _break_even(line: str) -> Render:
+    return lambda row: _rate(energy_line(row, line).get("break_even_rate"))
+
+
+def _seconds(phase: str) -> Render:
     def render(row: Results) -> str:
-        return _rate((row.energy_pj_per_image or {}).get(line, {}).get("break_even_rate"))
+        value = dict(row.seconds or {}).get(phase)
+        return f"{value:,.1f}" if isinstance(value, float | int) else ""
 
     return render
 
 
-def _seconds(phase: str) -> Callable[[Results], str]:
-    def render(row: Results) -> str:
-        value = (row.seconds or {}).get(phase)
-        return "" if value is None else f"{value:,.1f}"
-
-    return render
-
-
-def _in_time(name: str) -> Callable[[Results], str]:
+def _in_time(name: str) -> Render:
     """Show a step of a simulation that has more than one."""
     return lambda row: _count(getattr(row, name)) if (row.steps or 0) > 1 else ""
 
 
-def _paper(name: str) -> Callable[[Results], str]:
-    """Show the paper's accuracy, and by how many points ours misses it."""
+def _accuracy(name: str) -> _Line:
+    """An accuracy; beside the paper's, by how many points ours misses it."""
 
-    def render(row: Results) -> str:
-        claimed, ours = (row.paper or {}).get(name), getattr(row, name)
-        if claimed is None or ours is None or ours >= claimed:
-            return _percent(claimed)
-        return f"{_percent(claimed)}\nmissed -{100 * (claimed - ours):.2f}"
+    def claimed(row: Results) -> str:
+        paper, ours = (row.paper or {}).get(name), getattr(row, name)
+        if paper is None or ours is None or ours >= paper:
+            return _percent(paper)
+        return f"{_percent(paper)}\nmissed -{100 * (paper - ours):.2f}"
 
-    return render
+    return _Line(lambda row: _percent(getattr(row, name)), claimed)
 
 
-_QUANTITIES: dict[str, Callable[[Results], str]] = {
-    "epochs": lambda row: _count(row.epochs_run),
-    "float ANN": lambda row: _percent(row.float_ann_accuracy),
-    "ANN": lambda row: _percent(row.ann_accuracy),
-    "SNN": lambda row: _percent(row.snn_accuracy),
-    "steps": lambda row: _count(row.steps),
-    "settles at step": _in_time("accuracy_settled_step"),
-    "last spike at": _in_time("last_spike_step"),
-    "equality": lambda row: row.equality or "",
-    "neurons differ": _difference("neurons"),
-    "labels differ": _difference("predictions"),
-    "spikes/image": lambda row: _count(row.spikes_per_image),
-    "  negative": lambda row: _count(row.negative_spikes_per_image or None),
-    "spikes/neuron": lambda row: _rate(row.spikes_per_neuron),
-    "SOPs/image": lambda row: _count(row.sops_per_image),
-    "energy (µJ)": _heading,
-    "  convention": _energy("convention"),
-    "  integer": _energy("integer"),
-    "  words moved": _energy("words"),
-    "break-even rate": _heading,
-    "  convention ": _break_even("convention"),
-    "  integer ": _break_even("integer"),
-    "  words moved ": _break_even("words"),
-    "compile (s)": _seconds("compile"),
-    "train (s)": _seconds("train"),
-    "simulate (s)": _seconds("simulate"),
-    "paper float ANN": _paper("float_ann_accuracy"),
-    "paper ANN": _paper("ann_accuracy"),
-    "paper SNN": _paper("snn_accuracy"),
-    "paper settles at": lambda row: _count((row.paper or {}).get("accuracy_settled_step")),
+def _counted(name: str) -> _Line:
+    return _Line(
+        lambda row: _count(getattr(row, name)), lambda row: _count((row.paper or {}).get(name))
+    )
+
+
+_QUANTITIES: dict[str, _Line] = {
+    "epochs": _Line(lambda row: _count(row.epochs_run)),
+    "float ANN": _accuracy("float_ann_accuracy"),
+    "ANN": _accuracy("ann_accuracy"),
+    "SNN": _accuracy("snn_accuracy"),
+    "steps": _Line(lambda row: _count(row.steps)),
+    "settles at step": _Line(
+        _in_time("accuracy_settled_step"), _counted("accuracy_settled_step").paper
+    ),
+    "last spike at": _Line(_in_time("last_spike_step")),
+    "equality": _Line(lambda row: row.equality or ""),
+    "neurons differ": _Line(_differ),
+    "labels differ": _Line(_labels_differ),
+    "spikes/image": _counted("spikes_per_image"),
+    "  negative": _Line(lambda row: _count(row.negative_spikes_per_image or None)),
+    "spikes/neuron": _Line(lambda row: _rate(row.spikes_per_neuron)),
+    "SOPs/image": _counted("sops_per_image"),
+    "energy (µJ)": _Line(_heading),
+    "  convention": _Line(_energy("convention")),
+    "  integer": _Line(_energy("integer")),
+    "  words moved": _Line(_energy("words")),
+    "break-even rate": _Line(_heading),
+    "  convention ": _Line(_break_even("convention")),
+    "  integer ": _Line(_break_even("integer")),
+    "  words moved ": _Line(_break_even("words")),
+    "compile (s)": _Line(_seconds("compile")),
+    "train (s)": _Line(_seconds("train")),
+    "simulate (s)": _Line(_seconds("simulate")),
 }
 _CAPTION = (
     "differ: SNN against quantised ANN, over all images; energy: SNN/quantised ANN per image; "

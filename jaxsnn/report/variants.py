@@ -1,13 +1,12 @@
 """The variants of networks side by side: a line each, below the network they come from."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from jaxsnn.report.results import Results
+from jaxsnn.report.results import Results, Variant
 
 VARIANTS = ("unsigned", "signed", "fine-tuned", "settling")  # as the paper has them, then ours
 PAPER = {  # the paper's accuracy of each line
@@ -50,26 +49,27 @@ def print_variants(rows: Sequence[Results], console: Console | None = None) -> N
     (console or Console()).print(variants_table(rows))
 
 
-def _entries(row: Results) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    found = row.variants or {}
+def _entries(row: Results) -> Iterator[tuple[str, Variant]]:
+    """The ANN and the variants at the end of their simulation, by what a line calls them."""
     if row.float_ann_accuracy is not None:
-        yield "float ANN", {"accuracy": row.float_ann_accuracy}
+        yield "float ANN", Variant(kind="float ANN", accuracy=row.float_ann_accuracy)
     if row.ann_accuracy is not None:
-        yield "quantised ANN", {"accuracy": row.ann_accuracy}
-    for name in (*VARIANTS, *(name for name in found if name not in VARIANTS)):
-        if name in found:
-            yield name, found[name]
+        yield "quantised ANN", Variant(kind="quantised ANN", accuracy=row.ann_accuracy)
+    whole = [one for one in row.variants or [] if one.share is None]
+    order = {name: number for number, name in enumerate(VARIANTS)}
+    for one in sorted(whole, key=lambda one: order.get(one.kind, len(order))):
+        yield one.kind, one
 
 
-def _cells(entry: Mapping[str, Any], claimed: float | None) -> list[str]:
-    operations = entry.get("sops_per_image")
-    energy = (entry.get("energy_pj_per_image") or {}).get("convention")
+def _cells(entry: Variant, claimed: float | None) -> list[str]:
+    operations, ledger = entry.sops_per_image, (entry.energy_pj_per_image or {}).get("convention")
+    energy = ledger["snn"] if isinstance(ledger, dict) else None
     return [
-        *("" if value is None else f"{100 * value:.2f}" for value in (entry["accuracy"], claimed)),
+        *("" if value is None else f"{100 * value:.2f}" for value in (entry.accuracy, claimed)),
         *(
-            "" if entry.get(name) is None else f"{entry[name]:,.0f}"
-            for name in ("steps", "spikes_per_image")
+            "" if value is None else f"{value:,.0f}"
+            for value in (entry.steps, entry.spikes_per_image)
         ),
         "" if operations is None else f"{operations / 1e6:,.4g}",
-        "" if energy is None else f"{energy['snn'] / 1e6:.3g}",
+        "" if energy is None else f"{energy / 1e6:.3g}",
     ]

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import PurePath
-from typing import Any, ClassVar, Protocol, TypeVar, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -83,15 +83,23 @@ def parse_command(
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    described = "\n".join(f"- {name}: {what}" for name, what in stages.items())
     config = tyro.cli(
         config_class,
         prog=f"{PurePath(sys.argv[0]).name} [STAGE]",
-        description=f"{_summary(config_class)}\n\nSTAGE comes first (default: all).\n{described}",
+        description=_description(config_class, stages),
         args=arguments,
         config=(tyro.conf.FlagConversionOff,),
     )
     return stage or config.implied_stage, config
+
+
+def _description(config_class: type, stages: Mapping[str, str]) -> str:
+    """What the experiment is, what to expect of it, and its stages."""
+    summary = (config_class.__doc__ or "").split("\n", 1)[0]
+    listed = "\n".join(f"- {name}: {what}" for name, what in stages.items())
+    parts = [summary, getattr(config_class, "expect", "")]
+    parts.append(f"STAGE comes first (default: all).\n{listed}")
+    return "\n\n".join(filter(None, parts))
 
 
 def _named(config_class: type, stage: str, words: Sequence[str]) -> list[str]:
@@ -100,7 +108,7 @@ def _named(config_class: type, stage: str, words: Sequence[str]) -> list[str]:
     A class says in ``positionals`` which they are; the last of a stage may take several.
     """
     names = getattr(config_class, "positionals", {}).get(stage, ())
-    kinds, rest, found = _flags(config_class), deque(words), list[str]()
+    kinds, rest, found = flags(config_class), deque(words), list[str]()
     for name in names:
         values: list[str] = []
         while rest and not re.match(r"-|[A-Za-z][\w.-]*=", rest[0]):
@@ -109,10 +117,6 @@ def _named(config_class: type, stage: str, words: Sequence[str]) -> list[str]:
                 break
         found += [f"--{name}", *values] if values else []
     return [*found, *rest]
-
-
-def _summary(config_class: type) -> str:
-    return (config_class.__doc__ or "").split("\n", 1)[0]
 
 
 def _split_stage(argv: Sequence[str], stages: Mapping[str, str]) -> tuple[str, Sequence[str]]:
@@ -131,17 +135,18 @@ def normalise(config_class: type, argv: Sequence[str]) -> list[str]:
     not; a pair of quotes around a value is dropped; of a flag given twice the last one holds.
 
     Args:
-        config_class: A dataclass, possibly with dataclasses as sections (``section.name``).
+        config_class: A dataclass whose fields are the flags.
         argv: Flags, without program name and stage.
 
     Raises:
-        UserError: For an unknown name, a missing value, or a word that belongs to no flag.
+        UserError: For an unknown name, a missing value, a value that is no choice of its flag, or a
+            word that belongs to no flag.
 
     >>> from jaxsnn.systems.settings import LeNetScatter
     >>> normalise(LeNetScatter, ["--lr", "1e-4", "--resume", "noise_ratio=0.1,0.2"])
     ['--learning-rate=1e-4', '--resume=True', '--noise-ratio', '0.1', '0.2']
     """
-    kinds = _flags(config_class)
+    kinds = flags(config_class)
     chosen: dict[str, list[str]] = {}
     words = deque(argv)
     while words:
@@ -155,49 +160,42 @@ def normalise(config_class: type, argv: Sequence[str]) -> list[str]:
                 "and the stage before all flags"
             )
         name = _resolve(match[2], kinds, getattr(config_class, "aliases", {}))
-        given = None if match[3] is None else match[3][1:]
-        chosen[name] = _values(word, kinds[name], given, words)
+        attached = None if match[3] is None else match[3][1:]
+        chosen[name] = _values(word, kinds[name], attached, words)
+        _refuse_choice(name, kinds[name], chosen[name])
     return [word for name, values in chosen.items() for word in _emit(name, kinds[name], values)]
 
 
-def _flags(config_class: type, prefix: str = "") -> dict[str, Any]:
-    """Type of every flag by its dotted name."""
+def flags(config_class: type) -> dict[str, Any]:
+    """Type of every flag by its name."""
     hints = get_type_hints(config_class)
-    flags: dict[str, Any] = {}
-    for field in dataclasses.fields(config_class):
-        if not field.init:
-            continue
-        name, hint = prefix + field.name, hints[field.name]
-        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-            flags |= _flags(hint, f"{name}.")
-        else:
-            flags[name] = hint
-    return flags
+    fields = [field for field in dataclasses.fields(config_class) if field.init]
+    return {field.name: hints[field.name] for field in fields if field.name != "argv"}
 
 
-def _resolve(spelling: str, kinds: Mapping[str, Any], own: Mapping[str, str]) -> str:
-    name, known = spelling.replace("-", "_"), {**ALIASES, **own}
+def _resolve(spelling: str, kinds: Mapping[str, Any], aliases: Mapping[str, str]) -> str:
+    name, others = spelling.replace("-", "_"), {**ALIASES, **aliases}
     if name in kinds:
         return name
-    if known.get(name) in kinds:
-        return known[name]
-    raise UserError(f"unknown flag {spelling!r}; {_nearest(name, kinds, own)}")
+    if others.get(name) in kinds:
+        return others[name]
+    raise UserError(f"unknown flag {spelling!r}; {_nearest(name, kinds, aliases)}")
 
 
-def _nearest(name: str, known: Iterable[str], also: Iterable[str] = ()) -> str:
-    """What to write instead of an unknown name: one neighbour, or the whole list of the known."""
-    by_lower = {candidate.lower(): candidate for candidate in (*also, *known)}
+def _nearest(name: str, names: Iterable[str], also: Iterable[str] = ()) -> str:
+    """What to write instead of an unknown name: one neighbour, or all names."""
+    by_lower = {candidate.lower(): candidate for candidate in (*also, *names)}
     close = get_close_matches(name.lower(), by_lower, n=1)
-    return f"nearest: {by_lower[close[0]]}" if close else f"known: {', '.join(known)}"
+    return f"nearest: {by_lower[close[0]]}" if close else f"known: {', '.join(names)}"
 
 
-def _values(word: str, kind: Any, given: str | None, words: deque[str]) -> list[str]:
+def _values(word: str, kind: Any, attached: str | None, words: deque[str]) -> list[str]:
     """Values of one flag, taken from behind its ``=`` or from the words that follow."""
-    if kind is bool:
-        return [_switch(word, given, words)]
+    if kind is bool or bool in get_args(kind):
+        return [_switch(word, kind, attached, words)]
     several = get_origin(kind) is tuple
-    if given is not None:
-        values = [given]
+    if attached is not None:
+        values = [attached]
     else:
         values = [words.popleft()] if words and _is_value(words[0]) else []
         while several and words and _is_value(words[0]) and not re.match(r"[A-Za-z].*=", words[0]):
@@ -210,14 +208,26 @@ def _values(word: str, kind: Any, given: str | None, words: deque[str]) -> list[
     return [part for value in values for part in re.split(r"[\[\](), ]+", value) if part]
 
 
-def _switch(word: str, given: str | None, words: deque[str]) -> str:
-    answers = {"true": "True", "false": "False"}
-    if given is None and words and _unquote(words[0]).lower() in answers:
-        given = words.popleft()
-    answer = answers.get(_unquote(given or "").lower()) if given is not None else "True"
+def _switch(word: str, kind: Any, attached: str | None, words: deque[str]) -> str:
+    """True, False, or None where the flag may be left open."""
+    answers = {"true": "True", "false": "False"} | ({} if kind is bool else {"none": "None"})
+    if attached is None and words and _unquote(words[0]).lower() in answers:
+        attached = words.popleft()
+    answer = "True" if attached is None else answers.get(_unquote(attached).lower())
     if answer is None:
         raise UserError(f"{word} is neither true nor false; write true, false or the flag alone")
     return answer
+
+
+def _refuse_choice(name: str, kind: Any, values: Sequence[str]) -> None:
+    """Refuse a word that is none of a flag's choices; tyro would take a page for it."""
+    alone = get_origin(kind) is Literal
+    members = [kind] if alone else [one for one in get_args(kind) if get_origin(one) is Literal]
+    choices = [str(one) for member in members for one in get_args(member)]
+    wrong = [value for value in values if choices and value not in (*choices, "None")]
+    if wrong:
+        said = ", ".join(choice or "nothing" for choice in choices)
+        raise UserError(f"--{name.replace('_', '-')} is {wrong[0]!r}; possible: {said}")
 
 
 def _is_value(word: str) -> bool:

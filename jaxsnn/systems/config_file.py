@@ -1,17 +1,33 @@
-"""config.json: a dataclass of settings as strict JSON, and what differs between two (no jax)."""
+"""config.json: the settings of a run, checked as it is read, and what differs between two.
+
+Beside every flag it holds what is made from them for those who read it (experiment, setting,
+settings) and the phases of training, each with the words of its command.
+"""
 
 import dataclasses
 import json
-import types
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from jaxsnn.errors import UserError
+from jaxsnn.io.typed_json import from_text
+from jaxsnn.systems.settings.base import Scripted
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Config = TypeVar("Config", bound="DataclassInstance")
+Phases = list[dict[str, int | float | str | list[int] | list[str]]]
+
+MADE = ("experiment", "setting", "settings")  # from the flags; never read back
+REMEDY = "it was written by another version; start a new run with another --out"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Beside:
+    """What config.json holds beside the flags."""
+
+    phases: Phases
 
 
 def to_json(config: "DataclassInstance", phases: Sequence[Mapping[str, Any]] = ()) -> str:
@@ -19,7 +35,12 @@ def to_json(config: "DataclassInstance", phases: Sequence[Mapping[str, Any]] = (
 
     Fields that take no part in comparisons say how a program is started; they are left out.
     """
-    record = {name: dataclasses.asdict(config)[name] for name in _recorded(type(config))}
+    record: dict[str, Any] = {}
+    if isinstance(config, Scripted):
+        described = dataclasses.asdict(config.described)
+        record = dict(zip(MADE, (config.experiment, config.setting, described), strict=True))
+    fields = dataclasses.asdict(config)
+    record |= {name: fields[name] for name in _recorded(type(config))}
     record |= {"phases": [dict(phase) for phase in phases]}
     return json.dumps(record, indent=2, allow_nan=False) + "\n"
 
@@ -29,7 +50,7 @@ def from_json(
     text: str,
     place: str = "config.json",
     needed: Iterable[str] = (),
-) -> tuple[Config, list[dict[str, Any]]]:
+) -> tuple[Config, Phases]:
     """Read config.json strictly, but for fields that it lacks.
 
     Those did not exist yet when it was written: they take what was done before there was a choice,
@@ -46,8 +67,9 @@ def from_json(
         The settings and the recorded phases of training.
 
     Raises:
-        UserError: For text that is no JSON, an unknown field, a missing one that is needed or
-            has no default, or a value of another type or out of range.
+        UserError: For text that is no JSON, a run of another experiment, an unknown field, a
+            missing one that is needed or has no default, or a value of another type or out of
+            range.
 
     >>> from jaxsnn.systems.settings import LeNetScatter
     >>> config, phases = from_json(LeNetScatter, to_json(LeNetScatter(k=0), [{"epochs": 15}]))
@@ -56,76 +78,37 @@ def from_json(
     """
     try:
         record = json.loads(text)
-        if not isinstance(record, dict):
-            raise UserError("not a JSON object")
-        record = dict[str, Any](record)
-        phases = _read(list[dict[str, Any]], record.pop("phases", None), "phases")
-        expected = set(needed) & set(_recorded(config_class))
-        _refuse_missing(sorted(expected - record.keys()), config_class.__name__)
-        return _read(config_class, record, ""), phases
-    except (json.JSONDecodeError, UserError) as error:
-        remedy = "it was written by another version; start a new run with another --out"
-        raise UserError(f"{place}: {error}; {remedy}") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{place}: {error}; {REMEDY}") from None
+    if not isinstance(record, dict):
+        raise UserError(f"{place}: not a JSON object; {REMEDY}")
+    record = dict[str, Any](record)
+    made = {name: record.pop(name, None) for name in MADE}
+    _refuse_other(config_class, made["experiment"], place)
+    beside = {"phases": record.pop("phases", None)}
+    record = {**getattr(config_class, "before", {}), **record}
+    missing = sorted((set(needed) & set(_recorded(config_class))) - record.keys())
+    if missing:
+        raise UserError(f"{place}: {', '.join(missing)} is missing; {REMEDY}")
+    try:
+        phases = from_text(_Beside, json.dumps(beside), place).phases
+        return from_text(config_class, json.dumps(record), place), phases
+    except UserError as error:
+        raise UserError(f"{error}; {REMEDY}") from None
 
 
-def _read(hint: Any, value: Any, name: str) -> Any:
-    """Check a JSON value against a field's type and return it as that type."""
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, dict):
-        return _read_fields(hint, dict[str, Any](value), name)
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return _read_any(hint, value, name)
-    if origin is tuple and isinstance(value, list):
-        return tuple(_read(arguments[0], item, name) for item in list[Any](value))
-    if origin is Literal and value in arguments:
-        return value
-    if hint is float and type(value) is int:
-        return float(value)
-    return value if type(value) is (origin or hint) else _refuse(hint, value, name)
-
-
-def _read_any(hint: Any, value: Any, name: str) -> Any:
-    """Read a value of one of several types."""
-    for one in get_args(hint):
-        if value is None and one is types.NoneType:
-            return None
-        try:
-            return _read(one, value, name)
-        except UserError:
-            continue
-    return _refuse(hint, value, name)
+def _refuse_other(config_class: type, experiment: object, place: str) -> None:
+    """Refuse the run of another experiment, whose settings may have the same names."""
+    expected = getattr(config_class, "experiment", experiment)
+    if experiment not in (None, expected):
+        raise UserError(
+            f"{place} is a run of {experiment}, not of {expected}; start that script, or give "
+            "another --out"
+        )
 
 
 def _recorded(config_class: "type[DataclassInstance]") -> list[str]:
     return [field.name for field in dataclasses.fields(config_class) if field.compare]
-
-
-def _read_fields(config_class: type, record: dict[str, Any], section: str) -> Any:
-    hints = get_type_hints(config_class)
-    names = _recorded(config_class)
-    known = {field.name: field for field in dataclasses.fields(config_class)}
-    place = section or config_class.__name__
-    absent = [name for name in names if name not in record]
-    _refuse_missing([name for name in absent if not _has_default(known[name])], place)
-    unknown = [name for name in record if name not in names]
-    if unknown:
-        raise UserError(f"unknown in {place}: {', '.join(unknown)}")
-    record = {**getattr(config_class, "before", {}), **record}
-    given = [name for name in names if name in record]
-    return config_class(**{name: _read(hints[name], record[name], name) for name in given})
-
-
-def _has_default(field: "dataclasses.Field[Any]") -> bool:
-    return not (field.default is field.default_factory is dataclasses.MISSING)
-
-
-def _refuse_missing(names: Sequence[str], place: str) -> None:
-    if names:
-        raise UserError(f"missing in {place}: {', '.join(names)}")
-
-
-def _refuse(hint: Any, value: Any, name: str) -> Any:
-    raise UserError(f"{name} is {value!r}, expected {getattr(hint, '__name__', hint)}")
 
 
 def differences(

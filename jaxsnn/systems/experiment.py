@@ -38,7 +38,7 @@ from jaxsnn.network.initialisers import CutNormal, Initialiser
 from jaxsnn.network.net import Net
 from jaxsnn.network.per_site import SiteMap, hidden
 from jaxsnn.neurons.neuron import Neuron
-from jaxsnn.report.results import Results, write_results
+from jaxsnn.report.results import Results, Variant, write_results
 from jaxsnn.simulation.totals import Evaluation
 from jaxsnn.systems import result_fields, timing
 from jaxsnn.systems.recipe_run import FIXED_PARTS, initialiser, train_recipe
@@ -262,8 +262,9 @@ class Experiment(System):
         fields = result_fields.spiking_fields(snn, spiking, proof, self.counting, self.settles)
         fields["conversion"] = self.conversion_settings
         fields["ann_accuracy"] = self.evaluate(snapped(variables, snn), snn.float_ann)
-        as_trained = result_fields.variant(accuracy=results.ann_accuracy)
-        fields["variants"] = {"ANN, weights as trained": as_trained}
+        fields["variants"] = [
+            Variant(kind="ANN, weights as trained", accuracy=results.ann_accuracy)
+        ]
         cost = (results.ann_accuracy or 0) - fields["ann_accuracy"]
         console.print(f"the grid of the weights costs {100 * cost:.2f} points of accuracy")
         return fields

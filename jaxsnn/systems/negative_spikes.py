@@ -6,6 +6,7 @@ Fashion-MNIST. Stages: train, evaluate, simulate (convert, simulate, certify), p
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from jaxsnn import neurons
@@ -18,6 +19,8 @@ from jaxsnn.conversion.spiking import Spiking
 from jaxsnn.inputs import preprocess
 from jaxsnn.inputs.preprocess import Preprocessing
 from jaxsnn.neurons.neuron import Neuron
+from jaxsnn.report.figures import accuracy, bars
+from jaxsnn.report.figures.draw import Draw, Figures
 from jaxsnn.simulation.totals import Evaluation
 from jaxsnn.systems import original_files
 from jaxsnn.systems.experiment import Experiment, Paper
@@ -57,6 +60,19 @@ QUANTISED: dict[tuple[str, str, int], tuple[float, int | None, float, float]] = 
 }
 
 
+JOINED: dict[str, Draw] = {
+    "accuracy": accuracy.accuracy_over_time,
+    "sparsity": bars.signed_sparsity,
+    "sops": bars.sops_beside_macs,
+}
+NOISE = partial(
+    accuracy.noise,
+    axis="noise ratio r (%)",
+    title="Noise of the input",
+    meaning="Noise: every input value times 1 + r u, u uniform between -1/2 and 1/2.",
+)
+
+
 def published(dataset: str, config: Any) -> Paper | None:
     """What the original reports of a setting on a data set; None where it reports nothing."""
     where = dataset, config.arch
@@ -64,10 +80,10 @@ def published(dataset: str, config: Any) -> Paper | None:
         return {"float_ann_accuracy": FULL[where]} if where in FULL else None
     if (*where, config.k) not in QUANTISED:
         return None
-    accuracy, step, spikes, operations = QUANTISED[*where, config.k]
+    claimed, step, spikes, operations = QUANTISED[*where, config.k]
     return {
-        "ann_accuracy": accuracy,
-        "snn_accuracy": accuracy,
+        "ann_accuracy": claimed,
+        "snn_accuracy": claimed,
         "accuracy_settled_step": step,
         "spikes_per_image": spikes,
         "sops_per_image": operations,
@@ -78,7 +94,8 @@ class NegativeSpikes(Experiment):
     """One setting of a network whose neurons settle by negative spikes."""
 
     system = "negative_spikes"
-    network = ("arch", "k", "precision", "dataset")
+    network = ("arch", "k", "precision", "dataset", "width")
+    figures = Figures(apart={**JOINED, "noise": NOISE}, joined=JOINED)
     conversion = ("weights", "weight_bits")
     heads = True
     most = 128
@@ -87,7 +104,7 @@ class NegativeSpikes(Experiment):
         """The paper's network; for Fashion-MNIST a wider LeNet."""
         wide = self.config.arch == "lenet" and self.data.name == "fashion_mnist"
         network = zoo.lenet_negative_fashion if wide else ARCHITECTURES[self.config.arch]
-        return scaled(network, getattr(self.config, "width", 1.0))
+        return scaled(network, self.config.width)
 
     def recipe(self) -> Preprocessing:
         """CNN 1 and CNN 2 see cropped, standardised images, the others grey values."""

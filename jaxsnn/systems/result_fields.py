@@ -12,8 +12,10 @@ from jaxsnn.conversion.spiking import Folded, Spiking
 from jaxsnn.equality.certificate import Certificate
 from jaxsnn.io import environment, files
 from jaxsnn.report.energy import EnergyLedger, LayerCounts, WeightKind, energy_ledger
+from jaxsnn.report.results import Layer, TrainedBy
 from jaxsnn.simulation.totals import Evaluation
 from jaxsnn.systems.run_folder import Run, seconds_of
+from jaxsnn.systems.settings.training import Trained
 
 
 class Counting(NamedTuple):
@@ -105,12 +107,32 @@ def run_fields(run: Run, system: str, dataset: str, test_examples: int) -> dict[
         "system": system,
         "dataset": dataset,
         "setting": run.config.setting,
+        "settings": run.config.described,
+        "argv": list(run.config.argv) or None,
+        "training": trained_by(run),
         "epochs_run": records[-1]["epoch"] if records else 0,
         "test_examples": test_examples,
         "seconds": {"compile": None, "train": seconds_of(records), "simulate": None},
         "seed": run.config.seed,
         **{name: where[name] for name in ("device", "versions", "commit")},
     }
+
+
+def trained_by(run: Run) -> TrainedBy | None:
+    """How the run in a folder was trained, whatever is asked for now; None where none was.
+
+    Raises:
+        UserError: its config.json cannot be read.
+    """
+    if not run.trained:
+        return None
+    saved, phases = run.saved(())
+    epochs = saved.epochs or 0
+    if phases:
+        epochs = phases[-1]["first_step"] // phases[-1]["steps_per_epoch"] + phases[-1]["epochs"]
+    named = {"recipe": saved.recipe, "compute": saved.compute} if isinstance(saved, Trained) else {}
+    parts = {name: files.plain(getattr(saved, name)) for name in saved.parts_of_training}
+    return TrainedBy(**named, epochs=epochs, parts=parts)
 
 
 def ledger(
@@ -150,21 +172,24 @@ def _mean(part: Any, images: int) -> float:
     return 0.0 if part is None else float(np.sum(part)) / images
 
 
-def layers(
-    snn: Spiking, spiking: Evaluation, proof: Certificate | None, units: int
-) -> list[dict[str, Any]]:
+def layers(snn: Spiking, spiking: Evaluation, proof: Certificate | None, units: int) -> list[Layer]:
     """One entry per spiking layer; the operations are those of its incoming spikes."""
     proofs = {layer.site: layer for layer in proof.layers} if proof else {}
-    entries: list[dict[str, Any]] = []
+    entries: list[Layer] = []
     for site in spiking_sites(snn.arch):
         spikes = _mean(spiking.spikes[site.name], spiking.images)
         operations, proved = spiking.operations.get(site.name), proofs.get(site.name)
-        entry: dict[str, Any] = {"name": site.name, "neurons": site.neurons}
-        entry |= {"spikes_per_image": spikes, "rate": spikes / (site.neurons * units)}
-        entry["silent"] = proved.silent if proved else None
-        entry["saturated"] = proved.saturated if proved else None
-        entry["sops_per_image"] = None if operations is None else _mean(operations, spiking.images)
-        entries.append({**entry, "mismatches": proved.integer if proved else None})
+        entry: Layer = {
+            "name": site.name,
+            "neurons": site.neurons,
+            "spikes_per_image": spikes,
+            "rate": spikes / (site.neurons * units),
+            "silent": proved.silent if proved else None,
+            "saturated": proved.saturated if proved else None,
+            "sops_per_image": None if operations is None else _mean(operations, spiking.images),
+            "mismatches": proved.integer if proved else None,
+        }
+        entries.append(entry)
     return entries
 
 
@@ -172,12 +197,6 @@ def macs_driven_by_spikes(arch: Arch, heads: bool = False) -> float:
     """Multiply-accumulates of the synapses that a system counts: no encoder, ``heads`` or not."""
     total = totals(arch).macs_without_encoder
     return float(total if heads else total - plan(arch)[-1].macs)
-
-
-def variant(**known: Any) -> dict[str, Any]:
-    """An entry of ``variants``; what is not given is None."""
-    names = ("accuracy", "steps", "spikes_per_image", "sops_per_image", "energy_pj_per_image")
-    return {**dict.fromkeys(names), **known}
 
 
 def settled_step(accuracies: list[float]) -> int:

@@ -57,13 +57,18 @@ class Run:
     def _config_path(self) -> Path:
         return self.folder / "config.json"
 
+    @property
+    def trained(self) -> bool:
+        """Whether the folder holds a run."""
+        return self._config_path.is_file()
+
     def saved(self, names: tuple[str, ...]) -> tuple[Any, list[dict[str, Any]]]:
         """Settings and phases of the run that lies in the folder; ``names`` must be as asked.
 
         Raises:
             UserError: there is no run, or it was trained with other settings.
         """
-        if not self._config_path.is_file():
+        if not self.trained:
             raise UserError(
                 f"{self.folder} holds no trained network; train it first (stage train), or name "
                 "the folder of an earlier run with --out"
@@ -96,7 +101,7 @@ class Run:
         return load_params(self.weights(), expected)
 
     def phases(self, steps_per_epoch: int) -> list[dict[str, Any]]:
-        """Phases of training, the one to be run now last.
+        """Phases of training, the one to be run now last, each with the words of its command.
 
         Raises:
             UserError: resume without a run, or with other settings than it was trained with.
@@ -104,8 +109,9 @@ class Run:
         now = {name: getattr(self.config, name) for name in PHASE}
         if self.config.schedule == "steps":
             now |= {name: plain(getattr(self.config, name)) for name in STEPS}
+        asked = {"argv": list(self.config.argv)} if self.config.argv else {}
         if not self.config.resume:
-            return [{**now, "first_step": 0, "steps_per_epoch": steps_per_epoch}]
+            return [{**now, "first_step": 0, "steps_per_epoch": steps_per_epoch, **asked}]
         _, phases = self.saved(self.identity)
         _check_phases(phases, self._config_path)
         if all(phases[-1].get(name) == value for name, value in now.items()):
@@ -114,7 +120,7 @@ class Run:
         if done is None:
             raise UserError(f"{self.folder / 'checkpoints'} holds no checkpoint to resume from")
         first = -(-done // steps_per_epoch) * steps_per_epoch
-        return [*phases, {**now, "first_step": first, "steps_per_epoch": steps_per_epoch}]
+        return [*phases, {**now, "first_step": first, "steps_per_epoch": steps_per_epoch, **asked}]
 
 
 def _check_phases(phases: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -5,6 +5,7 @@ The runner knows none of them; ``all`` is the stages that the system says, in it
 """
 
 import functools
+import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +17,8 @@ from rich.console import Console
 
 from jaxsnn.errors import UserError
 from jaxsnn.io import processes
-from jaxsnn.report import results, table
-from jaxsnn.report.figures import draw as figures_draw
+from jaxsnn.report import scan, table
+from jaxsnn.report.figures.draw import Figures, draw_all
 from jaxsnn.systems.command_line import STAGES, parse_command
 
 
@@ -46,7 +47,7 @@ def simulate(request: "Request") -> None:
     """Simulate a setting, then print the table of all settings."""
     request.one.simulate(request.console)
     config = request.config
-    table.print_table(results.scan_results(config.out), f"{config.dataset}: all settings")
+    table.print_table(scan.scan_results(config.out), f"{config.dataset}: all settings")
 
 
 def _plot(request: "Request") -> None:
@@ -70,12 +71,14 @@ class System(ABC):
         measured: what the number is that ``evaluate`` returns.
         stages: the stages of its script by name; the four that most have.
         every: those that ``all`` consists of, in order.
+        figures: what is drawn of it beside the figures that all systems share.
     """
 
     system: ClassVar[str]
     measured: ClassVar[str] = "test accuracy"
     stages: ClassVar[Mapping[str, Stage]] = COMMON
     every: ClassVar[tuple[str, ...]] = ("train", "evaluate", "simulate", "plot")
+    figures: ClassVar[Figures] = Figures()
 
     @abstractmethod
     def __init__(self, config: Any) -> None:
@@ -84,7 +87,7 @@ class System(ABC):
     @classmethod
     def draw(cls, config: Any) -> dict[str, Path]:
         """Draw all figures from files of earlier runs alone; a picture of each, by name."""
-        drawn = figures_draw.draw_all(config.out, config.compared)
+        drawn = draw_all(config.out, {cls.system: cls.figures}, config.compared)
         return {name: paths[0] for name, paths in drawn.items()}
 
 
@@ -146,15 +149,30 @@ def main(system: type[System], config_class: type[Any], argv: Sequence[str]) -> 
 
     With ``--coordinator`` this is one of several processes, each of which runs the whole stage. A
     mistake, or a file that cannot be read or written, is one line and status 2; Ctrl-C says how
-    to go on and is status 130.
+    to go on and is status 130. Where the reader of the output has gone (``| head``) the program
+    ends without a word, status 141.
     """
+    try:
+        try:
+            return _main(system, config_class, argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+        return 141
+
+
+def _main(system: type[System], config_class: type[Any], argv: Sequence[str]) -> int:
     stage, config = parse_command(config_class, argv, described(system))
+    object.__setattr__(config, "argv", tuple(argv))  # replaced, it would forget what was implied
     try:
         if config.coordinator:
             own = config.processes, config.process_id, config.heartbeat_timeout
             processes.join(config.coordinator, *own)
         with processes.one_voice():
             run(system, stage, config)
+    except BrokenPipeError:
+        raise
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -16,16 +17,45 @@ from matplotlib.legend import Legend
 from PIL import Image
 
 from jaxsnn.io import files
-from jaxsnn.report import results
+from jaxsnn.report import results, scan, table
 from jaxsnn.report import rows as rows_module
 from jaxsnn.report.figures import accuracy as figures_accuracy
 from jaxsnn.report.figures import bars, bars_by_width, parts, training
 from jaxsnn.report.figures import draw as figures_draw
 from jaxsnn.report.figures import layers as figures_layers
 from jaxsnn.report.figures.layers import activity
-from jaxsnn.report.results import Results
+from jaxsnn.report.results import Results, RunSettings, Variant
 from jaxsnn.report.rows import display_name, having, is_full_precision, threshold_units
-from jaxsnn.systems.fast_snn.system import QUANTISED
+from jaxsnn.systems.bayesian_spike_fusion.system import BayesianSpikeFusion
+from jaxsnn.systems.config_file import to_json
+from jaxsnn.systems.fast_snn.system import QUANTISED, FastSnn
+from jaxsnn.systems.negative_spikes import NegativeSpikes
+from jaxsnn.systems.scatter_gather import ScatterGather
+from jaxsnn.systems.settings import NegativeSpikesMnist
+from jaxsnn.systems.surrogate_csnn.system import Csnn
+
+FIGURES = {
+    one.system: one.figures
+    for one in (ScatterGather, NegativeSpikes, Csnn, FastSnn, BayesianSpikeFusion)
+}
+
+
+def draw_all(out: Path, **options: Any) -> dict[str, tuple[Path, Path]]:
+    """Draw as the systems declare."""
+    return figures_draw.draw_all(out, FIGURES, **options)
+
+
+LENETS = {  # what the settings are that the tests call so
+    "k0B1": RunSettings(network="lenet", k=0, bound=1),
+    "k0B2": RunSettings(network="lenet", k=0, bound=2),
+    "k0B3": RunSettings(network="lenet", k=0, bound=3),
+    "k1B2": RunSettings(network="lenet", k=1, bound=2),
+    "k2B2": RunSettings(network="lenet", k=2, bound=2),
+    "k1": RunSettings(network="lenet", k=1),
+    "lenet_k0": RunSettings(network="lenet", k=0),
+    "mlp": RunSettings(network="mlp"),
+    "fp32": RunSettings(network="lenet", precision="fp32"),
+}
 
 # Published counts for k=1, B=2 (spec, section 3.5): spikes by layer, and synaptic operations.
 NEURONS = {"conv1": 12544, "conv2": 9216, "pool1": 2304, "conv3": 2048, "pool2": 512, "fc": 256}
@@ -54,6 +84,7 @@ def setting(name: str, ann: float | None, **changes: Any) -> Results:
         "system": "scatter_gather",
         "dataset": "MNIST",
         "setting": name,
+        "settings": LENETS[name],
         "ann_accuracy": ann,
         "snn_accuracy": ann,
         "spikes_per_image": 16_843.9,
@@ -73,6 +104,7 @@ FULL = Results(
     system="scatter_gather",
     dataset="MNIST",
     setting="fp32",
+    settings=LENETS["fp32"],
     float_ann_accuracy=0.9952,
 )
 EPOCHS = [
@@ -88,9 +120,9 @@ EPOCHS = [
 ]
 
 
-SCATTER_GATHER = figures_draw.FIGURES["scatter_gather"] | figures_draw.SHARED
-NEGATIVE_SPIKES = figures_draw.FIGURES["negative_spikes"] | figures_draw.SHARED
-FAST_SNN = figures_draw.FIGURES["fast_snn"]
+SCATTER_GATHER = {**figures_draw.SHARED, **ScatterGather.figures.apart}
+NEGATIVE_SPIKES = {**figures_draw.SHARED, **NegativeSpikes.figures.apart}
+FAST_SNN = FastSnn.figures.apart
 
 # Published runs (spec, section 2.9): accuracies in percent at some steps, positive and negative
 # spikes, synaptic operations, the step from which the accuracy stays.
@@ -139,6 +171,9 @@ def tracking(network: str, k: int | None, **changes: Any) -> Results:
         "system": "negative_spikes",
         "dataset": "CIFAR-10",
         "setting": "fp32" if k is None else f"k{k}",
+        "settings": RunSettings(
+            network=network, precision="fp32" if k is None else "quantised", k=k
+        ),
         "ann_macs_per_image": float(CNN_MACS[network]),
     }
     if k is None:
@@ -185,6 +220,9 @@ def fast(network: str, bits: int, **changes: Any) -> Results:
         "system": "fast_snn",
         "dataset": "mnist",
         "setting": f"{network}_{bits}bit",
+        "settings": RunSettings(
+            network=network, precision="fp32" if bits == 32 else "quantised", bits=bits
+        ),
         "ann_macs_per_image": float(FAST_MACS[network]),
     }
     if bits == 32:
@@ -192,18 +230,19 @@ def fast(network: str, bits: int, **changes: Any) -> Results:
     ann, unsigned, signed, tuned = MEASURED[network, bits]
     names = ("ann_accuracy", "unsigned_accuracy", "snn_accuracy", "finetuned_accuracy")
     paper = QUANTISED.get(("mnist", network, bits))
-    variants = {
-        name: {
-            "accuracy": accuracy,
-            "steps": 2**bits - 1 if name != "settling" else 4 * 2**bits,
-            "spikes_per_image": 30_000.0 * bits + 1_000 * number,
-            "sops_per_image": 4e7 * bits + 1e6 * number,
-            "energy_pj_per_image": FOUR.energy_pj_per_image,
-        }
+    variants = [
+        Variant(
+            kind=name,
+            accuracy=accuracy,
+            steps=2**bits - 1 if name != "settling" else 4 * 2**bits,
+            spikes_per_image=30_000.0 * bits + 1_000 * number,
+            sops_per_image=4e7 * bits + 1e6 * number,
+            energy_pj_per_image=FOUR.energy_pj_per_image,
+        )
         for number, (name, accuracy) in enumerate(
             zip(FAST_NAMES, (unsigned, signed, tuned, ann), strict=True)
         )
-    }
+    ]
     given |= {
         "ann_accuracy": ann,
         "snn_accuracy": signed,
@@ -248,7 +287,7 @@ EVERY = [
     *((draw, name, [tracking("cnn2", 2)]) for name, draw in NEGATIVE_SPIKES.items()),
     *(
         (draw, name, settings_of("cnn1") + settings_of("cnn2"))
-        for name, draw in figures_draw.JOINED["negative_spikes"].items()
+        for name, draw in NegativeSpikes.figures.joined.items()
     ),
 ]
 
@@ -325,7 +364,20 @@ def test_title_and_legend_stand_above_the_panels(
 )
 @pytest.mark.parametrize(
     "rows",
-    [[], [Results(experiment="e", system="s", dataset="d", setting="k1B2", noise=[], layers=[])]],
+    [
+        [],
+        [
+            Results(
+                experiment="e",
+                system="s",
+                dataset="d",
+                setting="k1B2",
+                settings=LENETS["k1B2"],
+                noise=[],
+                layers=[],
+            )
+        ],
+    ],
 )
 def test_nothing_to_draw_is_said_and_nothing_written(
     tmp_path: Path, draw: figures_draw.Draw, rows: list[Results]
@@ -476,7 +528,7 @@ def test_draw_all_needs_only_the_files(tmp_path: Path, capsys: pytest.CaptureFix
         files.append_jsonl(tmp_path / "k1B2" / "metrics.jsonl", record)
     (tmp_path / "k0B1").mkdir()
     (tmp_path / "k0B1" / "results.json").write_text("{")
-    found = figures_draw.draw_all(tmp_path)
+    found = draw_all(tmp_path)
     assert set(found) == {*SCATTER_GATHER, "training", "k1B2/training"}
     assert found["accuracy"] == (
         tmp_path / "figs" / "accuracy.png",
@@ -489,7 +541,7 @@ def test_draw_all_needs_only_the_files(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_draw_all_of_an_empty_folder_is_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="no results to draw"):
-        figures_draw.draw_all(tmp_path)
+        draw_all(tmp_path)
 
 
 def test_settings_are_ordered_and_named():
@@ -501,8 +553,8 @@ def test_settings_are_ordered_and_named():
         many,
         FULL,
     ]
-    assert threshold_units("k2B3") == 12
-    assert threshold_units("alex_3bit") is None
+    assert threshold_units(many) == 8
+    assert threshold_units(fast("alex", 3)) is None
     assert display_name(setting("k0B3", 0.9)) == "3-spike\n(k0B3)"
     assert display_name(setting("k1", 0.9)) == "k1"
 
@@ -677,8 +729,8 @@ def test_activity_without_a_highest_count_has_no_panel_for_it(tmp_path: Path, dr
 
 
 def test_noise_says_which_noise_it_is(tmp_path: Path, drawn: list[Figure]):
-    figures_accuracy.noise([FOUR], tmp_path)
-    figures_accuracy.noise([tracking("cnn1", 1)], tmp_path)
+    SCATTER_GATHER["noise"]([FOUR], tmp_path, "noise")
+    NEGATIVE_SPIKES["noise"]([tracking("cnn1", 1)], tmp_path, "noise")
     assert "deleted spikes (%)" in texts(drawn[0])
     assert "deleted" not in texts(drawn[1]).lower()
     assert "every input value" in texts(drawn[1])
@@ -713,15 +765,15 @@ def write_all(folder: Path, rows: list[Results]) -> Path:
 
 def test_draw_all_of_one_network_has_no_network_in_its_names(tmp_path: Path, drawn: list[Figure]):
     write_all(tmp_path, settings_of("cnn1"))
-    assert set(figures_draw.draw_all(tmp_path)) == set(NEGATIVE_SPIKES)
+    assert set(draw_all(tmp_path)) == set(NEGATIVE_SPIKES)
     assert len(drawn) == len(NEGATIVE_SPIKES)
 
 
 def test_draw_all_joins_the_networks_of_other_folders(tmp_path: Path, drawn: list[Figure]):
     one = write_all(tmp_path / "one", settings_of("cnn1"))
     two = write_all(tmp_path / "two", settings_of("cnn2"))
-    found = figures_draw.draw_all(one, also=[two, one, tmp_path / "missing"])
-    joined = set(figures_draw.JOINED["negative_spikes"])
+    found = draw_all(one, also=[two, one, tmp_path / "missing"])
+    joined = set(NegativeSpikes.figures.joined)
     apart = {f"{name}_{network}" for name in NEGATIVE_SPIKES for network in ("cnn1", "cnn2")}
     assert set(found) == joined | apart
     assert found["accuracy_cnn2"][1] == one / "figs" / "accuracy_cnn2.svg"
@@ -731,7 +783,13 @@ def test_draw_all_joins_the_networks_of_other_folders(tmp_path: Path, drawn: lis
 
 def test_draw_all_tells_networks_of_one_folder_apart(tmp_path: Path, drawn: list[Figure]):
     rows = [
-        tracking("cnn1", k, setting=f"{network}_k{k}", experiment="mnist_negative_spikes")
+        tracking(
+            "cnn1",
+            k,
+            setting=f"{network}_k{k}",
+            settings=RunSettings(network=network, k=k),
+            experiment="mnist_negative_spikes",
+        )
         for network in ("lenet", "mlp")
         for k in (0, 1)
     ]
@@ -741,7 +799,7 @@ def test_draw_all_tells_networks_of_one_folder_apart(tmp_path: Path, drawn: list
             files.append_jsonl(tmp_path / row.setting / "metrics.jsonl", record)
     phases = [{"first_step": 0, "steps_per_epoch": 5}, {"first_step": 10, "steps_per_epoch": 5}]
     files.write_json(tmp_path / "mlp_k0" / "config.json", {"phases": phases})
-    found = figures_draw.draw_all(tmp_path)
+    found = draw_all(tmp_path)
     assert {"accuracy", "accuracy_lenet", "accuracy_mlp", "energy_mlp"} <= set(found)
     assert {"training_lenet", "training_mlp", "mlp_k0/training"} <= set(found)
     assert not {"training", "energy"} & set(found)
@@ -753,16 +811,27 @@ def test_draw_all_tells_networks_of_one_folder_apart(tmp_path: Path, drawn: list
 @pytest.mark.usefixtures("drawn")
 def test_draw_all_keeps_systems_apart(tmp_path: Path):
     write_all(tmp_path, [FOUR, tracking("cnn1", 1)])
-    found = figures_draw.draw_all(tmp_path)
+    found = draw_all(tmp_path)
     assert {"accuracy_scatter_gather", "accuracy_negative_spikes"} <= set(found)
+
+
+def test_a_system_that_is_not_known_gets_nobody_elses_figures(
+    tmp_path: Path, drawn: list[Figure], capsys: pytest.CaptureFixture[str]
+):
+    write_all(tmp_path, [dataclasses.replace(FOUR, system="another")])
+    assert set(draw_all(tmp_path)) == set(figures_draw.SHARED)
+    assert len(drawn) == len(figures_draw.SHARED)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no figures of the system 'another' are known" in line
+    assert "known: bayesian_spike_fusion, fast_snn" in line
+    (noise,) = [figure for figure in drawn if "noise ratio (%)" in texts(figure)]
+    assert "encoding layer" not in texts(noise)  # which is scatter-and-gather's noise
 
 
 def test_networks_are_grouped_and_told_apart_by_data_set():
     lenets = [setting("lenet_k0", 0.9, dataset=dataset) for dataset in ("mnist", "fashion_mnist")]
     found = rows_module.by_network([*lenets, tracking("cnn1", 0)])
     assert list(found) == ["cnn1", "lenet_fashion_mnist", "lenet_mnist"]
-    assert rows_module.network(setting("k1B2", 0.9)) == "lenet"  # of mnist_lenet
-    assert is_full_precision(setting("lenet_fp32", 0.99, snn_accuracy=None))
     assert not is_full_precision(tracking("cnn1", 0, snn_accuracy=None))
 
 
@@ -817,6 +886,7 @@ def direct(name: str, **changes: Any) -> Results:
         "system": "surrogate_csnn",
         "dataset": "mnist",
         "setting": name,
+        "settings": RunSettings(network="csnn", precision="fp32", variant=name),
         "snn_accuracy": 0.99,
         "accuracy_per_step": rising,
         "steps": len(rising),
@@ -845,7 +915,7 @@ def values(figure: Figure) -> list[list[float]]:
 
 def test_training_loss_by_epoch(tmp_path: Path, drawn: list[Figure]):
     short = [EPOCHS[0] | {"train_loss": 2.0}, EPOCHS[1] | {"train_loss": None}]
-    training.loss_by_epoch({"static": epochs_of(), "b": short, "c": [{"step": 1}]}, tmp_path)
+    training.loss_by_epoch({"b": short, "static": epochs_of(), "c": [{"step": 1}]}, tmp_path)
     ax = drawn[0].axes[0]
     assert lines_of(drawn[0], 0) == {"b": [2.0], "static": pytest.approx(LOSSES)}
     assert [list(line.get_xdata()) for line in ax.get_lines()] == [[1], [1, 2, 3]]
@@ -886,7 +956,7 @@ def test_accuracy_by_epoch_says_that_test_accuracy_chose_nothing(
 ):
     records = epochs_of()
     records[1]["test_accuracy"], records[2]["test_accuracy"] = 0.97, 0.98
-    training.accuracy_by_epoch({"static": records, "b": epochs_of()}, tmp_path)
+    training.accuracy_by_epoch({"b": epochs_of(), "static": records}, tmp_path)
     solid, other, dashed = (line for line in drawn[0].axes[0].get_lines() if len(line.get_xdata()))
     assert list(dashed.get_xdata()) == [2, 3]
     assert list(dashed.get_ydata()) == pytest.approx([97.0, 98.0])
@@ -965,7 +1035,7 @@ def test_draw_all_of_a_directly_trained_network(tmp_path: Path, drawn: list[Figu
         files.append_jsonl(out / "lr_k2" / "metrics.jsonl", record)
         files.append_jsonl(out / "unfinished" / "metrics.jsonl", record)
     levels = {"static": {"ideal output": 1.46}}
-    found = figures_draw.draw_all(out, levels=levels)
+    found = draw_all(out, levels=levels)
     trained = {"train_loss", "test_acc"}
     assert set(found) == {
         *("accuracy", "layers", "training"),
@@ -985,7 +1055,7 @@ def test_draw_all_of_a_directly_trained_network(tmp_path: Path, drawn: list[Figu
 @pytest.mark.usefixtures("drawn")
 def test_draw_all_sets_static_images_beside_events(tmp_path: Path):
     write_all(tmp_path, [direct("static"), direct("spike", dataset="nmnist")])
-    found = figures_draw.draw_all(tmp_path)
+    found = draw_all(tmp_path)
     assert {"accuracy", "accuracy_csnn_mnist", "accuracy_csnn_nmnist"} <= set(found)
     assert not {"train_loss", "test_acc"} & set(found)
 
@@ -1001,7 +1071,7 @@ def test_other_systems_have_the_shared_training_curves_alone(tmp_path: Path, dra
     write_all(tmp_path, [FOUR])
     for record in EPOCHS:
         files.append_jsonl(tmp_path / "k1B2" / "metrics.jsonl", record)
-    found = figures_draw.draw_all(tmp_path)
+    found = draw_all(tmp_path)
     assert {"training", "k1B2/training"} <= set(found)
     assert not [name for name in found if name.endswith(("train_loss", "test_acc"))]
     assert len(drawn) == len(found)
@@ -1076,9 +1146,11 @@ def test_networks_are_set_one_above_the_other(tmp_path: Path, drawn: list[Figure
 
 
 def test_accuracies_of_nothing_right_are_drawn(tmp_path: Path, drawn: list[Figure]):
-    entry = {**(ALEX[3].variants or {})["signed"], "accuracy": 0.0}
-    row = fast("alex", 2, ann_accuracy=0.0, snn_accuracy=0.0, paper=None)
-    row = Results(**{**row.to_json(), "variants": {"signed": entry}})
+    signed = ALEX[3].find("signed")
+    assert signed is not None
+    entry = dataclasses.replace(signed, accuracy=0.0)
+    zero = {"ann_accuracy": 0.0, "snn_accuracy": 0.0}
+    row = fast("alex", 2, **zero, paper=None, variants=[entry])
     bars_by_width.accuracy([row], tmp_path)
     assert heights(drawn[0]) == {"quantised ANN": [0.0], "signed": [0.0]}
     assert marks_of(drawn[0]) == []
@@ -1155,7 +1227,7 @@ def test_draw_all_of_fast_snn_reads_what_lies_beside_the_results(
     files.write_json(tmp_path / "alex_3bit" / "gaps.json", GAPS)
     files.write_json(tmp_path / "alex_2bit" / "finetune.json", TUNED)
     (tmp_path / "alex_2bit" / "gaps.json").write_text("[")
-    found = figures_draw.draw_all(tmp_path)
+    found = draw_all(tmp_path)
     assert set(found) == {"accuracy", "sparsity", "sops", "layers", "gaps", "finetune"}
     assert "alex_2bit/gaps.json" in capsys.readouterr().err
     assert [ax.get_title() for ax in drawn[list(found).index("gaps")].axes] == ["3 bits"]
@@ -1166,7 +1238,7 @@ def test_draw_all_keeps_the_networks_of_fast_snn_apart(tmp_path: Path):
     write_all(tmp_path, ALEX + VGG11)
     for row in (*ALEX[1:], *VGG11):
         files.write_json(tmp_path / row.setting / "gaps.json", GAPS)
-    found = figures_draw.draw_all(tmp_path)
+    found = draw_all(tmp_path)
     assert {"accuracy", "accuracy_alex", "accuracy_vgg11", "gaps_alex", "gaps_vgg11"} <= set(found)
     assert "gaps" not in found
 
@@ -1183,3 +1255,58 @@ def test_widths_are_named_and_full_precision_is_known():
     assert [is_full_precision(row) for row in ALEX] == [True, False, False, False]
     assert having(ALEX, "ann_accuracy", "float_ann_accuracy")[-1] is ALEX[0]
     assert rows_module.network_title(VGG11[0]) == "VGG11"
+
+
+def picture(folder: Path) -> dict[str, bytes]:
+    """Every PNG below a folder by the name of the figure, without the folders that runs lie in."""
+    return {
+        f"{path.parent.parent == folder}/{path.name}": path.read_bytes()
+        for path in folder.rglob("*.png")
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "beside"),
+    [
+        (FOUR, {}),
+        (tracking("cnn1", 1), {}),
+        (fast("alex", 3), {"gaps": GAPS, "finetune": TUNED}),
+        (direct("static"), {}),
+    ],
+    ids=["scatter and gather", "negative spikes", "fast snn", "trained directly"],
+)
+def test_a_run_folder_may_be_called_anything(tmp_path: Path, row: Results, beside: Any):
+    for name in (row.setting, "x"):
+        folder = tmp_path / f"out {name}" / name
+        results.write_results(folder, row)
+        for record in EPOCHS:
+            files.append_jsonl(folder / "metrics.jsonl", record)
+        for kind, content in beside.items():
+            files.write_json(folder / f"{kind}.json", content)
+    called, renamed = (tmp_path / f"out {name}" for name in (row.setting, "x"))
+    assert list(draw_all(called)) == list(draw_all(renamed))
+    assert len(picture(called)) > 3
+    assert picture(called) == picture(renamed)
+    titles = [table.table(scan.scan_results(out)).columns[1].header for out in (called, renamed)]
+    assert titles == [row.setting] * 2
+
+
+def test_a_copy_of_a_run_is_drawn_beside_it(tmp_path: Path, drawn: list[Figure]):
+    for name in ("k1B2", "copy"):
+        results.write_results(tmp_path / name, FOUR)
+        for record in EPOCHS:
+            files.append_jsonl(tmp_path / name / "metrics.jsonl", record)
+    found = draw_all(tmp_path)
+    assert {"k1B2 (k1B2)/training", "k1B2 (copy)/training"} <= set(found)
+    assert found["k1B2 (copy)/training"][0] == tmp_path / "copy" / "figs" / "training.png"
+
+
+def test_a_run_that_was_only_trained_is_called_what_its_settings_say(
+    tmp_path: Path, drawn: list[Figure]
+):
+    config = NegativeSpikesMnist(arch="mlp", k=2)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "config.json").write_text(to_json(config, []))
+    for record in EPOCHS:
+        files.append_jsonl(tmp_path / "x" / "metrics.jsonl", record)
+    assert set(draw_all(tmp_path)) == {"training", "mlp_k2/training"}

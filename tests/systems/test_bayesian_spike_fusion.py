@@ -264,21 +264,21 @@ def test_results_are_complete_and_agree_with_the_files(out):
     energies = {"final": series["fp_energies"], "other": series["bsf_energies"]}
     for name, coded in {**CURVES, "final": "final", "early": "mid"}.items():
         curve, energy = series[f"{coded}_acc"], energies.get(name, energies["other"])
-        whole = found.variants[name]
-        assert (whole["accuracy"], whole["steps"]) == (pytest.approx(curve[-1]), STEPS)
-        assert whole["energy_pj_per_image"]["spikesim"] == pytest.approx(energy[-1] * 1e12)
+        whole = found.find(name)
+        assert (whole.accuracy, whole.steps) == (pytest.approx(curve[-1]), STEPS)
+        assert whole.energy_pj_per_image["spikesim"] == pytest.approx(energy[-1] * 1e12)
         for share in (0.5, 0.99):
             reached = np.flatnonzero(curve >= share * found.ann_accuracy)
-            own = found.variants[f"{name}, {share:.0%} of the ANN"]
+            own = found.find(name, share)
             if len(reached) == 0:
-                assert own["accuracy"] is own["steps"] is own["energy_pj_per_image"] is None
+                assert own.accuracy is own.steps is own.energy_pj_per_image is None
                 continue
-            assert own["steps"] == reached[0] + 1
-            assert own["accuracy"] == pytest.approx(curve[reached[0]])
-            pj = own["energy_pj_per_image"]["spikesim"]
+            assert own.steps == reached[0] + 1
+            assert own.accuracy == pytest.approx(curve[reached[0]])
+            pj = own.energy_pj_per_image["spikesim"]
             assert pj == pytest.approx(energy[reached[0]] * 1e12)
-    assert found.variants["final, 50% of the ANN"]["steps"] is not None
-    assert found.variants["early, 99% of the ANN"]["steps"] is None
+    assert found.find("final", 0.5).steps is not None
+    assert found.find("early", 0.99).steps is None
 
 
 def test_normalising_leaves_the_accuracy_of_the_ann(out):
@@ -334,11 +334,11 @@ def test_stopping_is_the_rule_applied_to_the_recorded_trains(out):
     sure = np.interp(scores, rule["scores"], rule["probabilities"])
     error = calibration_error(sure, right)
     assert found["expected_calibration_error"] == pytest.approx(error, abs=2 * doubtful + 1e-4)
-    beside = read_results(out / RUN / "results.json").variants["stop per image"]
-    assert beside["accuracy"] == pytest.approx(found["accuracy"])
-    assert beside["steps"] == pytest.approx(found["mean_steps"])
-    assert beside["spikes_per_image"] == pytest.approx(found["spikes_per_image"], rel=rounding)
-    assert beside["sops_per_image"] == pytest.approx(found["sops_per_image"], rel=rounding)
+    beside = read_results(out / RUN / "results.json").find("stop per image")
+    assert beside.accuracy == pytest.approx(found["accuracy"])
+    assert beside.steps == pytest.approx(found["mean_steps"])
+    assert beside.spikes_per_image == pytest.approx(found["spikes_per_image"], rel=rounding)
+    assert beside.sops_per_image == pytest.approx(found["sops_per_image"], rel=rounding)
 
 
 def test_stopping_is_not_compared_with_a_simulation_of_other_images(copy):
@@ -383,7 +383,7 @@ def test_the_percentile_reaches_the_scales_and_the_simulation(copy, out):
     assert run("simulate", str(folder), "--percentile", "0.9", out=copy) == 0
     rates = [trains(folder / name)[1].mean() for name in (SIMULATED, "snn_0.0_0.9")]
     assert rates[1] > rates[0]  # lower thresholds, more spikes
-    assert "stop per image" not in (read_results(folder / "results.json").variants or {})
+    assert read_results(folder / "results.json").find("stop per image") is None
 
 
 def test_an_initial_potential_has_files_of_its_own(copy, out):

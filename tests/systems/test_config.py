@@ -3,14 +3,18 @@
 import dataclasses
 import json
 import shlex
+import subprocess
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxsnn.systems.command_line import STAGES, normalise, parse_command
+from jaxsnn.errors import UserError
+from jaxsnn.systems.command_line import STAGES, flags, normalise, parse_command
 from jaxsnn.systems.config_file import differences, from_json, to_json
 from jaxsnn.systems.settings.base import Common
 from jaxsnn.systems.settings.bayesian_spike_fusion import BayesianSpikeFusion
@@ -20,6 +24,7 @@ from jaxsnn.systems.settings.conversion import (
     NegativeSpikesCnn2,
     NegativeSpikesMnist,
 )
+from jaxsnn.training.recipe import PARTS, RECIPES
 
 
 def parsed(command, config_class=LeNetScatter):
@@ -28,20 +33,9 @@ def parsed(command, config_class=LeNetScatter):
 
 
 @dataclass(frozen=True)
-class Events:
-    """A section."""
+class Aliased(Common):
+    """Settings with flags that aliases point to, and one that may be left open."""
 
-    spike: bool = False
-    """Use events."""
-    subset: int = 1
-    """Share."""
-
-
-@dataclass(frozen=True)
-class Sectioned(Common):
-    """Settings with a section, and with flags that aliases point to."""
-
-    events: Events = field(default_factory=Events)
     arch: str = "alex"
     """Network."""
     unsigned: bool = False
@@ -50,6 +44,8 @@ class Sectioned(Common):
     """Epochs per layer."""
     tags: tuple[str, ...] = ()
     """Words."""
+    colours: bool | None = None
+    """Colours."""
 
 
 # The flags of every command in the original's README; a shell hands over the second command's
@@ -106,12 +102,13 @@ def test_the_commands_of_the_cifar_original(command, stage, fields):
 def test_defaults_of_the_negative_spikes_experiments():
     one, two = NegativeSpikesCnn1(), NegativeSpikesCnn2(dataset="digits")
     assert (one.dataset, one.arch, one.epochs, one.out) == (
-        *("cifar10", "cnn1", 30),
+        *("cifar10", "cnn1", 16),
         "runs/cifar10_cnn1",
     )
+    assert (one.recipe, NegativeSpikesCnn1(recipe="paper").epochs) == ("fast", 30)
     assert (two.arch, two.epochs, two.out) == ("cnn2", 3, "runs/cifar10_cnn2_digits")
     assert one.noise_ratio == ()  # the instructions of the original mean a run without noise
-    assert (one.steps, one.certify, one.weight_bits) == (None, 500, 7)
+    assert (one.steps, one.certify, one.weight_bits) == (None, 1000, 7)
     mnist = NegativeSpikesMnist(dataset="fashion_mnist", arch="mlp", k=2)
     assert (mnist.setting, mnist.out) == ("mlp_k2", "runs/mnist_negative_spikes_fashion_mnist")
     assert NegativeSpikesMnist(precision="fp32").setting == "lenet_fp32"
@@ -167,21 +164,24 @@ def test_a_named_stage_comes_first_and_wins_over_mode(stage):
 
 @pytest.mark.parametrize("alias", ["--u", "-u", "--unsigned", "unsigned=true", "-u True"])
 def test_aliases_of_a_switch(alias):
-    assert parsed(f"{alias} -a vgg -b 7 -n 3", Sectioned)[1] == Sectioned(
+    assert parsed(f"{alias} -a vgg -b 7 -n 3", Aliased)[1] == Aliased(
         unsigned=True, arch="vgg", batch_size=7, num_epochs=3
     )
 
 
 @pytest.mark.parametrize(
-    "command",
+    ("command", "expected"),
     [
-        "events.spike=true events.subset=5",
-        "--events.spike --events.subset 5",
-        "--events.spike True --events.subset=5",
+        ("", None),
+        ("--colours", True),
+        ("--colours --tags a", True),
+        ("--colours true", True),
+        ("colours=false", False),
+        ("--colours None", None),
     ],
 )
-def test_sections(command):
-    assert parsed(command, Sectioned)[1].events == Events(spike=True, subset=5)
+def test_a_switch_that_may_be_left_open(command, expected):
+    assert parsed(command, Aliased)[1].colours is expected
 
 
 def test_an_alias_holds_only_where_its_flag_exists():
@@ -344,10 +344,12 @@ def test_help_explains_every_flag_and_stage(capsys):
     for name in STAGES:
         assert f"- {name}: {STAGES[name]}"[:60] in shown
     explained = " ".join(shown.replace("│", " ").split()).split("message and exit")[1]
-    for one in dataclasses.fields(LeNetScatter):
-        after = explained.split(f"--{one.name.replace('_', '-')} ", 1)[1]
+    for name in flags(LeNetScatter):
+        after = explained.split(f"--{name.replace('_', '-')} ", 1)[1]
         text = after.split("(default:", 1)[0]
-        assert len(text.split()) > 3, f"--{one.name} is not explained: {text}"
+        assert len(text.split()) > 3, f"--{name} is not explained: {text}"
+    assert "--argv" not in shown
+    assert "--paper-implied" not in shown
 
 
 positive = st.integers(1, 10**9)
@@ -386,7 +388,7 @@ def spell(draw, name, value):
 
 @given(st.data(), configs)
 def test_every_spelling_of_a_configuration_gives_it_back(data, config):
-    fields = [(one.name, getattr(config, one.name)) for one in dataclasses.fields(config)]
+    fields = [(name, getattr(config, name)) for name in flags(LeNetScatter)]
     asked = [(name, value) for name, value in fields if value != ()]
     order = data.draw(st.permutations(asked))
     words = [word for name, value in order for word in spell(data.draw, name, value)]
@@ -400,9 +402,9 @@ def test_every_spelling_of_a_configuration_gives_it_back(data, config):
 def test_normalising_twice_changes_nothing(config, data):
     words = [
         word
-        for one in dataclasses.fields(config)
-        if one.name != "out" and getattr(config, one.name) != ()
-        for word in spell(data.draw, one.name, getattr(config, one.name))
+        for name in flags(LeNetScatter)
+        if name != "out" and getattr(config, name) != ()
+        for word in spell(data.draw, name, getattr(config, name))
     ]
     once = normalise(LeNetScatter, words)
     assert normalise(LeNetScatter, once) == once
@@ -416,12 +418,13 @@ def test_any_words_are_read_or_refused_with_a_message(words):
         result, message = [], str(error)
     else:
         message = ""
-    refused = any(said in message for said in ("unknown", "wants", "belongs", "neither"))
+    said = ("unknown", "wants", "belongs", "neither", "possible")
+    refused = any(word in message for word in said)
     assert refused == bool(message)
-    known = {one.name.replace("_", "-") for one in dataclasses.fields(LeNetScatter)} | {"help"}
-    flags = [word for word in result if word.startswith("--")]
-    assert {word[2:].split("=")[0] for word in flags} <= known
-    assert bool(flags) == bool(words and not refused)
+    names = {name.replace("_", "-") for name in flags(LeNetScatter)} | {"help"}
+    written = [word for word in result if word.startswith("--")]
+    assert {word[2:].split("=")[0] for word in written} <= names
+    assert bool(written) == bool(words and not refused)
 
 
 @given(configs)
@@ -430,34 +433,32 @@ def test_json_gives_the_configuration_back(config):
     assert from_json(LeNetScatter, to_json(config, phases)) == (config, phases)
 
 
-def test_json_of_sections():
-    config = Sectioned(events=Events(subset=3), tags=("a", "b"))
-    assert json.loads(to_json(config))["events"] == {"spike": False, "subset": 3}
-    assert from_json(Sectioned, to_json(config)) == (config, [])
-
-
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"k": "1"}, "k is '1', expected int"),
-        ({"k": True}, "k is True, expected int"),
-        ({"k": 1.0}, "k is 1.0, expected int"),
+        ({"k": "1"}, "k is '1'; expected a valid integer"),
+        ({"k": True}, "k is True; expected a valid integer"),
+        ({"k": 1.0}, "k is 1.0; expected a valid integer"),
         ({"k": -1}, "k is -1"),
-        ({"resume": 1}, "resume is 1, expected bool"),
-        ({"learning_rate": None}, "learning_rate is None, expected float"),
-        ({"precision": "int4"}, "precision is 'int4'"),
+        ({"resume": 1}, "resume is 1; expected a valid boolean"),
+        ({"learning_rate": "high"}, "learning_rate is 'high'; expected a valid number"),
+        ({"precision": "int4"}, "precision is 'int4'; expected 'quantised' or 'fp32'"),
         ({"validation": "all"}, "validation is 'all'"),
         ({"noise_ratio": 0.1}, "noise_ratio is 0.1"),
-        ({"noise_ratio": ["a"]}, "noise_ratio is 'a', expected float"),
-        ({"colour": "red"}, "unknown in LeNetScatter: colour"),
-        ({"phases": None}, "phases is None"),
+        ({"noise_ratio": ["a"]}, "noise_ratio.0 is 'a'; expected a valid number"),
+        ({"colour": "red"}, "colour is unknown"),
+        ({"paper_implied": True}, "paper_implied is unknown"),
+        ({"phases": None}, "phases is NoneType; expected a valid array"),
+        ({"k": "1", "B": "2"}, "k is '1'; expected a valid integer; B is '2'"),
+        ({"experiment": "cifar10_cnn1"}, "is a run of cifar10_cnn1, not of mnist_lenet"),
     ],
 )
 def test_json_of_another_kind_is_refused(change, said):
     record = json.loads(to_json(LeNetScatter())) | change
-    with pytest.raises(ValueError, match=r"^runs/k1B2/config\.json: ") as refusal:
+    with pytest.raises(UserError, match=r"^runs/k1B2/config\.json") as refusal:
         from_json(LeNetScatter, json.dumps(record), "runs/k1B2/config.json")
-    assert said in str(refusal.value)
+    (line,) = str(refusal.value).splitlines()
+    assert said in line
 
 
 def test_a_field_that_came_later_takes_its_default():
@@ -467,10 +468,97 @@ def test_a_field_that_came_later_takes_its_default():
     read, _ = from_json(LeNetScatter, json.dumps(record))
     assert read == LeNetScatter(k=0, B=1)
     del record["k"]  # what the network is must be said
-    with pytest.raises(ValueError, match="missing in LeNetScatter: k; it was written by"):
+    with pytest.raises(ValueError, match="k is missing; it was written by"):
         from_json(LeNetScatter, json.dumps(record), needed=("k", "B"))
     cnn1 = NegativeSpikesCnn1(k=2)  # its architecture is no setting
     assert from_json(NegativeSpikesCnn1, to_json(cnn1), needed=("arch", "k"))[0] == cnn1
+
+
+OLD = """{"dataset": "cifar10", "data_dir": null, "out": "runs/cifar10_cnn1", "epochs": 3,
+"batch_size": 32, "learning_rate": 1e-3, "seed": 0, "resume": false, "limit_train": null,
+"limit_test": null, "devices": null, "validation": 0, "k": 1, "precision": "quantised",
+"schedule": "cosine", "mode": "", "noise_ratio": [], "noise_seeds": 5, "steps": null,
+"weights": "integer", "weight_bits": 7, "certify": 500, "phases": [{"epochs": 3,
+"learning_rate": 1e-3, "schedule": "cosine", "first_step": 0, "steps_per_epoch": 1562}]}"""
+
+
+def test_a_run_from_before_recipes_was_trained_by_the_papers_in_float32():
+    """Its file has neither recipe, compute and width nor what the run is called."""
+    read, phases = from_json(NegativeSpikesCnn1, OLD, needed=("arch", "k", "width"))
+    assert (read.recipe, read.compute, read.width) == ("paper", "float32", 1.0)
+    assert (read.optimiser, read.batch_size, read.flip) == ("adam", 32, "random")
+    written = to_json(read, phases)  # as a resumed run writes it
+    assert json.loads(written)["recipe"] == "paper"
+    assert from_json(NegativeSpikesCnn1, written) == (read, phases)
+
+
+def test_a_long_training_that_runs_can_be_read_and_resumed():
+    """The form of the first runs with a recipe: every part flat, nothing made from them."""
+    parts = dataclasses.asdict(RECIPES["fast"]) | {"crop_radius": 2}
+    flat = json.loads(OLD) | parts | {"recipe": "fast", "compute": "bfloat16", "width": 1.0}
+    phase = {"epochs": 16, "learning_rate": 0.05, "schedule": "linear"}
+    steps = {"first_step": 0, "steps_per_epoch": 97}
+    text = json.dumps(flat | {"epochs": 16, "phases": [phase | steps]})
+    asked = NegativeSpikesCnn1(crop_radius=2, compute="bfloat16", validation=0)
+    read, _ = from_json(NegativeSpikesCnn1, text, needed=("arch", "k"))
+    identity = ("k", "width", "dataset", "seed", "compute", "recipe", *PARTS)
+    assert differences(read, asked, identity, "config.json") == []
+    other = dataclasses.replace(asked, compute="float32", flip="random")
+    assert differences(read, other, identity, "config.json") == [
+        "compute: bfloat16 in config.json, float32 asked",
+        "flip: alternating in config.json, random asked",
+    ]
+
+
+def test_config_says_what_the_run_is_but_reads_the_flags_alone():
+    record = json.loads(to_json(NegativeSpikesCnn2(k=2, width=0.25)))
+    assert (record["experiment"], record["setting"]) == ("cifar10_cnn2", "k2_width0.25")
+    assert record["settings"] == {
+        **dict.fromkeys(("bound", "bits", "variant")),
+        **{"network": "cnn2", "precision": "quantised", "k": 2, "width": 0.25},
+    }
+    changed = json.dumps(record | {"setting": "k7", "settings": {"k": 7}})
+    assert from_json(NegativeSpikesCnn2, changed)[0] == NegativeSpikesCnn2(k=2, width=0.25)
+    with pytest.raises(UserError, match="a run of cifar10_cnn2, not of cifar10_cnn1"):
+        from_json(NegativeSpikesCnn1, json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("--recipe slow", "error: --recipe is 'slow'; possible: paper, fast"),
+        ("--compute=fp8", "error: --compute is 'fp8'; possible: auto, float32, bfloat16"),
+        ("--mode sleeping", "error: --mode is 'sleeping'; possible: training, inference, nothing"),
+    ],
+)
+def test_a_word_that_is_no_choice_is_refused_in_one_line(words, line, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parsed(words, NegativeSpikesCnn1)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.splitlines() == [line]
+
+
+@pytest.mark.parametrize("script", ["cifar10_cnn1", "cifar10_cnn2"])
+def test_help_says_what_to_expect_and_may_be_cut_off(script):
+    """A reader of the output that leaves at once, as `head` does, sees no traceback."""
+    place = Path(__file__).parents[2] / "experiments" / f"{script}.py"
+    with subprocess.Popen(
+        [sys.executable, str(place), "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read().decode()
+    assert said == ""
+    assert process.returncode in (0, 141)  # 0 where it had written everything before
+
+
+def test_the_help_of_cifar_says_how_long_it_takes(capsys):
+    with pytest.raises(SystemExit):
+        parsed("--help", NegativeSpikesCnn2)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert NegativeSpikesCnn2.expect in shown
+    assert "4 hours" in shown
 
 
 def test_json_with_a_needed_field_missing_or_cut_short_is_refused():
@@ -480,7 +568,7 @@ def test_json_with_a_needed_field_missing_or_cut_short_is_refused():
         steps: int
         seeds: tuple[int, ...] = field(default_factory=tuple)
 
-    with pytest.raises(ValueError, match="missing in Needs: rate, steps; it was written by"):
+    with pytest.raises(ValueError, match="rate is missing; steps is missing; it was wri"):
         from_json(Needs, '{"phases": []}')
     assert from_json(Needs, '{"rate": 1, "steps": 2, "phases": []}')[0] == Needs(1.0, 2)
     for text in ("", to_json(LeNetScatter())[:-9], "[]"):

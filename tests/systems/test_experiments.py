@@ -1,5 +1,6 @@
 """The scatter-and-gather experiment as its user meets it: stages, files, resumption, refusals."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -12,17 +13,19 @@ import jaxsnn
 from jaxsnn.arch import zoo
 from jaxsnn.data.by_name import load
 from jaxsnn.data.splits import limited
-from jaxsnn.report.results import read_results
+from jaxsnn.report.results import RunSettings, read_results
 from jaxsnn.systems.config_file import from_json
 from jaxsnn.systems.settings.conversion import LeNetScatter
+from jaxsnn.training.recipe import RECIPES
 
 SETTING = ("--k", "0", "--B", "1")
 # Every field is there, null where it does not apply.
 FIELDS = re.findall(
     r"\w+",
     """
-    experiment system dataset setting epochs_run test_examples float_ann_accuracy ann_accuracy
-    snn_accuracy accuracy_per_step steps accuracy_settled_step last_spike_step equality mismatches
+    experiment system dataset setting settings argv training epochs_run test_examples
+    float_ann_accuracy ann_accuracy snn_accuracy accuracy_per_step steps accuracy_settled_step
+    last_spike_step equality mismatches
     spikes_per_image positive_spikes_per_image negative_spikes_per_image spikes_per_neuron
     sops_per_image ann_macs_per_image energy_pj_per_image layers variants noise paper seconds
     conversion precision device seed versions commit
@@ -70,7 +73,9 @@ def test_results_follow_the_schema(out, results):
     assert (results.dataset, results.setting, results.epochs_run) == ("digits", "k0B1", 1)
     assert results.test_examples == IMAGES
     assert results.paper is None  # the paper has no digits
-    assert results.conversion is None  # k and B, in the setting's name, say all
+    assert results.conversion is None  # k and B, in the settings, say all
+    assert results.settings == RunSettings(network="lenet", k=0, bound=1)
+    assert results.argv == ["all", *SETTING, *TINY, "--out", str(out)]
     assert results.steps == results.accuracy_settled_step == 1
     assert set(results.versions) >= {"jax", "flax", "numpy"}
 
@@ -183,6 +188,35 @@ def test_a_finished_run_is_left_alone(out, copy):
     assert len(from_json(LeNetScatter, (copy / "k0B1/config.json").read_text())[1]) == 1
     first, second = weights(out), weights(copy)
     assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_results_say_how_the_weights_were_trained_not_what_is_asked_now(copy):
+    asked = ("--recipe", "fast", "--micro-batch", "32", "--epochs", "9")
+    assert run("simulate", *SETTING, *asked, out=copy) == 0
+    results = read_results(copy / "k0B1/results.json")
+    assert (results.training.recipe, results.training.epochs) == ("paper", 1)
+    assert results.training.compute in ("float32", "bfloat16")
+    assert results.training.parts == dataclasses.asdict(RECIPES["paper"]) | {"batch_size": 32}
+    assert "fast" in results.argv
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (("--recipe", "fast", "--micro-batch", "32"), "recipe: paper in {}, fast asked"),
+        (("--flip", "none"), "flip: random in {}, none asked"),
+        (("--compute", "float32"), "compute: bfloat16 in {}, float32 asked"),
+    ],
+)
+def test_another_recipe_or_precision_is_not_resumed(copy, capsys, asked, said):
+    path = copy / "k0B1/config.json"
+    path.write_text(path.read_text().replace('"compute": "float32"', '"compute": "bfloat16"'))
+    before = path.read_text()
+    assert run("train", *SETTING, "--resume", *asked, out=copy) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: this run was trained differently: ")
+    assert said.format(path) in line
+    assert path.read_text() == before
 
 
 def test_full_precision_has_no_spiking_network(tmp_path, capsys):

@@ -109,6 +109,13 @@ def test_clips_start_at_their_defaults_behind_full_precision(out, tmp_path):
     assert len(weights) == 3  # all but the first and the last kernel
 
 
+def kinds(results):
+    """The variants of a result, each of which is there once."""
+    every = [one.kind for one in results.variants]
+    assert len(set(every)) == len(every)
+    return set(every)
+
+
 @pytest.mark.parametrize(
     ("width", "steps"), [("alex_4bit", 15), ("alex_3bit", 7), ("alex_2bit", 3)]
 )
@@ -117,14 +124,17 @@ def test_results_hold_the_variants_side_by_side(out, width, steps):
     assert found.equality == "approximate"
     assert found.steps == steps == len(found.accuracy_per_step)
     assert found.test_examples == 40
+    assert (found.settings.network, found.settings.bits) == ("alex", int(width[5]))
+    assert found.training.recipe is None  # the system has one way to train
+    assert found.training.parts["weight_decay"] == {15: 1e-4, 7: 1e-4, 3: 3e-5}[steps]
     assert found.conversion == {"negative_threshold": NEGATIVE_THRESHOLD}
-    assert set(found.variants) == {"signed", "unsigned", "settling", "fine-tuned"}
+    assert kinds(found) == {"signed", "unsigned", "settling", "fine-tuned"}
     for name in ("signed", "unsigned", "fine-tuned"):
-        assert found.variants[name]["steps"] == steps
-    assert found.variants["settling"]["steps"] >= steps
+        assert found.find(name).steps == steps
+    assert found.find("settling").steps >= steps
     # At rest every count is the quantised network's, so that is its accuracy (10 of 40 certified).
-    assert found.variants["settling"]["accuracy"] == pytest.approx(found.ann_accuracy, abs=0.03)
-    assert found.variants["signed"]["accuracy"] == found.snn_accuracy
+    assert found.find("settling").accuracy == pytest.approx(found.ann_accuracy, abs=0.03)
+    assert found.find("signed").accuracy == found.snn_accuracy
     assert found.layers[0]["mismatches"] == 0  # the first layer is exact
 
 
@@ -153,8 +163,8 @@ def test_full_precision_is_reported_and_not_converted(out, capsys):
 def test_fine_tuning_is_written_with_before_and_after(out):
     found = json.loads((out / "alex_3bit/finetune.json").read_text())
     results = read_results(out / "alex_3bit/results.json")
-    assert found["test_accuracy_before"] == results.variants["signed"]["accuracy"]
-    assert found["test_accuracy_after"] == results.variants["fine-tuned"]["accuracy"]
+    assert found["test_accuracy_before"] == results.find("signed").accuracy
+    assert found["test_accuracy_after"] == results.find("fine-tuned").accuracy
     assert [layer["site"] for layer in found["layers"]] == ["conv2", "conv3", "dense1"]
     trained, tuned = arrays(out / "alex_3bit/best.npz"), arrays(out / "alex_3bit/finetuned.npz")
     kept = [layer["site"] for layer in found["layers"] if layer["kept"]]
@@ -212,9 +222,9 @@ def test_unsigned_alone_keeps_what_the_signed_run_found(copy):
     before = read_results(copy / "alex_3bit/results.json")
     assert run("snn", "--bit", "3", "-e", "-u", out=copy) == 0
     after = read_results(copy / "alex_3bit/results.json")
-    assert after.variants.keys() == before.variants.keys()
+    assert kinds(after) == kinds(before)
     assert after.snn_accuracy == before.snn_accuracy
-    assert after.variants["unsigned"]["accuracy"] == before.variants["unsigned"]["accuracy"]
+    assert after.find("unsigned").accuracy == before.find("unsigned").accuracy
 
 
 def test_the_original_switch_for_evaluation(copy, capsys):
@@ -281,14 +291,14 @@ def test_variants_of_other_test_images_are_not_set_beside_each_other(copy):
     fewer = (*LIMITS, "--certify", "5")
     assert run_script("snn", "--bit", "3", "-u", out=copy, tiny=fewer, script="fast_snn") == 0
     after = read_results(copy / "alex_3bit/results.json")
-    assert set(after.variants) == {"unsigned"}
+    assert kinds(after) == {"unsigned"}
     assert after.snn_accuracy is None  # that of the signed network, which was not simulated
     assert set(json.loads((copy / "alex_3bit/certificates.json").read_text())) == {"unsigned"}
     assert after.conversion is None  # an unsigned neuron has no negative threshold
     given = ("snn", "--bit", "3", "--variants", "settling")
     assert run_script(*given, out=copy, tiny=fewer, script="fast_snn") == 0
     after = read_results(copy / "alex_3bit/results.json")
-    assert set(after.variants) == {"unsigned", "settling"}
+    assert kinds(after) == {"unsigned", "settling"}
     assert after.conversion == {"negative_threshold": NEGATIVE_THRESHOLD}
 
 
@@ -326,13 +336,13 @@ def test_what_is_tuned_is_measured_on_other_test_images_without_tuning(copy, mon
     assert run_script(*given, out=copy, tiny=more, script="fast_snn") == 0
     results = read_results(copy / "alex_2bit/results.json")
     assert results.test_examples == 60
-    assert set(results.variants) == {"signed", "fine-tuned"}
+    assert kinds(results) == {"signed", "fine-tuned"}
     after = json.loads((copy / "alex_2bit/finetune.json").read_text())
     of_test = ("test_accuracy_before", "test_accuracy_after")
     assert {name: after[name] for name in after if name not in of_test} == {
         name: before[name] for name in before if name not in of_test
     }
-    assert after["test_accuracy_after"] == results.variants["fine-tuned"]["accuracy"]
+    assert after["test_accuracy_after"] == results.find("fine-tuned").accuracy
 
 
 def test_tuned_weights_that_are_gone_are_tuned_again(copy):
@@ -359,4 +369,4 @@ def test_fine_tuning_beside_the_unsigned_neuron_measures_the_signed_one_before(c
     assert run("finetune", "--bit", "2", "-u", out=copy) == 0
     found = json.loads((copy / "alex_2bit/finetune.json").read_text())
     assert found["test_accuracy_before"] is not None
-    assert set(read_results(copy / "alex_2bit/results.json").variants) == {"signed", "fine-tuned"}
+    assert kinds(read_results(copy / "alex_2bit/results.json")) == {"signed", "fine-tuned"}

@@ -42,7 +42,7 @@ def out(data_root, tmp_path_factory):
 
 def accuracies(out, bits):
     found = read_results(out / f"alex_{bits}bit/results.json")
-    return found, {name: one["accuracy"] for name, one in found.variants.items()}
+    return found, {one.kind: one.accuracy for one in found.variants}
 
 
 @pytest.mark.parametrize("bits", [3, 2])
@@ -54,7 +54,7 @@ def test_a_width_behaves_as_the_paper_says(out, bits):
     assert found.equality == "approximate"
     # At rest it is the quantised network, up to the rounding of halves.
     assert variants["settling"] == pytest.approx(found.ann_accuracy, abs=0.02)
-    assert found.variants["settling"]["steps"] >= found.steps
+    assert found.find("settling").steps >= found.steps
     verdict = json.loads((out / f"alex_{bits}bit/certificates.json").read_text())["settling"]
     assert verdict["equality"] == "exact after settling"
 

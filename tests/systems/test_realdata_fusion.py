@@ -57,22 +57,22 @@ def test_the_spiking_network_is_about_as_good_as_the_ann(folder):
 
 def test_an_image_stops_when_it_is_sure(folder):
     found = json.loads((folder / "stop.json").read_text())
-    variants = read_results(folder / "results.json").variants
-    entry = variants["stop per image"]
-    assert found["accuracy"] == pytest.approx(entry["accuracy"])  # recorded, and really stopped
-    assert found["mean_steps"] == pytest.approx(entry["steps"])
+    results = read_results(folder / "results.json")
+    entry = results.find("stop per image")
+    assert found["accuracy"] == pytest.approx(entry.accuracy)  # recorded, and really stopped
+    assert found["mean_steps"] == pytest.approx(entry.steps)
     assert found["mean_steps"] < 0.8 * STEPS
-    assert found["accuracy"] > variants["empirical"]["accuracy"] - 0.05
+    assert found["accuracy"] > results.find("empirical").accuracy - 0.05
     assert found["expected_calibration_error"] < 0.15
 
 
 def test_energy_is_that_of_the_steps(folder):
     """Of the quarter network: both heads for the fusion, the last one for the final classifier."""
-    entries = read_results(folder / "results.json").variants
+    results = read_results(folder / "results.json")
     of_a_step = json.loads((folder / "snn_0.0_0.999/energy.json").read_text())
-    for name, entry in entries.items():
-        if entry["steps"] is not None:
-            kind = "final_only" if name.startswith("final") else "fused"
-            energy = entry["steps"] * of_a_step[f"{kind}_pj_per_step"]
-            assert entry["energy_pj_per_image"]["spikesim"] == pytest.approx(energy, rel=1e-6)
-    assert entries["final, 97% of the ANN"]["steps"] is not None
+    for entry in results.variants:
+        if entry.steps is not None:
+            kind = "final_only" if entry.kind == "final" else "fused"
+            energy = entry.steps * of_a_step[f"{kind}_pj_per_step"]
+            assert entry.energy_pj_per_image["spikesim"] == pytest.approx(energy, rel=1e-6)
+    assert results.find("final", 0.97).steps is not None

@@ -35,7 +35,6 @@ from jaxsnn.report.rows import (
     network_title,
     paper_over_time,
     per_step,
-    precision_bits,
     precision_name,
     settled_step,
 )
@@ -45,14 +44,6 @@ Records = Sequence[Mapping[str, Any]]
 _PER_PRECISION = ("o", "*", "^", "s", "D", "v")  # k = 0, 1, 2 as in the original
 _DASHES = ("-", (0, (6, 2)), "-.", ":")
 _LONG = 30  # more steps than this would press the rise of the accuracy into a corner
-_NOISE = {  # axis, title and explanation by system
-    "scatter_gather": ("deleted spikes (%)", "Deleted spikes of the encoding layer", ""),
-    "negative_spikes": (
-        "noise ratio r (%)",
-        "Noise of the input",
-        "Noise: every input value times 1 + r u, u uniform between -1/2 and 1/2.",
-    ),
-}
 
 
 def accuracy_over_time(
@@ -94,8 +85,25 @@ def accuracy_over_time(
     return save(figure, folder, name)
 
 
-def noise(results: Sequence[Results], folder: str | Path, name: str = "noise") -> tuple[Path, Path]:
-    """Draw accuracy against the noise ratio: a dot per seed, a line through means."""
+def noise(
+    results: Sequence[Results],
+    folder: str | Path,
+    name: str = "noise",
+    *,
+    axis: str = "noise ratio (%)",
+    title: str = "Noise",
+    meaning: str = "",
+) -> tuple[Path, Path]:
+    """Draw accuracy against the noise ratio: a dot per seed, a line through means.
+
+    Args:
+        results: with the field `noise`.
+        folder: where to write.
+        name: of the files.
+        axis: what the ratio is, below the axis.
+        title: what is disturbed.
+        meaning: a sentence of the caption.
+    """
     shown = having(results, "noise")
     figure, (ax,) = new_figure()
     drawn: list[float] = []
@@ -110,7 +118,6 @@ def noise(results: Sequence[Results], folder: str | Path, name: str = "noise") -
         ax.plot([ratio for ratio, _ in dots], means, **how, markevery=[], label=display_name(row))
         ratios |= {ratio for ratio, _ in dots}
     ax.set_xticks(sorted(ratios))
-    axis, title, meaning = _NOISE.get(shown[0].system, _NOISE["scatter_gather"])
     label(ax, axis, "test accuracy (%)")
     head(figure, ax, figure_title(title, shown))
     caption(figure, "Marks: one seed each; lines: mean over seeds.", meaning, zoom(ax, drawn))
@@ -124,8 +131,7 @@ def _against_time(ax: Axes, group: Sequence[Results], logarithmic: bool) -> None
     shown = [row for row in sorted(group, key=drawing_order) if row.accuracy_per_step]
     for place, row in enumerate(shown):
         values, step = per_step(row), settled_step(row)
-        known = precision_bits(row)
-        bits = place if known is None else known  # settings without k differ all the same
+        bits = place if row.settings.k is None else row.settings.k  # those without k differ, too
         how: dict[str, Any] = line_style(bits)
         how["marker"] = _PER_PRECISION[bits % len(_PER_PRECISION)]
         line: dict[str, Any] = {"linestyle": _DASHES[bits % len(_DASHES)], "markersize": 6}

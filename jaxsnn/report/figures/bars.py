@@ -31,6 +31,7 @@ from jaxsnn.report.rows import (
     by_network,
     datasets,
     display_name,
+    energy_line,
     excluded_synapses,
     figure_title,
     float_accuracy,
@@ -71,7 +72,7 @@ def sparsity(results: Sequence[Results], folder: str | Path, name: str = "sparsi
     """Draw spikes per image beside the physical neurons (neurons times threshold units)."""
     shown = having(results, "spikes_per_image", needed=("layers",))
     spikes = [row.spikes_per_image for row in shown]
-    physical = [neurons(row) * (threshold_units(row.setting) or 1) for row in shown]
+    physical = [neurons(row) * (threshold_units(row) or 1) for row in shown]
     names = [
         display_name(row) + (f"\n{spike / units:.3f} spikes per unit" if spike and units else "")
         for row, spike, units in zip(shown, spikes, physical, strict=True)
@@ -94,7 +95,7 @@ def sops(results: Sequence[Results], folder: str | Path, name: str = "sops") -> 
     free = [_millions(row.sops_per_image) for row in shown]
     chip: list[float | None] = []
     for row, value in zip(shown, free, strict=True):
-        units = threshold_units(row.setting)
+        units = threshold_units(row)
         chip.append(2 * units * value if units and value is not None else None)
     macs = [_millions(row.ann_macs_per_image) for row in shown]
     series = [
@@ -176,16 +177,16 @@ def energy(results: Sequence[Results], folder: str | Path, name: str = "energy")
         raise NothingToDrawError(f"no setting has the three lines of the ledger: {LINES}")
     figure, axes = new_figure(columns=3, size=(max(10.0, 3.6 * len(shown)), 4.6))
     for ax, line in zip(axes, LINES, strict=True):
-        entries = [(row.energy_pj_per_image or {})[line] for row in shown]
+        entries = [energy_line(row, line) for row in shown]
         names = [row.setting + _rates(row, line) for row in shown]
         series = [
-            Series("SNN", [entry["snn"] / 1e6 for entry in entries], 0),
+            Series("SNN", [_millions(entry["snn"]) for entry in entries], 0),
             Series("quantised ANN", [_millions(entry["ann"]) for entry in entries], 1),
         ]
         grouped_bars(ax, names, series, "{:.3g}".format)
         label(ax, y="energy per image (µJ)", title=_LINE_NAMES[line])
     head(figure, axes[0], figure_title("Energy", shown))
-    compared = any((row.energy_pj_per_image or {})[LINES[0]]["ann"] is not None for row in shown)
+    compared = any(energy_line(row, LINES[0])["ann"] is not None for row in shown)
     limit = "; limit: the rate at which the SNN stops being cheaper. Both sides pay the encoder."
     caption(
         figure,
@@ -218,7 +219,7 @@ def _millions(count: float | None) -> float | None:
 
 
 def _rates(row: Results, line: str) -> str:
-    limit = (row.energy_pj_per_image or {})[line]["break_even_rate"]
+    limit = energy_line(row, line)["break_even_rate"]
     rate = row.spikes_per_neuron
     return "".join(
         f"\n{name} {value:.2f}"

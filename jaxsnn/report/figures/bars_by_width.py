@@ -159,8 +159,8 @@ def _panels(shown: Sequence[Results], bars: int) -> tuple[Figure, list[tuple[Axe
 
 def _width_name(row: Results) -> str:
     """Precision and, on a line of its own, the steps of the signed or the unsigned network."""
-    found = [(row.variants or {}).get(name, {}).get("steps") for name in ("signed", "unsigned")]
-    steps = next((one for one in found if one is not None), None)
+    shown = [one for kind in ("signed", "unsigned") if (one := row.find(kind)) is not None]
+    steps = next((one.steps for one in shown if one.steps is not None), None)
     return precision_name(row) + ("" if steps is None else f"\nT = {steps}")
 
 
@@ -180,8 +180,7 @@ def _of_variants(rows: Sequence[Results], field: str, scale: float) -> list[Seri
     """A series for each variant: its field, times ``scale``."""
     found: list[Series] = []
     for name in VARIANTS:
-        entries = [(row.variants or {}).get(name, {}) for row in rows]
-        values = [entry.get(field) for entry in entries]
+        values: list[float | None] = [getattr(row.find(name), field, None) for row in rows]
         scaled = [None if value is None else scale * value for value in values]
         found.append(Series(name, scaled, _STYLES[name]))
     return found

@@ -1,11 +1,7 @@
 """The figures of an experiment, drawn from the files that its runs left behind.
 
-Each published system has its own three (accuracy, sparsity, computing operations): `FIGURES` says
-which, `JOINED` which of them set several networks side by side, `RECORDED` which are drawn from
-files of their own beside the results, `TRAINED` what is drawn of each training beside the curves
-that all systems share. `noise`, `training`, `layers` and `energy` are ours. They are drawn by
-:mod:`jaxsnn.report.figures.bars`, :mod:`jaxsnn.report.figures.bars_by_width`,
-:mod:`jaxsnn.report.figures.layers` and :mod:`jaxsnn.report.figures.accuracy`.
+Which figures a system has is the system's to say (`Figures`). `noise`, `training`, `layers` and
+`energy` are drawn for all of them.
 """
 
 from __future__ import annotations
@@ -13,55 +9,51 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jaxsnn.errors import UserError
 from jaxsnn.io.files import read_json
-from jaxsnn.report.figures import accuracy, bars, bars_by_width, layers, training
-from jaxsnn.report.results import Results, scan_metrics, scan_phases, scan_results
-from jaxsnn.report.rows import NothingToDrawError, by_network, row_parts, setting_parts
+from jaxsnn.report.figures import accuracy, bars, layers, training
+from jaxsnn.report.results import Results
+from jaxsnn.report.rows import NothingToDrawError, by_network
+from jaxsnn.report.scan import Training, scan_folders, scan_trainings
 
 Paths = tuple[Path, Path]
-Streams = Mapping[str, training.Records]
 Draw = Callable[[Sequence[Results], Path, str], Paths]
+DrawRecords = Callable[[layers.Records, Path, str], Paths]
+Folders = Mapping[Path, Results]
 
-SHARED: dict[str, Draw] = {
+SHARED: Mapping[str, Draw] = {
     "noise": accuracy.noise,
     "layers": layers.activity,
     "energy": bars.energy,
 }
-FIGURES: dict[str, dict[str, Draw]] = {
-    "scatter_gather": {"accuracy": bars.accuracy, "sparsity": bars.sparsity, "sops": bars.sops},
-    "negative_spikes": {
-        "accuracy": accuracy.accuracy_over_time,
-        "sparsity": bars.signed_sparsity,
-        "sops": bars.sops_beside_macs,
-    },
-    "surrogate_csnn": {"accuracy": accuracy.accuracy_over_time},
-    "bayesian_spike_fusion": {"accuracy": accuracy.accuracy_over_time},
-    "fast_snn": {
-        "accuracy": bars_by_width.accuracy,
-        "sparsity": bars_by_width.sparsity,
-        "sops": bars_by_width.sops,
-    },
-}
-JOINED: dict[str, dict[str, Draw]] = {
-    name: FIGURES[name] for name in ("negative_spikes", "surrogate_csnn", "fast_snn")
-}
-RECORDED: dict[str, dict[str, Callable[[layers.Records, Path, str], Paths]]] = {
-    "fast_snn": {"gaps": layers.gaps, "finetune": layers.finetune}
-}
-TRAINED: dict[str, dict[str, Callable[..., Paths]]] = {
-    "surrogate_csnn": {
-        "train_loss": training.loss_by_epoch,
-        "test_acc": training.accuracy_by_epoch,
-    }
-}
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a system draws beside the figures that all share, by the names of the files.
+
+    Attributes:
+        apart: of the results of one network; a name of `SHARED` takes its place.
+        joined: of the results of several networks side by side.
+        recorded: of the JSON files of these names beside the results of one network.
+        trained: of the records of training, by setting.
+    """
+
+    apart: Mapping[str, Draw] = field(default_factory=dict[str, Draw])
+    joined: Mapping[str, Draw] = field(default_factory=dict[str, Draw])
+    recorded: Mapping[str, DrawRecords] = field(default_factory=dict[str, DrawRecords])
+    trained: Mapping[str, Callable[..., Paths]] = field(
+        default_factory=dict[str, Callable[..., Paths]]
+    )
 
 
 def draw_all(
     out: str | Path,
+    figures: Mapping[str, Figures],
     also: Sequence[str | Path] = (),
     levels: Mapping[str, Mapping[str, float]] | None = None,
 ) -> dict[str, Paths]:
@@ -73,6 +65,8 @@ def draw_all(
 
     Args:
         out: the folder of an experiment, with a folder for each setting.
+        figures: what each system draws. Results of a system that is not among them get the shared
+            figures alone, and a warning line.
         also: folders of other experiments of the same system, for example of another network.
         levels: losses that ``train_loss`` marks, by setting and name (`loss_by_epoch`).
 
@@ -83,60 +77,68 @@ def draw_all(
         UserError: there is nothing to draw at all.
     """
     out = Path(out)
-    folders = {folder: scan_results(folder) for folder in dict.fromkeys((out, *map(Path, also)))}
-    results = [row for rows in folders.values() for row in rows]
+    folders: dict[Path, Results] = {}
+    for place in dict.fromkeys((out, *map(Path, also))):
+        folders |= scan_folders(place)
     drawn: dict[str, Paths] = {}
-    systems = {row.system for row in results}
-    for system in sorted(systems):
-        rows = [row for row in results if row.system == system]
+    systems = sorted({row.system for row in folders.values()})
+    for system in systems:
+        part = {folder: row for folder, row in folders.items() if row.system == system}
         suffix = f"_{system}" if len(systems) > 1 else ""
-        _draw_system(drawn, system, rows, out / "figs", suffix)
-        _draw_records(drawn, system, folders, out / "figs", suffix)
-    streams = scan_metrics(out)
-    networks = {row.setting: row_parts(row)[0] for row in folders[out]}
-    _draw_training(drawn, out, streams, networks)
-    for system, own in TRAINED.items():
-        named = {row.setting for row in folders[out] if row.system == system}
-        part = {name: records for name, records in streams.items() if name in named}
-        _draw_losses(drawn, own, out, part, levels or {})
+        declared = _declared(system, figures)
+        _draw_system(drawn, declared, list(part.values()), out / "figs", suffix)
+        _draw_records(drawn, declared, part, out / "figs", suffix)
+    runs = scan_trainings(out)
+    _draw_training(drawn, out, runs)
+    for system in systems:
+        trained = figures.get(system, Figures()).trained
+        part = [run for run in runs if run.folder in folders]
+        part = [run for run in part if folders[run.folder].system == system]
+        _draw_losses(drawn, trained, out, part, levels or {})
     if not drawn:
         raise NothingToDrawError(f"{out}: no results to draw; run an experiment first")
     return drawn
 
 
+def _declared(system: str, figures: Mapping[str, Figures]) -> Figures:
+    if system not in figures:
+        known = ", ".join(sorted(figures)) or "none"
+        print(
+            f"warning: no figures of the system {system!r} are known, only those that all systems "
+            f"share are drawn; known: {known}",
+            file=sys.stderr,
+        )
+    return figures.get(system, Figures())
+
+
 def _draw_system(
-    drawn: dict[str, Paths], system: str, rows: Sequence[Results], folder: Path, suffix: str
+    drawn: dict[str, Paths], figures: Figures, rows: Sequence[Results], folder: Path, suffix: str
 ) -> None:
     """Draw the figures of each network of a system, and those of all its networks together."""
-    own = FIGURES.get(system, FIGURES["scatter_gather"]) | SHARED
+    apart = {**SHARED, **figures.apart}
     networks = by_network(rows)
     for network, part in networks.items():
         end = suffix + (f"_{network}" if len(networks) > 1 else "")
-        for name, draw in own.items():
+        for name, draw in apart.items():
             _try(drawn, name + end, draw, part, folder)
     if len(networks) > 1:
-        for name, draw in JOINED.get(system, {}).items():
+        for name, draw in figures.joined.items():
             _try(drawn, name + suffix, draw, rows, folder)
 
 
 def _draw_records(
-    drawn: dict[str, Paths],
-    system: str,
-    folders: Mapping[Path, Sequence[Results]],
-    to: Path,
-    suffix: str,
+    drawn: dict[str, Paths], figures: Figures, folders: Folders, to: Path, suffix: str
 ) -> None:
     """Draw what a system recorded beside its results, of each network."""
-    for name, draw in RECORDED.get(system, {}).items():
-        found = [
+    for name, draw in figures.recorded.items():
+        beside = [
             (row, content)
-            for folder, rows in folders.items()
-            for row in rows
-            if row.system == system and (content := _beside(folder / row.setting, name))
+            for folder, row in folders.items()
+            if (content := _beside(folder, name)) is not None
         ]
-        networks = by_network([row for row, _ in found])
+        networks = by_network([row for row, _ in beside])
         for network, rows in networks.items():
-            part = [(row, content) for row, content in found if any(row is one for one in rows)]
+            part = [(row, content) for row, content in beside if any(row is one for one in rows)]
             end = suffix + (f"_{network}" if len(networks) > 1 else "")
             _try(drawn, name + end, draw, part, to)
 
@@ -153,38 +155,38 @@ def _beside(folder: Path, name: str) -> Any:
         return None
 
 
-def _draw_training(
-    drawn: dict[str, Paths], out: Path, streams: Streams, networks: Mapping[str, str]
-) -> None:
+def _draw_training(drawn: dict[str, Paths], out: Path, runs: Sequence[Training]) -> None:
     """Draw the training of every network, and of each setting alone."""
-    draw = functools.partial(training.training, phases=scan_phases(out))
+    begins = {run.name: run.begins for run in runs}
+    draw = functools.partial(training.training, phases=begins)
+    networks = {run.network for run in runs} - {""}
     groups: dict[str, dict[str, training.Records]] = {}
-    for setting, records in streams.items():
-        network = networks.get(setting, setting_parts(setting)[0])
-        groups.setdefault(network, {})[setting] = records
+    for run in runs:  # of a single network, a run that does not say its network is another of it
+        network = run.network if len(networks) > 1 else ""
+        groups.setdefault(network, {})[run.name] = run.records
     for network, part in sorted(groups.items()):
-        key = f"training_{network}" if len(groups) > 1 and network else "training"
+        key = f"training_{network}" if network else "training"
         _try(drawn, key, draw, part, out / "figs")
-    for setting, records in streams.items():
-        own = out / setting / "figs"
-        _try(drawn, f"{setting}/training", draw, {setting: records}, own)
+    for run in runs:
+        _try(drawn, f"{run.name}/training", draw, {run.name: run.records}, run.folder / "figs")
 
 
 def _draw_losses(
     drawn: dict[str, Paths],
-    own: Mapping[str, Callable[..., Paths]],
+    trained: Mapping[str, Callable[..., Paths]],
     out: Path,
-    streams: Streams,
+    runs: Sequence[Training],
     levels: Mapping[str, Mapping[str, float]],
 ) -> None:
     """Draw what a system has of its own, of all its settings together and of each alone."""
-    parts: dict[str, Streams] = {"": streams} if streams else {}
-    parts |= {f"{setting}/": {setting: records} for setting, records in streams.items()}
-    for where, part in parts.items():
-        marked = {level: value for name in part for level, value in levels.get(name, {}).items()}
-        for name, draw in own.items():
-            given = functools.partial(draw, levels=marked) if name == "train_loss" else draw
-            _try(drawn, where + name, given, part, out / where / "figs")
+    parts = [("", out, runs)] if runs else []
+    parts += [(f"{run.name}/", run.folder, [run]) for run in runs]
+    for where, folder, part in parts:
+        streams = {run.name: run.records for run in part}
+        marks = {level: value for run in part for level, value in levels.get(run.name, {}).items()}
+        for name, draw in trained.items():
+            marked = functools.partial(draw, levels=marks) if name == "train_loss" else draw
+            _try(drawn, where + name, marked, streams, folder / "figs")
 
 
 def _try(

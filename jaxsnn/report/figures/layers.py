@@ -213,7 +213,7 @@ def activity(results: Sequence[Results], folder: str | Path, name: str = "layers
     caption(
         figure,
         "Firing rate: spikes per neuron"
-        + (" and threshold unit" if any(threshold_units(row.setting) for row in shown) else "")
+        + (" and threshold unit" if any(threshold_units(row) for row in shown) else "")
         + ". Silent: without a spike"
         + ("; saturated: at the highest count." if "saturated" in known else "."),
     )

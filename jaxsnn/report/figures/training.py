@@ -22,7 +22,6 @@ from jaxsnn.report.figures.parts import (
     save,
     zoom,
 )
-from jaxsnn.report.results import natural_key
 from jaxsnn.report.rows import NothingToDrawError
 
 Records = Sequence[Mapping[str, Any]]
@@ -43,11 +42,12 @@ def training(
     """Draw loss and accuracy against the epoch.
 
     Args:
-        streams: the records of ``metrics.jsonl`` by setting; those with an ``epoch`` are drawn.
+        streams: the records of ``metrics.jsonl`` by setting, in the order of the legend; those
+            with an ``epoch`` are drawn.
         folder: where the files go.
         name: name of the files.
-        phases: epochs before each further phase of training by setting, as of `scan_phases`; a
-            dotted line shows where it begins.
+        phases: epochs before each further phase of training by setting, a dotted line
+            shows where it begins.
 
     Raises:
         UserError: no record has an epoch.
@@ -158,8 +158,8 @@ def rate_loss_levels(classes: int = 10) -> dict[str, float]:
 def _by_epoch(streams: Mapping[str, Records], *keys: str) -> dict[str, Records]:
     """Records with an epoch by setting, of the settings where some have one of `keys`."""
     found: dict[str, Records] = {}
-    for setting in sorted(streams, key=natural_key):
-        records = [record for record in streams[setting] if "epoch" in record]
+    for setting, stream in streams.items():
+        records = [record for record in stream if "epoch" in record]
         known = any(record.get(key) is not None for record in records for key in keys)
         if records and (known or not keys):
             found[setting] = records

@@ -40,13 +40,12 @@ def draw_all(config: Any) -> dict[str, Path]:
     drawn = {"ene_acc": fusion.energy_against_accuracy(list(found.values()), to, "ene_acc")[0]}
     for folder in found:
         if found[folder].fused:
-            tag = report.tag_of(folder.name.removeprefix("snn"))
-            drawn[f"{folder.parent.name}/alpha{tag}"] = _alpha(folder)
+            tag = found[folder].tag
+            drawn[f"{folder.parent.name}/alpha{tag}"] = _alpha(folder, tag)
     return drawn
 
 
-def _alpha(folder: Path) -> Path:
-    tag = report.tag_of(folder.name.removeprefix("snn"))
+def _alpha(folder: Path, tag: str) -> Path:
     curves: dict[str, Any] = {}
     for name, coded in CURVES.items():
         chosen = load_arrays(folder.parent / f"alpha_output_{coded}{tag}.npz")[0]

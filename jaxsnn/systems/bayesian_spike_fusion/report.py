@@ -23,6 +23,7 @@ from jaxsnn.systems.bayesian_spike_fusion.spike_trains import MADE_FROM, check_s
 CURVES = {"grid": "grid", "empirical": "emp"}  # our name of a choice of alpha, and the original's
 ENERGY, SERIES = "energy.json", "ene_acc.npz"
 OF_IMAGES = ("images", "pixels", "batch", "steps")  # what two simulations of a network differ in
+USUAL = {"init_mem": 0.0, "percentile": 0.999}  # settings that curves and rules have names for
 JOULE = 1e-12  # of a picojoule
 Floats = NDArray[np.floating[Any]]
 
@@ -36,6 +37,7 @@ class Simulation(NamedTuple):
         ann_accuracy: of the final head of the ANN.
         target: shares of it that shall be reached.
         accuracies: series -> accuracy after every step, float64 ``[T]``.
+        tag: what the names of its alpha curves end with.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Simulation(NamedTuple):
     ann_accuracy: float
     target: tuple[float, ...]
     accuracies: Mapping[str, Floats]
+    tag: str = ""
 
     @property
     def fused(self) -> tuple[str, ...]:
@@ -122,12 +125,23 @@ class Simulation(NamedTuple):
         save_arrays(folder / SERIES, arrays)
 
 
-def describe(folder: Path, arch: Arch, ann_accuracy: float, target: tuple[float, ...]) -> None:
-    """Write energy.json, from which the simulation in a folder can be drawn."""
+def describe(
+    folder: Path, name: str, arch: Arch, ann_accuracy: float, target: tuple[float, ...]
+) -> None:
+    """Write energy.json, from which the simulation in a folder can be drawn.
+
+    Args:
+        folder: of the simulation.
+        name: what run and simulation are called in figures and tables.
+        arch: the network.
+        ann_accuracy: of the final head of the ANN.
+        target: shares of it that shall be reached.
+    """
     coded = crossbar_energy.as_coded(arch)._asdict() if _has_exit(arch) else None
     write_json(
         folder / ENERGY,
         {
+            "name": name,
             "arch": {"notation": arch_module.format(arch), **arch.options},
             "ann_accuracy": ann_accuracy,
             "target": list(target),
@@ -162,8 +176,9 @@ def read(folder: Path) -> Simulation:
     else:
         steps = trains.evaluation().accuracy_per_step
         series = {"final": np.asarray(steps)}
-    name = f"{folder.parent.name}/{folder.name}"
-    return Simulation(name, arch, known["ann_accuracy"], tuple(known["target"]), series)
+    name = known.get("name", f"{folder.parent.name}/{folder.name}")
+    end = name, arch, known["ann_accuracy"], tuple(known["target"]), series
+    return Simulation(*end, tag=tag_of(trains.of))
 
 
 def curves_of(folder: Path, of: Mapping[str, Any]) -> dict[str, Floats]:
@@ -176,7 +191,7 @@ def curves_of(folder: Path, of: Mapping[str, Any]) -> dict[str, Floats]:
     Raises:
         UserError: one is missing or damaged, or of another number of steps; both are named.
     """
-    tag, curves = tag_of(folder.name.removeprefix("snn")), dict[str, Floats]()
+    tag, curves = tag_of(of), dict[str, Floats]()
     for name in CURVES:
         path = curve_file(folder.parent, name, tag)
         arrays, meta = load_arrays(path)
@@ -197,10 +212,14 @@ def curve_file(run_folder: Path, choice: str, tag: str) -> Path:
     return run_folder / f"division_linear_alpha_{CURVES[choice]}{tag}.npz"
 
 
-def tag_of(suffix: str) -> str:
+def tag_of(of: Mapping[str, Any]) -> str:
     """What the names of a run's alpha curves end with: nothing for the usual simulation.
 
-    >>> tag_of("_0.0_0.999"), tag_of("_0.5_0.99")
-    ('', '_0.5_0.99')
+    Args:
+        of: what a simulation was made from; the usual settings stand for what it does not say.
+
+    >>> tag_of({"init_mem": 0.0, "percentile": 0.999}), tag_of({"init_mem": 0.5, "percentile": 0.9})
+    ('', '_0.5_0.9')
     """
-    return "" if suffix == "_0.0_0.999" else suffix
+    chosen = {name: of.get(name, value) for name, value in USUAL.items()}
+    return "" if chosen == USUAL else "".join(f"_{value}" for value in chosen.values())

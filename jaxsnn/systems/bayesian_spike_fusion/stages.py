@@ -18,13 +18,13 @@ from jaxsnn.io import processes
 from jaxsnn.io.arrays import checksum, save_arrays
 from jaxsnn.io.files import remove, write_bytes
 from jaxsnn.io.progress import batches
+from jaxsnn.report.results import Variant
 from jaxsnn.simulation import fusion
 from jaxsnn.simulation.engine import unpack
 from jaxsnn.simulation.fixed_steps import simulate as simulate_batch
 from jaxsnn.simulation.totals import Evaluation, of_trace
-from jaxsnn.systems import result_fields
 from jaxsnn.systems.bayesian_spike_fusion import stop_rule
-from jaxsnn.systems.bayesian_spike_fusion.report import CURVES, Simulation, curve_file, tag_of
+from jaxsnn.systems.bayesian_spike_fusion.report import CURVES, Simulation, curve_file
 from jaxsnn.systems.bayesian_spike_fusion.spike_trains import (
     MADE_FROM,
     SIMULATED,
@@ -122,7 +122,7 @@ def tune(
 ) -> None:
     """Choose alpha in two ways, and the stop rule; every file in the run's folder."""
     names = tuning_names(config.ic_index)
-    place = run_folder / f"train{tag_of(config.suffix)}"
+    place = run_folder / f"train{config.tag}"
     trains = trains_of(place, names, config, network, images)
     run(trains, config, snn, images, labels, "tuning images")
     smooth, lines = _choose_alpha(run_folder, config, trains)
@@ -136,7 +136,7 @@ def _choose_alpha(
     run_folder: Path, config: Any, trains: Trains
 ) -> tuple[dict[str, NDArray[Any]], list[str]]:
     """Both choices of alpha, as they are used at every step; in two files each, and in words."""
-    tag, meta = tag_of(config.suffix), {MADE_FROM: dict(trains.of)}
+    tag, meta = config.tag, {MADE_FROM: dict(trains.of)}
     # Between the knots of the smoothed curve nothing is used: at T = 3000 that is 39 of 40 steps.
     at = np.arange(config.steps) if config.every_step else fusion.knots(config.steps)
     # All is found before anything is written: one curve must not be newer than the other.
@@ -154,25 +154,24 @@ def _choose_alpha(
     return smooth, lines
 
 
-def variants(
-    folder: Path, config: Any, series: Simulation, found: Evaluation
-) -> dict[str, dict[str, Any]]:
+def variants(folder: Path, config: Any, series: Simulation, found: Evaluation) -> list[Variant]:
     """Entries of results.json: every series at the end and at each target, and the stop rule."""
-    entries: dict[str, dict[str, Any]] = {}
+    entries: list[Variant] = []
     for name, curve in series.accuracies.items():
         energy = float(series.energies(name)[-1]) * 1e12
-        entries[name] = _variant(curve[-1], len(curve), energy)
+        entries.append(_variant(name, None, curve[-1], len(curve), energy))
     for share, name, step, energy, _ in series.crossings():
         curve = series.accuracies[name]
         reached = None if step is None else float(curve[step - 1])
         pj = None if energy is None else energy * 1e12
-        entries[f"{name}, {share:.0%} of the ANN"] = _variant(reached, step, pj)
-    entries["stop per image"] = stop_rule.stopped(folder, config, series, found)
-    return entries
+        entries.append(_variant(name, share, reached, step, pj))
+    return [*entries, stop_rule.stopped(folder, config, series, found)]
 
 
-def _variant(accuracy: Any, steps: Any, energy: Any) -> dict[str, Any]:
-    return result_fields.variant(
+def _variant(kind: str, share: float | None, accuracy: Any, steps: Any, energy: Any) -> Variant:
+    return Variant(
+        kind=kind,
+        share=share,
         accuracy=None if accuracy is None else float(accuracy),
         steps=steps,
         energy_pj_per_image=None if energy is None else {"spikesim": energy},

@@ -17,15 +17,15 @@ from jaxsnn.io.arrays import load_arrays, save_arrays
 from jaxsnn.io.files import write_json
 from jaxsnn.io.progress import batches
 from jaxsnn.report import crossbar_energy
+from jaxsnn.report.results import Variant
 from jaxsnn.simulation import counters as counters_module
 from jaxsnn.simulation.fusion import confidence
 from jaxsnn.simulation.fusion.accuracy import Judged, judged
 from jaxsnn.simulation.fusion.confidence import Calibration
 from jaxsnn.simulation.totals import Evaluation
 from jaxsnn.simulation.until_sure import Rule, calibrated, early_exit
-from jaxsnn.systems import result_fields
 from jaxsnn.systems.bayesian_spike_fusion import report
-from jaxsnn.systems.bayesian_spike_fusion.report import CURVES, Simulation, curve_file, tag_of
+from jaxsnn.systems.bayesian_spike_fusion.report import CURVES, Simulation, curve_file
 from jaxsnn.systems.bayesian_spike_fusion.spike_trains import (
     MADE_FROM,
     Trains,
@@ -58,7 +58,7 @@ def choose(
 
 def _files(run_folder: Path, config: Any) -> dict[str, Path]:
     """The curves of alpha by their choice, and the rule."""
-    tag = tag_of(config.suffix)
+    tag = config.tag
     curves = {name: curve_file(run_folder, name, tag) for name in CURVES}
     return {**curves, RULE: run_folder / f"stop_rule{tag}.npz"}
 
@@ -160,7 +160,7 @@ def stop(
         "seconds": {"first_batch": took[0], "others": float(np.sum(took[1:]))},
         **_fixed(run_folder / config.simulated, float(correct.mean()), config.steps, len(images)),
     }
-    write_json(run_folder / f"stop{tag_of(config.suffix)}.json", record)
+    write_json(run_folder / f"stop{config.tag}.json", record)
     console.print(
         f"stopped when sure: test accuracy {record['accuracy']:.2%} after "
         f"{record['mean_steps']:.1f} steps on average, as fusion at a fixed step after "
@@ -188,7 +188,7 @@ def _fixed(folder: Path, accuracy: float, steps: int, images: int) -> dict[str, 
     return {"fixed_step": step, "fixed_accuracy": None if step is None else float(curve[step - 1])}
 
 
-def stopped(folder: Path, config: Any, series: Simulation, found: Evaluation) -> dict[str, Any]:
+def stopped(folder: Path, config: Any, series: Simulation, found: Evaluation) -> Variant:
     """The stop rule applied to recorded spike trains: what `stop` computes, without the saving."""
     rule = rule_of(folder.parent, config, {})
     outcomes = judged(simulated(folder).counts(), np.asarray(rule.alpha))
@@ -197,7 +197,8 @@ def stopped(folder: Path, config: Any, series: Simulation, found: Evaluation) ->
     stops = confidence.stopping(probabilities, threshold, earliest)
     before = np.arange(1, found.steps + 1)[:, None] <= stops
     operations = found.image_operations + found.image_head_operations
-    return result_fields.variant(
+    return Variant(
+        kind="stop per image",
         accuracy=confidence.stopped_accuracy(outcomes.correct, stops),
         steps=float(stops.mean()),
         spikes_per_image=float((found.image_spikes * before).sum() / found.images),

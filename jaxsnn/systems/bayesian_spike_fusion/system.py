@@ -32,7 +32,9 @@ from jaxsnn.network import net as net_module
 from jaxsnn.network.initialisers import FanInUniform, Initialiser
 from jaxsnn.network.net import Net, Variables
 from jaxsnn.neurons.neuron import Neuron
-from jaxsnn.report.results import Results, write_results
+from jaxsnn.report.figures import accuracy
+from jaxsnn.report.figures.draw import Figures
+from jaxsnn.report.results import Results, Variant, write_results
 from jaxsnn.simulation.totals import Evaluation
 from jaxsnn.systems import recipes, result_fields
 from jaxsnn.systems.bayesian_spike_fusion import figures, stop_rule
@@ -92,6 +94,7 @@ class BayesianSpikeFusion(Experiment):
     conversion = bayesian_spike_fusion_stages.CONVERSION
     most = 100
     heads = True
+    figures = Figures(apart={"accuracy": accuracy.accuracy_over_time})
     stages: ClassVar[Mapping[str, Stage]] = {
         "train": COMMON["train"],
         "evaluate": Stage(COMMON["evaluate"].what, _evaluate),
@@ -172,7 +175,7 @@ class BayesianSpikeFusion(Experiment):
         train_run(self.run, task, data, optimiser=optimiser)
         found = self.head_accuracies(self.net, self.variables())
         indices = [config.ic_index, -1] if config.ic_index >= 0 else [-1]
-        rows = [f"{index},{accuracy}\n" for index, accuracy in zip(indices, found, strict=True)]
+        rows = [f"{index},{right}\n" for index, right in zip(indices, found, strict=True)]
         files.write_bytes(self.run.folder / "ann_acc.csv", "".join(rows).encode())
 
     def _split(self) -> Any:
@@ -227,18 +230,21 @@ class BayesianSpikeFusion(Experiment):
         tuned = stop_rule.tuned(self.run.folder, self.config)
         if tuned:  # refuses curves of another network before the work rather than behind it
             stop_rule.rule_of(self.run.folder, self.config, network)
-        accuracy = self.head_accuracies(self.net, variables)[-1]
+        final_accuracy = self.head_accuracies(self.net, variables)[-1]
         folder = self.run.folder / self.config.simulated
         tested = self.images, self.data.test_labels
         found, seconds = bayesian_spike_fusion_stages.simulate(
             folder, self.config, network, snn, *tested
         )
-        bayesian_spike_fusion_report.describe(folder, self.arch, accuracy, self.config.target)
+        name = f"{self.config.setting}/{self.config.simulated}"
+        bayesian_spike_fusion_report.describe(
+            folder, name, self.arch, final_accuracy, self.config.target
+        )
         fields = result_fields.spiking_fields(snn, found, None, self.counting)
         fields["accuracy_settled_step"] = None  # a held input never comes to rest
-        results = self._base(accuracy)
+        results = self._base(final_accuracy)
         fields["seconds"] = {**(results.seconds or {}), **seconds}
-        variants: dict[str, Any] = {}
+        variants: list[Variant] = []
         if tuned:
             series = bayesian_spike_fusion_report.read(folder)
             console.print(series.table())
@@ -248,7 +254,7 @@ class BayesianSpikeFusion(Experiment):
         results = dataclasses.replace(
             results,
             **fields,
-            ann_accuracy=accuracy,
+            ann_accuracy=final_accuracy,
             conversion=self.conversion_settings,
             equality="approximate",
             variants=variants or None,

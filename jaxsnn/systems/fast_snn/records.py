@@ -14,7 +14,7 @@ from jaxsnn.equality.certificate import Certificate
 from jaxsnn.equality.gaps import Gap
 from jaxsnn.io.arrays import checksum, flatten, load_arrays, load_params, save_arrays, unflatten
 from jaxsnn.io.files import read_json, remove, write_json
-from jaxsnn.report.results import Results, read_results, write_results
+from jaxsnn.report.results import Results, Variant, read_results, write_results
 from jaxsnn.training import finetune, finetune_step
 from jaxsnn.training.finetune import LayerRecord, Tuned, Tuner
 
@@ -59,7 +59,7 @@ def tuned_alike(folder: Path, of: dict[str, Any]) -> bool:
 def reported(folder: Path) -> bool:
     """Whether results.json has the fine-tuned network beside the others."""
     results = _results(folder)
-    return "fine-tuned" in ((results and results.variants) or {})
+    return results is not None and results.find("fine-tuned") is not None
 
 
 def record(
@@ -67,7 +67,7 @@ def record(
     tuner: Tuner,
     labels: np.ndarray,
     tuned: Tuned,
-    variant: dict[str, Any],
+    variant: Variant,
     console: Console,
 ) -> None:
     """Write finetune.json with the accuracy before and after, and the variant of results.json.
@@ -75,10 +75,11 @@ def record(
     What a stopped run would have gone on from is then of no use.
     """
     results = _results(folder)
-    before = ((results and results.variants) or {}).get("signed", {}).get("accuracy")
+    signed = results and results.find("signed")
+    before = signed and signed.accuracy
     found = {
         "test_accuracy_before": before,
-        "test_accuracy_after": variant["accuracy"],
+        "test_accuracy_after": variant.accuracy,
         "training_accuracy_before": tuned.before,
         "training_accuracy_after": tuned.accuracy,
         **dataclasses.asdict(tuner.settings),
@@ -87,11 +88,11 @@ def record(
     }
     write_json(folder / RECORD, found)
     if results is not None:
-        variants = {**(results.variants or {}), "fine-tuned": variant}
-        write_results(folder, dataclasses.replace(results, variants=variants))
+        others = [one for one in results.variants or [] if one.kind != variant.kind]
+        write_results(folder, dataclasses.replace(results, variants=[*others, variant]))
     remove(folder / UNFINISHED)
     shown = "" if before is None else f"{before:.2%} before, "
-    console.print(f"fine-tuned: test accuracy {shown}{variant['accuracy']:.2%}", highlight=False)
+    console.print(f"fine-tuned: test accuracy {shown}{variant.accuracy or 0:.2%}", highlight=False)
 
 
 def keep_certificate(folder: Path, variant: str, proof: Certificate, beside: bool) -> None:

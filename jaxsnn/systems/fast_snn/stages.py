@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jaxsnn.errors import UserError
-from jaxsnn.report import results, table, variants
+from jaxsnn.report import scan, table, variants
 from jaxsnn.systems.config_file import from_json
 from jaxsnn.systems.stages import COMMON, Request, Stage
 
@@ -38,7 +38,7 @@ def _weights(request: Request) -> None:
 
 
 def _table(request: Request) -> None:
-    rows = results.scan_results(request.config.out)
+    rows = scan.scan_results(request.config.out)
     table.print_table(rows, f"{request.config.dataset}: all settings")
     variants.print_variants(rows)
 

@@ -34,7 +34,9 @@ from jaxsnn.network.initialisers import FanInUniform, FanOutNormal, Initialiser
 from jaxsnn.network.per_site import SiteMap
 from jaxsnn.neurons import levels
 from jaxsnn.neurons.neuron import Neuron
-from jaxsnn.report.results import Results, read_results, write_results
+from jaxsnn.report.figures import bars_by_width, layers
+from jaxsnn.report.figures.draw import Draw, Figures
+from jaxsnn.report.results import Results, Variant, read_results, write_results
 from jaxsnn.simulation.totals import Evaluation
 from jaxsnn.systems import recipes, result_fields, timing
 from jaxsnn.systems.config_file import differences, from_json
@@ -58,6 +60,11 @@ ARCHITECTURES = {
 }
 RESNET_CLIP = 6.0  # where the clips of a ResNet start
 WEIGHT_BITS = 7  # of its weights, which int8 holds
+WIDTHS: dict[str, Draw] = {
+    "accuracy": bars_by_width.accuracy,
+    "sparsity": bars_by_width.sparsity,
+    "sops": bars_by_width.sops,
+}
 LONGEST = 40  # a settling network is given so many times 2^b - 1 steps; it needs a fraction
 # Accuracy on MNIST and LFW of the quantised ANN, and of unsigned, signed and fine-tuned SNN.
 QUANTISED: dict[tuple[str, str, int], tuple[float, float, float, float]] = {
@@ -86,6 +93,11 @@ class FastSnn(Experiment):
 
     system = "fast_snn"
     network = ("arch", "bit", "dataset")
+    figures = Figures(
+        apart=WIDTHS,
+        joined=WIDTHS,
+        recorded={"gaps": layers.gaps, "finetune": layers.finetune},
+    )
     training = (*Experiment.training, "weight_decay", "decay_clips", "init")
     conversion = ("negative_threshold",)
     most = 100
@@ -211,7 +223,7 @@ class FastSnn(Experiment):
         folder, of = self.run.folder, self._of(variables)
         alike = bool(records.simulated_alike(folder, of))
         earlier = read_results(folder / "results.json") if alike else None
-        variants = dict((earlier and earlier.variants) or {})
+        variants = {one.kind: one for one in (earlier and earlier.variants) or []}
         for name in asked:
             snn, horizon = self.converted(variables, name), self._horizon(name)
             found, seconds = self._simulated(snn, horizon)
@@ -225,7 +237,7 @@ class FastSnn(Experiment):
                 self._explained(snn, variables, console)
         if not fields and earlier is not None:
             results = earlier
-        results = dataclasses.replace(results, **fields, variants=variants or None)
+        results = dataclasses.replace(results, **fields, variants=list(variants.values()) or None)
         if set(variants) - {"unsigned"}:  # unsigned neurons have no negative threshold
             results = dataclasses.replace(results, conversion=self.conversion_settings)
         write_results(folder, results)
@@ -255,11 +267,13 @@ class FastSnn(Experiment):
         tested = lambda rows: self.images[rows], self.data.test_labels
         return timing.timed(snn, *tested, **options)
 
-    def _variant(self, snn: Spiking, found: Evaluation, name: str) -> dict[str, Any]:
-        fields = result_fields.spiking_fields(snn, found, None, self.counting, name == "settling")
-        return result_fields.variant(
+    def _variant(self, snn: Spiking, found: Evaluation, name: str) -> Variant:
+        settling = name == "settling"
+        fields = result_fields.spiking_fields(snn, found, None, self.counting, settling)
+        return Variant(
+            kind=name,
             accuracy=fields["snn_accuracy"],
-            steps=fields["last_spike_step"] if name == "settling" else found.steps,
+            steps=fields["last_spike_step"] if settling else found.steps,
             spikes_per_image=fields["spikes_per_image"],
             sops_per_image=fields["sops_per_image"],
             energy_pj_per_image=fields["energy_pj_per_image"],
@@ -307,5 +321,5 @@ class FastSnn(Experiment):
         snn = self.converted(tuned.variables)
         saved_module.save(snn, self.run.folder / "snn_finetuned.npz")
         found, _ = self._simulated(snn, self._horizon("signed"))
-        variant = self._variant(snn, found, "signed")
+        variant = dataclasses.replace(self._variant(snn, found, "signed"), kind="fine-tuned")
         records.record(self.run.folder, tuner, labels, tuned, variant, console)

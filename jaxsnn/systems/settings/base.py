@@ -3,9 +3,12 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+import tyro
 
 from jaxsnn.errors import UserError
+from jaxsnn.report.results import RunSettings
 
 
 def require(holds: bool, name: str, value: object, remedy: str) -> None:
@@ -58,6 +61,8 @@ class Common:
     """Which of them this one is, from 0; process 0 writes all files."""
     heartbeat_timeout: int = of_this_start(100)
     """Seconds after which the other processes give up one that is gone, and end."""
+    argv: Annotated[tuple[str, ...], tyro.conf.Suppress] = of_this_start(())
+    """The words of this command behind the program's name; no flag."""
 
     def __post_init__(self) -> None:
         """Refuse values out of range, by name."""
@@ -100,6 +105,8 @@ class Scripted(Common):
     home: ClassVar[str] = "mnist"  # the paper's data set
     experiment: ClassVar[str] = ""  # name of the script
     usual_epochs: ClassVar[dict[str, int]] = {}  # by data set; "" for all others
+    parts_of_training: ClassVar[tuple[str, ...]] = ("batch_size", "learning_rate", "schedule")
+    expect: ClassVar[str] = ""  # how long it takes and how accurate it gets, for the help
 
     out: str = ""
     """Folder for results; each setting gets a folder of its own in it. Empty: runs/ and the
@@ -122,6 +129,16 @@ class Scripted(Common):
         super().__post_init__()
         held_out = self.validation
         require(held_out is None or held_out >= 0, "validation", held_out, "0 or more")
+
+    @property
+    def setting(self) -> str:
+        """What the run is called, and its folder below ``out``."""
+        raise NotImplementedError
+
+    @property
+    def described(self) -> RunSettings:
+        """What tells the run from others of its system, for results.json and figures."""
+        raise NotImplementedError
 
     @property
     def compared(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import ClassVar, Literal
 
+from jaxsnn.report.results import RunSettings
 from jaxsnn.systems.settings.base import Scripted, require
 
 BLOCKS = {"vgg11": 8, "vgg16": 13, "vgg19": 16, "resnet18": 9, "resnet34": 17}
@@ -25,6 +26,10 @@ class BayesianSpikeFusion(Scripted):
 
     experiment = "bayesian_spike_fusion"
     usual_epochs: ClassVar[dict[str, int]] = {"digits": 10, "mnist": 5, "fashion_mnist": 5, "": 200}
+    parts_of_training = (
+        *Scripted.parts_of_training,
+        *("lr_step", "lr_factor", "weight_decay", "ic_weight"),
+    )
     positionals: ClassVar[dict[str, tuple[str, ...]]] = {
         **dict.fromkeys(("all", "train"), ("dataset", "arch")),
         **dict.fromkeys(("evaluate", "ann2snn", "tune", "simulate", "stop"), ("run",)),
@@ -148,18 +153,24 @@ class BayesianSpikeFusion(Scripted):
 
     @property
     def setting(self) -> str:
-        """Name of the run's folder below ``out``."""
+        """What the run is called, and its folder below ``out``."""
         return f"{PurePath(self.dataset).stem}_{self.arch}_ic{self.ic_index}"
 
     @property
-    def suffix(self) -> str:
-        """What tells the files of different simulations of a network apart."""
-        return f"_{self.init_mem}_{self.percentile}"
+    def described(self) -> RunSettings:
+        """What tells the run from others of its system, for results.json and figures."""
+        return RunSettings(network=self.arch, precision="fp32")
+
+    @property
+    def tag(self) -> str:
+        """What the names of files of this simulation end with: nothing for the usual one."""
+        usual = (self.init_mem, self.percentile) == (0.0, 0.999)
+        return "" if usual else f"_{self.init_mem}_{self.percentile}"
 
     @property
     def simulated(self) -> str:
         """Name of a simulation's folder below the run's."""
-        return f"snn{self.suffix}"
+        return f"snn_{self.init_mem}_{self.percentile}"
 
 
 def _milestones(epochs: int) -> tuple[int, ...]:

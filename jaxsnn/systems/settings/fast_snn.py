@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
+from jaxsnn.report.results import RunSettings
 from jaxsnn.systems.settings.base import Scripted, require
 
 WIDTHS = (32, 4, 3, 2)  # in the order in which each starts from the last
@@ -28,6 +29,10 @@ class FastSnn(Scripted):
     usual_epochs: ClassVar[dict[str, int]] = {"digits": 5, "mnist": 3, "lfw": 30, "": 30}
     usual_rates: ClassVar[dict[int, float]] = {32: 0.1, 4: 0.04, 3: 0.04, 2: 0.04}
     usual_decays: ClassVar[dict[int, float]] = {32: 5e-4, 4: 1e-4, 3: 1e-4, 2: 3e-5}
+    parts_of_training = (
+        *Scripted.parts_of_training,
+        *("lr_step", "lr_factor", "weight_decay", "decay_clips", "init"),
+    )
     aliases: ClassVar[dict[str, str]] = {
         "wd": "weight_decay",
         "data": "data_dir",
@@ -121,8 +126,13 @@ class FastSnn(Scripted):
 
     @property
     def setting(self) -> str:
-        """Name of the run's folder below ``out``."""
+        """What the run is called, and its folder below ``out``."""
         return f"{self.arch}_{self.bit}bit"
+
+    @property
+    def described(self) -> RunSettings:
+        """What tells the run from others of its system, for results.json and figures."""
+        return RunSettings(network=self.arch, precision=self.precision, bits=self.bit)
 
     def widths(self) -> list["FastSnn"]:
         """Settings of every width down to this one, the widest first, each with its own rates.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import PurePath
 from typing import ClassVar, Literal
 
+from jaxsnn.report.results import RunSettings
 from jaxsnn.systems.settings.base import Scripted, require
 
 OF_EVENTS = (
@@ -30,6 +31,10 @@ class NmnistCsnn(Scripted):
 
     experiment = "nmnist_csnn"
     usual_epochs: ClassVar[dict[str, int]] = {"": 20}
+    parts_of_training = (
+        *Scripted.parts_of_training,
+        *("lr_step", "lr_factor", "loss", "surrogate", "slope", "subset", "checkpoint"),
+    )
     aliases: ClassVar[dict[str, str]] = {
         "model.slope": "slope",
         "model.beta": "beta",
@@ -171,5 +176,10 @@ class NmnistCsnn(Scripted):
 
     @property
     def setting(self) -> str:
-        """Name of the run's folder below ``out``."""
+        """What the run is called, and its folder below ``out``."""
         return self.exp_id
+
+    @property
+    def described(self) -> RunSettings:
+        """What tells the run from others of its system, for results.json and figures."""
+        return RunSettings(network="csnn", precision="fp32", variant=self.exp_id)

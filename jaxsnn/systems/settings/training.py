@@ -15,6 +15,7 @@ class Trained(Scripted):
 
     usual_recipe: ClassVar[dict[str, Name]] = {"": "paper"}  # by data set; "" for all others
     fast_epochs: ClassVar[dict[str, int]] = {"": 16}
+    parts_of_training = PARTS
     before: ClassVar[dict[str, Any]] = {"recipe": "paper", "compute": "float32"}
 
     recipe: Name | None = None
@@ -24,11 +25,11 @@ class Trained(Scripted):
     compute: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the training (what is certified is not affected): auto takes what is fastest
     here, bfloat16 where a processor's XLA has it from oneDNN, or on a graphics card."""
-    learning_rate: float | None = None
+    learning_rate: float | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
     """Step size at the beginning, of the kernels (adam: of everything)."""
     schedule: Literal["constant", "cosine", "linear"] | None = None
     """Course of the learning rate; cosine and linear fall to zero over the epochs."""
-    batch_size: int | None = None
+    batch_size: int | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
     """Images per update."""
     optimiser: Literal["adam", "sgd", "muon"] | None = None
     """What moves the kernels; beside sgd and muon, biases and readout are moved by SGD."""

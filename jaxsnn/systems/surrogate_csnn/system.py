@@ -20,17 +20,17 @@ from jaxsnn import neurons
 from jaxsnn.arch import zoo
 from jaxsnn.arch.plan import plan
 from jaxsnn.conversion.spiking import Spiking, directly_trained
-from jaxsnn.errors import UserError
 from jaxsnn.exchange import saved
 from jaxsnn.inputs.stimulus import Shown
 from jaxsnn.io import files
 from jaxsnn.io.arrays import flatten, load_arrays, load_params, unflatten
 from jaxsnn.network import net as net_module
-from jaxsnn.report import results
-from jaxsnn.report.figures import draw as figures_draw
-from jaxsnn.report.figures import training
+from jaxsnn.report import results, scan
+from jaxsnn.report.figures import accuracy, training
+from jaxsnn.report.figures.draw import Figures, draw_all
 from jaxsnn.simulation.totals import Evaluation
 from jaxsnn.systems import result_fields, timing
+from jaxsnn.systems.experiment import Paper
 from jaxsnn.systems.run_folder import Run, devices, own_devices, train_run, weights_at
 from jaxsnn.systems.settings.surrogate_csnn import NmnistCsnn
 from jaxsnn.systems.stages import COMMON, Stage, System
@@ -68,6 +68,11 @@ class Csnn(System):
             what="simulate the test set: spikes, operations, energy; results.json, samples.npz"
         ),
     }
+    figures = Figures(
+        apart={"accuracy": accuracy.accuracy_over_time},
+        joined={"accuracy": accuracy.accuracy_over_time},
+        trained={"train_loss": training.loss_by_epoch, "test_acc": training.accuracy_by_epoch},
+    )
     every = ("train", "simulate", "plot")  # a simulation says the accuracy, too
 
     def __init__(self, config: NmnistCsnn) -> None:
@@ -181,8 +186,8 @@ class Csnn(System):
         found, seconds = self._spiking(snn)
         self._samples(variables)
         results.write_results(self.run.folder, self._results(snn, found, seconds))
-        accuracy = found.accuracy_per_step[-1]
-        console.print(f"{self.config.setting}: test accuracy {accuracy:.2%}", highlight=False)
+        right = found.accuracy_per_step[-1]
+        console.print(f"{self.config.setting}: test accuracy {right:.2%}", highlight=False)
 
     def _spiking(self, snn: Spiking) -> tuple[Evaluation, dict[str, float]]:
         """Simulate the test set; what came out, and the seconds it took."""
@@ -215,21 +220,18 @@ class Csnn(System):
     @classmethod
     def draw(cls, config: NmnistCsnn) -> dict[str, Path]:
         """Draw all figures from files of earlier runs alone; a picture of each, by name."""
-        out, runs = Path(config.out), results.scan_results(config.out)
-        classes = {
-            row.setting: surrogate_csnn_pictures.classes_of(out / row.setting) for row in runs
-        }
-        levels = {
-            setting: training.rate_loss_levels(number)
-            for setting, number in classes.items()
-            if number and _rate_loss(out / setting)
-        }
-        drawn = figures_draw.draw_all(config.out, config.compared, levels)
-        found = {name: paths[0] for name, paths in drawn.items()}
-        for row in runs:
-            pictures = surrogate_csnn_pictures.draw(out / row.setting)
-            found |= {f"{row.setting}/{name}": path for name, path in pictures.items()}
-        return found
+        runs = scan.scan_folders(config.out)
+        levels: dict[str, Mapping[str, float]] = {}
+        for folder, row in runs.items():
+            number = surrogate_csnn_pictures.classes_of(folder)
+            if number and row.training and row.training.parts.get("loss") == "ce_rate":
+                levels[row.setting] = training.rate_loss_levels(number)
+        drawn = draw_all(config.out, {cls.system: cls.figures}, config.compared, levels)
+        pictures = {name: paths[0] for name, paths in drawn.items()}
+        for folder, row in runs.items():
+            drawn_here = surrogate_csnn_pictures.draw(folder)
+            pictures |= {f"{row.setting}/{name}": path for name, path in drawn_here.items()}
+        return pictures
 
     def _results(
         self, snn: Spiking, found: Evaluation, seconds: dict[str, float]
@@ -257,7 +259,7 @@ def _weights(arrays: Mapping[str, Any]) -> dict[str, Any]:
     return {name: leaf for name, leaf in arrays.items() if name.endswith(("/kernel", "/bias"))}
 
 
-def published(dataset: str, config: Any) -> dict[str, float] | None:
+def published(dataset: str, config: Any) -> Paper | None:
     """What the original reports of its network on a data set."""
     if dataset not in PUBLISHED or config.loss != "ce_rate":
         return None
@@ -274,11 +276,3 @@ def _log_lines(record: Mapping[str, Any]) -> str:
         if value is not None:
             lines.append(f"Epoch {epoch}: {what} accuracy {value:.4f}")
     return "\n".join(lines)
-
-
-def _rate_loss(folder: Path) -> bool:
-    """Whether the run was trained by the cross entropy of the spikes."""
-    try:
-        return files.read_json(folder / "config.json").get("loss") == "ce_rate"
-    except (OSError, UserError):  # results alone are enough for a figure
-        return False
