@@ -3,6 +3,7 @@
 from jaxsnn.errors import UserError
 from jaxsnn.exchange.fitting import Fitting, fit
 from jaxsnn.exchange.nir.read import from_nir
+from jaxsnn.exchange.nir.to_nir import NirExport, to_nir
 from jaxsnn.exchange.pytorch import Imported, from_torch
 from jaxsnn.exchange.read import read_weights
 from jaxsnn.exchange.saved import load, load_params, save, save_weights
@@ -12,6 +13,7 @@ from jaxsnn.exchange.weights import Weights
 __all__ = [
     "Fitting",
     "Imported",
+    "NirExport",
     "Table",
     "UserError",
     "Weights",
@@ -23,4 +25,5 @@ __all__ = [
     "read_weights",
     "save",
     "save_weights",
+    "to_nir",
 ]

@@ -303,3 +303,18 @@ def test_a_sub_graph_with_two_inputs_is_refused():
 def test_runs_that_are_refused(run, message):
     with pytest.raises(ValueError, match=message):
         run(from_nir(recurrent(), dt=0.001))
+
+
+def test_whole_numbers_beyond_float32():
+    """2^24 + 1 has 25 bits: float64 adds it up exactly, whatever JAX's setting is."""
+    odd = 2.0**24 + 1
+    graph = chain(nir.I(np.ones(1)), nir.Threshold(np.array([2 * odd - 0.5])), shape=[1])
+    x = np.array([[[odd]], [[odd]]])
+    for dtype, spikes in ((np.float32, [0, 0]), (np.float64, [0, 1])):
+        network = from_nir(graph, dt=1.0, dtype=dtype)
+        trace = network.run(x, record=["n0", "out"])
+        assert trace.recorded["out"].ravel().tolist() == spikes
+        assert trace.recorded["n0"].dtype == dtype
+        state, _ = network.step(network.start(1), x[0])
+        assert state.nodes["n0"][0].dtype == dtype
+    assert jax.numpy.ones(1).dtype == np.float32

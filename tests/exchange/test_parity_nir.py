@@ -8,6 +8,7 @@ import itertools
 import nir
 import numpy as np
 import pytest
+from nir_simulators import RUN
 
 from jaxsnn.exchange.nir.read import from_nir
 from jaxsnn.exchange.nir.rules import Comparison, Reset, Rules
@@ -35,45 +36,6 @@ def simulator(request):
 def grid(rng, *shape, mean=0.0, scale=4):
     """Whole multiples of 1/16."""
     return (np.round(rng.normal(mean, scale, shape)) / 16).astype(np.float32)
-
-
-def in_norse(graph, x):
-    import torch
-    from norse.torch import from_nir as load
-
-    model, state, outs = load(graph, dt=1.0), None, []
-    with torch.no_grad():
-        for shown in torch.tensor(x):
-            out, state = model(shown, state)
-            outs.append(out.numpy())
-    return np.stack(outs)
-
-
-def in_sinabs(graph, x):
-    import torch
-    from sinabs.nir import from_nir as load
-
-    steps, batch = x.shape[:2]
-    with torch.no_grad():
-        merged = torch.tensor(x.swapaxes(0, 1).reshape(-1, *x.shape[2:]))
-        actual = load(graph, batch_size=batch)(merged)
-    out = (actual[0] if isinstance(actual, tuple) else actual).numpy()
-    return out.reshape(batch, steps, *out.shape[1:]).swapaxes(0, 1)
-
-
-def in_spikingjelly(graph, x):
-    import torch
-    from spikingjelly.activation_based.nir_exchange import import_from_nir
-
-    model, state, outs = import_from_nir(graph, dt=1.0), None, []
-    with torch.no_grad():
-        for shown in torch.tensor(x):
-            out, state = model(shown, state)
-            outs.append(out.numpy())
-    return np.stack(outs)
-
-
-RUN = {"norse": in_norse, "sinabs": in_sinabs, "spikingjelly": in_spikingjelly}
 
 
 def row(*nodes):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jax import Array
 
-from jaxsnn.exchange.nir.operation import Params, Shape, State
+from jaxsnn.exchange.nir.operation import DType, Params, Shape, State
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Delay:
         del params
         return shape
 
-    def start(self, params: Params, shape: Shape) -> State:
+    def start(self, params: Params, shape: Shape, dtype: DType) -> State:
         """An empty queue."""
         del params
-        return (jnp.zeros((self.longest, *shape)),)
+        return (jnp.zeros((self.longest, *shape), dtype),)
 
     def read(self, params: Params, state: State) -> Array:
         """What this step emits, if no delay is 0: it does not depend on this step's input."""

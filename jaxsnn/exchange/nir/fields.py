@@ -11,6 +11,7 @@ import numpy.typing as npt
 from jaxsnn.errors import UserError
 
 if TYPE_CHECKING:
+    from jaxsnn.exchange.nir.operation import DType
     from jaxsnn.exchange.nir.rules import Rules
     from jaxsnn.exchange.nir.windows import Padding
 
@@ -22,11 +23,12 @@ class Fields:
 
     Attributes:
         dt: length of a step, in the unit of the node's time constants.
+        dtype: in which the network computes.
         rules: when spiking nodes fire and how they are reset.
     """
 
-    def __init__(self, fields: Mapping[str, Any], dt: float, rules: Rules) -> None:
-        self.fields, self.dt, self.rules = fields, dt, rules
+    def __init__(self, fields: Mapping[str, Any], dt: float, rules: Rules, dtype: DType) -> None:
+        self.fields, self.dt, self.rules, self.dtype = fields, dt, rules, dtype
 
     def __contains__(self, name: str) -> bool:
         return name in self.fields

@@ -44,7 +44,7 @@ class Linear(Stateless):
         return (*several, outputs)
 
     def step(self, params: Params, state: State, x: Array) -> tuple[State, Array]:
-        """The product, in float32 throughout."""
+        """The product, in full precision."""
         product = jnp.einsum("b...i,...oi->b...o", x, params["weight"], precision="highest")
         return state, product + params["bias"] if "bias" in params else product
 

@@ -1,17 +1,19 @@
 """A NIR graph as a JAX program: one step as a pure function, all steps as one ``lax.scan``."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxsnn.errors import UserError
 from jaxsnn.exchange.nir.delay import Delay
-from jaxsnn.exchange.nir.operation import Operation, Params, Shape, State
+from jaxsnn.exchange.nir.operation import DType, Operation, Params, Shape, State
 from jaxsnn.exchange.nir.samples import Samples, samples
 
 
@@ -60,8 +62,8 @@ class NirTrace(NamedTuple):
     """What a run returns.
 
     Attributes:
-        recorded: node -> its output at every step, float32 ``[T, B, ...]``.
-        totals: node -> its output summed over the steps, float32 ``[B, ...]``.
+        recorded: node -> its output at every step, ``[T, B, ...]``.
+        totals: node -> its output summed over the steps, ``[B, ...]``.
         state: after the last step, from which a further run goes on.
     """
 
@@ -82,6 +84,7 @@ class NirNetwork:
         nodes: in the order in which they are computed.
         inputs, outputs: names of the ``Input`` and ``Output`` nodes.
         dt: length of a step, in the unit of the graph's time constants.
+        dtype: in which it computes, float32 or float64.
     """
 
     params: dict[str, Params]
@@ -89,6 +92,7 @@ class NirNetwork:
     inputs: tuple[str, ...] = flax.struct.field(pytree_node=False)
     outputs: tuple[str, ...] = flax.struct.field(pytree_node=False)
     dt: float = flax.struct.field(pytree_node=False)
+    dtype: DType = flax.struct.field(pytree_node=False)
 
     def __getitem__(self, name: str) -> Node:
         """The node of that name.
@@ -108,7 +112,8 @@ class NirNetwork:
         """The state before the first step of ``batch`` samples."""
         if batch < 1:
             raise UserError(f"batch={batch}: at least 1 sample is needed")
-        return start(self, batch)
+        with precision(self.dtype):
+            return start(self, batch)
 
     def step(self, state: NirState, x: Samples) -> tuple[NirState, dict[str, Array]]:
         """One step, compiled once.
@@ -123,7 +128,8 @@ class NirNetwork:
         Raises:
             UserError: ``x`` does not fit the graph.
         """
-        state, values = _step(self, state, samples(self._expected(), x, leading=1))
+        with precision(self.dtype):
+            state, values = _step(self, state, samples(self._expected(), x, leading=1))
         return state, {name: values[name] for name in self.outputs}
 
     def run(
@@ -140,7 +146,7 @@ class NirNetwork:
         Memory grows with the number of steps by the input and what is recorded alone.
 
         Args:
-            x: ``[T, B, ...]``, any dtype (it is cast to float32 step by step); by the names of the
+            x: ``[T, B, ...]``, any dtype (it is cast step by step); by the names of the
                 inputs where there are several. With ``steps``: ``[B, ...]``, shown in each.
             steps: number of steps of an input that is held.
             record: nodes whose outputs are returned step by step; None: the outputs.
@@ -155,21 +161,31 @@ class NirNetwork:
             self[name]  # refuses what is no node
         if steps is not None and steps < 1:
             raise UserError(f"steps={steps}: at least 1 is needed")
-        examined = samples(self._expected(), x, leading=2 if steps is None else 1)
-        if state is None:
-            state = start(self, next(iter(examined.values())).shape[1 if steps is None else 0])
-        return _run(self, examined, state, steps=steps, record=recorded, total=tuple(total))
+        with precision(self.dtype):
+            examined = samples(self._expected(), x, leading=2 if steps is None else 1)
+            if state is None:
+                state = start(self, next(iter(examined.values())).shape[1 if steps is None else 0])
+            return _run(self, examined, state, steps=steps, record=recorded, total=tuple(total))
+
+
+def precision(dtype: DType) -> AbstractContextManager[object]:
+    """Lets JAX compute in ``dtype``; outside, its setting stays as it is."""
+    return jax.enable_x64(True) if dtype == np.float64 else nullcontext()
 
 
 def start(network: NirNetwork, batch: int) -> NirState:
     """See :meth:`NirNetwork.start`."""
     nodes = {
-        node.name: node.operation.start(network.params[node.name], (batch, *node.input_shape))
+        node.name: node.operation.start(
+            network.params[node.name], (batch, *node.input_shape), network.dtype
+        )
         for node in network.nodes
     }
     behind = {name for node in network.nodes for name in node.back_sources}
     previous = {
-        node.name: jnp.zeros((batch, *node.shape)) for node in network.nodes if node.name in behind
+        node.name: jnp.zeros((batch, *node.shape), network.dtype)
+        for node in network.nodes
+        if node.name in behind
     }
     return NirState(nodes, previous)
 
@@ -187,7 +203,7 @@ def step(
             values[node.name] = node.operation.read(params, before)
             early.append(node)
         elif node.name in network.inputs:
-            values[node.name] = x[node.name].astype(jnp.float32)
+            values[node.name] = x[node.name].astype(network.dtype)
             after[node.name] = before
         else:
             drive = _drive(node, values, state)
@@ -218,7 +234,7 @@ def _all_steps(
     total: tuple[str, ...],
 ) -> NirTrace:
     batch = jax.tree.leaves(x)[0].shape[1 if steps is None else 0]
-    sums = {name: jnp.zeros((batch, *network[name].shape)) for name in total}
+    sums = {name: jnp.zeros((batch, *network[name].shape), network.dtype) for name in total}
 
     def advance(
         carry: tuple[NirState, dict[str, Array]], shown: Mapping[str, Array] | None

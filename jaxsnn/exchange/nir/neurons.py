@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jax import Array
 
-from jaxsnn.exchange.nir.operation import Params, Shape, State
+from jaxsnn.exchange.nir.operation import DType, Params, Shape, State
 from jaxsnn.exchange.nir.rules import Rules
 from jaxsnn.exchange.nir.spikes import fire
 
@@ -46,10 +46,10 @@ class Membrane:
         del params
         return shape
 
-    def start(self, params: Params, shape: Shape) -> State:
+    def start(self, params: Params, shape: Shape, dtype: DType) -> State:
         """A potential of 0."""
         del params
-        return (jnp.zeros(shape),)
+        return (jnp.zeros(shape, dtype),)
 
     def step(self, params: Params, state: State, x: Array) -> tuple[State, Array]:
         """Integrate, compare, emit, reset."""
@@ -84,10 +84,10 @@ class CurrentBased:
         del params
         return shape
 
-    def start(self, params: Params, shape: Shape) -> State:
+    def start(self, params: Params, shape: Shape, dtype: DType) -> State:
         """Potential and current of 0."""
         del params
-        return jnp.zeros(shape), jnp.zeros(shape)
+        return jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)
 
     def step(self, params: Params, state: State, x: Array) -> tuple[State, Array]:
         """The current, then the membrane."""

@@ -1,12 +1,14 @@
 """What every node of a NIR graph is to the executor: pure functions over its parameters."""
 
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
+import numpy as np
 from jax import Array
 
 Params: TypeAlias = dict[str, Array]
 Shape: TypeAlias = tuple[int, ...]
 State: TypeAlias = tuple[Array, ...]
+DType: TypeAlias = np.dtype[Any]
 
 
 class Operation(Protocol):
@@ -23,7 +25,7 @@ class Operation(Protocol):
         """
         ...
 
-    def start(self, params: Params, shape: Shape) -> State:
+    def start(self, params: Params, shape: Shape, dtype: DType) -> State:
         """The state before the first step; ``shape`` is that of an input, ``[B, ...]``."""
         ...
 
@@ -35,7 +37,7 @@ class Operation(Protocol):
 class Stateless:
     """Of an operation without memory: the empty state."""
 
-    def start(self, params: Params, shape: Shape) -> State:
+    def start(self, params: Params, shape: Shape, dtype: DType) -> State:
         """Nothing."""
-        del params, shape
+        del params, shape, dtype
         return ()

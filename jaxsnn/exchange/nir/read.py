@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
 
 from jaxsnn.errors import UserError
 from jaxsnn.exchange.nir.delay import Delay
 from jaxsnn.exchange.nir.flatten import Flat, flatten
 from jaxsnn.exchange.nir.linear import Identity
-from jaxsnn.exchange.nir.network import NirNetwork, Node
-from jaxsnn.exchange.nir.operation import Shape
+from jaxsnn.exchange.nir.network import NirNetwork, Node, precision
+from jaxsnn.exchange.nir.operation import DType, Shape
 from jaxsnn.exchange.nir.rules import Rules
 from jaxsnn.exchange.nir.topology import order
 from jaxsnn.exchange.nir.translate import KINDS, TIMED, Translated, translate
@@ -24,7 +26,11 @@ if TYPE_CHECKING:
 
 
 def from_nir(
-    source: str | PathLike[str] | NIRGraph, *, dt: float | None = None, rules: Rules | None = None
+    source: str | PathLike[str] | NIRGraph,
+    *,
+    dt: float | None = None,
+    rules: Rules | None = None,
+    dtype: npt.DTypeLike = np.float32,
 ) -> NirNetwork:
     """A network that runs a NIR graph in JAX.
 
@@ -37,6 +43,7 @@ def from_nir(
         dt: length of a step in the unit of the graph's time constants, usually seconds; None: what
             the graph's metadata say. A graph without time constants needs none.
         rules: when neurons fire and how they are reset; None: as NIR defines it.
+        dtype: float32, or float64 for whole numbers beyond 2^24 (needs no setting of JAX).
 
     Raises:
         UserError: a file that is no NIR graph, a node of an unknown kind, a parameter that cannot
@@ -58,12 +65,16 @@ def from_nir(
     [[0.0, 1.0], [0.0, 1.0], [1.0, 1.0], [0.0, 1.0]]
     """
     graph = _read(Path(source)) if isinstance(source, str | PathLike) else source
-    rules = rules or Rules()
+    rules, kind = rules or Rules(), np.dtype(dtype)
+    if kind.name not in ("float32", "float64"):
+        raise UserError(f"dtype={kind}: a network computes in float32 or float64")
     flat = flatten(graph)
     if not flat.inputs or not flat.outputs:
         raise UserError("the graph has no Input or no Output; it needs one of each at least")
     length = _step_length(flat, graph.metadata, dt)
-    translated = {name: _translated(name, node, length, rules) for name, node in flat.nodes.items()}
+    translated = {
+        name: _translated(name, node, length, rules, kind) for name, node in flat.nodes.items()
+    }
     early = [
         name
         for name, one in translated.items()
@@ -83,11 +94,12 @@ def from_nir(
         )
         for name in ordered.names
     )
-    params = {
-        name: {leaf: jnp.asarray(array) for leaf, array in one.params.items()}
-        for name, one in translated.items()
-    }
-    return NirNetwork(params, nodes, flat.inputs, flat.outputs, length)
+    with precision(kind):
+        params = {
+            name: {leaf: jnp.asarray(array) for leaf, array in one.params.items()}
+            for name, one in translated.items()
+        }
+    return NirNetwork(params, nodes, flat.inputs, flat.outputs, length, kind)
 
 
 def _read(path: Path) -> NIRGraph:
@@ -139,10 +151,10 @@ def _step_length(flat: Flat, metadata: Mapping[str, Any], dt: float | None) -> f
     return dt
 
 
-def _translated(name: str, node: Any, dt: float, rules: Rules) -> Translated:
+def _translated(name: str, node: Any, dt: float, rules: Rules, dtype: DType) -> Translated:
     try:
-        return translate(node, dt, rules)
-    except ValueError as error:
+        return translate(node, dt, rules, dtype)
+    except UserError as error:
         raise UserError(f"node {name!r} ({type(node).__name__}) {error}") from error
 
 
@@ -184,5 +196,5 @@ def _output_shape(flat: Flat, name: str, one: Translated, shape: Shape) -> Shape
     try:
         params = {leaf: jnp.asarray(array) for leaf, array in one.params.items()}
         return one.operation.output_shape(shape, params)
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f"node {name!r} ({kind}) {error}") from error

@@ -28,7 +28,7 @@ def fire(rules: Rules, params: Params, potential: Array) -> tuple[Array, Array]:
         potential: ``[B, ...]``.
 
     Returns:
-        Spike counts and potentials, both float32 ``[B, ...]``.
+        Spike counts and potentials, both ``[B, ...]`` in the dtype of the potential.
     """
     threshold = params["v_threshold"]
     fired = exceeds(potential, threshold, rules.comparison)

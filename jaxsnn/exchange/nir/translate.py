@@ -1,4 +1,4 @@
-"""From the nodes of the ``nir`` package to operations and their float32 parameters.
+"""From the nodes of the ``nir`` package to operations and their parameters.
 
 Factors of the Euler steps are computed in float64 and rounded once.
 """
@@ -15,7 +15,7 @@ from jaxsnn.exchange.nir import linear, windows
 from jaxsnn.exchange.nir.delay import Delay
 from jaxsnn.exchange.nir.fields import Fields, Numbers
 from jaxsnn.exchange.nir.neurons import CurrentBased, Membrane
-from jaxsnn.exchange.nir.operation import Operation
+from jaxsnn.exchange.nir.operation import DType, Operation
 from jaxsnn.exchange.nir.rules import Reset, Rules
 from jaxsnn.exchange.nir.spikes import Threshold
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nir import NIRNode
 
 WHOLE = 1e-3  # of a step: what rounding may do to a delay divided by dt
-TIMED = ("I", "IF", "LI", "LIF", "CubaLI", "CubaLIF", "Delay")  # nodes that need a length of a step
+TIMED = ("I", "IF", "LI", "LIF", "CubaLI", "CubaLIF", "Delay")  # they need the length of a step
 NEUTRAL = {"decay": 1, "gain": 1, "rest": 0}
 
 
@@ -32,7 +32,7 @@ class Translated(NamedTuple):
 
     Attributes:
         operation: what it computes.
-        params: its arrays, float32 (a delay's int32).
+        params: its arrays (a delay's are int32).
         shaped: names of the params that have the shape of the node's input, or are one value.
     """
 
@@ -41,13 +41,14 @@ class Translated(NamedTuple):
     shaped: tuple[str, ...] = ()
 
 
-def translate(node: NIRNode, dt: float, rules: Rules) -> Translated:
+def translate(node: NIRNode, dt: float, rules: Rules, dtype: DType) -> Translated:
     """Examine a node's parameters and give what the executor needs of it.
 
     Args:
         node: of the ``nir`` package.
         dt: length of a step, in the unit of the node's time constants.
         rules: when spiking nodes fire and how they are reset.
+        dtype: in which the network computes.
 
     Raises:
         UserError: an unknown kind of node, or a parameter that is missing, not finite, not
@@ -57,7 +58,7 @@ def translate(node: NIRNode, dt: float, rules: Rules) -> Translated:
     kind = type(node).__name__
     if kind not in KINDS:
         raise UserError(f"is a {kind}, which is none of {', '.join(KINDS)}; replace it")
-    return KINDS[kind](Fields(vars(node), dt, rules))
+    return KINDS[kind](Fields(vars(node), dt, rules, dtype))
 
 
 def _identity(key: str) -> Callable[[Fields], Translated]:
@@ -83,11 +84,11 @@ def _linear(fields: Fields) -> Translated:
                 f"has a bias of shape {arrays['bias'].shape} for a weight of shape "
                 f"{arrays['weight'].shape}; give one value for each of {outputs} outputs"
             )
-    return Translated(linear.Linear(), _float32(arrays))
+    return Translated(linear.Linear(), _cast(fields, arrays))
 
 
 def _scale(fields: Fields) -> Translated:
-    return Translated(linear.Scale(), _float32({"scale": fields.numbers("scale")}), ("scale",))
+    return Translated(linear.Scale(), _cast(fields, {"scale": fields.numbers("scale")}), ("scale",))
 
 
 def _flatten(fields: Fields) -> Translated:
@@ -110,7 +111,7 @@ def _convolution(axes: int) -> Callable[[Fields], Translated]:
         padding = fields.padding(weight.shape[2:], strides, dilation)
         arrays = {"weight": weight, "bias": np.broadcast_to(bias, weight.shape[:1])}
         operation = windows.Convolution(strides, padding, dilation, groups)
-        return Translated(operation, _float32(arrays))
+        return Translated(operation, _cast(fields, arrays))
 
     return build
 
@@ -126,7 +127,7 @@ def _pool(mean: bool) -> Callable[[Fields], Translated]:
 
 def _threshold(fields: Fields) -> Translated:
     arrays = {"v_threshold": fields.numbers("threshold")}
-    return Translated(Threshold(fields.rules.comparison), _float32(arrays), ("v_threshold",))
+    return Translated(Threshold(fields.rules.comparison), _cast(fields, arrays), ("v_threshold",))
 
 
 def _delay(fields: Fields) -> Translated:
@@ -172,7 +173,7 @@ def _cell(
             arrays["v_threshold"] = fields.numbers("v_threshold", positive)
             arrays["v_reset"] = fields.numbers("v_reset")
         operation = build(fields.rules if spiking else None)
-        params = _without_neutral(_float32(arrays))
+        params = _without_neutral(_cast(fields, arrays))
         return Translated(operation, params, tuple(params))
 
     return cell
@@ -187,8 +188,8 @@ def _without_neutral(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def _float32(arrays: Mapping[str, Numbers]) -> dict[str, np.ndarray]:
-    return {name: array.astype(np.float32) for name, array in arrays.items()}
+def _cast(fields: Fields, arrays: Mapping[str, Numbers]) -> dict[str, np.ndarray]:
+    return {name: array.astype(fields.dtype) for name, array in arrays.items()}
 
 
 def _cuba(fields: Fields) -> dict[str, Numbers]:

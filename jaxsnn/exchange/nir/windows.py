@@ -67,7 +67,7 @@ class Convolution(Stateless):
         return (outputs, *counts)
 
     def step(self, params: Params, state: State, x: Array) -> tuple[State, Array]:
-        """The sums, in float32 throughout."""
+        """The sums, in full precision."""
         letters = "HW"[: len(self.strides)]
         # Channels last: inside a loop XLA's CPU convolves so 13 times faster (measured).
         product = lax.conv_general_dilated(
