@@ -63,9 +63,14 @@ def pytest_addoption(parser):
         action="store_true",
         help="fail, instead of skipping, where torch or snnTorch is not installed",
     )
+    parser.addoption(
+        "--require-simulators",
+        action="store_true",
+        help="fail, instead of skipping, where a simulator that reads NIR is not installed",
+    )
 
 
-ON_REQUEST = {"realdata": "real-data check", "parity": "comparison with torch and snnTorch"}
+ON_REQUEST = {"realdata": "real-data check", "parity": "comparison with other libraries"}
 
 
 def pytest_collection_modifyitems(config, items):

@@ -5,6 +5,14 @@ step, in the simulator's own shape.
 """
 
 import numpy as np
+import pytest
+
+MARKS = [
+    pytest.mark.parity,
+    # What their imports and importers say of themselves.
+    pytest.mark.filterwarnings("ignore:nirtorch.load:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning"),
+]
 
 
 def in_norse(graph, x):
@@ -56,3 +64,9 @@ def in_snntorch(graph, x):
 
 
 RUN = {"norse": in_norse, "sinabs": in_sinabs, "spikingjelly": in_spikingjelly}
+
+
+def need(request, name):
+    """Skip where a simulator is not installed, unless it is required."""
+    if not request.config.getoption("--require-simulators"):
+        pytest.importorskip(name, reason=f"{name} is not installed (extra simulators)")

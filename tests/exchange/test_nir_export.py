@@ -1,6 +1,7 @@
 """Spiking networks as NIR graphs: run by our own executor, equal to the simulator at every step."""
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import nir
@@ -28,12 +29,14 @@ from jaxsnn import (
     directly_trained,
     hidden,
     init_variables,
+    load_params,
     neurons,
     parse,
     simulate,
     spiking_net,
     unpack,
     with_leaf,
+    zoo,
 )
 from jaxsnn.arch.plan import plan
 from jaxsnn.conversion.methods.signed_if import quantised_weights
@@ -121,6 +124,14 @@ def test_sums_that_float32_simulators_do_not_hold():
     for simulator in (None, "norse"):
         with pytest.raises(ValueError, match=r"conv1: drives and thresholds reach .*sums_below="):
             to_nir(large, for_=simulator)
+
+
+def test_the_kept_lenet_on_the_finest_grid_is_refused():
+    """Its sums reach 14 million: one wrong spike in millions, in a simulator that says nothing."""
+    kept = Path(__file__).resolve().parents[2] / "results" / "mnist_lenet" / "k1B2" / "kept.npz"
+    snn = convert(load_params(kept, zoo.lenet_scatter), zoo.lenet_scatter, "scatter", k=1, bound=2)
+    with pytest.raises(ValueError, match=r"conv1: drives and thresholds reach \d{8} .*sums_below"):
+        to_nir(snn)
 
 
 def test_the_largest_sums_that_are_exact():

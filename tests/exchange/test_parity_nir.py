@@ -8,15 +8,12 @@ import itertools
 import nir
 import numpy as np
 import pytest
-from nir_simulators import RUN
+from nir_simulators import MARKS, RUN, need
 
 from jaxsnn.exchange.nir.read import from_nir
 from jaxsnn.exchange.nir.rules import Comparison, Reset, Rules
 
-pytestmark = [
-    pytest.mark.parity,
-    pytest.mark.filterwarnings("ignore:nirtorch.load:DeprecationWarning"),  # as they call it
-]
+pytestmark = MARKS
 
 AT, ABOVE = Comparison.AT_OR_ABOVE, Comparison.ABOVE
 RULES = {
@@ -28,8 +25,7 @@ RULES = {
 
 @pytest.fixture(params=sorted(RULES))
 def simulator(request):
-    if not request.config.getoption("--require-parity"):
-        pytest.importorskip(request.param, reason=f"{request.param} is not installed")
+    need(request, request.param)
     return request.param
 
 

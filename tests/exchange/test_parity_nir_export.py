@@ -1,14 +1,13 @@
 """Exported files, read back and run by norse, sinabs, spikingjelly and snntorch.
 
-Spikes and logits are those of the network: none differs. The real data's network is a LeNet that
-was trained on MNIST.
+Spikes and logits are those of the network: none differs.
 """
 
 import nir
 import numpy as np
 import pytest
 from nir_networks import FRAMES, LEAKY, NETWORKS, dyadic, plain_rate_coded, scattered
-from nir_simulators import RUN, in_snntorch
+from nir_simulators import MARKS, RUN, in_snntorch, need
 
 from jaxsnn import (
     neurons,
@@ -17,10 +16,7 @@ from jaxsnn import (
 )
 from jaxsnn.exchange.nir import from_nir, to_nir
 
-pytestmark = [
-    pytest.mark.parity,
-    pytest.mark.filterwarnings("ignore:nirtorch.load:DeprecationWarning"),
-]
+pytestmark = MARKS
 
 
 EVERY = {**RUN, "snntorch": in_snntorch}
@@ -29,8 +25,7 @@ SINGLE = [options for options in NETWORKS if "-E-" not in options["text"]]
 
 @pytest.fixture(params=sorted(EVERY))
 def simulator(request):
-    if not request.config.getoption("--require-parity"):
-        pytest.importorskip(request.param, reason=f"{request.param} is not installed")
+    need(request, request.param)
     return request.param
 
 
@@ -98,8 +93,8 @@ def test_leaky_networks_that_a_spike_resets_to_zero(simulator, tmp_path):
     np.testing.assert_array_equal(actual.cumsum(0), expected)
 
 
-def test_a_rate_coded_network_in_sinabs(tmp_path):
-    pytest.importorskip("sinabs")
+def test_a_rate_coded_network_in_sinabs(request, tmp_path):
+    need(request, "sinabs")
     snn, images = plain_rate_coded((2.0, 6.0, 18.0, 34.0))
     export = to_nir(snn, for_="sinabs", steps=12, images=images)
     x = np.repeat(np.moveaxis(images, -1, 1)[None], 12, 0).astype(np.float32)
