@@ -95,6 +95,18 @@ def test_units_spike_as_their_neurons_count(seed):
             np.testing.assert_array_equal(fired.reshape(channels.shape), channels > unit)
 
 
+def test_units_of_several_steps_are_thresholds():
+    """A held image for three steps: no unit remembers what it was driven by."""
+    snn, images = scattered(**NETWORKS[3])
+    snn = dataclasses.replace(snn, encoding=dataclasses.replace(snn.encoding, presentation="held"))
+    export = to_nir(snn, steps=3, images=images)
+    kinds = {type(node).__name__ for node in export.graph.nodes.values()}
+    assert kinds == {"Input", "Conv2d", "Threshold", "Output"}
+    assert export.graph.metadata["bias_schedule"] == "every step"
+    for actual, expected in outputs_beside(snn, export, images, steps=3):
+        np.testing.assert_array_equal(actual, expected)
+
+
 def test_a_wrong_threshold_is_found():
     """The sample of a network beside the graph of another, whose one threshold is one higher."""
     snn, images = scattered(**NETWORKS[0])
@@ -376,3 +388,29 @@ def test_simulators_go_by_name_or_member():
     snn, _ = scattered(**NETWORKS[0])
     one, other = (to_nir(snn, for_=which).graph for which in ("sinabs", Simulator.SINABS))
     assert one.metadata == other.metadata
+
+
+TRACKING = [
+    {},
+    {"per_step": 2},
+    {"rising": True},
+    {"per_step": 3, "rising": True},
+]
+
+
+@pytest.mark.parametrize("settings", TRACKING, ids=str)
+def test_negative_spikes_that_follow_their_level(settings):
+    """Input once, then 12 steps until all is at rest: every spike, up and down, of every step."""
+    *_, snn, images = converted(
+        3, method="negative", gammas="mixed", encoding=Encoding("onset", 1 / 256), settings=settings
+    )
+    export = to_nir(snn, steps=12, images=images)
+    assert export.is_exact
+    network = from_nir(export.graph)
+    x = np.zeros((12, len(images), *network["input"].shape))
+    x[0] = np.moveaxis(images, -1, 1)
+    out = np.asarray(network.run(x).recorded["output"])[..., 0, 0].cumsum(0)
+    trace = simulate(snn, images, steps=12)
+    np.testing.assert_array_equal(out, trace.readout)
+    assert (np.diff(out, axis=0) != 0).any()
+    assert sum(int(n.sum()) for n in trace.counters.negative.values()) > 0

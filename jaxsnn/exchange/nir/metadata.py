@@ -48,7 +48,7 @@ def metadata(
     importer = None if simulator is None else IMPORTERS[simulator]
     rules = Rules() if importer is None else importer.rules
     encoding = snn.encoding
-    known: dict[str, str | float | int] = {
+    entries: dict[str, str | float | int] = {
         "dt": dt,
         "steps": steps,
         "reset": rules.reset.value,
@@ -58,16 +58,20 @@ def metadata(
         "presentation": encoding.presentation,
         "input": f"whole numbers up to {encoding.highest}, channels first",
         "input_unit": encoding.scale,
-        "made_for": "any" if importer is None else f"{simulator.value} {importer.version}",  # type: ignore[union-attr]
+        "made_for": _made_for(simulator),
         "load": "" if importer is None else importer.load,
         "equality": "exact" if exact else "compared",
         "images_compared": images,
         "hash": fingerprint(snn),
     }
     if snn.report and snn.report[0].kernel == "trained":
-        known["input"] = "numbers as in training, channels first"
-    known |= {f"unit_of_{name}": snn.unit(site) for site, name in heads.items()}
-    return known | {f"version_of_{name}": _version(package) for name, package in PACKAGES.items()}
+        entries["input"] = "numbers as in training, channels first"
+    entries |= {f"unit_of_{name}": snn.unit(site) for site, name in heads.items()}
+    return entries | {f"version_of_{name}": _version(package) for name, package in PACKAGES.items()}
+
+
+def _made_for(simulator: Simulator | None) -> str:
+    return "any" if simulator is None else f"{simulator.value} {IMPORTERS[simulator].version}"
 
 
 def _version(package: str) -> str:

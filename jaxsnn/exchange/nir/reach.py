@@ -42,6 +42,8 @@ def _reach(snn: Spiking, site: Site, record: Folded, steps: int) -> int:
     if record.kernel in ("trained", "float", "none"):
         return 0
     params = snn.variables["params"][site.name]
+    if neuron.name == "tracking":
+        return 2 * record.bound + 2
     if neuron.name == "threshold_count":
         return 0 if steps == 1 else 2 * record.step_bound + 2  # of one step: examined as it is made
     gain = np.asarray(params.get("gain", 1))

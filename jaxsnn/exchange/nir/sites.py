@@ -16,6 +16,7 @@ from jaxsnn.exchange.nir.kernels import as_map, channel_sums, outputs, synapse
 from jaxsnn.exchange.nir.nir_neurons import integrate_in_sinabs, lif, weight_of
 from jaxsnn.exchange.nir.simulators import Simulator
 from jaxsnn.exchange.nir.threshold_units import add_units
+from jaxsnn.exchange.nir.tracking import tracking
 from jaxsnn.neurons.neuron import Neuron
 
 RESETS_TO_VALUE = (Simulator.NORSE, Simulator.SPIKINGJELLY, Simulator.SNNTORCH)
@@ -60,7 +61,7 @@ class Walk:
         drive, shape = self._drive(site, record, neuron, leaves, source)
         whole = _is_whole(leaves.values()) and record.kernel not in ("trained", "float")
         place = cells.Neurons(self.draft, site.name, shape, whole)
-        self.signals[site.name] = self._neurons(place, neuron, leaves, drive)
+        self.signals[site.name] = self._neurons(place, neuron, leaves, drive, record.bound)
 
     def _units(self, site: Site, record: Folded, source: Signal) -> Signal:
         params, fixed = self._params(site), self.snn.variables["fixed"][site.name]
@@ -120,20 +121,24 @@ class Walk:
         neuron: Neuron,
         leaves: dict[str, np.ndarray],
         drive: tuple[str, ...],
+        bound: int,
     ) -> Signal:
         options = dict(neuron.options)
         if neuron.name == "identity":
             return place.signal(*drive)
         if neuron.name == "delayed":
-            spikes = self._neurons(place, options["inner"], leaves, drive)
+            spikes = self._neurons(place, options["inner"], leaves, drive, bound)
             return cells.delayed(place, spikes, options["steps"])
         if neuron.name == "integrate_and_fire":
             return self._integrate_and_fire(place, options, leaves, drive)
         if neuron.name == "leaky":
             return self._leaky(place, options, leaves, drive)
+        if neuron.name == "tracking":
+            follows = (options["per_step"], options["rising"])
+            return tracking(place, drive, leaves, bound, *follows)
         raise UserError(
             f"{place.name}: its neurons are {neuron.name!r}; what can be written as NIR nodes are "
-            "threshold_count, integrate_and_fire, leaky, and delays of them"
+            "threshold_count, integrate_and_fire, tracking, leaky, and delays of them"
         )
 
     def _integrate_and_fire(

@@ -70,9 +70,12 @@ def to_nir(
     """Write a spiking network as a NIR graph.
 
     One-step scatter-and-gather networks are exact in every simulator named here but spyx
-    (:mod:`jaxsnn.exchange.nir.threshold_units`). Neurons that subtract their threshold or take
-    spikes back become integrators, thresholds and delayed feedback
-    (:mod:`jaxsnn.exchange.nir.cells`), which :func:`from_nir` runs and other importers do not have.
+    (:mod:`jaxsnn.exchange.nir.threshold_units`). Neurons that subtract their threshold or emit
+    negative spikes become integrators, thresholds and delayed feedback
+    (:mod:`jaxsnn.exchange.nir.cells`, :mod:`jaxsnn.exchange.nir.tracking`), which :func:`from_nir`
+    runs and other importers do not have. Where whole numbers leave float32, the graph has float64
+    arrays and is run with ``from_nir(..., dtype=np.float64)``. Every head is an output, whose sum
+    over time counts in units of ``metadata["unit_of_<output>"]``.
 
     With ``images`` the graph is run by :func:`from_nir`, under the rules of the simulator that it
     is written for, and every spike of every step is compared with :func:`jaxsnn.simulate`. Networks
