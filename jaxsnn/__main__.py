@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from jaxsnn.arch import Arch, Conv, Site, format, parse, plan, totals, zoo
+from jaxsnn.arch import Arch, Conv, Site, arrays_of, format, parse, plan, totals, zoo
 from jaxsnn.arch.layers import Shape
 from jaxsnn.errors import UserError
 
@@ -85,6 +85,7 @@ def _network(chosen: argparse.Namespace) -> tuple[Arch, zoo.Entry | None]:
 def _describe(chosen: argparse.Namespace, console: Console) -> None:
     arch, entry = _network(chosen)
     console.print(_layer_table(chosen.network, arch))
+    console.print(_array_table(arch))
     total = totals(arch)
     lines = {
         "parameters": f"{total.all_parameters:,} with norm statistics "
@@ -121,6 +122,17 @@ def _layer_table(title: str, arch: Arch) -> Table:
     sums = (total.parameters, total.norm_parameters, total.neurons, total.macs)
     table.add_section()
     table.add_row("total", *[""] * 6, *(f"{number:,}" for number in sums), "")
+    return table
+
+
+def _array_table(arch: Arch) -> Table:
+    """Names and shapes of the arrays of a trained network, as they are stored and loaded."""
+    table = Table(title="arrays, float32")
+    for column in ("array", "shape"):
+        table.add_column(column, overflow="fold")
+    for site in plan(arch):
+        for path, shape in arrays_of(site).items():
+            table.add_row(path, _size(shape))
     return table
 
 

@@ -32,6 +32,25 @@ def test_describe_prints_layers_and_totals(capsys):
     assert "original   16C5-P2-32C5-P2-256\n" in text
 
 
+@pytest.mark.parametrize(
+    "text", ["lenet_scatter", "4C3p1nb-AP2-[4C3p1-4C3p1]+norm-E-[6C1]+bias-LP2-8b"]
+)
+def test_describe_prints_the_arrays_that_flax_makes(text, capsys):
+    from jaxsnn.arch import parse, zoo
+    from jaxsnn.io.arrays import flatten
+    from jaxsnn.network.net import Net, template
+    from jaxsnn.network.per_site import hidden
+    from jaxsnn.neurons import relu
+
+    assert main(["describe", text]) == 0
+    printed = rows(capsys.readouterr().out)
+    arch = zoo.NAMES[text].arch if text in zoo.NAMES else parse(text)
+    arrays = flatten(template(Net(arch, hidden(relu()))))
+    shapes = {path: "x".join(map(str, array.shape)) for path, array in arrays.items()}
+    assert {name: row[0] for name, row in printed.items() if "/" in name} == shapes
+    assert {str(array.dtype) for array in arrays.values()} == {"float32"}
+
+
 def test_describe_reads_a_string_and_its_options(capsys):
     arguments = ["--classes", "7", "--pool", "max", "--input-shape", "9", "10", "2", "--head-bias"]
     assert main(["describe", "4C3s2same-P2-8", *arguments]) == 0

@@ -6,7 +6,7 @@ before anything is compiled.
 """
 
 from jaxsnn.arch import zoo
-from jaxsnn.arch.layers import AvgPool, Conv, Dense, Site, fan_out_windows
+from jaxsnn.arch.layers import AvgPool, Conv, Dense, Site, arrays_of, fan_out_windows
 from jaxsnn.arch.notation import Arch, Exit, Residual, format
 from jaxsnn.arch.plan import (
     Totals,
@@ -29,6 +29,7 @@ __all__ = [
     "Residual",
     "Site",
     "Totals",
+    "arrays_of",
     "consumers",
     "fan_out_windows",
     "format",

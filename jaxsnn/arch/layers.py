@@ -193,6 +193,26 @@ class Site:
         return int(fan_out_windows(self).max()) * channels
 
 
+def arrays_of(site: Site) -> dict[str, Shape]:
+    """Path -> shape of every array of a site in the training tree, all float32.
+
+    Quantisers and neurons that learn something have leaves of their own beside these.
+
+    >>> from jaxsnn.arch import parse, plan
+    >>> arrays_of(plan(parse("4C3", classes=2, head_bias=True))[-1])
+    {'params/readout/kernel': (2704, 2), 'params/readout/bias': (2,)}
+    """
+    channels, arrays = site.drive_shape[-1:], dict[str, Shape]()
+    if site.kernel_shape:
+        arrays[f"params/{site.name}/kernel"] = site.kernel_shape
+    if site.bias:
+        arrays[f"params/{site.name}/bias"] = channels
+    if site.norm:
+        arrays |= {f"params/{site.name}/norm/{leaf}": channels for leaf in ("scale", "bias")}
+        arrays |= {f"batch_stats/{site.name}/norm/{leaf}": channels for leaf in ("mean", "var")}
+    return arrays
+
+
 def explicit_padding(spec: Conv, size: int) -> tuple[int, int]:
     """Zeros before and after one axis of length `size`; "same" is TensorFlow's rule.
 

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.arch.layers import Site
+from jaxsnn.arch.layers import Site, arrays_of
 from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import plan
 from jaxsnn.conversion.fold import Fold
@@ -154,25 +154,12 @@ def refuse(
             reasons.append(f"{site.name}: a shortcut's drive does not share the branch's units")
         if reason := method.refusal(site):
             reasons.append(f"{site.name}: {reason}")
-        for path, shape in (_needed(site) | _learned(site, method, weights)).items():
+        for path, shape in (arrays_of(site) | _learned(site, method, weights)).items():
             reason = _unfit(variables, path, shape)
             if reason:
                 reasons.append(f"{site.name}: {path} {reason}")
     if reasons:
         raise UserError("cannot convert:\n  " + "\n  ".join(reasons))
-
-
-def _needed(site: Site) -> dict[str, tuple[int, ...]]:
-    """Path -> shape of every array of the training tree that folding ``site`` reads."""
-    channels, needed = site.drive_shape[-1:], {}
-    if site.kernel_shape:
-        needed[f"params/{site.name}/kernel"] = site.kernel_shape
-    if site.bias:
-        needed[f"params/{site.name}/bias"] = channels
-    if site.norm:
-        needed |= {f"params/{site.name}/norm/{leaf}": channels for leaf in ("scale", "bias")}
-        needed |= {f"batch_stats/{site.name}/norm/{leaf}": channels for leaf in ("mean", "var")}
-    return needed
 
 
 def _learned(

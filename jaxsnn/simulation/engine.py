@@ -255,8 +255,10 @@ def pack(out: Array, spikes: tuple[int, int] | None) -> Array:
     One plane per possible spike of a step: ``out >= 1 .. highest``, then ``out <= -1 .. lowest``.
     """
     lowest, highest = spikes or (0, 1)
-    planes = [out >= j for j in range(1, highest + 1)] + [out <= -j for j in range(1, 1 - lowest)]
-    return jnp.packbits(jnp.stack(planes, axis=1), axis=-1)
+    sizes = [*range(1, highest + 1), *range(-1, lowest - 1, -1)]
+    size = jnp.asarray(sizes, out.dtype).reshape(-1, *(1,) * (out.ndim - 1))
+    reached = jnp.where(size > 0, out[:, None] >= size, out[:, None] <= size)
+    return jnp.packbits(reached, axis=-1)
 
 
 def unpack(record: Array, snn: Spiking, site: str) -> Array:

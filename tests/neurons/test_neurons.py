@@ -5,11 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference as ref
+from helpers import equations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxsnn import neurons
 from jaxsnn.conversion.method import ALWAYS, NEVER
+from jaxsnn.neurons.threshold_units import LISTED
+from jaxsnn.neurons.threshold_units import reached as reached_by_search
 
 IF = neurons.integrate_and_fire
 
@@ -173,6 +176,43 @@ def noisy(levels=4, channels=16):
 
 def image_keys(count, seed=0):
     return jax.vmap(lambda n: jax.random.fold_in(jax.random.key(seed), n))(jnp.arange(count))
+
+
+@pytest.mark.parametrize("levels", [1, 2, 7, 8, LISTED, LISTED + 1, 255, 256, 300])
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_a_search_counts_what_the_list_of_comparisons_counts(levels, dtype):
+    rng = np.random.default_rng(levels)
+    drive = rng.integers(-60, 60, (2, 3, 50, 4)).astype(dtype)
+    drive[0, 0, :2] = [[-(2**31)] * 4, [2**31 - 1] * 4] if dtype == np.int32 else [[-9e9], [9e9]]
+    sorted_one = np.sort(rng.integers(-50, 50, (levels, 4)), axis=0).astype(dtype)
+    if dtype == np.int32:  # what no drive, every drive, reaches
+        sorted_one[0, :2], sorted_one[-1, 2:] = -(2**31), 2**31 - 1
+    mixed = rng.permuted(sorted_one, axis=0)
+    for table in (sorted_one, mixed):
+        reached = drive[..., None, :] >= table  # [..., levels, C]
+        number = np.arange(1, levels + 1)[:, None]
+        leaves = {"thresholds": jnp.asarray(table)}
+        for cell, expected in (
+            (neurons.threshold_count(levels), reached.sum(-2)),
+            (neurons.integer_level(levels), (reached * number).max(-2)),
+        ):
+            out = jax.jit(cell.step)(leaves, (), jnp.asarray(drive))[1]
+            np.testing.assert_array_equal(out, expected)
+            assert out.dtype == (np.int8 if levels <= 127 else np.int32)
+    ascending = jnp.asarray(sorted_one)
+    counted = (drive[..., None, :] >= sorted_one).sum(-2)
+    np.testing.assert_array_equal(reached_by_search(ascending, jnp.asarray(drive)), counted)
+
+
+def test_thousands_of_levels_are_a_small_program():
+    def size(levels):
+        cell = neurons.threshold_count(levels)
+        program = jax.make_jaxpr(cell.step)(cell.fixed(3), (), jnp.zeros((5, 3), jnp.int32))
+        level = jax.make_jaxpr(cell.settled.step)(cell.fixed(3), (), jnp.zeros((5, 3), jnp.int32))
+        return len(equations(program.jaxpr)) + len(equations(level.jaxpr))
+
+    assert size(4096) <= size(LISTED)
+    assert size(4096) - size(256) < 160  # two programs, some operations for each of four doublings
 
 
 @pytest.mark.parametrize("inner", [neurons.threshold_count(4), IF(), IF(True)])
