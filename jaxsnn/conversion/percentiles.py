@@ -18,7 +18,8 @@ from jax import Array
 from jaxsnn import neurons
 from jaxsnn.arch.plan import plan
 from jaxsnn.conversion.spiking import Spiking
-from jaxsnn.errors import UserError
+from jaxsnn.errors import UserError, finite_number
+from jaxsnn.inputs.checks import check_units
 from jaxsnn.inputs.encoding import Encoding
 from jaxsnn.io.progress import bar
 from jaxsnn.network import net as net_module
@@ -49,7 +50,7 @@ def scales(
         net: the full-precision network (ReLU), with batch norm.
         variables: its trained tree.
         images: ``[N, H, W, C]`` integers, as the spiking network is shown them: no augmentation.
-        percentiles: each above 0, at most 100.
+        percentiles: each in percent: above 1, at most 100.
         encoding: what the integers are worth.
         batch_size: images per compiled call.
         progress: name of the progress bar, empty for none.
@@ -58,18 +59,25 @@ def scales(
         For each percentile a dict of site -> value.
 
     Raises:
-        UserError: no images, a percentile outside (0, 100], or activations that are not finite.
+        UserError: no images, a percentile outside (1, 100], images that are no whole units, or
+            activations that are not finite.
     """
     for percentile in percentiles:
-        if not 0 < percentile <= 100:
-            raise UserError(f"percentile {percentile} is outside (0, 100]; the paper's is 99.9")
+        finite_number("percentile", percentile, 0, 100, above=True)
+        if percentile <= 1:
+            raise UserError(
+                f"percentile={percentile} looks like a share; give it in percent, above 1, such as "
+                "the paper's 99.9"
+            )
     if len(images) == 0:
         raise UserError("there are no images to take percentiles of")
     sizes = {site.name: len(images) * math.prod(site.out_shape) for site in plan(net.arch)}
     largest: dict[str, np.ndarray] = {}
     starts = range(0, len(images), batch_size)
     for start in bar(starts, len(starts), progress):
-        batch = encoding.decode(jnp.asarray(images[start : start + batch_size]))
+        units = images[start : start + batch_size]
+        check_units(units, encoding)
+        batch = encoding.decode(jnp.asarray(units))
         for name, out in _activations(cast("Any", net), variables, batch).items():
             values = np.asarray(out)
             if not np.isfinite(values).all():

@@ -7,6 +7,7 @@ from typing import Any
 
 import flax.struct
 import jax.numpy as jnp
+from jax import Array
 from jax.typing import ArrayLike
 
 from jaxsnn import neurons
@@ -15,7 +16,9 @@ from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import plan, spiking_sites
 from jaxsnn.conversion.kernels import EXACT_SUMS, KernelForm
 from jaxsnn.errors import UserError
+from jaxsnn.inputs.checks import check_finite, is_traced
 from jaxsnn.inputs.encoding import Encoding
+from jaxsnn.io.arrays import flatten
 from jaxsnn.network import weight_quantisers
 from jaxsnn.network.arithmetic import Arithmetic
 from jaxsnn.network.net import Net
@@ -170,12 +173,15 @@ def directly_trained(net: Net, variables: Mapping[str, Any], encoding: Encoding)
             taken as they are.
 
     Raises:
-        UserError: a site with batch norm, which acts on a batch and not on a step.
+        UserError: a site with batch norm, which acts on a batch and not on a step, or an array with
+            a value that is not finite.
     """
     sites = plan(net.arch)
     for site in sites:
         if site.norm:
             raise UserError(f"{site.name} has a batch norm, which no spiking step can compute")
+    for path, array in flatten(variables).items():
+        check_finite(f"the values of {path}", array)
     return Spiking(
         dict(variables),
         arch=net.arch,
@@ -256,7 +262,7 @@ def with_leaf(snn: Spiking, site: str, leaf: str, value: ArrayLike) -> Spiking:
     """The network with one fixed leaf (a threshold, a noise ratio) replaced.
 
     Raises:
-        UserError: no such leaf, naming those there are, or another shape or dtype.
+        UserError: no such leaf, naming those there are, another shape or dtype, or NaN.
     """
     fixed = snn.variables["fixed"]
     if leaf not in fixed.get(site, {}):
@@ -267,8 +273,23 @@ def with_leaf(snn: Spiking, site: str, leaf: str, value: ArrayLike) -> Spiking:
         raise UserError(
             f"{site}/{leaf} is {old.dtype}{list(old.shape)}, given {new.dtype}{list(new.shape)}"
         )
+    check_leaf(f"{site}/{leaf}", new)
     tree = {**fixed, site: {**fixed[site], leaf: new}}
     return replace(snn, variables={**snn.variables, "fixed": tree})
+
+
+def check_leaf(path: str, value: Array) -> None:
+    """Refuse what no leaf may hold; a threshold may be infinite, for no drive or for every one.
+
+    Raises:
+        UserError: NaN, or a noise ratio outside 0 to 1.
+    """
+    if is_traced(value) or not jnp.issubdtype(value.dtype, jnp.floating):
+        return
+    if bool(jnp.isnan(value).any()):
+        raise UserError(f"{path} would hold NaN, which no drive reaches; give numbers")
+    if path.endswith("drop_ratio") and not bool(((value >= 0) & (value <= 1)).all()):
+        raise UserError(f"{path} is a probability; give numbers from 0 to 1")
 
 
 def with_unit_dropout(snn: Spiking, site: str, ratio: float = 0.0) -> Spiking:

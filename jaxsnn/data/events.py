@@ -138,8 +138,31 @@ def decode_nmnist(content: bytes, place: str) -> Events:
     return events
 
 
+def microseconds(times: npt.NDArray[Any], where: str) -> npt.NDArray[np.int64]:
+    """Times of events as int64, if they are whole numbers already.
+
+    Floats are refused even where they are whole: they may be seconds, milliseconds or microseconds,
+    and the frames of one are those of no other.
+
+    Args:
+        times: `[E]`, of any integer dtype.
+        where: names the recording, for the message.
+
+    Raises:
+        UserError: another dtype, or a number beyond int64.
+    """
+    if times.dtype.kind not in "iu":  # a timedelta64 counts as an integer elsewhere
+        raise UserError(
+            f"{where}: times are {times.dtype}, whose unit is unknown; give whole microseconds, of "
+            "seconds (seconds * 1e6).round().astype('int64')"
+        )
+    if times.dtype == np.uint64 and times.size and times.max() > np.iinfo(np.int64).max:
+        raise UserError(f"{where}: time {times.max()} us is beyond int64; the file is damaged")
+    return times.astype(np.int64)
+
+
 def check_events(events: Events, sensor: Sensor, where: Callable[[int], str]) -> None:
-    """Refuse events outside the sensor, and times that run backwards.
+    """Refuse events outside the sensor, times that run backwards, and numbers that are not whole.
 
     Args:
         events: one recording.
@@ -150,8 +173,12 @@ def check_events(events: Events, sensor: Sensor, where: Callable[[int], str]) ->
         UserError: with the first such event, its value and the limit.
     """
     limits = (("x", sensor.width), ("y", sensor.height), ("polarity", sensor.polarities))
+    microseconds(events.time, where(0))
     for name, limit in limits:
         values = getattr(events, name)
+        if values.dtype.kind not in "iub":
+            found = f"{name} is {values.dtype}, not a whole number"
+            raise UserError(f"{where(0)}: {found}; give the number of the pixel or polarity")
         wrong = np.flatnonzero((values < 0) | (values >= limit))
         if len(wrong):
             found = f"{name} {values[wrong[0]]} lies outside 0..{limit - 1}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.data.events import Events, Framing, Sensor
+from jaxsnn.data.events import Events, Framing, Sensor, microseconds
 from jaxsnn.data.recordings import Recordings, collect
 from jaxsnn.errors import UserError
 from jaxsnn.io.progress import bar
@@ -31,7 +31,8 @@ def from_tonic(dataset: Any, framing: Framing = DEFAULT, **options: Any) -> Reco
 
     Raises:
         UserError: tonic is not installed or has no such data set, or a recording has other fields,
-            a label that is no whole number, events outside the sensor or times that run backwards.
+            a label that is no whole number, events outside the sensor, or times that are no whole
+            microseconds or run backwards.
     """
     opened = _opened(dataset, options) if isinstance(dataset, str) else dataset
     sensor = sensor_of(opened)
@@ -79,5 +80,6 @@ def _recordings(dataset: Any, sensor: Sensor, name: str) -> Iterator[tuple[Event
             raise UserError(f"{name}: label {label!r} of recording {index} is no whole number")
         # A microphone's channels are columns of one row; one polarity may be written in two ways.
         y = array["y"] if "y" in fields else np.zeros(len(array), np.int32)
-        p = array["p"].astype(np.int32) if sensor.polarities > 1 else np.zeros(len(array), np.int32)
-        yield Events(array["x"], y, p, array["t"].astype(np.int64)), int(label)
+        p = array["p"] if sensor.polarities > 1 else np.zeros(len(array), np.int32)
+        time = microseconds(array["t"], f"{name}: recording {index}")
+        yield Events(array["x"], y, p, time), int(label)

@@ -1,14 +1,13 @@
 """From an image to the drive of every step."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxsnn.errors import UserError
-from jaxsnn.options import plain_fields
+from jaxsnn.errors import UserError, finite_number, whole_number
 
 Presentation = Literal["held", "onset", "frames"]
 
@@ -32,13 +31,27 @@ class Encoding:
     duration: int | None = None
 
     def __post_init__(self) -> None:
-        """Make the options plain, and refuse a duration that cannot be."""
-        plain_fields(self)
-        if self.duration is not None and (self.duration < 1 or self.presentation != "held"):
+        """Refuse numbers that cannot be; those of NumPy become plain ones.
+
+        Raises:
+            UserError: naming field and value.
+        """
+        if self.presentation not in get_args(Presentation):
+            names = ", ".join(get_args(Presentation))
+            raise UserError(f"presentation={self.presentation!r} is unknown; choose one of {names}")
+        self._set("scale", finite_number("scale", self.scale, 0, above=True))
+        self._set("highest", whole_number("highest", self.highest, 1, 2**31 - 1))
+        if self.duration is None:
+            return
+        self._set("duration", whole_number("duration", self.duration))
+        if self.presentation != "held":
             raise UserError(
-                f"duration={self.duration} with presentation {self.presentation!r}: a held image "
-                "is shown for at least 1 step; leave it out elsewhere"
+                f"duration={self.duration} with presentation {self.presentation!r}: only a held "
+                "image is shown for so many steps; leave it out"
             )
+
+    def _set(self, name: str, value: float) -> None:
+        object.__setattr__(self, name, value)
 
     @property
     def ends(self) -> int | None:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 
 from jaxsnn.errors import UserError
 from jaxsnn.inputs import augment
@@ -138,6 +139,7 @@ def _standardised(
 
     def train(images: Array, key: Array, moment: Moment | None = None, /) -> Array:
         cut, mirror, shift, stretch = jax.random.split(key, 4)
+        _check_grey(images)
         images = augment.random_crop(images, cut, size=size, radius=radius)
         if flip == "random":
             images = augment.random_flip(images, mirror)
@@ -151,6 +153,7 @@ def _standardised(
         return units(images)
 
     def test(images: Array) -> Array:
+        _check_grey(images)
         return units(augment.central_crop(jnp.asarray(images), size).astype(jnp.float32))
 
     paced = flip == "alternating"
@@ -268,9 +271,23 @@ def _checked(images: Array, channels: int) -> Array:
     """Images as a JAX array, after a look at their dtype and channels."""
     images = jnp.asarray(images)
     _check_channels(images.shape[-1], channels)
-    if not jnp.issubdtype(images.dtype, jnp.integer):
-        raise UserError(f"images are {images.dtype}; whole grey values 0 to 255 are normalised")
+    _check_grey(images)
     return images
+
+
+def _check_grey(images: Array) -> None:
+    """Refuse images that are scaled already, and values that are no grey values.
+
+    Raises:
+        UserError: floats, or (outside of a compiled program) a value outside 0 to 255.
+    """
+    if not jnp.issubdtype(images.dtype, jnp.integer):
+        raise UserError(f"images are {images.dtype}; give whole grey values 0 to 255 (uint8)")
+    if images.dtype == np.uint8 or isinstance(images, Tracer) or not images.size:
+        return
+    lowest, highest = images.min().item(), images.max().item()
+    if lowest < 0 or highest > 255:
+        raise UserError(f"images hold values of {lowest} to {highest}; grey values are 0 to 255")
 
 
 def _check_channels(found: int, wanted: int) -> None:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxsnn.errors import UserError
+from jaxsnn.errors import UserError, finite_number, whole_number
 from jaxsnn.inputs import frames as events
 
 if TYPE_CHECKING:
@@ -59,8 +59,7 @@ def held(steps: int, scale: float = 1 / 255) -> Stimulus:
     >>> shown.x.shape, float(shown.x.max()), shown.steps
     ((1, 2, 4, 4, 1), 1.0, 50)
     """
-    if steps < 1:
-        raise UserError(f"steps={steps}: an image is shown for at least 1 step")
+    steps, scale = whole_number("steps", steps), finite_number("scale", scale, 0, above=True)
 
     def show(images: Array, key: Array | None, given: int | None) -> Shown:
         del key, given
@@ -83,6 +82,7 @@ def event_frames(
             many degrees, drawn anew each time.
         padded_loss: let the steps behind a recording's end enter the loss.
     """
+    finite_number("rotation", rotation, 0, 360)
 
     def show(batch: Any, key: Array | None, steps: int | None) -> Shown:
         if steps is None:

@@ -17,6 +17,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxsnn.arch.plan import plan
 from jaxsnn.conversion.spiking import Spiking, comes_to_rest
 from jaxsnn.errors import UserError, whole_number
+from jaxsnn.inputs.checks import check_range, check_scaled, check_units, is_whole
 from jaxsnn.network import net as net_module
 from jaxsnn.simulation.engine import Running, Trace, encode_axis, run
 from jaxsnn.simulation.horizon import MOST_STEPS, check_horizon
@@ -41,7 +42,7 @@ def simulate(
     Args:
         snn: from :func:`jaxsnn.convert`.
         images: ``[B, H, W, C]`` integers as the encoding says; ``[T, B, H, W, C]`` for frames. A
-            network with float kernels takes floats as well, as they are.
+            network that was trained directly takes floats as well, as they were in training.
         steps: number of time steps T.
         block: steps that are computed layer by layer at once, a knob for speed and memory; it never
             changes an integer network's spikes.
@@ -106,10 +107,10 @@ def image_keys(key: Array | None, first: int, batch: int) -> Array | None:
 
 
 def check_input(snn: Spiking, images: Array | np.ndarray) -> Array:
-    """Refuse images that the folded tree cannot take as they are.
+    """The images as the network takes them, whole units or, where it was trained so, scaled ones.
 
     Raises:
-        UserError: naming shape or dtype and what is expected.
+        UserError: another shape, unit or range, naming it and what is expected.
     """
     images = images if isinstance(images, jax.Array) else np.asarray(images)
     net_module.check_images(images, snn.arch)
@@ -118,24 +119,15 @@ def check_input(snn: Spiking, images: Array | np.ndarray) -> Array:
         raise UserError(
             f"images have {images.ndim} axes, {snn.encoding.presentation!r} input has {rank}"
         )
+    trained = not snn.is_converted
     kernel = snn.variables["params"][plan(snn.arch)[0].name]["kernel"]
-    whole = jnp.issubdtype(images.dtype, jnp.integer)
-    if not whole and isinstance(images, np.ndarray) and not np.isfinite(images).all():
-        raise UserError("images hold a value that is not finite; look at what was read or scaled")
-    if jnp.issubdtype(kernel.dtype, jnp.integer) and not whole:
-        raise UserError(
-            f"images are {images.dtype}, but the network takes integers worth "
-            f"{snn.encoding.scale} each (uint8 pixels); pass the images before scaling"
-        )
-    looked_at = whole and images.size and not isinstance(images, Tracer)
-    if looked_at and not (images.dtype == jnp.uint8 and snn.encoding.highest >= 255):
-        largest = int(np.abs(np.asarray(images, np.int64)).max())
-        if largest > snn.encoding.highest:
-            raise UserError(
-                f"an input of {largest} is beyond Encoding.highest = {snn.encoding.highest}, which "
-                "the bounds of the sums rest on; convert with an encoding that admits it"
-            )
-    if whole and not snn.is_converted:
+    if trained and not is_whole(images):
+        check_scaled(images, snn.encoding)
+    elif snn.report or is_whole(kernel):
+        check_units(images, snn.encoding)
+    else:  # made by hand, of floats: whatever it is shown is a number of units
+        check_range(images, snn.encoding)
+    if trained and is_whole(images):
         return snn.encoding.decode(jnp.asarray(images))  # not converted: it takes scaled values
     return jnp.asarray(images)
 

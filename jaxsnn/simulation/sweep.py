@@ -13,7 +13,7 @@ from jax import Array
 from numpy.typing import NDArray
 
 from jaxsnn.arch.plan import head_sites, spiking_sites
-from jaxsnn.conversion.spiking import Spiking, with_leaf, with_unit_dropout
+from jaxsnn.conversion.spiking import Spiking, check_leaf, with_leaf, with_unit_dropout
 from jaxsnn.errors import UserError, whole_number
 from jaxsnn.inputs import encoding
 from jaxsnn.io.arrays import flatten, unflatten
@@ -102,6 +102,7 @@ def sweep(
         snn = _noisy(snn, site, noise)
     if leaves is not None:
         with_leaf(snn, leaves[0], leaves[1], leaves[2][0])
+        check_leaf(f"{leaves[0]}/{leaves[1]}", jnp.asarray(leaves[2]))
     values = (
         None if noise is None else jnp.asarray(noise, jnp.float32),
         keys,

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxsnn.data.events import (
+    NMNIST,
     Events,
     Framing,
     Sensor,
@@ -15,8 +16,10 @@ from jaxsnn.data.events import (
     decode_nmnist,
     denoise,
     frame_numbers,
+    microseconds,
     read_nmnist,
 )
+from jaxsnn.data.from_tonic import from_tonic
 
 SENSOR = Sensor(34, 34)
 
@@ -233,3 +236,58 @@ def test_framing_has_one_rule():
 def test_framing_refuses_anything_but_whole_numbers(name, value):
     with pytest.raises(ValueError, match=f"{name} {value} must be a whole number of 1 or more"):
         Framing(**{name: value})
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, "timedelta64[us]", bool])
+def test_times_without_a_unit_are_refused(dtype):
+    """Whole milliseconds written as floats are refused like seconds: nothing tells them apart."""
+    times = np.array([0, 1]).astype(dtype)
+    for call in (
+        lambda: microseconds(times, "here"),
+        lambda: check_events(Events(*[np.zeros(2, int)] * 3, times), NMNIST, lambda event: "here"),
+    ):
+        with pytest.raises(ValueError, match=r"here: times are .*; give whole microseconds"):
+            call()
+
+
+def test_times_of_any_integers_are_microseconds():
+    for dtype in (np.uint8, np.int16, np.uint32, np.uint64):
+        found = microseconds(np.array([0, 200], dtype), "here")
+        assert found.dtype == np.int64
+        assert found.tolist() == [0, 200]
+    with pytest.raises(ValueError, match=r"time 9223372036854775808 us is beyond int64"):
+        microseconds(np.array([2**63], np.uint64), "here")
+
+
+@pytest.mark.parametrize("name", ["x", "y", "polarity"])
+def test_pixels_are_whole_numbers(name):
+    fields = {one: np.zeros(2, int) for one in ("x", "y", "polarity")}
+    fields[name] = np.array([0.0, 0.9])
+    with pytest.raises(ValueError, match=f"here: {name} is float64, not a whole number"):
+        check_events(Events(**fields, time=np.arange(2)), NMNIST, lambda event: "here")
+
+
+class Recorded:
+    """What tonic's data sets are: pairs of a structured array and a label."""
+
+    sensor_size = (4, 4, 2)
+
+    def __init__(self, times):
+        fields = [("x", "i2"), ("y", "i2"), ("t", times.dtype), ("p", "?")]
+        self.events = np.zeros(len(times), fields)
+        self.events["t"] = times
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return self.events, index
+
+
+def test_recordings_of_tonic_have_whole_microseconds():
+    times, framing = np.arange(0, 300_000, 1000), Framing(time_window=10_000, filter_time=None)
+    recordings = from_tonic(Recorded(times), framing)
+    assert (recordings.lengths.tolist(), recordings.event_counts.tolist()) == ([29], [290])
+    for unit in (1, 1e3, 1e6):  # floats: microseconds, milliseconds, seconds
+        with pytest.raises(ValueError, match="Recorded: recording 0: times are float64"):
+            from_tonic(Recorded(times / unit), framing)
