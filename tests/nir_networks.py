@@ -13,6 +13,7 @@ from jaxsnn import (
     directly_trained,
     hidden,
     init_variables,
+    methods,
     neurons,
     parse,
     spiking_net,
@@ -41,7 +42,7 @@ def scattered(text, seed=0, shape=(9, 9, 2), k=1, bound=2, **options):
             size = tree["norm"]["scale"].shape
             tree["norm"]["scale"][:] = rng.uniform(0.2, 0.6, size) * rng.choice([-1, 1, 1], size)
             tree["norm"]["bias"][:] = rng.uniform(-0.2, 0.6, size)
-    snn = convert(variables, arch, "scatter", k=k, bound=bound)
+    snn = convert(variables, arch, methods.scatter_gather(k=k, bound=bound))
     return snn, pixels(rng, 12, shape)
 
 

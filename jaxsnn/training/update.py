@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array, lax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxsnn.inputs.preprocess import Moment
@@ -160,8 +160,10 @@ def _part_by_part(
     def move(state: TrainState, sums: Found) -> TrainState:
         return _moved(state, sums, optimiser, plan)
 
-    @jax.jit
-    def nothing(params: Any, rest: Any) -> Found:  # placed as what `add` gives: one program
+    everywhere = NamedSharding(mesh_of(plan.devices), P())
+
+    @functools.partial(jax.jit, out_shardings=everywhere)  # as `add` gives it: one program
+    def nothing(params: Any, rest: Any) -> Found:
         zeros = jax.tree.map(jnp.zeros_like, params)
         return zeros, rest, jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from clipped_networks import network as clipped_network
 from helpers import converted
+from jaxsnn.conversion.methods.signed_if import quantised_weights
 from nir_networks import (
     FRAMES,
     LEAKY,
@@ -30,6 +31,7 @@ from jaxsnn import (
     hidden,
     init_variables,
     load_params,
+    methods,
     neurons,
     parse,
     simulate,
@@ -39,7 +41,6 @@ from jaxsnn import (
     zoo,
 )
 from jaxsnn.arch.plan import plan
-from jaxsnn.conversion.methods.signed_if import quantised_weights
 from jaxsnn.exchange.nir import Simulator, from_nir, to_nir
 from jaxsnn.exchange.nir.simulators import IMPORTERS
 
@@ -141,7 +142,11 @@ def test_sums_that_float32_simulators_do_not_hold():
 def test_the_kept_lenet_on_the_finest_grid_is_refused():
     """Its sums reach 14 million: one wrong spike in millions, in a simulator that says nothing."""
     kept = Path(__file__).resolve().parents[2] / "results" / "mnist_lenet" / "k1B2" / "kept.npz"
-    snn = convert(load_params(kept, zoo.lenet_scatter), zoo.lenet_scatter, "scatter", k=1, bound=2)
+    snn = convert(
+        load_params(kept, zoo.lenet_scatter),
+        zoo.lenet_scatter,
+        methods.scatter_gather(k=1, bound=2),
+    )
     with pytest.raises(ValueError, match=r"conv1: drives and thresholds reach \d{8} .*sums_below"):
         to_nir(snn)
 
@@ -153,7 +158,7 @@ def test_the_largest_sums_that_are_exact():
     variables = jax.tree.map(np.array, init_variables(net, jax.random.key(0)))
     encoding = Encoding("held", 1.0, 2**21 - 1)
     variables["params"]["dense1"]["kernel"][:] = [[1.0, -1.0]]
-    snn = convert(variables, arch, "scatter", k=0, bound=1, encoding=encoding)
+    snn = convert(variables, arch, methods.scatter_gather(k=0, bound=1), encoding=encoding)
     top = 2**21 - 1
     snn = with_leaf(snn, "dense1", "thresholds", np.array([[top, -top + 1]], np.int32))
     images = np.array([top, top - 1, -top, -top + 1, 0], np.int32).reshape(-1, 1, 1, 1)
@@ -280,7 +285,9 @@ def residual(text, signed):
     variables = init_variables(net.clone(initialiser=FanInUniform()), jax.random.key(1))
     images = np.random.default_rng(2).integers(-200, 201, (6, 6, 6, 2)).astype(np.int16)
     encoding = Encoding("held", 1 / 64, 200)
-    return convert(variables, arch, "signed_if", bits=3, signed=signed, encoding=encoding), images
+    return convert(
+        variables, arch, methods.signed_if(bits=3, signed=signed), encoding=encoding
+    ), images
 
 
 def test_settling_networks_while_their_input_lasts():

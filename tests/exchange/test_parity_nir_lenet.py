@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from nir_simulators import MARKS, RUN, in_snntorch, need
 
-from jaxsnn import UserError, convert, data, load_params, simulate, zoo
+from jaxsnn import UserError, convert, data, load_params, methods, simulate, zoo
 from jaxsnn.exchange.nir import to_nir
 
 pytestmark = [*MARKS, pytest.mark.realdata]
@@ -20,7 +20,9 @@ EVERY = {**RUN, "snntorch": in_snntorch}
 def lenet():
     variables = load_params(KEPT, zoo.lenet_scatter)
     try:
-        return convert(variables, zoo.lenet_scatter, "scatter", k=1, bound=2, sums_below=2**21)
+        return convert(
+            variables, zoo.lenet_scatter, methods.scatter_gather(k=1, bound=2, sums_below=2**21)
+        )
     except UserError as error:
         pytest.skip(f"no conversion on a coarser grid: {error}")
 

@@ -132,6 +132,6 @@ def test_no_exact_program_holds_a_fast_path(monkeypatch):
         assert not network.arithmetic.fast
     images = np.random.default_rng(0).integers(0, 256, (4, 12, 12, 16), dtype=np.uint8)
     texts = compiled_texts(snn, variables, images, monkeypatch)
-    assert sum("convolution" in text or "dot" in text for text in texts) >= 2
+    assert sum("convolution" in text or "dot" in text for text in texts) >= 1
     assert not [text for text in texts if "__onednn" in text]
     assert not [text for text in texts if "winograd" in text]
