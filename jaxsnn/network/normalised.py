@@ -7,7 +7,7 @@ differentiation. Batch norm's derivative: Ioffe and Szegedy (ICML 2015).
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -40,7 +40,7 @@ class TrainingNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, channels)
         bias = self.param("bias", nn.initializers.zeros, channels)
         fixed = (self.after, self.epsilon, self.axis_name)
-        out, *batch = normalise(*fixed, drive, scale, bias, operands)
+        out, *batch = cast("Found", normalise(*fixed, drive, scale, bias, operands))
         for name, value in zip(("mean", "var"), batch, strict=True):
             running = self.variable("batch_stats", name, jnp.zeros, channels)
             running.value = self.momentum * running.value + (1 - self.momentum) * value

@@ -19,7 +19,7 @@ none.
 import functools
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -172,7 +172,7 @@ def _half(x: Array, kernel: Array, site: Site) -> Array:
     elif _windows_are_tiles(site):
         out = tiled(x, kernel)
     else:
-        out = half_convolution(x, kernel, site.strides, site.padding)
+        out = cast("Array", half_convolution(x, kernel, site.strides, site.padding))
     return out.astype(jnp.float32) if site.role in ("exit", "readout") else out
 
 

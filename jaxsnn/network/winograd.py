@@ -184,11 +184,11 @@ class _Tiling(NamedTuple):
     padding: Padding
     size: tuple[int, int]  # of the input's map
     out: tuple[int, int]  # of the output's map
-    count: tuple[int, int]  # of tiles in either direction; the last may reach beyond the map
+    tiles: tuple[int, int]  # their number in either direction; the last may reach beyond the map
 
     def of_input(self, x: Array) -> Grid:
         """The overlapping tiles ``B^T d B`` of ``x [n, H, W, C_in]``."""
-        reach = (count * self.tile + TAPS - 1 for count in self.count)
+        reach = (count * self.tile + TAPS - 1 for count in self.tiles)
         ends = [
             (before, whole - before - size)
             for (before, _), whole, size in zip(self.padding, reach, self.size, strict=True)
@@ -197,7 +197,7 @@ class _Tiling(NamedTuple):
 
     def of_gradient(self, gradient: Array) -> Grid:
         """The tiles ``A y A^T`` of the output's gradient ``[n, H_out, W_out, C_out]``."""
-        sizes = zip(self.count, self.out, strict=True)
+        sizes = zip(self.tiles, self.out, strict=True)
         ends = [(0, count * self.tile - size) for count, size in sizes]
         return self._tiles(_transposed(transforms(self.tile).outputs), gradient, ends)
 
@@ -221,7 +221,7 @@ class _Tiling(NamedTuple):
 
     def _cells(self, x: Array, matrix: Matrix, axis: int) -> list[Array]:
         """The first, second, ... cell of every tile along ``axis``: what ``matrix`` combines."""
-        last = self.tile * (self.count[axis - 1] - 1) + 1
+        last = self.tile * (self.tiles[axis - 1] - 1) + 1
         return [lax.slice_in_dim(x, k, k + last, self.tile, axis) for k in range(len(matrix[0]))]
 
     def _map(
@@ -229,7 +229,7 @@ class _Tiling(NamedTuple):
     ) -> Array:
         """The sum of the tiles: a map of ``size`` from row and column ``first`` of the tiles on."""
         channels = products[0][0].shape[-1]
-        grid = [[cell.reshape(-1, *self.count, channels) for cell in row] for row in products]
+        grid = [[cell.reshape(-1, *self.tiles, channels) for cell in row] for row in products]
         strips = [self._added(_combined(matrix, row), 2, first[1], size[1]) for row in grid]
         strips = zip(*lax.optimization_barrier(strips), strict=True)
         columns = [self._added(_combined(matrix, row), 1, first[0], size[0]) for row in strips]
@@ -244,7 +244,7 @@ class _Tiling(NamedTuple):
 
         Block k holds the rows from ``first + k * tile`` on, counted from the first tile's own.
         """
-        tiles, blocks = self.count[axis - 1], -(-size // self.tile)
+        tiles, blocks = self.tiles[axis - 1], -(-size // self.tile)
         out: list[Array] = []
         for row in range(first, first + self.tile):
             parts: list[Array] = []

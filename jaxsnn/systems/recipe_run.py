@@ -4,6 +4,9 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
+
 from jaxsnn.arch.plan import plan
 from jaxsnn.errors import UserError
 from jaxsnn.inputs.preprocess import Preprocessing, units_of
@@ -79,7 +82,8 @@ def _started(task: Task, net: Net, preprocessing: Preprocessing, data: Data) -> 
     site = plan(net.arch)[0]
     if site.kind != "conv":
         return task
-    images = preprocessing.encoding.decode(units_of(preprocessing, data[0][:IMAGES]))
+    units = units_of(preprocessing, data[0][:IMAGES])
+    images = np.asarray(preprocessing.encoding.decode(jnp.asarray(units)))
 
     def init(key: Any) -> Mapping[str, Any]:
         variables = task.init(key)

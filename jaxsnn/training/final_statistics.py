@@ -34,7 +34,7 @@ def final_statistics(
 
     @jax.jit
     def of_batch(variables: Mapping[str, Any], images: np.ndarray) -> Any:
-        x = preprocessing.encoding.decode(preprocessing.test(images))[None]
+        x = preprocessing.encoding.decode(preprocessing.test(jnp.asarray(images)))[None]
         state = net_module.initial_state(plain, variables, x.shape[1])
         return net_module.apply_training(plain, variables, x, state)[1]["batch_stats"]
 

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -38,7 +38,7 @@ def _optimiser(recipe: Recipe, rate: Schedule) -> optax.GradientTransformation:
         if not recipe.norm_scale:
             return moving
         return optax.partition({"all": moving, "fixed": optax.set_to_zero()}, _fixed_or_all)
-    groups = {
+    groups: dict[Hashable, optax.GradientTransformation] = {
         "kernel": _kernels(recipe, rate),
         "readout": _sgd(rate, recipe.readout_learning_rate / recipe.learning_rate, recipe),
         "bias": _sgd(rate, recipe.bias_learning_rate / recipe.learning_rate, recipe),

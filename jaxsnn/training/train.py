@@ -7,6 +7,7 @@ was killed continues from its last checkpoint as if nothing had happened.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import time
@@ -207,7 +208,7 @@ class _Run:
         """The state with what ``finish`` makes of the other collections than the params."""
         host: TrainState = jax.device_get(state)
         rest = {name: leaf for name, leaf in finish(host.variables).items() if name != "params"}
-        return state.replace(rest=processes.everywhere(rest, self.everywhere))
+        return dataclasses.replace(state, rest=processes.everywhere(rest, self.everywhere))
 
     def _batches(self, epoch: int) -> tuple[Any, tuple[int, ...] | None]:
         """The order of the examples in an epoch, and the time steps of its batches, if any."""

@@ -6,6 +6,7 @@ what it would have drawn.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -170,7 +171,7 @@ def _part_by_part(
     def update(state: TrainState, *constants: Any, count: int, steps: int | None) -> TrainState:
         del count  # one: see `steps_per_call`
         sums = nothing(state.params, state.rest)
-        state = state.replace(rest=None)  # its memory is reused
+        state = dataclasses.replace(state, rest=None)  # its memory is reused
         for part in range(parts):
             sums = add(sums, state.params, state.step, constants, part, steps=steps)
         return move(state, sums)
