@@ -28,13 +28,16 @@ from jaxsnn.errors import UserError
 from jaxsnn.network.kernel_gradient import Padding, Shape
 
 Matrix = tuple[tuple[float, ...], ...]
-Grid = list[list[Array]]  # an array for each pair of points, row by row
+Points = list[Array]  # for each point of the columns, values at all points of the rows: [a, ...]
 
 TAPS = 3  # rows and columns of the kernel
 POINTS = tuple(Fraction(point) for point in ("0", "1", "-1", "2", "-2", "1/2", "-1/2"))
-TILES = 256  # rows of a matrix product: enough for its speed, and its operands stay in the cache
-WIDE_CHANNELS = 64  # from here on, on either side, the products outweigh the transforms (measured)
 LARGEST = len(POINTS) - TAPS + 2  # outputs of a tile; with more points float32 loses accuracy
+
+SIZES = (2, 4, 6)  # of tiles: the choice; odd ones divide few maps
+ROWS = 128  # tiles at a time: rows enough for fast products, few enough for the cache (measured)
+WIDE_CHANNELS = 64  # from here on, on both sides, products outweigh the transforms (measured)
+MANY_POSITIONS = 1024  # of a batch's outputs, from which the kernel's own transforms pay (measured)
 
 
 class Blocks(NamedTuple):
@@ -107,6 +110,8 @@ def fitting(
         padding: explicit zero padding ``((top, bottom), (left, right))``.
 
     >>> fitting((128, 24, 24, 96), (3, 3, 96, 256), (1, 1), ((1, 1), (1, 1)))
+    Blocks(tile=6, images=8)
+    >>> fitting((128, 14, 14, 256), (3, 3, 256, 256), (1, 1), ((1, 1), (1, 1)))
     Blocks(tile=4, images=8)
     >>> fitting((128, 28, 28, 1), (3, 3, 1, 16), (1, 1), ((1, 1), (1, 1))) is None
     True
@@ -114,11 +119,11 @@ def fitting(
     if kernel[:2] != (TAPS, TAPS) or strides != (1, 1) or min(kernel[2:]) < WIDE_CHANNELS:
         return None
     out = [size + sum(ends) - TAPS + 1 for size, ends in zip(images[1:3], padding, strict=True)]
-    if min(out) < 4:
+    if images[0] * math.prod(out) < MANY_POSITIONS:
         return None
-    tile = 4
-    tiles = math.prod(-(-size // tile) for size in out)
-    parts = -(-images[0] // -(-TILES // tiles))
+    tiles = {tile: math.prod(-(-size // tile) for size in out) for tile in SIZES}
+    tile = min(SIZES, key=lambda tile: tiles[tile] * (tile + TAPS - 1) ** 2)
+    parts = -(-images[0] // -(-ROWS // tiles[tile]))
     return Blocks(tile, -(-images[0] // parts))
 
 
@@ -143,10 +148,11 @@ def winograd(x: Array, kernel: Array, padding: Padding, blocks: Blocks) -> Array
     at_points = _transformed_kernel(kernel, blocks.tile)
 
     def convolve(x: Array) -> Array:
-        return tiling.output(_products(tiling.of_input(x), at_points, (1, 0)))
+        return tiling.output(_products(tiling.of_input(x), at_points, (2, 1)))
 
-    out = lax.map(convolve, _parts(x, blocks.images))
-    return out.reshape(-1, *out.shape[2:])[: len(x)]
+    parts = _parts(x, blocks.images)
+    out = convolve(parts[0]) if len(parts) == 1 else lax.map(convolve, parts)
+    return out.reshape(-1, *out.shape[-3:])[: len(x)]
 
 
 def _forward(
@@ -162,16 +168,22 @@ def _backward(
     tiling = _tiling(x.shape, kernel.shape, padding, blocks)
     at_points = _transformed_kernel(kernel, blocks.tile)
 
-    def step(total: Grid, operands: tuple[Array, Array]) -> tuple[Grid, Array]:
-        tiles = tiling.of_gradient(operands[1])
-        to_kernel = _products(tiling.of_input(operands[0]), tiles, (0, 0))
-        to_input = tiling.input_gradient(_products(tiles, at_points, (1, 1)))
-        return jax.tree.map(jnp.add, total, to_kernel), to_input
+    def gradients(x: Array, gradient: Array) -> tuple[Points, Array]:
+        tiles = tiling.of_gradient(gradient)
+        to_kernel = _products(tiling.of_input(x), tiles, (1, 1))
+        return to_kernel, tiling.input_gradient(_products(tiles, at_points, (2, 2)))
 
-    zeros = jax.tree.map(jnp.zeros_like, at_points)
+    def step(total: Points, operands: tuple[Array, Array]) -> tuple[Points, Array]:
+        added, to_x = gradients(*operands)
+        return jax.tree.map(jnp.add, total, added), to_x
+
     parts = _parts(x, blocks.images), _parts(gradient, blocks.images)
-    total, to_x = lax.scan(step, zeros, parts)
-    return to_x.reshape(-1, *to_x.shape[2:])[: len(x)], _kernel_gradient(total, blocks.tile)
+    if len(parts[0]) == 1:
+        total, to_x = gradients(parts[0][0], parts[1][0])
+    else:
+        total, to_x = lax.scan(step, jax.tree.map(jnp.zeros_like, at_points), parts)
+    to_x = to_x.reshape(-1, *to_x.shape[-3:])[: len(x)]
+    return to_x, _kernel_gradient(total, blocks.tile)
 
 
 winograd.defvjp(_forward, _backward)
@@ -184,58 +196,55 @@ class _Tiling(NamedTuple):
     padding: Padding
     size: tuple[int, int]  # of the input's map
     out: tuple[int, int]  # of the output's map
-    tiles: tuple[int, int]  # their number in either direction; the last may reach beyond the map
+    tiles: tuple[int, int]  # in either direction; the last may reach beyond the map
 
-    def of_input(self, x: Array) -> Grid:
+    def of_input(self, x: Array) -> Points:
         """The overlapping tiles ``B^T d B`` of ``x [n, H, W, C_in]``."""
         reach = (count * self.tile + TAPS - 1 for count in self.tiles)
         ends = [
             (before, whole - before - size)
             for (before, _), whole, size in zip(self.padding, reach, self.size, strict=True)
         ]
-        return self._tiles(transforms(self.tile).inputs, x, ends)
+        return self._transformed(transforms(self.tile).inputs, x, ends)
 
-    def of_gradient(self, gradient: Array) -> Grid:
+    def of_gradient(self, gradient: Array) -> Points:
         """The tiles ``A y A^T`` of the output's gradient ``[n, H_out, W_out, C_out]``."""
         sizes = zip(self.tiles, self.out, strict=True)
         ends = [(0, count * self.tile - size) for count, size in sizes]
-        return self._tiles(_transposed(transforms(self.tile).outputs), gradient, ends)
+        return self._transformed(_transposed(transforms(self.tile).outputs), gradient, ends)
 
-    def output(self, products: Grid) -> Array:
+    def output(self, products: Points) -> Array:
         """The map of the tiles ``A^T M A``: ``[n, H_out, W_out, C_out]``."""
         return self._map(transforms(self.tile).outputs, products, (0, 0), self.out)
 
-    def input_gradient(self, products: Grid) -> Array:
+    def input_gradient(self, products: Points) -> Array:
         """The sum of the overlapping tiles ``B M B^T``: ``[n, H, W, C_in]``."""
         first = self.padding[0][0], self.padding[1][0]
         return self._map(_transposed(transforms(self.tile).inputs), products, first, self.size)
 
-    def _tiles(self, matrix: Matrix, x: Array, ends: Sequence[tuple[int, int]]) -> Grid:
-        """``matrix`` applied to rows and columns of each tile; every array is ``[tiles, C]``."""
+    def _transformed(self, matrix: Matrix, x: Array, ends: Sequence[tuple[int, int]]) -> Points:
+        """``matrix`` applied to the rows and to the columns of each tile."""
         strips = _combined(matrix, self._cells(_padded(x, [(0, 0), *ends, (0, 0)]), matrix, 1))
-        grid = [
-            _combined(matrix, self._cells(strip, matrix, 2))
-            for strip in lax.optimization_barrier(strips)
-        ]
-        return [[cell.reshape(-1, x.shape[-1]) for cell in row] for row in grid]
+        stacked = lax.optimization_barrier(jnp.stack(strips))
+        columns = _combined(matrix, self._cells(stacked, matrix, 3))
+        return [column.reshape(len(strips), -1, x.shape[-1]) for column in columns]
 
     def _cells(self, x: Array, matrix: Matrix, axis: int) -> list[Array]:
         """The first, second, ... cell of every tile along ``axis``: what ``matrix`` combines."""
-        last = self.tile * (self.tiles[axis - 1] - 1) + 1
+        last = self.tile * (self.tiles[axis // 2] - 1) + 1
         return [lax.slice_in_dim(x, k, k + last, self.tile, axis) for k in range(len(matrix[0]))]
 
     def _map(
-        self, matrix: Matrix, products: Grid, first: tuple[int, int], size: tuple[int, int]
+        self, matrix: Matrix, products: Points, first: tuple[int, int], size: tuple[int, int]
     ) -> Array:
         """The sum of the tiles: a map of ``size`` from row and column ``first`` of the tiles on."""
-        channels = products[0][0].shape[-1]
-        grid = [[cell.reshape(-1, *self.tiles, channels) for cell in row] for row in products]
-        strips = [self._added(_combined(matrix, row), 2, first[1], size[1]) for row in grid]
-        strips = zip(*lax.optimization_barrier(strips), strict=True)
-        columns = [self._added(_combined(matrix, row), 1, first[0], size[0]) for row in strips]
-        rows = zip(*lax.optimization_barrier(columns), strict=True)
-        lines = lax.optimization_barrier([jnp.concatenate(row, axis=-1) for row in rows])
-        flat = jnp.concatenate([line.reshape(*line.shape[:2], -1) for line in lines], axis=-1)
+        points, _, channels = products[0].shape
+        cells = [cell.reshape(points, -1, *self.tiles, channels) for cell in products]
+        columns = self._added(_combined(matrix, cells), 3, first[1], size[1])
+        wide = jnp.concatenate(lax.optimization_barrier(columns), axis=-1)
+        rows = _combined(matrix, list(lax.optimization_barrier(wide)))
+        rows = lax.optimization_barrier(self._added(rows, 1, first[0], size[0]))
+        flat = jnp.concatenate([row.reshape(*row.shape[:2], -1) for row in rows], axis=-1)
         out = flat.reshape(len(flat), flat.shape[1] * self.tile, -1, channels)
         return out[:, : size[0], : size[1]]
 
@@ -244,7 +253,7 @@ class _Tiling(NamedTuple):
 
         Block k holds the rows from ``first + k * tile`` on, counted from the first tile's own.
         """
-        tiles, blocks = self.tiles[axis - 1], -(-size // self.tile)
+        tiles, blocks = self.tiles[axis // 2], -(-size // self.tile)
         out: list[Array] = []
         for row in range(first, first + self.tile):
             parts: list[Array] = []
@@ -252,7 +261,9 @@ class _Tiling(NamedTuple):
                 back = (cell - row) // self.tile  # by so many tiles; beyond the ends are zeros
                 shift = back, blocks - tiles - back
                 parts.append(
-                    _padded(cells[cell], [shift if i == axis else (0, 0) for i in range(4)])
+                    _padded(
+                        cells[cell], [shift if i == axis else (0, 0) for i in range(cells[0].ndim)]
+                    )
                 )
             out.append(functools.reduce(jnp.add, parts))
         return out
@@ -270,26 +281,24 @@ def _tiling(images: Shape, kernel: Shape, padding: Padding, blocks: Blocks) -> _
     out = size[0] + sum(padding[0]) - TAPS + 1, size[1] + sum(padding[1]) - TAPS + 1
     if min(out) < 1:
         raise UserError(f"images {images} with padding {padding} are smaller than the kernel")
-    count = -(-out[0] // blocks.tile), -(-out[1] // blocks.tile)
-    return _Tiling(blocks.tile, padding, size, out, count)
+    tiles = -(-out[0] // blocks.tile), -(-out[1] // blocks.tile)
+    return _Tiling(blocks.tile, padding, size, out, tiles)
 
 
-def _transformed_kernel(kernel: Array, tile: int) -> Grid:
-    """``G g G^T``: ``[C_in, C_out]`` for each pair of points."""
-    return _both_ways(transforms(tile).kernel, [list(row) for row in kernel])
+def _transformed_kernel(kernel: Array, tile: int) -> Points:
+    """``G g G^T``, ``[a, C_in, C_out]`` for each of the a points of the columns."""
+    matrix = transforms(tile).kernel
+    rows = _combined(matrix, list(kernel))
+    stacked = lax.optimization_barrier(jnp.stack(lax.optimization_barrier(rows)))
+    return _combined(matrix, [stacked[:, k] for k in range(TAPS)])
 
 
-def _kernel_gradient(total: Grid, tile: int) -> Array:
+def _kernel_gradient(total: Points, tile: int) -> Array:
     """``G^T U G``: ``[3, 3, C_in, C_out]``."""
-    grid = _both_ways(_transposed(transforms(tile).kernel), total)
-    return jnp.stack([jnp.stack(row) for row in grid])
-
-
-def _both_ways(matrix: Matrix, grid: Grid) -> Grid:
-    """``matrix`` applied to the rows and the columns of a grid."""
-    strips = lax.optimization_barrier([_combined(matrix, row) for row in grid])
-    columns = [_combined(matrix, column) for column in zip(*strips, strict=True)]
-    return [list(row) for row in zip(*columns, strict=True)]
+    matrix = _transposed(transforms(tile).kernel)
+    columns = lax.optimization_barrier(_combined(matrix, total))
+    rows = [jnp.stack(_combined(matrix, list(column))) for column in columns]
+    return jnp.stack(rows, axis=1)
 
 
 def _combined(matrix: Matrix, parts: Sequence[Array]) -> list[Array]:
@@ -300,15 +309,11 @@ def _combined(matrix: Matrix, parts: Sequence[Array]) -> list[Array]:
     ]
 
 
-def _products(lefts: Grid, rights: Grid, axes: tuple[int, int]) -> Grid:
+def _products(lefts: Points, rights: Points, axes: tuple[int, int]) -> Points:
     """A matrix product for each pair of points, summed over one axis of either side."""
-    product = functools.partial(
-        lax.dot_general,
-        dimension_numbers=(((axes[0],), (axes[1],)), ((), ())),
-        precision="highest",
-    )
-    pairs = zip(lefts, rights, strict=True)
-    return [[product(*pair) for pair in zip(*rows, strict=True)] for rows in pairs]
+    dimensions = ((axes[0],), (axes[1],)), ((0,), (0,))
+    product = functools.partial(lax.dot_general, dimension_numbers=dimensions, precision="highest")
+    return [product(left, right) for left, right in zip(lefts, rights, strict=True)]
 
 
 def _parts(x: Array, images: int) -> Array:
