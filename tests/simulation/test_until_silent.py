@@ -227,7 +227,7 @@ DEVICES = """
 import sys; sys.path.insert(0, "tests")
 import jax, numpy as np
 from helpers import converted
-from jaxsnn import settle, evaluate
+from jaxsnn import settle, evaluate, methods
 *_, snn, images = converted(33, 12, method=methods.negative_spikes, bound=None, shape=(4, 4, 1),
                             convs=((4, 3, 1, "same"),), dense=(8,))
 images[::2] //= 32
