@@ -156,6 +156,35 @@ def test_the_check_sees_wrong_imports(source, where, expected):
     assert list(forbidden(source, PACKAGE / where)) == expected
 
 
+def names_of_systems():
+    """The attribute `system` of every class below systems/."""
+    for path in (PACKAGE / "systems").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "system":
+                yield ast.literal_eval(node.value)
+
+
+# A method of conversion may be called as the system that it came from.
+OUTSIDE = [p for p in FILES if not name_of(p).startswith(("systems/", "conversion/methods/"))]
+
+
+def test_five_systems_have_names():
+    assert sorted(names_of_systems()) == [
+        *("bayesian_spike_fusion", "fast_snn", "negative_spikes", "scatter_gather"),
+        "surrogate_csnn",
+    ]
+
+
+@each(OUTSIDE)
+def test_nothing_outside_of_systems_knows_a_systems_name(path):
+    words = [
+        node.value
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    assert not set(words) & set(names_of_systems())
+
+
 @each([path for path in FILES if name_of(path).startswith(WITHOUT_JAX)])
 def test_specs_data_and_settings_do_not_import_jax(path):
     tree = ast.parse(path.read_text())

@@ -33,7 +33,7 @@ from jaxsnn.io import processes
 from jaxsnn.io.arrays import unflatten, worth
 from jaxsnn.network import net as net_module
 from jaxsnn.network import weight_quantisers
-from jaxsnn.network.arithmetic import compute_of, training_arithmetic
+from jaxsnn.network.arithmetic import Arithmetic, compute_of, training_arithmetic
 from jaxsnn.network.initialisers import CutNormal, Initialiser
 from jaxsnn.network.net import Net
 from jaxsnn.network.per_site import SiteMap, hidden
@@ -44,8 +44,10 @@ from jaxsnn.systems import result_fields, timing
 from jaxsnn.systems.recipe_run import FIXED_PARTS, initialiser, train_recipe
 from jaxsnn.systems.result_fields import Counting
 from jaxsnn.systems.run_folder import KEPT, Run, held_out, own_devices, read_data, task_data
+from jaxsnn.systems.settings.training import Trained
 from jaxsnn.systems.stages import COMMON, Request, Stage, System
 from jaxsnn.training.one_pass import classification
+from jaxsnn.training.recipe import PAPER
 from jaxsnn.training.task import evaluate as evaluate_ann
 
 Paper = dict[str, Any]
@@ -84,9 +86,14 @@ class Experiment(System):
 
     def __init__(self, config: Any) -> None:
         """Read the data and refuse what does not fit; nothing is written."""
-        arithmetic = training_arithmetic(config.compute)
-        self.paper_implied = config.paper_implied
-        self.config: Any = dataclasses.replace(config, compute=compute_of(arithmetic))
+        arithmetic, how, by_recipe = Arithmetic.PLAIN, PAPER, ()
+        self.config: Any = config
+        self.paper_implied = False
+        if isinstance(config, Trained):  # other systems have one way to train, of their own
+            arithmetic, how = training_arithmetic(config.compute), config.training
+            by_recipe = ("compute", "recipe", *FIXED_PARTS)
+            self.config = dataclasses.replace(config, compute=compute_of(arithmetic))
+            self.paper_implied = config.paper_implied
         self.data: Dataset = read_data(config)
         self.preprocessing = self.recipe()
         self.arch = dataclasses.replace(
@@ -95,7 +102,7 @@ class Experiment(System):
             classes=self.data.classes,
         )
         plan(self.arch)  # refuses images that the network cannot take
-        full, how = config.precision == "fp32", config.training
+        full = self.config.precision == "fp32"
         activation = neurons.relu() if full else self.activation()
         weights = SiteMap(weight_quantisers.full_precision()) if full else self.weights()
         self.net = Net(
@@ -112,7 +119,7 @@ class Experiment(System):
             label_smoothing=how.label_smoothing,
             spike_penalty=how.spike_penalty,
         )
-        identity = (*self.network, *self.training, "compute", "recipe", *FIXED_PARTS)
+        identity = (*self.network, *self.training, *by_recipe)
         self.run = Run(Path(config.out) / config.setting, self.config, identity, self.network)
 
     # ------------------------------------------------------------ what a system says

@@ -41,7 +41,7 @@ def draw_all(config: Any) -> dict[str, Path]:
     for folder in found:
         if found[folder].fused:
             tag = found[folder].tag
-            drawn[f"{folder.parent.name}/alpha{tag}"] = _alpha(folder, tag)
+            drawn[f"{found[folder].run}/alpha{tag}"] = _alpha(folder, tag)
     return drawn
 
 

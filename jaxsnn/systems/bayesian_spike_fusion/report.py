@@ -37,6 +37,7 @@ class Simulation(NamedTuple):
         ann_accuracy: of the final head of the ANN.
         target: shares of it that shall be reached.
         accuracies: series -> accuracy after every step, float64 ``[T]``.
+        run: the run alone.
         tag: what the names of its alpha curves end with.
     """
 
@@ -45,7 +46,8 @@ class Simulation(NamedTuple):
     ann_accuracy: float
     target: tuple[float, ...]
     accuracies: Mapping[str, Floats]
-    tag: str = ""
+    run: str
+    tag: str
 
     @property
     def fused(self) -> tuple[str, ...]:
@@ -126,13 +128,13 @@ class Simulation(NamedTuple):
 
 
 def describe(
-    folder: Path, name: str, arch: Arch, ann_accuracy: float, target: tuple[float, ...]
+    folder: Path, names: tuple[str, str], arch: Arch, ann_accuracy: float, target: tuple[float, ...]
 ) -> None:
     """Write energy.json, from which the simulation in a folder can be drawn.
 
     Args:
         folder: of the simulation.
-        name: what run and simulation are called in figures and tables.
+        names: what run and simulation are called in figures and tables.
         arch: the network.
         ann_accuracy: of the final head of the ANN.
         target: shares of it that shall be reached.
@@ -141,7 +143,7 @@ def describe(
     write_json(
         folder / ENERGY,
         {
-            "name": name,
+            "names": list(names),
             "arch": {"notation": arch_module.format(arch), **arch.options},
             "ann_accuracy": ann_accuracy,
             "target": list(target),
@@ -176,9 +178,9 @@ def read(folder: Path) -> Simulation:
     else:
         steps = trains.evaluation().accuracy_per_step
         series = {"final": np.asarray(steps)}
-    name = known.get("name", f"{folder.parent.name}/{folder.name}")
-    end = name, arch, known["ann_accuracy"], tuple(known["target"]), series
-    return Simulation(*end, tag=tag_of(trains.of))
+    names = known.get("names", [folder.parent.name, folder.name])
+    known_of = "/".join(names), arch, known["ann_accuracy"], tuple(known["target"]), series
+    return Simulation(*known_of, run=names[0], tag=tag_of(trains.of))
 
 
 def curves_of(folder: Path, of: Mapping[str, Any]) -> dict[str, Floats]:
