@@ -53,6 +53,7 @@ NETWORKS = [
     {"text": "6C3p1-MP2-8C3same-AP2-16", "pool": "avg", "shape": (10, 10, 1)},
     {"text": "20-16", "pool": "conv", "shape": (4, 4, 1), "k": 2, "bound": 1},
     {"text": "6C3same-E-8C3", "pool": "conv", "head_pool": True, "head_bias": True},
+    {"text": "6C3s2same-8", "pool": "conv", "shape": (8, 5, 1)},  # windows that are no squares
 ]
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from nir_graphs import chain, convolve, trajectory
 
+from jaxsnn.exchange.nir import windows
 from jaxsnn.exchange.nir.read import from_nir
 from jaxsnn.exchange.nir.rules import Comparison, Reset, Rules
 
@@ -220,6 +221,17 @@ def test_conv2d(stride, padding, dilation, groups, zeros):
         type_check=False,  # nir takes a group's channels for all of them
     )
     assert (np.asarray(from_nir(graph).run(x).recorded["out"])[0] == expected).all()
+
+
+def test_conv2d_as_an_accelerator_computes_it(monkeypatch):
+    """A matrix product of the windows: the same whole numbers."""
+    monkeypatch.setattr(windows, "_on_cpu", lambda: False)
+    rng = np.random.default_rng(8)
+    x = rng.integers(-8, 8, (1, 2, 3, 7, 6))
+    weight, bias = rng.integers(-8, 8, (5, 3, 3, 3)).astype(float), np.arange(5.0)
+    node = nir.Conv2d((7, 6), weight, (2, 1), (1, 0), 1, 1, bias)
+    expected = convolve(x[0], weight, bias, (2, 1), ((1, 1), (0, 0)), (1, 1), 1)
+    assert (outputs(node, x, [3, 7, 6])[0] == expected).all()
 
 
 @pytest.mark.parametrize(("stride", "padding", "dilation"), [(1, 0, 1), (2, 3, 2)])

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxsnn.arch.layers import Site
 from jaxsnn.exchange.nir.draft import Draft, Signal
+from jaxsnn.exchange.nir.windows import windows
 
 if TYPE_CHECKING:
     from nir import Conv2d
@@ -69,9 +70,14 @@ def window(
     extra = tuple((max(pads) - pads[0], max(pads) - pads[1]) for pads in padding)
     weight = np.pad(weight, ((0, 0), (0, 0), *extra)).astype(draft.dtype)
     both = max(padding[0]), max(padding[1])
-    return nir.Conv2d(
+    conv = nir.Conv2d(
         source.shape[1:], weight, strides, both, (1, 1), 1, np.asarray(bias, draft.dtype)
     )
+    counts = windows(
+        source.shape[1:], weight.shape[2:], strides, tuple((pad, pad) for pad in both), (1, 1)
+    )
+    conv.output_type = {"output": np.array([len(weight), *counts])}  # nir assumes square windows
+    return conv
 
 
 def channel_sums(

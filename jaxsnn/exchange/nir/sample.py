@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsnn.arch.layers import Site
 from jaxsnn.arch.plan import spiking_sites
 from jaxsnn.conversion.spiking import Spiking
 from jaxsnn.errors import UserError
@@ -91,7 +92,7 @@ def compare(
     return Sample(_data(x, recorded, heads, dt), x.shape[1])
 
 
-def _site(snn: Spiking, name: str):
+def _site(snn: Spiking, name: str) -> Site:
     return next(site for site in spiking_sites(snn.arch) if site.name == name)
 
 

@@ -46,6 +46,10 @@ class NirExport:
     def write(self, path: str | PathLike[str]) -> Path | None:
         """Write the graph, and beside it the sample as ``<name>_sample<suffix>``.
 
+        nir 1.0.8 takes every window for a square one when it checks shapes. Where maps are no
+        squares, read the file with ``nir.read(path, type_check=False)``; :func:`from_nir` always
+        does, and finds the shapes itself.
+
         Returns:
             The path of the sample, None where there is none.
         """
