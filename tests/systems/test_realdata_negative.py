@@ -3,6 +3,7 @@
 Training is short: what is claimed is that ANN and SNN agree, whatever the weights.
 """
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ MNIST = [
     for k in (0, 1, 2)
 ] + [NegativeSpikesMnist("fashion_mnist", limit_train=2_000, limit_test=200)]
 CIFAR = [
-    kind(k=k, limit_train=256, limit_test=10)
+    kind(k=k, limit_train=256, limit_test=10, batch_size=64)
     for kind in (NegativeSpikesCnn1, NegativeSpikesCnn2)
     for k in (0, 2)  # k = 1: test_realdata_kept.py, with trained weights
 ]
@@ -32,7 +33,7 @@ CIFAR = [
 def outcome(config: Config, data_root: Path, out: Path) -> Results:
     """Results of one epoch, conversion, simulation and certificate."""
     changes = {"data_dir": str(data_root), "out": str(out), "epochs": 1, "validation": 0}
-    experiment = NegativeSpikes(type(config)(**{**vars(config), **changes}))
+    experiment = NegativeSpikes(dataclasses.replace(config, **changes))
     experiment.train()
     return experiment.simulate(Console(quiet=True))
 
@@ -78,7 +79,7 @@ def test_every_image_of_mnist_settles(data_root: Path, tmp_path: Path) -> None:
     """The whole test set through the MLP, with the accuracy of the paper's order."""
     config = NegativeSpikesMnist(arch="mlp", epochs=2)
     changes = {"data_dir": str(data_root), "out": str(tmp_path), "validation": 0}
-    experiment = NegativeSpikes(type(config)(**{**vars(config), **changes}))
+    experiment = NegativeSpikes(dataclasses.replace(config, **changes))
     experiment.train()
     found = experiment.simulate(Console(quiet=True))
     check(found, 10_000)
