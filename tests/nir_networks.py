@@ -84,7 +84,8 @@ def rate_coded(arch, delay, seed=0):
         tree["norm"]["var"] *= rng.uniform(0.2, 1, tree["norm"]["var"].shape).astype(np.float32)
     images = rng.integers(-256, 257, (9, *arch.input_shape)).astype(np.int16)
     (scales,) = percentiles.scales(net, variables, images, [99.0], encoding=HELD)
-    return convert(variables, arch, "rate", encoding=HELD, scales=scales, delay=delay), images
+    method = methods.rate(scales=scales, delay=delay)
+    return convert(variables, arch, method, encoding=HELD), images
 
 
 def plain_rate_coded(scales, delay=0):
@@ -96,5 +97,5 @@ def plain_rate_coded(scales, delay=0):
         tree["kernel"] = np.abs(np.round(64 * tree["kernel"]) / 64)
     images = np.random.default_rng(0).integers(0, 257, (6, 7, 7, 1)).astype(np.int16)
     names = ("conv1", "conv2", "dense1", "readout")
-    options = {"scales": dict(zip(names, scales, strict=True)), "delay": delay}
-    return convert(variables, arch, "rate", encoding=HELD, **options), images
+    method = methods.rate(scales=dict(zip(names, scales, strict=True)), delay=delay)
+    return convert(variables, arch, method, encoding=HELD), images

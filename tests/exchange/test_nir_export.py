@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from clipped_networks import network as clipped_network
 from helpers import converted
-from jaxsnn.conversion.methods.signed_if import quantised_weights
 from nir_networks import (
     FRAMES,
     LEAKY,
@@ -41,6 +40,7 @@ from jaxsnn import (
     zoo,
 )
 from jaxsnn.arch.plan import plan
+from jaxsnn.conversion import quantised_weights
 from jaxsnn.exchange.nir import Simulator, from_nir, to_nir
 from jaxsnn.exchange.nir.simulators import IMPORTERS
 
@@ -409,7 +409,7 @@ TRACKING = [
 def test_negative_spikes_that_follow_their_level(settings):
     """Input once, then 12 steps until all is at rest: every spike, up and down, of every step."""
     *_, snn, images = converted(
-        3, method="negative", gammas="mixed", encoding=Encoding("onset", 1 / 256), settings=settings
+        3, method=methods.negative_spikes, gammas="mixed", settings=settings
     )
     export = to_nir(snn, steps=12, images=images)
     assert export.is_exact

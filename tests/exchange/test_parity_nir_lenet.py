@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from nir_simulators import MARKS, RUN, in_snntorch, need
 
-from jaxsnn import UserError, convert, data, load_params, methods, simulate, zoo
+from jaxsnn import convert, data, load_params, methods, simulate, zoo
 from jaxsnn.exchange.nir import to_nir
 
 pytestmark = [*MARKS, pytest.mark.realdata]
@@ -19,12 +19,8 @@ EVERY = {**RUN, "snntorch": in_snntorch}
 @pytest.fixture(scope="module")
 def lenet():
     variables = load_params(KEPT, zoo.lenet_scatter)
-    try:
-        return convert(
-            variables, zoo.lenet_scatter, methods.scatter_gather(k=1, bound=2, sums_below=2**21)
-        )
-    except UserError as error:
-        pytest.skip(f"no conversion on a coarser grid: {error}")
+    method = methods.scatter_gather(k=1, bound=2, sums_below=2**21)
+    return convert(variables, zoo.lenet_scatter, method)
 
 
 @pytest.mark.parametrize("simulator", sorted(EVERY))

@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
+from jaxsnn.conversion.kernels import KernelForm
 from jaxsnn.conversion.spiking import Spiking
 from jaxsnn.exchange.nir.rules import Rules
 from jaxsnn.exchange.nir.simulators import IMPORTERS, Simulator
@@ -64,7 +65,7 @@ def metadata(
         "images_compared": images,
         "hash": fingerprint(snn),
     }
-    if snn.report and snn.report[0].kernel == "trained":
+    if snn.report and snn.report[0].form is KernelForm.TRAINED:
         entries["input"] = "numbers as in training, channels first"
     entries |= {f"unit_of_{name}": snn.unit(site) for site, name in heads.items()}
     return entries | {f"version_of_{name}": _version(package) for name, package in PACKAGES.items()}

@@ -39,7 +39,7 @@ def dtype_for(snn: Spiking, steps: int, simulator: Simulator | None) -> np.dtype
 def _reach(snn: Spiking, site: Site, record: Folded, steps: int) -> int:
     """The largest whole number that a site can come to, 0 where it has floats."""
     neuron = snn.neurons.at(site)
-    if record.kernel in ("trained", "float", "none"):
+    if not record.form.is_whole:
         return 0
     params = snn.variables["params"][site.name]
     if neuron.name == "tracking":

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxsnn.arch.layers import Site
+from jaxsnn.conversion.kernels import KernelForm
 from jaxsnn.conversion.spiking import Folded, Spiking
 from jaxsnn.errors import UserError
 from jaxsnn.exchange.nir import cells
@@ -59,7 +60,8 @@ class Walk:
             )
         leaves = self._leaves(site, neuron)
         drive, shape = self._drive(site, record, neuron, leaves, source)
-        whole = _is_whole(leaves.values()) and record.kernel not in ("trained", "float")
+        floats = record.form in (KernelForm.TRAINED, KernelForm.FLOAT)
+        whole = _is_whole(leaves.values()) and not floats
         place = cells.Neurons(self.draft, site.name, shape, whole)
         self.signals[site.name] = self._neurons(place, neuron, leaves, drive, record.bound)
 
@@ -101,7 +103,7 @@ class Walk:
         params, draft = self._params(site), self.draft
         if site.kind == "avgpool":
             conv = channel_sums(draft, source, site.window, site.strides)
-            if record.kernel == "trained":
+            if record.form is KernelForm.TRAINED:
                 conv.weight = conv.weight / np.prod(site.window).astype(draft.dtype)
         else:
             factor = weight_of(neuron, leaves, self.simulator)

@@ -108,7 +108,7 @@ def _offset(site: Site, reach: int, simulator: Simulator | None) -> int:
         raise UserError(
             f"{site.name}: drives and thresholds reach {reach} together, but {who} holds half "
             f"numbers only below 2^23, so that together they have to stay below 2^22; convert on a "
-            f"coarser grid, with the option sums_below=2**21 of the scatter-and-gather method"
+            f"coarser grid, with methods.scatter_gather(..., sums_below=2**21)"
         )
     return offset
 

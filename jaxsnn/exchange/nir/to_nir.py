@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxsnn.arch.layers import Site
 from jaxsnn.arch.plan import plan
+from jaxsnn.conversion.kernels import KernelForm
 from jaxsnn.conversion.spiking import Spiking
 from jaxsnn.errors import UserError
 from jaxsnn.exchange.nir.draft import Draft
@@ -164,7 +165,7 @@ def _add_outputs(draft: Draft, walk: Walk, sites: tuple[Site, ...]) -> dict[str,
 
 def _is_exact(snn: Spiking, simulator: Simulator | None, steps: int) -> bool:
     """Whether all numbers are whole and no rule of the simulator is left to the input."""
-    if any(record.kernel in ("trained", "float") for record in snn.report):
+    if any(record.form in (KernelForm.TRAINED, KernelForm.FLOAT) for record in snn.report):
         return False
     neurons = [_inner(snn.neurons.at(site)) for site in plan(snn.arch)]
     if steps == 1 and all(one.name in ("threshold_count", "identity") for one in neurons):
