@@ -5,10 +5,11 @@ Dynamics, Advanced Intelligent Systems, 2023. Claim: k=1 reaches 93.35 % on CIFA
 quantised ANN, after 40 time steps; full precision 93.20 % (200 epochs).
 
     python experiments/cifar10_cnn2.py --dataset digits   # minutes, no files
-    python experiments/cifar10_cnn2.py --k 1              # CIFAR-10; made for a GPU
-    python experiments/cifar10_cnn2.py --k 1 --epochs 100 --schedule constant --validation 0
+    python experiments/cifar10_cnn2.py --k 1              # CIFAR-10; about 4 hours on two cores
+    python experiments/cifar10_cnn2.py --recipe paper --epochs 100 --schedule constant
 
-The second phase of the paper's training: --resume --learning_rate 0.0001. Results go to
+The last is the first phase of the paper's training (with --validation 0), which is made for a GPU;
+the second: --recipe paper --resume --learning_rate 0.0001 --schedule constant. Results go to
 runs/cifar10_cnn2/<setting>/, figures over all settings to its figs/.
 """
 

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 
+import chex
 import numpy as np
 import pytest
 from experiment_runs import IMAGES, TINY, run
@@ -177,8 +178,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(second_phase, tmp_path):
     (copy / "k0B1/metrics.jsonl").write_text(broken)
     assert run("train", *SETTING, "--resume", "--lr", "5e-4", out=copy) == 0
     first, second = weights(second_phase), weights(copy)
-    assert first.keys() == second.keys()
-    assert all(np.array_equal(first[name], second[name]) for name in first)
+    chex.assert_trees_all_equal(first, second)
     assert lines(copy) == lines(second_phase)
 
 
@@ -186,8 +186,7 @@ def test_a_finished_run_is_left_alone(out, copy):
     assert run("train", *SETTING, "--resume", "True", out=copy) == 0
     assert lines(copy) == lines(out)
     assert len(from_json(LeNetScatter, (copy / "k0B1/config.json").read_text())[1]) == 1
-    first, second = weights(out), weights(copy)
-    assert all(np.array_equal(first[name], second[name]) for name in first)
+    chex.assert_trees_all_equal(weights(out), weights(copy))
 
 
 def test_results_say_how_the_weights_were_trained_not_what_is_asked_now(copy):
