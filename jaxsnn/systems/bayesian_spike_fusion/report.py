@@ -46,8 +46,8 @@ class Simulation(NamedTuple):
     ann_accuracy: float
     target: tuple[float, ...]
     accuracies: Mapping[str, Floats]
-    run: str
-    tag: str
+    run: str = ""
+    tag: str = ""
 
     @property
     def fused(self) -> tuple[str, ...]:
