@@ -17,6 +17,7 @@ from jaxsnn import (
     evaluate,
     hidden,
     init_variables,
+    methods,
     neurons,
     parse,
     simulate,
@@ -40,7 +41,8 @@ def rates(bits=None):
     variables = init_variables(net, jax.random.key(0))
     encoding = Encoding("held", 1 / 256)
     scales = {"conv1": 1.0, "dense1": 1.0, "readout": 1.0}
-    snn = convert(variables, arch, "rate", scales=scales, kernel_bits=bits, encoding=encoding)
+    method = methods.rate(scales=scales, weight_bits=bits, float_weights=bits is None)
+    snn = convert(variables, arch, method, encoding=encoding)
     return snn, net, variables
 
 
@@ -72,7 +74,8 @@ def test_scaled_images_are_refused_by_every_converted_network(array, bits):
         with pytest.raises(UserError, match=SCALED):
             call()
     assert whole.readout.shape == (5, 4, 3)
-    *_, negative, images = converted(3, 2, method="negative", settings={"exact": False})
+    settings = {"float_weights": True}
+    *_, negative, images = converted(3, 2, method=methods.negative_spikes, settings=settings)
     floats = array(images.astype(np.float32) / 256)
     with pytest.raises(UserError, match=SCALED):
         simulate(negative, floats, steps=2)
@@ -166,6 +169,7 @@ def test_no_percentile(percentile):
 
 def test_leaves_and_weights_are_numbers():
     snn, _, variables = rates()
+    scales = dict.fromkeys(("conv1", "dense1", "readout"), 1.0)
     leaf = snn.variables["fixed"]["conv1"]["threshold"]
     with pytest.raises(UserError, match="conv1/threshold would hold NaN"):
         with_leaf(snn, "conv1", "threshold", leaf.at[1].set(np.nan))
@@ -177,13 +181,7 @@ def test_leaves_and_weights_are_numbers():
         broken = jax.tree.map(jnp.array, variables)
         broken["params"]["dense1"]["kernel"] *= value
         with pytest.raises(UserError, match="dense1/kernel is not finite"):
-            convert(
-                broken,
-                snn.arch,
-                "rate",
-                scales=dict.fromkeys(("conv1", "dense1", "readout"), 1.0),
-                encoding=snn.encoding,
-            )
+            convert(broken, snn.arch, methods.rate(scales=scales), encoding=snn.encoding)
         net, tree, _ = trained()
         tree = jax.tree.map(jnp.array, tree)
         tree["params"]["conv1"]["kernel"] += value
