@@ -18,13 +18,14 @@ from typing import Any
 
 import jax
 import optax
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from jaxsnn import Net, Options, Task, data, hidden, load_params, neurons, train
 from jaxsnn.arch import zoo
 from jaxsnn.conversion import float_ends
 from jaxsnn.io.environment import environment
+from jaxsnn.io.terminal import console, show
 from jaxsnn.network import weight_quantisers
 from jaxsnn.training import classification
 
@@ -127,7 +128,7 @@ class Report:
         """`about` goes into every record, beside where it was measured."""
         self.about = {"benchmark": benchmark, **about}
         self.where = environment()
-        self.table = Table("what", "result", "goal", "", title=benchmark)
+        self.table = Table("what", "result", "goal", "", title=Text(benchmark))
 
     def record(self, name: str, shown: str, **fields: Any) -> None:
         """Print a JSON line; `shown` is its text in the table."""
@@ -141,21 +142,22 @@ class Report:
         met = value >= limit if at_least else value <= limit
         sign = ">=" if at_least else "<="
         self._line(name, {"value": round(value, 4), "goal": f"{sign} {limit:g}", "met": met})
-        word = "[green]met[/]" if met else "[red]not met[/]"
+        word = Text("met", "green") if met else Text("not met", "red")
         self.table.add_row(name, f"{value:.3g}{unit}", f"{sign} {limit:g}{unit}", word)
         return met
 
     def show(self) -> None:
         """Print the table."""
-        console = Console(stderr=True)
-        console.print(self.table)
-        console.print(f"{self.where['device']}; commit {self.where['commit']}", highlight=False)
+        to = console(stderr=True)
+        show(self.table, to)
+        show(f"{self.where['device']}; commit {self.where['commit']}", to)
         load, cores = os.getloadavg()[0], os.cpu_count() or 1
         if load > cores + 1:
-            console.print(
-                f"[yellow]load {load:.1f} on {cores} cores: other programs ran; comparisons of "
-                "programs with several threads mean little, use --cores 1[/]"
+            warning = (
+                f"load {load:.1f} on {cores} cores: other programs ran; comparisons of programs "
+                "with several threads mean little, use --cores 1"
             )
+            show(Text(warning, "yellow"), to)
 
     def _line(self, name: str, fields: Mapping[str, Any]) -> None:
         line = {**self.about, "name": name, **fields, **self.where, "load": os.getloadavg()[0]}

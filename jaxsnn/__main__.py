@@ -14,10 +14,12 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from jaxsnn.arch import Arch, Conv, Site, arrays_of, format, parse, plan, totals, zoo
 from jaxsnn.arch.layers import Shape
 from jaxsnn.errors import UserError
+from jaxsnn.io.terminal import console, show
 
 _OPTIONS = ("classes", "pool", "input_shape", "norm", "head_pool", "head_bias", "head_neuron")
 _NUMBERS = ("parameters", "norm parameters", "neurons", "MACs", "max fan-out")
@@ -28,9 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (2 for an argument that makes no sense)."""
     parser = _parser()
     chosen = parser.parse_args(arguments)
-    console = Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
+    to = console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     try:
-        chosen.command(chosen, console)
+        chosen.command(chosen, to)
     except UserError as error:
         parser.error(str(error))
     return 0
@@ -82,10 +84,10 @@ def _network(chosen: argparse.Namespace) -> tuple[Arch, zoo.Entry | None]:
         raise UserError(f"{error}{hint}") from None
 
 
-def _describe(chosen: argparse.Namespace, console: Console) -> None:
+def _describe(chosen: argparse.Namespace, to: Console) -> None:
     arch, entry = _network(chosen)
-    console.print(_layer_table(chosen.network, arch))
-    console.print(_array_table(arch))
+    show(_layer_table(chosen.network, arch), to)
+    show(_array_table(arch), to)
     total = totals(arch)
     lines = {
         "parameters": f"{total.all_parameters:,} with norm statistics "
@@ -101,11 +103,11 @@ def _describe(chosen: argparse.Namespace, console: Console) -> None:
         lines["note"] = entry.note
     for name, value in lines.items():
         if value:
-            console.print(f"{name:<11}{value}", markup=False, soft_wrap=True)
+            show(f"{name:<11}{value}", to)
 
 
 def _layer_table(title: str, arch: Arch) -> Table:
-    table = Table(title=title)
+    table = Table(title=Text(title))
     for column in ("name", "kind", "input", "output", "kernel", "stride", "padding"):
         table.add_column(column, overflow="fold")
     for column in _NUMBERS:
@@ -160,7 +162,7 @@ def _size(shape: Shape) -> str:
     return "x".join(str(size) for size in shape)
 
 
-def _data(chosen: argparse.Namespace, console: Console) -> None:
+def _data(chosen: argparse.Namespace, to: Console) -> None:
     # needs packages that `describe` does without
     from jaxsnn.data import EVENT_SOURCES, NAMES, locations
     from jaxsnn.data.search import places
@@ -178,10 +180,10 @@ def _data(chosen: argparse.Namespace, console: Console) -> None:
             table.add_row(name, str(place), "yes" if place.exists() else "no")
         if not folders:
             table.add_row(name, "embedded, needs no files", "yes")
-    console.print(table)
+    show(table, to)
 
 
-def _version(_: argparse.Namespace, console: Console) -> None:
+def _version(_: argparse.Namespace, to: Console) -> None:
     jax = importlib.import_module("jax")  # slow to import, so only where it is asked for
     rows: dict[str, Any] = {"jaxsnn": _installed("jaxsnn-conversion")}
     rows["python"] = platform.python_version()
@@ -190,7 +192,7 @@ def _version(_: argparse.Namespace, console: Console) -> None:
     table = Table("what", "version")
     for name, value in rows.items():
         table.add_row(name, value)
-    console.print(table)
+    show(table, to)
 
 
 def _installed(distribution: str) -> str:

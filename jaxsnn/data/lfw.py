@@ -21,8 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from jaxsnn.data.base import Dataset, Images
 from jaxsnn.data.jpegs import read_jpeg
@@ -43,6 +43,7 @@ from jaxsnn.data.lfw_split import (
 )
 from jaxsnn.errors import UserError
 from jaxsnn.io.progress import bar
+from jaxsnn.io.terminal import console, show
 
 SIDE = 250
 _PIPE_WIDTH = 100  # columns where the output is no terminal
@@ -136,22 +137,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(folder: Path, out: Path | None, seed: int) -> None:
-    console = Console(
-        width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False, markup=False
-    )
+    to = console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder; unpack lfw-deepfunneled.tgz and name it")
     people = find_people(folder)
     check_kept(people)
     split = draw_split(people, seed)
-    console.print(_table(people, split))
-    console.print(_about_left_out(people), soft_wrap=True)
+    show(_table(people, split), to)
+    show(_about_left_out(people), to)
     if people.unread:
-        console.print(about_unread(people), soft_wrap=True)
+        show(about_unread(people), to)
     path = write_split(_default_place(folder) if out is None else out, people, split)
-    console.print(f"split written to {path}", soft_wrap=True)
+    show(f"split written to {path}", to)
     if path.absolute() not in [place.absolute() for place in split_places(folder)]:
-        console.print(f"It is used once it lies in {folder} as {SPLIT}.", soft_wrap=True)
+        show(f"It is used once it lies in {folder} as {SPLIT}.", to)
 
 
 def _default_place(folder: Path) -> Path:
@@ -160,7 +159,7 @@ def _default_place(folder: Path) -> Path:
 
 
 def _table(people: People, split: Split) -> Table:
-    table = Table("person", title=f"people with {FEWEST} to {MOST} images")
+    table = Table("person", title=Text(f"people with {FEWEST} to {MOST} images"))
     for column in ("class", "images", "training", "test"):
         table.add_column(column, justify="right")
     content = document(people, split)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from jaxsnn.arch.layers import Shape
 from jaxsnn.errors import UserError
@@ -62,11 +63,11 @@ class Table:
         return "\n".join([*texts, *(f"does not fit: {problem}" for problem in self.problems)])
 
     def __rich__(self) -> RichTable:
-        table = RichTable(*HEADINGS, title=self.place)
+        table = RichTable(*HEADINGS, title=Text(self.place))
         for row in self.rows:
-            table.add_row(*row.cells())
+            table.add_row(*map(Text, row.cells()))
         for problem in self.problems:
-            table.add_row("", "", "", "", f"[red]does not fit:[/red] {problem}")
+            table.add_row("", "", "", "", Text.assemble(("does not fit:", "red"), f" {problem}"))
         return table
 
     def check(self) -> None:

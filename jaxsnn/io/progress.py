@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,15 +20,18 @@ from rich.progress import (
 
 from jaxsnn.errors import whole_number
 from jaxsnn.io import processes
+from jaxsnn.io.terminal import console, show
 
 T = TypeVar("T")
 
 
 def bar(items: Iterable[T], total: int, what: str) -> Iterator[T]:
     """Yield ``items`` under a bar named ``what``, on a terminal; without a name, silently."""
-    console = Console(stderr=True)
-    shown = bool(what) and console.is_terminal and processes.first()
-    return iter(track(items, what, total=total, console=console, disable=not shown, transient=True))
+    to = console(stderr=True)
+    shown = bool(what) and to.is_terminal and processes.first()
+    return iter(
+        track(items, escape(what), total=total, console=to, disable=not shown, transient=True)
+    )
 
 
 def duration(seconds: float) -> str:
@@ -48,17 +51,17 @@ class Display:
 
     def __init__(self, epochs: int, steps_per_epoch: int, batch_size: int, shown: bool) -> None:
         """Prepare the bar; it appears when the display is entered, and never unless `shown`."""
-        console, shown = Console(), shown and processes.first()
+        to, shown = console(), shown and processes.first()
         self.epochs, self.batch_size = epochs, batch_size
-        self.print = console.print if shown else None
+        self.to = to if shown else None
         self.first_look = (-1, 0, 0.0)  # epoch, position and time; compiling lies before it
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
         )
-        self.bar = Progress(*columns, console=console, disable=not (shown and console.is_terminal))
+        self.bar = Progress(*columns, console=to, disable=not (shown and to.is_terminal))
         self.task = self.bar.add_task("training", total=epochs * steps_per_epoch)
 
     def __enter__(self) -> Display:
@@ -76,12 +79,12 @@ class Display:
             seconds: they took.
             left: updates that are still to be made.
         """
-        if self.print is None or left * seconds / updates < 60:
+        if self.to is None or left * seconds / updates < 60:
             return
         images = updates * self.batch_size / seconds
         text = f"{images:,.0f} images/s: about {duration(left * seconds / updates)} to go for "
         text += f"{left:,} updates; Ctrl-C stops, --resume goes on from the last checkpoint"
-        self.print(text, highlight=False, soft_wrap=True)
+        show(text, self.to)
 
     def show(self, epoch: int, step: int, position: int, loss: float, accuracy: float) -> None:
         """Move the bar to a step; `position` counts the steps within the epoch (from 0)."""
@@ -96,7 +99,7 @@ class Display:
 
     def line(self, record: Mapping[str, float | int | None]) -> None:
         """Print the record of an epoch."""
-        if self.print is None:
+        if self.to is None:
             return
         parts = [f"epoch {record['epoch']}/{self.epochs}"]
         for name in ("train_loss", "train_accuracy", "validation_accuracy"):
@@ -104,7 +107,7 @@ class Display:
                 shown = f"{value:.4f}" if name.endswith("loss") else f"{value:.2%}"
                 parts.append(f"{name.replace('_', ' ')} {shown}")
         parts.append(f"{record['seconds']:.1f} s")
-        self.print("  ".join(parts), highlight=False, soft_wrap=True)
+        show("  ".join(parts), self.to)
 
 
 def batches(count: int, size: int, what: str = "") -> Iterator[tuple[NDArray[np.intp], int]]:

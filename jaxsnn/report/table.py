@@ -8,7 +8,9 @@ from typing import NamedTuple
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from jaxsnn.io.terminal import show
 from jaxsnn.report.results import Results
 from jaxsnn.report.rows import energy_line
 
@@ -30,18 +32,18 @@ def table(rows: Sequence[Results], title: str = "Results") -> Table:
     their paper, fit into 80 characters.
     """
     result = Table(
-        title=title, caption=_CAPTION, box=SIMPLE_HEAD, caption_justify="left", pad_edge=False
+        title=Text(title), caption=_CAPTION, box=SIMPLE_HEAD, caption_justify="left", pad_edge=False
     )
     result.add_column("setting", no_wrap=True)
     for row in rows:
-        result.add_column(row.setting, justify="right")
+        result.add_column(Text(row.setting), justify="right")
         if row.paper:
             result.add_column("paper", justify="right", style="dim")
     for name, line in _QUANTITIES.items():
         cells = [cell for row in rows for cell in _cells(line, row)]
         if any(cells):
             missing = "" if line.ours is _heading else "-"
-            result.add_row(name, *(cell or missing for cell in cells))
+            result.add_row(name, *(Text(cell or missing) for cell in cells))
     return result
 
 
@@ -53,7 +55,7 @@ def print_table(
     rows: Sequence[Results], title: str = "Results", console: Console | None = None
 ) -> None:
     """Print `table`."""
-    (console or Console()).print(table(rows, title))
+    show(table(rows, title), console)
 
 
 def _percent(value: float | None) -> str:

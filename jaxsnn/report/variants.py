@@ -5,7 +5,9 @@ from collections.abc import Iterator, Sequence
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from jaxsnn.io.terminal import show
 from jaxsnn.report.results import Results, Variant
 
 VARIANTS = ("unsigned", "signed", "fine-tuned", "settling")  # as the paper has them, then ours
@@ -39,14 +41,14 @@ def variants_table(rows: Sequence[Results]) -> Table:
         first = row.setting
         for name, entry in _entries(row):
             claimed = (row.paper or {}).get(PAPER.get(name, ""))
-            table.add_row(first, name, *_cells(entry, claimed))
+            table.add_row(*map(Text, (first, name, *_cells(entry, claimed))))
             first = ""
     return table
 
 
 def print_variants(rows: Sequence[Results], console: Console | None = None) -> None:
     """Print `variants_table`."""
-    (console or Console()).print(variants_table(rows))
+    show(variants_table(rows), console)
 
 
 def _entries(row: Results) -> Iterator[tuple[str, Variant]]:

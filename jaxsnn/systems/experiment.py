@@ -31,6 +31,7 @@ from jaxsnn.inputs.encoding import Encoding
 from jaxsnn.inputs.preprocess import Preprocessing
 from jaxsnn.io import processes
 from jaxsnn.io.arrays import unflatten, worth
+from jaxsnn.io.terminal import show
 from jaxsnn.network import net as net_module
 from jaxsnn.network import weight_quantisers
 from jaxsnn.network.arithmetic import Arithmetic, compute_of, training_arithmetic
@@ -273,7 +274,7 @@ class Experiment(System):
             Variant(kind="ANN, weights as trained", accuracy=results.ann_accuracy)
         ]
         cost = (results.ann_accuracy or 0) - fields["ann_accuracy"]
-        console.print(f"the grid of the weights costs {100 * cost:.2f} points of accuracy")
+        show(f"the grid of the weights costs {100 * cost:.2f} points of accuracy", console)
         return fields
 
     def _proof(self, snn: Spiking, variables: dict[str, Any], console: Console) -> Certificate:
@@ -281,7 +282,7 @@ class Experiment(System):
         options: dict[str, Any] = {"batch_size": self.batch, "progress": "certifying"}
         images = self.images[: self.certified]
         proof = certify(snn, variables, images, **options, **self.horizon)
-        console.print(f"certificate: {proof}", highlight=False)
+        show(f"certificate: {proof}", console)
         return proof
 
     def certify(self, console: Console) -> Certificate:
@@ -294,7 +295,7 @@ class Experiment(System):
         variables = self.variables()
         snn = self.converted(variables)
         accuracy = self.evaluate(snapped(variables, snn), snn.float_ann)
-        console.print(f"{self.config.setting}: {self.measured} {accuracy:.2%}", highlight=False)
+        show(f"{self.config.setting}: {self.measured} {accuracy:.2%}", console)
         return self._proof(snn, variables, console)
 
     def keep(self, console: Console) -> Path:
@@ -314,7 +315,7 @@ class Experiment(System):
                 "the file as it is"
             )
         saved.save_weights(arrays, units, path)
-        console.print(f"{path}: weights as whole numbers", highlight=False)
+        show(f"{path}: weights as whole numbers", console)
         return path
 
     def _refuse_floats(self, stage: str) -> None:

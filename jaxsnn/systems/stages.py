@@ -17,6 +17,7 @@ from rich.console import Console
 
 from jaxsnn.errors import UserError
 from jaxsnn.io import processes
+from jaxsnn.io.terminal import console, show
 from jaxsnn.report import scan, table
 from jaxsnn.report.figures.draw import Figures, draw_all
 from jaxsnn.systems.command_line import STAGES, parse_command
@@ -105,7 +106,7 @@ class Request:
     system: type[System]
     config: Any
     stage: str = "all"
-    console: Console = field(default_factory=Console)
+    console: Console = field(default_factory=console)
 
     @functools.cached_property
     def one(self) -> Any:
@@ -113,8 +114,8 @@ class Request:
         return self.system(self.config)
 
     def say(self, text: str) -> None:
-        """Print a line without colours."""
-        self.console.print(text, highlight=False)
+        """Print a line."""
+        show(text, self.console)
 
 
 def described(system: type[System]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from jaxsnn.conversion.spiking import Spiking
 from jaxsnn.io import processes
+from jaxsnn.io.terminal import show
 from jaxsnn.simulation.dataset import evaluate
 from jaxsnn.simulation.sweep import sweep
 from jaxsnn.simulation.totals import Evaluation
@@ -75,8 +76,8 @@ def noisy(
 def print_report(snn: Spiking, console: Console) -> None:
     """Print a line for each site: how it was converted."""
     for one in snn.report:
-        console.print(
+        show(
             f"{one.site}: kernel {one.kernel}; {one.norm}; {one.flipped} channels flipped, "
             f"{one.constant} constant; |sum| <= {one.bound:,} in {one.accumulator}",
-            highlight=False,
+            console,
         )

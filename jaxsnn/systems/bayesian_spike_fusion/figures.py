@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxsnn.errors import UserError
 from jaxsnn.io.arrays import load_arrays
+from jaxsnn.io.terminal import show
 from jaxsnn.report.figures import fusion
 from jaxsnn.systems.bayesian_spike_fusion import report
 from jaxsnn.systems.bayesian_spike_fusion.report import CURVES, Simulation
@@ -20,8 +21,6 @@ def draw_all(config: Any) -> dict[str, Path]:
     Raises:
         UserError: a folder without a simulation, or files that do not belong to each other.
     """
-    from rich.console import Console
-
     folders = in_order(config.exps, Path(config.out))
     found: dict[Path, Simulation] = {}
     for folder in folders:
@@ -33,7 +32,7 @@ def draw_all(config: Any) -> dict[str, Path]:
             print(f"warning: left out: {error}", file=sys.stderr)  # unfinished, or not tuned
             continue
         found[folder].save(folder)
-        Console().print(found[folder].table())
+        show(found[folder].table())
     if not found:
         raise UserError(f"no simulation below {config.out} is complete; run the stage simulate")
     to = (folders[0].resolve().parent.parent if config.exps else Path(config.out)) / "Plot"

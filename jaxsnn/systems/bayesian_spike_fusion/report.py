@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from jaxsnn.arch import notation as arch_module
 from jaxsnn.arch.notation import Arch
@@ -100,7 +101,7 @@ class Simulation(NamedTuple):
         title = f"{self.name}: ANN {self.ann_accuracy:.2%}"
         gains = [f"{name} {gain:+.1f} % up to {share:.0%}" for share, name, gain in self.gains()]
         below = f"area under accuracy over energy: {'; '.join(gains)}" if gains else None
-        table = Table(title=title, caption=below, box=SIMPLE_HEAD, pad_edge=False)
+        table = Table(title=Text(title), caption=below, box=SIMPLE_HEAD, pad_edge=False)
         for column in ("target", "series", "step", "energy (mJ)", "saving (%)", "at the end (%)"):
             table.add_column(column, justify="left" if column == "series" else "right")
         for share, name, step, energy, saved in self.crossings():

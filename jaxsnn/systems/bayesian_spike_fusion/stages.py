@@ -18,6 +18,7 @@ from jaxsnn.io import processes
 from jaxsnn.io.arrays import checksum, save_arrays
 from jaxsnn.io.files import remove, write_bytes
 from jaxsnn.io.progress import batches
+from jaxsnn.io.terminal import show
 from jaxsnn.report.results import Variant
 from jaxsnn.simulation import fusion
 from jaxsnn.simulation.engine import unpack
@@ -139,7 +140,7 @@ def tune(
     lines.append(stop_rule.choose(run_folder, config, trains, smooth))
     text = "\n".join([f"{len(images)} training images, {config.steps} steps", *lines])
     write_bytes(run_folder / "tune_log.txt", f"{text}\n".encode())
-    console.print(text, highlight=False)
+    show(text, console)
 
 
 def _choose_alpha(

@@ -16,6 +16,7 @@ from jaxsnn.errors import UserError
 from jaxsnn.io.arrays import load_arrays, save_arrays
 from jaxsnn.io.files import write_json
 from jaxsnn.io.progress import batches
+from jaxsnn.io.terminal import show
 from jaxsnn.report import crossbar_energy
 from jaxsnn.report.results import Variant
 from jaxsnn.simulation import counters as counters_module
@@ -161,12 +162,12 @@ def stop(
         **_fixed(run_folder / config.simulated, float(correct.mean()), config.steps, len(images)),
     }
     write_json(run_folder / f"stop{config.tag}.json", record)
-    console.print(
+    show(
         f"stopped when sure: test accuracy {record['accuracy']:.2%} after "
         f"{record['mean_steps']:.1f} steps on average, as fusion at a fixed step after "
         f"{record['fixed_step'] or 'more'}; calibration error "
         f"{record['expected_calibration_error']:.4f}",
-        highlight=False,
+        console,
     )
 
 

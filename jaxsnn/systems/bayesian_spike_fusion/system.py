@@ -28,6 +28,7 @@ from jaxsnn.exchange import saved as saved_module
 from jaxsnn.inputs.preprocess import Preprocessing, units_of
 from jaxsnn.io import files
 from jaxsnn.io.progress import batches
+from jaxsnn.io.terminal import show
 from jaxsnn.network import net as net_module
 from jaxsnn.network.initialisers import FanInUniform, Initialiser
 from jaxsnn.network.net import Net, Variables
@@ -214,7 +215,7 @@ class BayesianSpikeFusion(Experiment):
         ]
         text = "\n".join([*lines, ""])
         files.write_bytes(self.run.folder / "ann2snn_log.txt", text.encode())
-        console.print("\n".join(lines[:2]), highlight=False)
+        show("\n".join(lines[:2]), console)
 
     def tune(self, console: Console) -> None:
         """Choose alpha, and the rule that stops an image, on training images."""
@@ -254,7 +255,7 @@ class BayesianSpikeFusion(Experiment):
         variants: list[Variant] = []
         if tuned:
             series = bayesian_spike_fusion_report.read(folder)
-            console.print(series.table())
+            show(series.table(), console)
             variants = bayesian_spike_fusion_stages.variants(folder, self.config, series, found)
         bits = self.config.weight_bits
         precision = f"{bits + 1}-bit weights, float32 potentials" if bits else "float32"

@@ -14,6 +14,7 @@ from jaxsnn.equality.certificate import Certificate
 from jaxsnn.equality.gaps import Gap
 from jaxsnn.io.arrays import checksum, flatten, load_arrays, load_params, save_arrays, unflatten
 from jaxsnn.io.files import read_json, remove, write_json
+from jaxsnn.io.terminal import show
 from jaxsnn.report.results import Results, Variant, read_results, write_results
 from jaxsnn.training import finetune, finetune_step
 from jaxsnn.training.finetune import LayerRecord, Tuned, Tuner
@@ -92,7 +93,7 @@ def record(
         write_results(folder, dataclasses.replace(results, variants=[*others, variant]))
     remove(folder / UNFINISHED)
     shown = "" if before is None else f"{before:.2%} before, "
-    console.print(f"fine-tuned: test accuracy {shown}{variant.accuracy or 0:.2%}", highlight=False)
+    show(f"fine-tuned: test accuracy {shown}{variant.accuracy or 0:.2%}", console)
 
 
 def keep_certificate(folder: Path, variant: str, proof: Certificate, beside: bool) -> None:
@@ -118,7 +119,7 @@ def write_gaps(folder: Path, split: Sequence[Gap], console: Console) -> None:
         table.add_column(name.replace("_", " "), justify="left" if name == "site" else "right")
     for gap in split:
         table.add_row(gap.site, *(f"{value:.4f}" for value in gap[1:]))
-    console.print(table)
+    show(table, console)
 
 
 def _results(folder: Path) -> Results | None:

@@ -28,6 +28,7 @@ from jaxsnn.exchange import saved as saved_module
 from jaxsnn.inputs.preprocess import Preprocessing
 from jaxsnn.io import arrays
 from jaxsnn.io.arrays import load_params
+from jaxsnn.io.terminal import show
 from jaxsnn.network import net as net_module
 from jaxsnn.network import weight_quantisers
 from jaxsnn.network.initialisers import FanInUniform, FanOutNormal, Initialiser
@@ -285,7 +286,7 @@ class FastSnn(Experiment):
         size = min(self.batch, len(images))
         horizon = self._horizon(name)
         proof = certify(snn, variables, images, batch_size=size, progress="certifying", **horizon)
-        console.print(f"{name}, certificate: {proof}", highlight=False)
+        show(f"{name}, certificate: {proof}", console)
         return proof
 
     def _explained(self, snn: Spiking, variables: Any, console: Console) -> None:
@@ -315,7 +316,7 @@ class FastSnn(Experiment):
         if not self._has_signed(variables):
             self.simulate(console, ("signed",))  # the accuracy before
         elif config.resume and self._is_tuned(tuner, labels):
-            console.print(f"{self.run.folder}: already fine-tuned", highlight=False)
+            show(f"{self.run.folder}: already fine-tuned", console)
             return
         tuned = records.tune(self.run.folder, tuner, images, labels, config.resume)
         snn = self.converted(tuned.variables)

@@ -24,6 +24,7 @@ from jaxsnn.exchange import saved
 from jaxsnn.inputs.stimulus import Shown
 from jaxsnn.io import files
 from jaxsnn.io.arrays import flatten, load_arrays, load_params, unflatten
+from jaxsnn.io.terminal import show
 from jaxsnn.network import net as net_module
 from jaxsnn.report import results, scan
 from jaxsnn.report.figures import accuracy, training
@@ -187,7 +188,7 @@ class Csnn(System):
         self._samples(variables)
         results.write_results(self.run.folder, self._results(snn, found, seconds))
         right = found.accuracy_per_step[-1]
-        console.print(f"{self.config.setting}: test accuracy {right:.2%}", highlight=False)
+        show(f"{self.config.setting}: test accuracy {right:.2%}", console)
 
     def _spiking(self, snn: Spiking) -> tuple[Evaluation, dict[str, float]]:
         """Simulate the test set; what came out, and the seconds it took."""
