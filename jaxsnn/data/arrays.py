@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from jaxsnn.data.base import (
 )
 from jaxsnn.data.splits import stratified_split
 from jaxsnn.errors import UserError
+from jaxsnn.io.npz import read_npz
 
 KEYS = ("images", "labels", "test_images", "test_labels", "classes")
 
@@ -78,11 +77,7 @@ def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
     if not path.is_file():
         msg = f"{path}: no such file; give the path of an npz file with 'images' and 'labels'"
         raise UserError(msg)
-    try:
-        arrays = _arrays(path)
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        msg = f"{path}: not a readable npz file of plain arrays ({error}); write it again"
-        raise UserError(msg) from error
+    arrays = read_npz(path)
     wanted = {"images", "labels"} | ({"test_images", "test_labels"} & arrays.keys())
     if len(wanted) == 3:
         wanted = set(KEYS) - {"classes"}
@@ -92,15 +87,6 @@ def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
         msg = f"{path}: {found}; an npz data set holds {', '.join(KEYS)} (the last three optional)"
         raise UserError(msg)
     return arrays
-
-
-def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    # NumPy leaves a file that it opened itself open when the file is damaged.
-    with path.open("rb") as file:
-        loaded = np.load(file, allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            raise UserError("it holds one array, as numpy.save writes it")
-        return {name: loaded[name] for name in loaded.files}
 
 
 def _pair(arrays: dict[str, npt.NDArray[Any]], prefix: str, path: Path) -> tuple[Images, Labels]:

@@ -7,8 +7,6 @@ import io
 import json
 import os
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from jaxsnn.data.recordings import Recordings, padded
+from jaxsnn.errors import UserError
 from jaxsnn.io import files
+from jaxsnn.io.npz import read_npz
 
 FORMAT = 1  # a change of what is stored, or of how it is made, counts it up
 ARRAYS = ("codes", "counts", "lengths", "labels")
@@ -72,10 +72,10 @@ def _flat(parts: Mapping[str, Recordings]) -> dict[str, npt.NDArray[Any]]:
 def _read(path: Path, key: str) -> dict[str, Recordings] | None:
     """What a cache file of this key holds; None if it is missing, damaged or another's."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            if str(arrays["key"]) != key:
-                return None
-            parts = {name.rpartition("/")[0] for name in arrays.files} - {""}
-            return {part: padded(*(arrays[f"{part}/{name}"] for name in ARRAYS)) for part in parts}
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, zlib.error):
+        arrays = read_npz(path)
+        if str(arrays["key"]) != key:
+            return None
+        parts = {name.rpartition("/")[0] for name in arrays} - {""}
+        return {part: padded(*(arrays[f"{part}/{name}"] for name in ARRAYS)) for part in parts}
+    except (UserError, KeyError):
         return None

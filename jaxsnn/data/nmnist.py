@@ -20,6 +20,7 @@ from jaxsnn.io.progress import bar
 FOLDERS = ("nmnist", "N-MNIST", "NMNIST")
 PARTS = ("Train", "Test")
 CLASSES = 10
+LARGEST = 1 << 24  # bytes of a recording; the published ones have some 20,000
 File: TypeAlias = tuple[str, str, int, int]  # class folder, path, size, and what marks a change
 
 
@@ -149,6 +150,8 @@ def _listed(place: Path, files: Iterable[File]) -> Part:
 
 def _member(archive: zipfile.ZipFile, name: str, place: Path) -> bytes:
     try:
+        if archive.getinfo(name).file_size > LARGEST:
+            raise UserError(f"{place}: {name} announces over {LARGEST:,} bytes; fetch it again")
         return archive.read(name)
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{place}: {name} is damaged ({error}); fetch the zip again") from error

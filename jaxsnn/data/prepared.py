@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import io
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from PIL import Image
 
 from jaxsnn.data.base import Dataset, Images, Labels, check_images, check_labels
 from jaxsnn.errors import UserError
+from jaxsnn.io.files import read_object
 
 INFO = "dataset_info.json"
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -46,8 +46,8 @@ def unreadable(folder: Path) -> str | None:
         UserError: `dataset_info.json` is not a JSON object; the message names it.
     """
     try:
-        file_format = json.loads((folder / INFO).read_bytes()).get("fileFormat", "tfrecord")
-    except (ValueError, AttributeError) as error:
+        file_format = read_object(folder / INFO).get("fileFormat", "tfrecord")
+    except UserError as error:
         msg = f"{folder / INFO}: not a JSON object ({error}); delete {folder} and prepare it again"
         raise UserError(msg) from error
     if file_format == "array_record" or tensorflow_installed():

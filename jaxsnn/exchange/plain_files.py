@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from jaxsnn.errors import UserError, shown
 from jaxsnn.exchange.weights import Budget, Weights, contiguous, natural
 from jaxsnn.io.arrays import load_arrays
+from jaxsnn.io.npz import check_header
 
 _DTYPES: dict[str, Any] = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": ml_dtypes.bfloat16, "C64": "<c8",
@@ -54,28 +55,6 @@ def read_npz(archive: zipfile.ZipFile, path: Path, budget: Budget) -> Weights:
     """
     for info in archive.infolist():
         budget.spend(info.file_size, shown(info.filename))
-        _check_header(archive, info, str(path))
-    try:
-        arrays, _ = load_arrays(path)
-    except UserError as error:
-        raise UserError(str(error)) from error
+        check_header(archive, info, f"{path}, {shown(info.filename)}")
+    arrays, _ = load_arrays(path)
     return Weights({name: contiguous(array) for name, array in arrays.items()}, str(path), "npz")
-
-
-def _check_header(archive: zipfile.ZipFile, info: zipfile.ZipInfo, place: str) -> None:
-    """Refuse a member whose header says another size than it has: it would be allocated."""
-    try:
-        with archive.open(info) as member:
-            version = np.lib.format.read_magic(member)
-            reader = (
-                np.lib.format.read_array_header_1_0
-                if version == (1, 0)
-                else np.lib.format.read_array_header_2_0
-            )
-            shape, _, dtype = reader(member)
-            size = int(np.prod(shape, dtype=object)) * dtype.itemsize
-            if not dtype.hasobject and size != info.file_size - member.tell():
-                raise UserError(f"shape {shape} of {dtype} in {info.file_size} bytes")
-    except Exception as error:  # whatever the decompression or the header's parser raise
-        reason = shown(str(error)).strip("'\"")
-        raise UserError(f"{place}, {shown(info.filename)}: no plain array ({reason})") from error

@@ -1,9 +1,9 @@
 """Networks in and out of files: trained weights, and converted networks, without pickle."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -17,15 +17,19 @@ from jaxsnn.conversion.convert import snapped, whole_kernels
 from jaxsnn.conversion.grid import smallest_integer
 from jaxsnn.conversion.kernels import KernelForm
 from jaxsnn.conversion.spiking import Folded, Spiking
-from jaxsnn.errors import UserError
+from jaxsnn.errors import UserError, shown
 from jaxsnn.inputs.encoding import Encoding
-from jaxsnn.io.arrays import UNITS, flatten, load_arrays, save_arrays, unflatten
+from jaxsnn.io import typed
+from jaxsnn.io.arrays import META, UNITS, flatten, load_arrays, save_arrays, unflatten
 from jaxsnn.io.arrays import load_params as load_variables
 from jaxsnn.network import net as net_module
 from jaxsnn.network import weight_quantisers
 from jaxsnn.network.net import Net
 from jaxsnn.network.per_site import SiteMap, hidden
+from jaxsnn.network.synapse import Accumulator
 from jaxsnn.neurons.neuron import Neuron
+
+T = TypeVar("T")
 
 FORMAT = 1  # of the files written by `save`; raised when an old file can no longer be read
 
@@ -107,32 +111,55 @@ def load(path: str | Path) -> Spiking:
     """
     arrays, meta = load_arrays(path)
     try:
-        if meta["format"] != FORMAT:
-            raise UserError(f"format {meta['format']}, this version reads {FORMAT}")
-        snn = _rebuild(meta, unflatten(arrays))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if typed.entry(meta, "format", int, META) != FORMAT:
+            raise UserError(f"format {shown(meta.get('format'))}, this version reads {FORMAT}")
+        snn = _rebuild(meta, arrays)
+    except UserError as error:
         raise UserError(
-            f"{path} holds no converted network that this version can read: {error!r}; "
+            f"{path} holds no converted network that this version can read: {error}; "
             "convert again and save()"
         ) from error
     _check_arrays(snn, arrays, str(path))
     return snn
 
 
-def _rebuild(meta: Mapping[str, Any], variables: Mapping[str, Any]) -> Spiking:
-    options = dict(meta["arch"])
-    options["input_shape"] = tuple(options["input_shape"])
+def _rebuild(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Spiking:
+    for name, array in arrays.items():
+        if array.dtype.kind not in "biuf" or array.dtype.itemsize > 4:
+            raise UserError(f"{name} is {array.dtype}; wanted numbers of at most 32 bits")
+    units = typed.mapping(meta.get("units"), f"{META}: units")
+    for name, unit in units.items():
+        typed.checked(unit, float, f"{META}: units.{name}")
+    report = typed.entry(meta, "report", list[Any], META)
     return Spiking(
-        variables=jax.tree.map(jnp.asarray, {"params": {}, "fixed": {}, **variables}),
-        arch=parse(options.pop("notation"), **options),
-        neurons=_map_from_json(meta["neurons"], _neuron_from_json),
-        ann=_map_from_json(meta["ann"], _neuron_from_json),
-        weights=_map_from_json(meta["weights"], _quantiser_from_json),
-        accumulators=_map_from_json(meta["accumulators"], lambda word: word),
-        encoding=Encoding(**meta["encoding"]),
-        units=tuple(meta["units"].items()),
-        report=tuple(_folded_from_json(**record) for record in meta["report"]),
+        variables=jax.tree.map(jnp.asarray, {"params": {}, "fixed": {}, **unflatten(arrays)}),
+        arch=arch_of(meta.get("arch"), f"{META}: arch"),
+        neurons=_map_from_json(meta, "neurons", _neuron_from_json),
+        ann=_map_from_json(meta, "ann", _neuron_from_json),
+        weights=_map_from_json(meta, "weights", _quantiser_from_json),
+        accumulators=_map_from_json(meta, "accumulators", _accumulator_from_json),
+        encoding=typed.call(Encoding, meta.get("encoding"), f"{META}: encoding"),
+        units=tuple(units.items()),
+        report=tuple(_folded(one, f"{META}: report[{n}]") for n, one in enumerate(report)),
     )
+
+
+def arch_of(record: object, place: str) -> Arch:
+    """The architecture that a file describes: its notation, and the options of :func:`parse`.
+
+    Raises:
+        UserError: an entry is missing, unknown or of another type, or the network cannot be. The
+            message names the place and the entry.
+    """
+    values = typed.mapping(record, place)
+    if isinstance(values.get("input_shape"), list):
+        values["input_shape"] = tuple(values["input_shape"])
+    text = typed.entry(values, "notation", str, place)
+    hints = {n: hint for n, hint in get_type_hints(Arch).items() if n != "layers"}
+    options = typed.checked_mapping(
+        {name: value for name, value in values.items() if name != "notation"}, hints, place
+    )
+    return parse(text, **options)
 
 
 def _folded_to_json(record: Folded) -> dict[str, Any]:
@@ -141,10 +168,17 @@ def _folded_to_json(record: Folded) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name not in ("form", "quantiser")}
 
 
-def _folded_from_json(kernel: str, added: Sequence[str] = (), **record: Any) -> Folded:
+def _folded(record: object, place: str) -> Folded:
+    """The record of a site, of whose ``kernel`` its form and quantiser are made."""
+    values = typed.mapping(record, place)
+    kernel = typed.entry(values, "kernel", str, place)
     quantiser = kernel if kernel in weight_quantisers.WEIGHTS else ""
-    form = KernelForm.CODES if quantiser else KernelForm(kernel)
-    return Folded(form=form, quantiser=quantiser, added=tuple(added), **record)
+    forms = {form.value: form for form in KernelForm} | {quantiser: KernelForm.CODES}
+    if kernel not in forms:
+        raise UserError(f"{place}.kernel is {shown(kernel)}; choose one of {', '.join(forms)}")
+    rest = {name: value for name, value in values.items() if name != "kernel"}
+    made = {"form": forms[kernel], "quantiser": quantiser, "added": _tuple(rest.get("added", ()))}
+    return typed.call(Folded, rest | made, place)
 
 
 def _check_arrays(snn: Spiking, arrays: Mapping[str, np.ndarray], place: str) -> None:
@@ -152,6 +186,11 @@ def _check_arrays(snn: Spiking, arrays: Mapping[str, np.ndarray], place: str) ->
     expected = flatten(net_module.template(snn.net))
     channels = {site.name: site.drive_shape[-1:] for site in plan(snn.arch)}
     for record in snn.report:
+        if record.site not in channels:
+            raise UserError(
+                f"{place}: report names {shown(record.site)}, which is no site of the network; "
+                "convert again and save()"
+            )
         whole = jax.ShapeDtypeStruct(channels[record.site], jnp.int32)
         expected |= {f"params/{record.site}/{name}": whole for name in record.added}
     problems = [f"missing {name}" for name in expected if name not in arrays]
@@ -172,10 +211,9 @@ def _quantiser_to_json(quantiser: weight_quantisers.WeightQuantiser) -> Any:
     return {"name": quantiser.name, "options": dict(quantiser.options)}
 
 
-def _quantiser_from_json(record: str | Mapping[str, Any]) -> weight_quantisers.WeightQuantiser:
-    if isinstance(record, str):
-        return weight_quantisers.WEIGHTS[record]()
-    return weight_quantisers.WEIGHTS[record["name"]](**record["options"])
+def _quantiser_from_json(record: object, place: str) -> weight_quantisers.WeightQuantiser:
+    values = {"name": record, "options": {}} if isinstance(record, str) else record
+    return _made(weight_quantisers.WEIGHTS, "weight quantiser", values, place)
 
 
 def _neuron_to_json(neuron: Neuron) -> dict[str, Any]:
@@ -186,17 +224,32 @@ def _neuron_to_json(neuron: Neuron) -> dict[str, Any]:
     return {"name": neuron.name, "options": options}
 
 
-def _neuron_from_json(record: Mapping[str, Any]) -> Neuron:
-    if record["name"] not in neurons.FACTORIES:
-        raise UserError(f"unknown neuron {record['name']!r}; known: {sorted(neurons.FACTORIES)}")
-    options = {name: _option_from_json(value) for name, value in record["options"].items()}
-    return neurons.FACTORIES[record["name"]](**options)
+def _neuron_from_json(record: object, place: str) -> Neuron:
+    return _made(neurons.FACTORIES, "neuron", record, place)
 
 
-def _option_from_json(value: Any) -> Any:
+def _made(factories: Mapping[str, Callable[..., T]], kind: str, record: object, place: str) -> T:
+    """What a factory makes of the options that a file names."""
+    values = typed.mapping(record, place)
+    name = typed.entry(values, "name", str, place)
+    if name not in factories:
+        raise UserError(f"unknown {kind} {shown(name)} in {place}; known: {sorted(factories)}")
+    options = typed.mapping(values.get("options"), f"{place}.options")
+    read = {n: _option_from_json(one, f"{place}.options.{n}") for n, one in options.items()}
+    return typed.call(factories[name], read, f"{place}.options")
+
+
+def _accumulator_from_json(record: object, place: str) -> Accumulator:
+    return typed.checked(record, Accumulator, place)
+
+
+def _option_from_json(value: object, place: str) -> Any:
     """A neuron in a neuron; a tuple, which JSON has as a list; anything else as it is."""
-    if isinstance(value, Mapping):
-        return _neuron_from_json(cast("Mapping[str, Any]", value))
+    return _neuron_from_json(value, place) if isinstance(value, Mapping) else _tuple(value)
+
+
+def _tuple(value: object) -> object:
+    """A tuple, which JSON has as a list; anything else as it is."""
     return tuple(cast("list[Any]", value)) if isinstance(value, list) else value
 
 
@@ -209,10 +262,22 @@ def _map_to_json(sites: SiteMap[Any], convert: Any) -> dict[str, Any]:
     }
 
 
-def _map_from_json(record: Mapping[str, Any], convert: Any) -> SiteMap[Any]:
+def _map_from_json(
+    meta: Mapping[str, Any], name: str, convert: Callable[[object, str], T]
+) -> SiteMap[T]:
+    place = f"{META}: {name}"
+    record = typed.mapping(meta.get(name), place)
+
+    def pairs(key: str) -> tuple[tuple[str, T], ...]:
+        listed = typed.entry(record, key, list[list[Any]], place)
+        for number, pair in enumerate(listed):
+            typed.checked(_tuple(pair), tuple[str, Any], f"{place}.{key}[{number}]")
+        return tuple((word, convert(value, f"{place}.{key}.{word}")) for word, value in listed)
+
+    first = record.get("first")
     return SiteMap(
-        default=convert(record["default"]),
-        by_role=tuple((role, convert(value)) for role, value in record["by_role"]),
-        by_name=tuple((name, convert(value)) for name, value in record["by_name"]),
-        first=None if record["first"] is None else convert(record["first"]),
+        default=convert(record.get("default"), f"{place}.default"),
+        by_role=pairs("by_role"),
+        by_name=pairs("by_name"),
+        first=None if first is None else convert(first, f"{place}.first"),
     )

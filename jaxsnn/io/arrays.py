@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxsnn.errors import UserError
-from jaxsnn.io.files import write_bytes
+from jaxsnn.io.files import parse_object, write_bytes
+from jaxsnn.io.npz import read_npz
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 Tree: TypeAlias = dict[str, Any]
@@ -112,33 +113,16 @@ def load_arrays(path: str | Path) -> tuple[Arrays, dict[str, Any]]:
     that were kept as whole numbers come back as what they are worth.
 
     Raises:
-        UserError: the file is missing, truncated, no npz, pickled, or holds a NaN; the
-          message names the file and the array.
+        UserError: the file is missing, truncated, no npz, encrypted, pickled, announces more than
+          it holds, or holds a NaN, or its description is no JSON object; the message names the file
+          and the array.
     """
-    arrays: Arrays = {}
-    place = str(path)
+    arrays = read_npz(path)
+    meta = parse_object(str(arrays.pop(META, "{}")), f"{path}, {META}")
     try:
-        # Opened here, because NumPy leaves a file open that it cannot make sense of.
-        with Path(path).open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise UserError("a single array, not an npz archive")
-            for name in archive.files:
-                place = f"{path}, array {name!r}"
-                array = archive[name]
-                if not isinstance(array, np.ndarray):  # NumPy hands out other members as bytes
-                    raise UserError("not an array")
-                arrays[name] = array
-        meta = json.loads(str(arrays.pop(META, "{}")))
-        place = str(path)
         arrays |= worth(arrays, meta.get(UNITS, {}))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(
-            f"{place}: not a complete npz file of plain arrays ({error}); write it again with "
-            "numpy.savez or jaxsnn.io.save_arrays"
-        ) from error
+    except UserError as error:
+        raise UserError(f"{path}, {META}: {error}; write the file again") from error
     for name, array in arrays.items():
         _refuse_nan(f"{path}: {name}", array)
     return arrays, meta

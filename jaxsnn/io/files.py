@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from jaxsnn.errors import UserError
+from jaxsnn.errors import UserError, shown
 from jaxsnn.io import processes
 
 
@@ -121,11 +121,58 @@ def read_json(path: str | Path) -> Any:
         UserError: the file is not JSON (broken off, for example); the message names it.
         FileNotFoundError: there is no such file.
     """
+    return parse_json(Path(path).read_bytes(), str(path))
+
+
+def read_text(path: str | Path) -> str:
+    """Read one text file.
+
+    Raises:
+        UserError: the file is no text in UTF-8; the message names it.
+        FileNotFoundError: there is no such file.
+    """
     try:
-        return json.loads(Path(path).read_bytes())
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a text file ({error}); delete it or restore it") from error
+
+
+def read_object(path: str | Path) -> dict[str, Any]:
+    """Read one JSON file that holds an object.
+
+    Raises:
+        UserError: as `read_json`, or it holds something else.
+        FileNotFoundError: there is no such file.
+    """
+    return parse_object(Path(path).read_bytes(), str(path))
+
+
+def parse_json(text: str | bytes, place: str) -> Any:
+    """The value of a JSON text; `place` is where it comes from, for messages.
+
+    Raises:
+        UserError: the text is not JSON, or nested deeper than Python reads.
+    """
+    try:
+        return json.loads(text)
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
-        msg = f"{path}: not a complete JSON file ({error}); delete it or write it again"
+        msg = f"{place}: not a complete JSON file ({error}); delete it or write it again"
         raise UserError(msg) from error
+    except RecursionError:
+        msg = f"{place}: JSON that is nested too deeply; delete it or write it again"
+        raise UserError(msg) from None
+
+
+def parse_object(text: str | bytes, place: str) -> dict[str, Any]:
+    """The object of a JSON text; see `parse_json`.
+
+    Raises:
+        UserError: as `parse_json`, or the text is another value.
+    """
+    value = parse_json(text, place)
+    if not isinstance(value, dict):
+        raise UserError(f"{place}: not a JSON object but {shown(value)}; write it again")
+    return cast("dict[str, Any]", value)
 
 
 def append_jsonl(path: str | Path, record: Mapping[str, Any]) -> None:
@@ -159,14 +206,11 @@ def read_jsonl(path: str | Path, key: str = "step") -> list[dict[str, Any]]:
     *lines, last = Path(path).read_bytes().split(b"\n")
     records: dict[object, dict[str, Any]] = {}
     for number, line in enumerate([*lines, last] if _whole(last) else lines, start=1):
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path}, line {number}: not JSON ({error})") from error
-        if not isinstance(record, dict):
-            raise UserError(f"{path}, line {number}: expected an object, found {line[:40]!r}")
-        known = cast("dict[str, Any]", record)
-        records[(key, known[key]) if key in known else number] = known
+        record = parse_object(line, f"{path}, line {number}")
+        value = record.get(key)
+        if isinstance(value, list | dict):
+            raise UserError(f"{path}, line {number}: {key} is {shown(value)}; it must be a number")
+        records[(key, value) if key in record else number] = record
     return list(records.values())
 
 
@@ -203,7 +247,7 @@ def _whole(line: bytes) -> bool:
     """Whether a line without its end is a whole record; a part of an object never is JSON."""
     try:
         return isinstance(json.loads(line), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

@@ -75,5 +75,5 @@ def _sentence(place: str, error: Mapping[str, Any]) -> str:
     if kind == "missing":
         return f"{place} is missing"
     if kind == "value_error" or not place:
-        return message
+        return str(error["msg"]).removeprefix("Value error, ")
     return f"{place} is {shown(error['input'])}; expected {message}"

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxsnn.errors import UserError
 from jaxsnn.neurons.neuron import Leaves, Neuron, State, count_dtype, neuron, no_state
 
 LISTED = 127  # levels up to which comparing all is faster than a search (measured on a CPU)
@@ -48,6 +49,7 @@ def integer_level(levels: int) -> Neuron:
     Where ``threshold_count`` adds up units, this looks for the topmost: they agree only while the
     leaf ``thresholds``, int32 or float32 ``[levels, C]``, ascends along its first axis.
     """
+    _check_levels(levels)
 
     def step(leaves: Leaves, state: State, drive: Array) -> tuple[State, Array]:
         table, dtype = leaves["thresholds"], count_dtype(levels)
@@ -58,6 +60,11 @@ def integer_level(levels: int) -> Neuron:
 
     fixed = functools.partial(_table_leaf, levels)
     return Neuron(no_state, step, fixed=fixed, spikes=(0, levels))
+
+
+def _check_levels(levels: int) -> None:
+    if levels < 1:
+        raise UserError(f"levels={levels}: give a whole number of at least 1")
 
 
 def _table_leaf(levels: int, channels: int) -> Leaves:
@@ -73,6 +80,7 @@ def threshold_count(levels: int) -> Neuron:
 
     Leaves (fixed): ``thresholds`` int32 or float32 ``[levels, C]``, units of the drive.
     """
+    _check_levels(levels)
 
     def step(leaves: Leaves, state: State, drive: Array) -> tuple[State, Array]:
         table, dtype = leaves["thresholds"], count_dtype(levels)

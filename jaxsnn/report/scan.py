@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxsnn.errors import UserError
-from jaxsnn.io.files import read_json, read_jsonl
+from jaxsnn.io.files import read_object
+from jaxsnn.io.metrics import read_metrics
 from jaxsnn.report.results import Results, read_results, sort_key
 
 Warn = Callable[[str], None]
@@ -70,7 +71,7 @@ def scan_trainings(out: str | Path, warn: Warn = _to_stderr) -> list[Training]:
     results = scan_folders(out, lambda line: None)
     for path in sorted(Path(out).glob("*/metrics.jsonl")):
         try:
-            records = read_jsonl(path, "epoch")
+            records = read_metrics(path)
         except (OSError, UserError) as error:
             warn(f"left out: {error}")
             continue
@@ -92,13 +93,13 @@ def _alone(run: Training) -> Training:
 def _described(folder: Path, row: Results | None) -> tuple[str, str, list[int]]:
     """Name, network, and where the phases begin: from results.json, else from config.json."""
     try:
-        config = dict[str, Any](read_json(folder / "config.json"))
-    except (OSError, ValueError, TypeError):
+        config = read_object(folder / "config.json")
+    except (OSError, UserError):
         config = dict[str, Any]()
     try:
         later = config["phases"][1:]
         begins = [int(one["first_step"] // one["steps_per_epoch"]) for one in later]
-    except (KeyError, TypeError, ZeroDivisionError):
+    except (KeyError, TypeError, ValueError, ArithmeticError):
         begins = list[int]()
     if row is not None:
         return row.setting, row.settings.network, begins

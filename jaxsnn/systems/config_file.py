@@ -78,7 +78,7 @@ def from_json(
     """
     try:
         record = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # of a number, or a nesting, beyond Python's
         raise UserError(f"{place}: {error}; {REMEDY}") from None
     if not isinstance(record, dict):
         raise UserError(f"{place}: not a JSON object; {REMEDY}")

@@ -10,7 +10,7 @@ from jaxsnn.arch.plan import plan, spiking_sites, totals
 from jaxsnn.conversion.kernels import KernelForm
 from jaxsnn.conversion.spiking import Folded, Spiking
 from jaxsnn.equality.certificate import Certificate
-from jaxsnn.io import environment, files
+from jaxsnn.io import environment, files, metrics
 from jaxsnn.report.energy import EnergyLedger, LayerCounts, WeightKind, energy_ledger
 from jaxsnn.report.results import Layer, TrainedBy
 from jaxsnn.simulation.totals import Evaluation
@@ -100,7 +100,7 @@ def run_fields(run: Run, system: str, dataset: str, test_examples: int) -> dict[
         test_examples: number of test images or recordings.
     """
     trained = run.folder / "metrics.jsonl"  # not there where the weights came from elsewhere
-    records = files.read_jsonl(trained, "epoch") if trained.is_file() else []
+    records = metrics.read_metrics(trained) if trained.is_file() else []
     where = environment.environment()
     return {
         "experiment": run.config.experiment,

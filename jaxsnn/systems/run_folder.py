@@ -21,7 +21,7 @@ from jaxsnn.errors import UserError
 from jaxsnn.io import processes
 from jaxsnn.io.arrays import flatten, load_arrays, load_params, unflatten
 from jaxsnn.io.checkpoints import Checkpoints
-from jaxsnn.io.files import exclusive, plain, write_bytes
+from jaxsnn.io.files import exclusive, plain, read_text, write_bytes
 from jaxsnn.systems.config_file import differences, from_json, to_json
 from jaxsnn.systems.settings.base import Common
 from jaxsnn.training.options import Options
@@ -73,7 +73,7 @@ class Run:
                 f"{self.folder} holds no trained network; train it first (stage train), or name "
                 "the folder of an earlier run with --out"
             )
-        text = self._config_path.read_text()
+        text = read_text(self._config_path)
         saved, phases = from_json(type(self.config), text, str(self._config_path), self.network)
         found = differences(saved, self.config, names, str(self._config_path))
         if found:

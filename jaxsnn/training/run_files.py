@@ -11,7 +11,8 @@ from jaxsnn.errors import UserError
 from jaxsnn.io import processes
 from jaxsnn.io.arrays import flatten, load_arrays, save_arrays
 from jaxsnn.io.checkpoints import Checkpoints
-from jaxsnn.io.files import append_jsonl, read_jsonl, remove
+from jaxsnn.io.files import append_jsonl, remove
+from jaxsnn.io.metrics import read_metrics
 from jaxsnn.training.update import TrainState
 
 Record: TypeAlias = dict[str, float | int | None]
@@ -97,11 +98,9 @@ class TrainFiles:
     def _records(self) -> list[dict[str, Any]]:
         """The lines of ``metrics.jsonl`` that have a validation accuracy."""
         path = self.directory / "metrics.jsonl"
-        records = read_jsonl(path) if path.exists() else []
+        records = read_metrics(path) if path.exists() else []
         return [
-            one
-            for one in records
-            if _is_share(one.get("validation_accuracy")) and isinstance(one.get("step"), int)
+            one for one in records if "step" in one and _is_share(one.get("validation_accuracy"))
         ]
 
     def save(self, state: TrainState) -> None:

@@ -149,7 +149,7 @@ WITH_NAN = np.where(pixels(6) > 99, np.nan, 0.5)
         ({"images": pixels(6).astype(int) + 1}, r"images has values .*256; pixels are"),
         ({"images": np.zeros((6, 0, 28), np.uint8)}, r"images has shape \(6, 0, 28, 1\)"),
         ({"images": pixels(5)}, r"images holds 5 images but .*labels holds 6"),
-        ({"images": np.array([object()] * 6)}, "not a readable npz"),
+        ({"images": np.array([object()] * 6)}, "pickled, which is never read"),
         ({"labels": np.array([0, 1, np.nan, 0, 1, 0])}, "labels holds NaN"),
         ({"labels": np.array(list("abcdef"))}, "labels has dtype <U1"),
         ({"labels": np.array([0, 1, -1, 0, 1, 0])}, r"labels has values -1\.\.1"),
@@ -176,7 +176,9 @@ def test_a_damaged_npz_is_named(tmp_path):
     flipped = content[:900] + bytes([content[900] ^ 1]) + content[901:]
     for damaged in (content[:-100], b"", b"not an archive", flipped, idx_bytes(pixels(2))):
         Path(path).write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"own\.npz: not a readable npz"):
+        with pytest.raises(
+            ValueError, match=r"own\.npz.*(not a complete npz|no plain array|damaged)"
+        ):
             data.load(path)
     with pytest.raises(ValueError, match=r"none\.npz: no such file"):
         data.load(str(tmp_path / "none.npz"))
@@ -187,5 +189,5 @@ def test_a_damaged_npz_is_named(tmp_path):
 def test_an_npy_file_called_npz_is_named(tmp_path):
     np.save(tmp_path / "own.npy", pixels(3))
     (tmp_path / "own.npy").rename(tmp_path / "own.npz")
-    with pytest.raises(ValueError, match=r"own\.npz: not a readable npz"):
+    with pytest.raises(ValueError, match=r"own\.npz.*(not a complete npz|no plain array|damaged)"):
         data.load(str(tmp_path / "own.npz"))

@@ -24,6 +24,7 @@ from jaxsnn import (
     simulate,
     with_unit_dropout,
 )
+from jaxsnn.errors import UserError
 from jaxsnn.io.arrays import flatten, load_arrays, save_arrays
 
 
@@ -223,3 +224,74 @@ def test_weights_of_any_architecture():
         }
     }
     assert load_params(weights, bare)["batch_stats"] == {}
+
+
+def places(value, path=()):
+    """The path of every entry of a description."""
+    if path:
+        yield path
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, one in items:
+            yield from places(one, (*path, key))
+
+
+def replaced(meta, path, value):
+    """A copy of a description with another value at one place."""
+    changed = json.loads(json.dumps(meta))
+    inner = changed
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    return changed
+
+
+def test_every_entry_of_another_type_is_refused_by_name_or_read(tmp_path):
+    """Whatever stands anywhere in the description: a UserError of one line, or a network."""
+    path = tmp_path / "snn.npz"
+    save(network()[2], path)
+    arrays, meta = load_arrays(path)
+    messages = []
+    for place in places(meta):
+        for value in (None, True, -1, 2.5, "word", [], [[1]], {}, {"name": 1}):
+            save_arrays(path, arrays, replaced(meta, place, value))
+            try:
+                load(path)
+            except UserError as error:
+                messages.append(str(error))
+    assert all("snn.npz" in message for message in messages)
+    assert len(messages) > 5 * len(list(places(meta)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda meta: meta["units"].update(conv1="1"), "meta.json: units.conv1 is '1'"),
+        (lambda meta: meta["encoding"].update(scale="x"), "encoding.scale is 'x', expected float"),
+        (lambda meta: meta["arch"].update(classes=2.0), "arch.classes is 2.0, expected int"),
+        (lambda meta: meta["report"].append(3), r"report\[\d+\] is 3"),
+        (lambda meta: meta["report"][0].update(bound=None), r"report\[0\].bound is NoneType"),
+        (lambda meta: meta["neurons"].update(by_role=[["pool"]]), r"neurons.by_role\[0\] is tuple"),
+        (
+            lambda meta: meta["accumulators"].update(default="int7"),
+            "default is 'int7'",
+        ),
+        (
+            lambda meta: meta["weights"].update(default="binary"),
+            "unknown weight quantiser",
+        ),
+    ],
+)
+def test_the_entry_of_another_type_is_named(tmp_path, change, message):
+    path = edited(tmp_path / "snn.npz", lambda arrays: None, change)
+    with pytest.raises(UserError, match=message):
+        load(path)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float64, "U3"])
+def test_arrays_wider_than_32_bits_are_refused(tmp_path, dtype):
+    def change(arrays):
+        arrays["params/conv2/kernel"] = arrays["params/conv2/kernel"].astype(dtype)
+
+    with pytest.raises(UserError, match=r"params/conv2/kernel is .*at most 32 bits"):
+        load(edited(tmp_path / "snn.npz", change))

@@ -16,6 +16,7 @@ from typing import Any
 from jaxsnn.errors import UserError
 from jaxsnn.io.files import read_json
 from jaxsnn.report.figures import accuracy, bars, layers, training
+from jaxsnn.report.recorded import read_finetune, read_gaps
 from jaxsnn.report.results import Results
 from jaxsnn.report.rows import NothingToDrawError, by_network
 from jaxsnn.report.scan import Training, scan_folders, scan_trainings
@@ -30,6 +31,7 @@ SHARED: Mapping[str, Draw] = {
     "layers": layers.activity,
     "energy": bars.energy,
 }
+READ: Mapping[str, Callable[[Path], Any]] = {"gaps": read_gaps, "finetune": read_finetune}
 
 
 @dataclass(frozen=True)
@@ -144,12 +146,12 @@ def _draw_records(
 
 
 def _beside(folder: Path, name: str) -> Any:
-    """Content of ``<name>.json`` in a setting's folder; None without one, or with a broken one."""
+    """Content of a setting's ``<name>.json``, checked; None without one, or with a broken one."""
     path = folder / f"{name}.json"
     if not path.is_file():
         return None
     try:
-        return read_json(path)
+        return READ.get(name, read_json)(path)
     except (OSError, UserError) as error:
         print(f"warning: left out: {error}", file=sys.stderr)
         return None

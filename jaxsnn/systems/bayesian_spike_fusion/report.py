@@ -12,11 +12,12 @@ from rich.text import Text
 
 from jaxsnn.arch import notation as arch_module
 from jaxsnn.arch.notation import Arch
-from jaxsnn.arch.plan import parse, plan
+from jaxsnn.arch.plan import plan
 from jaxsnn.errors import UserError
-from jaxsnn.io import processes
+from jaxsnn.exchange.saved import arch_of
+from jaxsnn.io import processes, typed
 from jaxsnn.io.arrays import load_arrays, save_arrays
-from jaxsnn.io.files import read_json, write_json
+from jaxsnn.io.files import read_object, write_json
 from jaxsnn.report import crossbar_energy
 from jaxsnn.simulation.fusion.accuracy import accuracies
 from jaxsnn.systems.bayesian_spike_fusion.spike_trains import MADE_FROM, check_same, simulated
@@ -169,18 +170,20 @@ def read(folder: Path) -> Simulation:
     """
     if not (folder / ENERGY).is_file():
         raise UserError(f"{folder / ENERGY} is missing; run the stage simulate to the end")
-    known = read_json(folder / ENERGY)
-    options = dict(known["arch"])
-    options["input_shape"] = tuple(options["input_shape"])
-    arch = parse(options.pop("notation"), **options)
+    known = read_object(folder / ENERGY)
+    place = str(folder / ENERGY)
+    arch = arch_of(known.get("arch"), f"{place}.arch")
+    accuracy = typed.entry(known, "ann_accuracy", float, place)
+    target = typed.entry(known, "target", list[float], place)
     trains = simulated(folder)
     if _has_exit(arch):
         series = accuracies(trains.counts(), curves_of(folder, trains.of))
     else:
         steps = trains.evaluation().accuracy_per_step
         series = {"final": np.asarray(steps)}
-    names = known.get("names", [folder.parent.name, folder.name])
-    known_of = "/".join(names), arch, known["ann_accuracy"], tuple(known["target"]), series
+    usual = [folder.parent.name, folder.name]
+    names = typed.checked(known.get("names", usual), list[str], f"{place}.names") or usual
+    known_of = "/".join(names), arch, accuracy, tuple(target), series
     return Simulation(*known_of, run=names[0], tag=tag_of(trains.of))
 
 

@@ -312,7 +312,7 @@ def of_run(config: Any) -> Any:
     path = Path(config.run) / "config.json"
     if not path.is_file():
         raise UserError(f"{config.run} holds no trained network (config.json); train it first")
-    saved, _ = from_json(type(config), path.read_text(), str(path))
+    saved, _ = from_json(type(config), files.read_text(path), str(path))
     own = {name: getattr(saved, name) for name in OF_RUN}
     for name in ANEW:
         if getattr(config, name) is not None:

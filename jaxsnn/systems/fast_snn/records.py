@@ -12,8 +12,17 @@ from rich.table import Table
 
 from jaxsnn.equality.certificate import Certificate
 from jaxsnn.equality.gaps import Gap
-from jaxsnn.io.arrays import checksum, flatten, load_arrays, load_params, save_arrays, unflatten
-from jaxsnn.io.files import read_json, remove, write_json
+from jaxsnn.io import typed
+from jaxsnn.io.arrays import (
+    META,
+    checksum,
+    flatten,
+    load_arrays,
+    load_params,
+    save_arrays,
+    unflatten,
+)
+from jaxsnn.io.files import read_object, remove, write_json
 from jaxsnn.io.terminal import show
 from jaxsnn.report.results import Results, Variant, read_results, write_results
 from jaxsnn.training import finetune, finetune_step
@@ -54,7 +63,7 @@ def tuned_alike(folder: Path, of: dict[str, Any]) -> bool:
     """Whether fine-tuning that began as ``of`` says is done, and none has begun since."""
     path = folder / RECORD
     done = path.is_file() and (folder / WEIGHTS).is_file() and not (folder / UNFINISHED).is_file()
-    return done and read_json(path).get("of") == of
+    return done and read_object(path).get("of") == of
 
 
 def reported(folder: Path) -> bool:
@@ -99,7 +108,7 @@ def record(
 def keep_certificate(folder: Path, variant: str, proof: Certificate, beside: bool) -> None:
     """Put a variant's verdict into certificates.json, beside those of others or alone."""
     path = folder / CERTIFICATES
-    known = read_json(path) if beside and path.is_file() else {}
+    known = read_object(path) if beside and path.is_file() else {}
     verdict = {
         "equality": proof.equality,
         "images": proof.images,
@@ -147,7 +156,7 @@ def identity(tuner: Tuner, labels: np.ndarray) -> dict[str, Any]:
 def simulated_alike(folder: Path, of: dict[str, Any]) -> dict[str, Any]:
     """What results.json was made from, if that is ``of``; else nothing."""
     path = folder / SIMULATED
-    known = read_json(path) if path.is_file() and (folder / "results.json").is_file() else {}
+    known = read_object(path) if path.is_file() and (folder / "results.json").is_file() else {}
     return known if known.get("of") == of else {}
 
 
@@ -163,19 +172,30 @@ def _earlier(path: Path, tuner: Tuner, of: dict[str, Any]) -> Tuned | None:
     if meta.get("of") != of:
         return None
     variables = load_params(unflatten(arrays), tuner.reference)
-    return Tuned(variables, meta["accuracy"], meta["before"], _records(meta))
+    place = f"{path}, {META}"
+    after = typed.entry(meta, "accuracy", float | None, place)
+    before = typed.entry(meta, "before", float | None, place)
+    return Tuned(variables, after, before, _records(meta, place))
 
 
 def _finished(folder: Path, tuner: Tuner) -> Tuned:
     """What a run that came to its end has left."""
     variables = load_params(unflatten(load_arrays(folder / WEIGHTS)[0]), tuner.reference)
-    found = read_json(folder / RECORD)
-    accuracies = found["training_accuracy_after"], found["training_accuracy_before"]
-    return Tuned(variables, *accuracies, _records(found))
+    found = read_object(folder / RECORD)
+    place = str(folder / RECORD)
+    after = typed.entry(found, "training_accuracy_after", float | None, place)
+    before = typed.entry(found, "training_accuracy_before", float | None, place)
+    return Tuned(variables, after, before, _records(found, place))
 
 
-def _records(found: Mapping[str, Any]) -> tuple[LayerRecord, ...]:
+def _records(found: Mapping[str, Any], place: str) -> tuple[LayerRecord, ...]:
+    layers = typed.entry(found, "layers", list[dict[str, Any]], place)
     return tuple(
-        LayerRecord(one["site"], tuple(one["losses"]), tuple(one["accuracies"]), one["kept"])
-        for one in found["layers"]
+        typed.call(LayerRecord, {**one, **_tuples(one)}, f"{place}.layers[{number}]")
+        for number, one in enumerate(layers)
     )
+
+
+def _tuples(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The lists of a record, as tuples."""
+    return {name: tuple(value) for name, value in record.items() if isinstance(value, list)}

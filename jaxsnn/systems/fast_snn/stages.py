@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jaxsnn.errors import UserError
+from jaxsnn.io.files import read_text
 from jaxsnn.report import scan, table, variants
 from jaxsnn.systems.config_file import from_json
 from jaxsnn.systems.stages import COMMON, Request, Stage
@@ -52,7 +53,7 @@ def _progressive(request: Request) -> None:
         init = before or config.init
         if resume:  # the folder may have moved since
             path = folder / "config.json"
-            init = from_json(type(config), path.read_text(), str(path))[0].init
+            init = from_json(type(config), read_text(path), str(path))[0].init
         config = dataclasses.replace(config, init=init, resume=resume)
         step = dataclasses.replace(request, config=config)
         step.say(f"{config.setting}:")

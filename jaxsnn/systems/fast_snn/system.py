@@ -28,6 +28,7 @@ from jaxsnn.exchange import saved as saved_module
 from jaxsnn.inputs.preprocess import Preprocessing
 from jaxsnn.io import arrays
 from jaxsnn.io.arrays import load_params
+from jaxsnn.io.files import read_text
 from jaxsnn.io.terminal import show
 from jaxsnn.network import net as net_module
 from jaxsnn.network import weight_quantisers
@@ -183,7 +184,7 @@ class FastSnn(Experiment):
             raise UserError(f"{own} holds its own run; leave --init out, or give another --out")
         beside = path.parent / "config.json"
         if beside.is_file():
-            saved, _ = from_json(type(self.config), beside.read_text(), str(beside), self.network)
+            saved, _ = from_json(type(self.config), read_text(beside), str(beside), self.network)
             found = differences(saved, self.config, self.network, beside)
             if found:
                 raise UserError("these weights were trained differently: " + "; ".join(found))

@@ -22,7 +22,7 @@ from jaxsnn.arch.plan import plan
 from jaxsnn.conversion.spiking import Spiking, directly_trained
 from jaxsnn.exchange import saved
 from jaxsnn.inputs.stimulus import Shown
-from jaxsnn.io import files
+from jaxsnn.io import files, metrics
 from jaxsnn.io.arrays import flatten, load_arrays, load_params, unflatten
 from jaxsnn.io.terminal import show
 from jaxsnn.network import net as net_module
@@ -138,7 +138,7 @@ class Csnn(System):
         if (record["train_accuracy"] or 0) < LUCK / self.material.classes:
             self._warn_silent(record["epoch"], variables)
         written = self.run.folder / "metrics.jsonl"
-        earlier = files.read_jsonl(written, "epoch") if written.is_file() else []
+        earlier = metrics.read_metrics(written) if written.is_file() else []
         known = [one for one in earlier if one["epoch"] < (record["epoch"] or 0)]
         text = "\n".join([str(self.config), *map(_log_lines, [*known, record]), ""])
         files.write_bytes(self.run.folder / "training.log", text.encode())
