@@ -19,7 +19,7 @@ from rich.text import Text
 from jaxsnn.arch import Arch, Conv, Site, arrays_of, format, parse, plan, totals, zoo
 from jaxsnn.arch.layers import Shape
 from jaxsnn.errors import UserError
-from jaxsnn.io.terminal import console, show
+from jaxsnn.io.terminal import console, nobody_reads, show
 
 _OPTIONS = ("classes", "pool", "input_shape", "norm", "head_pool", "head_bias", "head_neuron")
 _NUMBERS = ("parameters", "norm parameters", "neurons", "MACs", "max fan-out")
@@ -27,12 +27,15 @@ _PIPE_WIDTH = 180  # columns where the output is no terminal, so that no cell is
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status (2 for an argument that makes no sense)."""
+    """Run one command; the exit status: 2 for an argument that makes no sense; 141: no reader."""
     parser = _parser()
     chosen = parser.parse_args(arguments)
     to = console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     try:
         chosen.command(chosen, to)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return nobody_reads()
     except UserError as error:
         parser.error(str(error))
     return 0

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from jaxsnn.arch.layers import AvgPool, Conv, Dense, Role, Shape, Site, Spec
 from jaxsnn.arch.notation import Arch, Exit, Layer, Residual, read, tokens
 from jaxsnn.errors import UserError
+
+LARGEST = 2**36  # values of one array: 256 GiB of float32
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ def plan(arch: Arch) -> tuple[Site, ...]:
 
     Raises:
         UserError: the first layer is no synapse, a window does not fit its map, or a shortcut
-            does not match its branch; token number, token and shapes are named.
+            does not match its branch (token number, token and shapes are named), or an array
+            would be larger than any memory.
     """
     sites: list[Site] = []
     counts: Counter[str] = Counter()
@@ -86,7 +89,9 @@ def plan(arch: Arch) -> tuple[Site, ...]:
     if not sites:
         raise UserError("the architecture has no layers; write at least one, such as '256'")
     head = Dense(arch.classes, norm=False, bias=arch.head_bias)
-    return (*sites, *_head("readout", "readout", head, arch.head_pool, source, shape, "readout"))
+    ends = _head("readout", "readout", head, arch.head_pool, source, shape, "readout")
+    _refuse_oversized([*sites, *ends])
+    return (*sites, *ends)
 
 
 def _places(arch: Arch) -> Iterator[str]:
@@ -99,6 +104,25 @@ def _places(arch: Arch) -> Iterator[str]:
 
 def _is_pool(layer: Layer) -> bool:
     return isinstance(layer, Conv) and layer.learned_pool
+
+
+def _refuse_oversized(sites: Sequence[Site]) -> None:
+    """Refuse a network of which no computer could hold one array.
+
+    Raises:
+        UserError: naming the site, and what is too large of it.
+    """
+    for site in sites:
+        for what, shape in (
+            ("drive", site.drive_shape),
+            ("output", site.out_shape),
+            ("kernel", site.kernel_shape or ()),
+        ):
+            if math.prod(shape) > LARGEST:
+                raise UserError(
+                    f"{site.name}: {math.prod(shape):.3g} values in its {what} {shape}, more than "
+                    f"the {LARGEST:.3g} that an array can have; make the layer or its input smaller"
+                )
 
 
 def _sites(

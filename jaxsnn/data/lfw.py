@@ -43,7 +43,7 @@ from jaxsnn.data.lfw_split import (
 )
 from jaxsnn.errors import UserError
 from jaxsnn.io.progress import bar
-from jaxsnn.io.terminal import console, show
+from jaxsnn.io.terminal import console, nobody_reads, show
 
 SIDE = 250
 _PIPE_WIDTH = 100  # columns where the output is no terminal
@@ -131,6 +131,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         _run(chosen.folder.expanduser(), chosen.out, chosen.seed)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return nobody_reads()
     except UserError as error:
         parser.error(str(error))
     return 0

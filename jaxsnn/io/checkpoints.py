@@ -6,6 +6,7 @@ leaves the ones before it intact. Weights alone travel in npz files; see `jaxsnn
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
@@ -23,6 +24,7 @@ from jaxsnn.io.arrays import (
     META,
     Arrays,
 )
+from jaxsnn.io.files import naming
 
 _UNFINISHED = ".orbax-checkpoint-tmp"
 _OF_A_CHECKPOINT = "_CHECKPOINT_METADATA"  # a file that Orbax puts into each
@@ -92,8 +94,13 @@ class Checkpoints:
         # Orbax reads changed bytes without complaint, so the arrays carry their own checksums.
         description = {"run": self.meta, "crc32": _checksums(arrays)}
         arrays[META] = np.frombuffer(json.dumps(description).encode(), np.uint8)
-        with _checkpointer() as writer:
-            writer.save(self.directory / str(step), args=ocp.args.PyTreeSave(arrays), force=True)
+        folder = self.directory / str(step)
+        try:
+            with naming(folder), _checkpointer() as writer:
+                writer.save(folder, args=ocp.args.PyTreeSave(arrays), force=True)
+        except ValueError as error:  # what tensorstore makes of the system's errors
+            reason = next((line for line in str(error).splitlines() if line), "")[:200]
+            raise OSError(errno.EIO, f"cannot be written: {reason}", str(folder)) from error
         older = [other for other in self.steps() if other < step]
         later = [other for other in self.steps() if other > step]
         for other in later + older[: max(0, len(older) - self.keep + 1)]:

@@ -31,7 +31,7 @@ def write_bytes(path: str | Path, content: bytes) -> Path:
     _remove_leftovers(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with naming(path), temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -39,6 +39,21 @@ def write_bytes(path: str | Path, content: bytes) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+@contextlib.contextmanager
+def naming(path: str | Path) -> Generator[None]:
+    """Errors of the system say which file could not be written, a full disk's among them.
+
+    Raises:
+        OSError: that of the block, with `path` as its file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from error
 
 
 def _remove_leftovers(path: Path) -> None:
@@ -189,7 +204,7 @@ def append_jsonl(path: str | Path, record: Mapping[str, Any]) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _end_last_line(path)
-    with path.open("ab") as file:
+    with naming(path), path.open("ab") as file:
         file.write(line.encode() + b"\n")
 
 

@@ -10,6 +10,8 @@ import contextlib
 import itertools
 import os
 import pickle
+import sys
+import threading
 import zlib
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any, TypeVar
@@ -23,6 +25,7 @@ from jaxsnn.errors import UserError
 T = TypeVar("T")
 
 AUTO = "auto"
+PATIENCE = 10.0  # seconds of waiting for the other processes, after which that is said
 CHUNKS = 1 << 10, 1 << 22  # bytes gathered at once, of little and of much; few shapes, few programs
 
 
@@ -43,9 +46,15 @@ def join(
             end, after which the others are ended.
 
     Raises:
-        UserError: "auto", and nothing was found.
+        UserError: "auto", and nothing was found; or no answer from the others.
     """
     known = coordinator != AUTO
+    awaited = f"the coordinator, process 0 at {coordinator}" if known else "the cluster"
+    if known and process_id == 0:
+        awaited = f"the other {(processes or 1) - 1} processes, at {coordinator}"
+    saying = threading.Timer(PATIENCE, _say_waiting, (process_id, awaited))
+    saying.daemon = True
+    saying.start()
     try:
         jax.distributed.initialize(
             coordinator if known else None,
@@ -61,6 +70,19 @@ def join(
             f"--coordinator auto: JAX finds no cluster here ({error}); give "
             "--coordinator HOST:PORT --processes N --process-id I"
         ) from None
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).splitlines()[0][:200]
+        raise UserError(
+            f"--coordinator {coordinator}: no answer from {awaited} ({reason}); start all "
+            "processes with the same address, which must be reachable from each"
+        ) from None
+    finally:
+        saying.cancel()
+
+
+def _say_waiting(process_id: int | None, awaited: str) -> None:
+    own = "this process" if process_id is None else f"process {process_id}"
+    print(f"{own} waits for {awaited}", file=sys.stderr, flush=True)
 
 
 def count() -> int:

@@ -7,8 +7,23 @@ is a `rich.text.Text`.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import signal
+import sys
+
 from rich.console import Console, RenderableType
 from rich.text import Text
+
+
+class _Plain(Console):
+    """A console whose reader may be gone: that is an error like any other, not an exit."""
+
+    def on_broken_pipe(self) -> None:
+        """Let the error pass that Rich would turn into the end of the program."""
+        self.quiet = True
+        raise BrokenPipeError(errno.EPIPE, "nothing reads what is printed")
 
 
 def console(*, stderr: bool = False, width: int | None = None) -> Console:
@@ -18,7 +33,7 @@ def console(*, stderr: bool = False, width: int | None = None) -> Console:
         stderr: write to standard error instead of standard output.
         width: columns; None: those of the terminal.
     """
-    return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
+    return _Plain(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
 
 
 def show(content: RenderableType, to: Console | None = None) -> None:
@@ -37,3 +52,12 @@ def show(content: RenderableType, to: Console | None = None) -> None:
         one.print(Text(content), soft_wrap=True)
     else:
         one.print(content, markup=False)
+
+
+def nobody_reads() -> int:
+    """Leave nothing to be written to a standard output that is closed; the status."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    return 128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else 1

@@ -145,8 +145,22 @@ def _check_phases(phases: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def read_data(config: Common) -> Dataset:
-    """The data set, shortened as ``--limit-train`` and ``--limit-test`` say."""
+    """The data set, shortened as ``--limit-train`` and ``--limit-test`` say.
+
+    Raises:
+        UserError: no test image, or fewer training images than classes; or as `load`.
+    """
     data = load(config.dataset, config.data_dir)
+    if not len(data.test_labels):
+        raise UserError(
+            f"{data.source}: there is no test image; add test_images and test_labels to the file, "
+            "or more images"
+        )
+    if data.classes > len(data.train_labels):
+        raise UserError(
+            f"{data.source}: {data.classes:,} classes, but {len(data.train_labels):,} training "
+            "images; number the classes from 0 without gaps (np.unique with return_inverse)"
+        )
     return limited(data, config.limit_train, config.limit_test)
 
 

@@ -5,7 +5,6 @@ The runner knows none of them; ``all`` is the stages that the system says, in it
 """
 
 import functools
-import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -17,9 +16,10 @@ from rich.console import Console
 
 from jaxsnn.errors import UserError
 from jaxsnn.io import processes
-from jaxsnn.io.terminal import console, show
+from jaxsnn.io.terminal import console, nobody_reads, show
 from jaxsnn.report import scan, table
 from jaxsnn.report.figures.draw import Figures, draw_all
+from jaxsnn.systems import endings
 from jaxsnn.systems.command_line import STAGES, parse_command
 
 
@@ -149,35 +149,36 @@ def main(system: type[System], config_class: type[Any], argv: Sequence[str]) -> 
     """Run the stage that a command line asks for; the exit status.
 
     With ``--coordinator`` this is one of several processes, each of which runs the whole stage. A
-    mistake, or a file that cannot be read or written, is one line and status 2; Ctrl-C says how
-    to go on and is status 130. Where the reader of the output has gone (``| head``) the program
-    ends without a word, status 141.
+    mistake, or a file that cannot be read or written, is one line and status 2; Ctrl-C and SIGTERM
+    end it within seconds, say how to go on, and are status 130 and 143 (:mod:`endings`). Where the
+    reader of the output has gone (``| head``) the program ends without a word, status 141.
     """
+    endings.any_characters(sys.stdout, sys.stderr)
     try:
         try:
             return _main(system, config_class, argv)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
-        return 141
+        return nobody_reads()
 
 
 def _main(system: type[System], config_class: type[Any], argv: Sequence[str]) -> int:
     stage, config = parse_command(config_class, argv, described(system))
     object.__setattr__(config, "argv", tuple(argv))  # replaced, it would forget what was implied
     try:
-        if config.coordinator:
-            own = config.processes, config.process_id, config.heartbeat_timeout
-            processes.join(config.coordinator, *own)
-        with processes.one_voice():
-            run(system, stage, config)
+        with endings.within_seconds():
+            if config.coordinator:
+                own = config.processes, config.process_id, config.heartbeat_timeout
+                processes.join(config.coordinator, *own)
+            with processes.one_voice():
+                run(system, stage, config)
     except BrokenPipeError:
         raise
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("stopped; --resume continues from the last checkpoint", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stopped:
+        endings.say_stopped(stopped)
+        return endings.status_of(stopped)
     return 0

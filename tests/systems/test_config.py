@@ -315,6 +315,11 @@ def test_words_in_a_wrong_place_are_refused(command, said, capsys):
     ("flags", "said"),
     [
         ("--epochs 0", "epochs is 0"),
+        ("--k 31", "k is 31 in the configuration; give 0 to 8"),
+        ("--k 99", "k is 99 in the configuration; give 0 to 8"),
+        ("--k -1", "k is -1 in the configuration; give 0 to 8"),
+        ("--B 1000000000", "B is 1000000000 in the configuration; give 1 to 128 with k = 1"),
+        ("--k 8 --B 2", "B is 2 in the configuration; give 1 to 1 with k = 8"),
         ("--limit-test 0", "limit_test is 0"),
         ("--lr -1", "learning_rate is -1.0"),
         ("--lr nan", "learning_rate is nan"),
@@ -356,7 +361,7 @@ positive = st.integers(1, 10**9)
 configs = st.builds(
     LeNetScatter,
     k=st.integers(0, 7),
-    B=positive,
+    B=st.integers(1, 2),
     precision=st.sampled_from(["quantised", "fp32"]),
     mode=st.sampled_from(["training", "inference", ""]),
     noise_ratio=st.lists(st.floats(0, 1), min_size=1).map(tuple),

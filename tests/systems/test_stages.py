@@ -80,9 +80,9 @@ def test_a_stage_reads_the_data_only_where_it_needs_them(stage, expected, seen):
 
 
 def test_mistakes_are_one_line(seen, capsys):
-    assert start("count", "--k", "9") == 2
-    assert capsys.readouterr().err == "error: k is 9\n"
-    assert seen == ["read k9B2"]
+    assert start("count", "--k", "7") == 2
+    assert capsys.readouterr().err == "error: k is 7\n"
+    assert seen == ["read k7B2"]
     with pytest.raises(SystemExit):
         start("simulat")
     assert "nearest: simulate" in capsys.readouterr().err

@@ -9,6 +9,9 @@ from jaxsnn.systems.settings.base import require
 from jaxsnn.systems.settings.training import Trained
 from jaxsnn.training.recipe import Name
 
+MOST_BITS = 8  # an activation's step is 2^-8 of its unit, as fine as a pixel's
+MOST_LEVELS = 1 << MOST_BITS  # threshold units of a neuron, each of which is computed
+
 # What the help says of CIFAR-10: measured for CNN 1; CNN 2 has 1.9 times its operations.
 MACHINE = "two cores of an AMD EPYC with AVX-512 BF16, jax 0.12"
 HOURS = {"cnn1": "about 2 hours", "cnn2": "about 4 hours"}
@@ -28,7 +31,7 @@ class Conversion(Trained):
     """What every experiment that converts a trained network can be asked for."""
 
     k: int = 1
-    """Fractional bits of an activation: a step of the quantiser is 2^-k."""
+    """Fractional bits of an activation, 0 to 8: a step of the quantiser is 2^-k."""
     precision: Literal["quantised", "fp32"] = "quantised"
     """quantised: quantised activations, to be converted; fp32: the full-precision network."""
     mode: Literal["training", "inference", ""] = ""
@@ -42,7 +45,7 @@ class Conversion(Trained):
     def __post_init__(self) -> None:
         """Refuse values out of range, drop noise ratios of 0 (no noise)."""
         super().__post_init__()
-        require(self.k >= 0, "k", self.k, "0 or more")
+        require(0 <= self.k <= MOST_BITS, "k", self.k, f"0 to {MOST_BITS}")
         ratios = self.noise_ratio
         require(all(0 <= r <= 1 for r in ratios), "noise_ratio", ratios, "shares from 0 to 1")
         object.__setattr__(self, "noise_ratio", tuple(r for r in ratios if r))
@@ -86,7 +89,7 @@ class LeNetScatter(Conversion):
     dataset: str = "mnist"
     """Data set: mnist (the paper's), fashion_mnist, or digits (embedded: no files needed)."""
     B: int = 2
-    """Largest activation: the quantiser has 2^k*B + 1 levels."""
+    """Largest activation: the quantiser has 2^k*B + 1 levels, at most 257."""
     precision: Literal["quantised", "fp32"] = "quantised"
     """quantised: ternary weights and k, B activations; fp32: the full-precision network."""
     epochs: int | None = None
@@ -98,7 +101,8 @@ class LeNetScatter(Conversion):
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         super().__post_init__()
-        require(self.B >= 1, "B", self.B, "1 or more")
+        most = MOST_LEVELS >> self.k
+        require(1 <= self.B <= most, "B", self.B, f"1 to {most} with k = {self.k}")
 
     @property
     def setting(self) -> str:
