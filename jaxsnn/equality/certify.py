@@ -49,8 +49,7 @@ def certify(
 ) -> Certificate:
     """Compare a spiking network with its quantised ANN, neuron by neuron, over a data set.
 
-    Warns with the share of neurons and images that have not settled when the simulation ends, and
-    of layers all of whose weights conversion has rounded to zero.
+    Warns with the share of neurons and images that have not settled when the simulation ends.
 
     Args:
         snn: the converted network.
@@ -83,13 +82,6 @@ def certify(
         spiking, references = jax.tree.map(lambda a, n=real: np.asarray(a)[:n], found)
         tally.add(spiking, references, int(rows[0]), len(trace.readout))
     certificate = tally.certificate()
-    if certificate.rounded_to_zero:
-        warnings.warn(
-            f"conversion has rounded all weights of {', '.join(certificate.rounded_to_zero)} to "
-            "zero; rescale that layer, or convert with finer weights",
-            UserWarning,
-            stacklevel=2,
-        )
     if certificate.unsettled_images:
         warnings.warn(
             f"{certificate.unsettled:.3%} of the neurons, on "

@@ -49,8 +49,7 @@ def evaluate(
     """Simulate a whole data set in padded batches of one shape: one compile, exact totals.
 
     Warns with the share of images that still spike in the last step, where more steps would settle
-    them, and of those whose readout has the same sum for all classes. Several processes share the
-    batches, and all of them return the same.
+    them. Several processes share the batches, and all of them return the same.
 
     Args:
         snn: converted network.
@@ -86,7 +85,6 @@ def evaluate(
             trace = simulate(snn, batch, **options)
         found.append(counted(trace, real))
     evaluation = of_batches(snn.arch, processes.in_order(found), labels)
-    warn_undecided(evaluation)
     if comes_to_rest(snn) and not restless(snn):
         warn_unsettled(evaluation.unsettled, evaluation.steps)
     return evaluation
@@ -98,19 +96,6 @@ def _shown(examples: Any, rows: NDArray[np.intp], steps: int) -> tuple[Any, Arra
         return examples[rows], None
     frames, lengths = examples.batch(rows, steps)
     return frames, jnp.minimum(lengths, steps)
-
-
-def warn_undecided(evaluation: Evaluation) -> None:
-    """Warn if the readout says nothing of some of the images after the last step."""
-    number = 0 if evaluation.undecided is None else int(evaluation.undecided[-1])
-    if number:
-        warnings.warn(
-            f"{number / evaluation.images:.2%} of the images ({number:,}) have no spike, and no "
-            f"sum, to decide on after {evaluation.steps} steps, and count as class 0; simulate "
-            "more steps, or look at the readout's weights",
-            UserWarning,
-            stacklevel=3,
-        )
 
 
 def warn_unsettled(unsettled: np.ndarray, steps: int) -> None:

@@ -16,9 +16,8 @@ from jaxsnn.simulation.engine import Trace
 
 Integers = NDArray[np.integer[Any]]
 Sites = dict[str, Integers]
-Batch = tuple[Integers, tuple[Sites, Sites, Sites], NDArray[np.bool_]]
-"""Predictions; spikes, negative spikes and events by site; which images are undecided; each
-``[T, B]``, on the host."""
+Batch = tuple[Integers, tuple[Sites, Sites, Sites]]
+"""Predictions, and spikes, negative spikes and events by site; each ``[T, B]``, on the host."""
 
 
 class Evaluation(NamedTuple):
@@ -34,9 +33,6 @@ class Evaluation(NamedTuple):
         image_operations: int64 ``[T, N]``, synaptic operations without those of the heads, and
         image_head_operations: int64 ``[T, N]``, those of the heads.
         images: N.
-        undecided: int64 ``[T]``, images of which the readout says nothing so far: all classes have
-            the same sum (no spike, where the readout fires), and the prediction is class 0. None
-            in evaluations that were stored without it.
     """
 
     predictions: Integers
@@ -49,7 +45,6 @@ class Evaluation(NamedTuple):
     image_operations: Integers
     image_head_operations: Integers
     images: int
-    undecided: Integers | None = None
 
     @property
     def steps(self) -> int:
@@ -115,19 +110,7 @@ def counted(trace: Trace, real: int) -> Batch:
         return {name: np.asarray(part)[:, :real] for name, part in parts.items()}
 
     spikes, negative, events = map(cut, trace.counters)
-    return (
-        np.asarray(trace.predictions)[:, :real],
-        (spikes, negative, events),
-        undecided(trace, real),
-    )
-
-
-def undecided(trace: Trace, real: int) -> NDArray[np.bool_]:
-    """Which of the first images have no class above another one so far, bool ``[T, real]``."""
-    sums = np.asarray(trace.readout)[:, :real]
-    if sums.shape[-1] == 1:
-        return np.zeros(sums.shape[:-1], bool)
-    return np.asarray(sums.max(-1) == sums.min(-1))
+    return np.asarray(trace.predictions)[:, :real], (spikes, negative, events)
 
 
 def joined(parts: Sequence[Evaluation]) -> Evaluation:
@@ -151,28 +134,27 @@ def joined(parts: Sequence[Evaluation]) -> Evaluation:
         own = [getattr(part, name) for part in parts]
         if isinstance(own[0], dict):
             return {key: np.sum([one[key] for one in own], axis=0) for key in own[0]}
-        if name in ("correct", "images", "undecided"):
-            return None if any(one is None for one in own) else sum(own[1:], own[0])
+        if name in ("correct", "images"):
+            return None if own[0] is None else sum(own[1:], own[0])
         return np.concatenate(own, axis=1)
 
     return Evaluation(*map(together, Evaluation._fields))
 
 
 def _in_one(parts: Sequence[Batch]) -> Batch:
-    steps = max(len(predictions) for predictions, *_ in parts)
+    steps = max(len(predictions) for predictions, _ in parts)
 
     def of_kind(kind: int) -> Sites:
         names = parts[0][1][kind]
         return {
             name: np.concatenate(
-                [_longer(one[kind][name], steps, "constant") for _, one, _ in parts], axis=1
+                [_longer(one[kind][name], steps, "constant") for _, one in parts], axis=1
             )
             for name in names
         }
 
-    predictions = np.concatenate([_longer(one, steps, "edge") for one, *_ in parts], axis=1)
-    nothing = np.concatenate([_longer(one, steps, "edge") for *_, one in parts], axis=1)
-    return predictions, (of_kind(0), of_kind(1), of_kind(2)), nothing
+    predictions = np.concatenate([_longer(one, steps, "edge") for one, _ in parts], axis=1)
+    return predictions, (of_kind(0), of_kind(1), of_kind(2))
 
 
 def _longer(part: np.ndarray, steps: int, mode: Any) -> np.ndarray:
@@ -183,7 +165,6 @@ def _totals(
     arch: Arch,
     predictions: Integers,
     counters: tuple[Sites, Sites, Sites],
-    nothing: NDArray[np.bool_],
     labels: Array | np.ndarray | None,
 ) -> Evaluation:
     spikes, negative, events = counters
@@ -204,7 +185,6 @@ def _totals(
         image_operations=counters_module.total(operations, without=heads),
         image_head_operations=counters_module.total(operations, without=others),
         images=predictions.shape[1],
-        undecided=np.asarray(nothing.sum(1, dtype=np.int64)),
     )
 
 

@@ -71,7 +71,7 @@ def test_training_draws_windows_mirrors_brightness_and_contrast():
 
 def test_without_flip_nothing_is_mirrored():
     image = np.repeat(np.tile(np.arange(24, dtype=np.uint8) * 9, (24, 1))[None, :, :, None], 40, 0)
-    for flip, directions in (("none", {1.0}), ("random", {1.0, -1.0})):
+    for flip, directions in ((False, {1.0}), (True, {1.0, -1.0})):
         recipe = preprocess.standardised(24, flip=flip)
         units = np.asarray(recipe.train(image, jax.random.key(0)), np.float64)
         assert set(np.sign(units[:, 0, -1, 0] - units[:, 0, 0, 0])) == directions
@@ -193,7 +193,7 @@ def test_images_that_do_not_fit_are_refused():
         colours.train(pictures(1, channels=1), jax.random.key(0))
     with pytest.raises(ValueError, match="images of 1 channels, but mean and std are of 3"):
         colours.shape((32, 32, 1))
-    with pytest.raises(ValueError, match="images are float32; give whole grey values"):
+    with pytest.raises(ValueError, match="images are float32; whole grey values"):
         grey.test(np.zeros((1, 28, 28, 1), np.float32))
     with pytest.raises(ValueError, match="a 32x32 window does not fit images of 20x20 with pad"):
         grey.train(pictures(1, 20, 1), jax.random.key(0))

@@ -32,7 +32,6 @@ from jaxsnn.systems.bayesian_spike_fusion.spike_trains import (
     Names,
     Trains,
     flattened,
-    simulated,
     tuning_names,
 )
 from jaxsnn.systems.run_folder import own_devices
@@ -111,15 +110,6 @@ def simulate(
     lines = [f"step {t}: {a:.4f}\n" for t, a in enumerate(found.accuracy_per_step, 1)]
     write_bytes(folder / "simulate.txt", "".join(lines).encode())
     return found, seconds
-
-
-def undecided(folder: Path, found: Evaluation, fused: bool) -> str:
-    """In words: the share of the test images of which no head has fired by the last step."""
-    if fused:
-        share = float(fusion.undecided(simulated(folder).counts())[-1])
-    else:
-        share = 0.0 if found.undecided is None else int(found.undecided[-1]) / found.images
-    return f"{share:.2%} of the images have no spike to decide on after {found.steps} steps"
 
 
 def tune(

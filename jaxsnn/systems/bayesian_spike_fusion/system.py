@@ -152,7 +152,6 @@ class BayesianSpikeFusion(Experiment):
             delay=int(config.pipeline_delay),
             weight_bits=config.weight_bits or None,
             float_weights=not config.weight_bits,
-            spiking_heads=True,  # the fusion, and the original's figures, count their spikes
         )
         return convert(variables, self.arch, method, encoding=self.encoding)
 
@@ -241,9 +240,6 @@ class BayesianSpikeFusion(Experiment):
         found, seconds = bayesian_spike_fusion_stages.simulate(
             folder, self.config, network, snn, *tested
         )
-        fused = self.config.ic_index >= 0
-        said = bayesian_spike_fusion_stages.undecided(folder, found, fused)
-        console.print(said, highlight=False)
         names = self.config.setting, self.config.simulated
         bayesian_spike_fusion_report.describe(
             folder, names, self.arch, final_accuracy, self.config.target
