@@ -31,7 +31,7 @@ from jaxsnn.inputs.stimulus import EventStream
 from jaxsnn.io.arrays import flatten, load_arrays, save_arrays
 from jaxsnn.report.results import read_results
 from jaxsnn.simulation.dataset import evaluate
-from jaxsnn.systems.command_line import parse_command
+from jaxsnn.systems.command_line import flags, parse_command
 from jaxsnn.systems.config_file import from_json, to_json
 from jaxsnn.systems.settings.surrogate_csnn import NmnistCsnn
 from jaxsnn.systems.stages import described
@@ -146,8 +146,15 @@ def test_all_files_are_there(folder):
     assert {"accuracy.png", "train_loss.png", "test_acc.png"} <= above
 
 
+def first_labels(folder):
+    """Labels of the first test examples; the recordings are made of the first images alone."""
+    digits = load("digits")
+    static = folder.name == "static"
+    return (limited(digits, None, TEST) if static else digits).test_labels[:5]
+
+
 def test_gifs_are_named_after_the_true_labels(folder):
-    labels = limited(load("digits"), None, TEST).test_labels[:5]
+    labels = first_labels(folder)
     found = sorted(path.name for path in folder.glob("*.gif"))
     assert found == [f"spike_bar_{number}_target{y}.gif" for number, y in enumerate(labels)]
     steps = read_results(folder / "results.json").steps
@@ -164,8 +171,7 @@ def test_samples_are_those_of_the_simulated_network(folder):
     assert readout.shape == potentials.shape == (steps, 5, 10)
     # what is drawn is what was compared with the threshold
     np.testing.assert_array_equal(readout, potentials > arrays["threshold"])
-    labels = limited(load("digits"), None, TEST).test_labels[:5]
-    np.testing.assert_array_equal(arrays["labels"], labels)
+    np.testing.assert_array_equal(arrays["labels"], first_labels(folder))
     assert arrays["spikes/conv1"].any()
 
 
@@ -677,8 +683,8 @@ def test_help_says_what_has_no_effect(capsys):
         parse_command(NmnistCsnn, ["--help"], described(Csnn))
     assert stopped.value.code == 0
     shown = said(capsys)
-    for one in dataclasses.fields(NmnistCsnn):
-        assert f"--{one.name.replace('_', '-')} " in shown
+    for name in flags(NmnistCsnn):
+        assert f"--{name.replace('_', '-')} " in shown
     workers = re.search(r"--num-workers INT (.*?) \(default: 32\)", shown)[1]
     assert "without effect" in workers
 
