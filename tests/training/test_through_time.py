@@ -402,7 +402,7 @@ def test_batch_norm_does_not_go_with_time_blocks():
 
 
 def test_stimuli_that_make_no_sense_are_refused():
-    with pytest.raises(ValueError, match="steps=0: an image is shown for at least 1 step"):
+    with pytest.raises(ValueError, match="steps=0: give a whole number of at least 1"):
         stimulus.held(0)
     batch = jax.tree.map(jnp.asarray, recordings([2]))
     with pytest.raises(ValueError, match="number of steps of their batch"):
