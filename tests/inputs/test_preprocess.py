@@ -193,7 +193,7 @@ def test_images_that_do_not_fit_are_refused():
         colours.train(pictures(1, channels=1), jax.random.key(0))
     with pytest.raises(ValueError, match="images of 1 channels, but mean and std are of 3"):
         colours.shape((32, 32, 1))
-    with pytest.raises(ValueError, match="images are float32; whole grey values"):
+    with pytest.raises(ValueError, match="images are float32; give whole grey values"):
         grey.test(np.zeros((1, 28, 28, 1), np.float32))
     with pytest.raises(ValueError, match="a 32x32 window does not fit images of 20x20 with pad"):
         grey.train(pictures(1, 20, 1), jax.random.key(0))
