@@ -282,7 +282,7 @@ def test_a_network_of_several_steps_begins_at_rest_every_time():
         ({"threshold": float("nan")}, "threshold=nan: give a number above 0"),
         ({"reset": "hard"}, r"reset='hard' is unknown; choose one of delayed, subtract, zero"),
         ({"surrogate": "step"}, r"surrogate 'step' is unknown; choose one of fast_sigmoid"),
-        ({"slope": -25}, r"slope=-25: .* above 0"),
+        ({"slope": -25}, r"slope=-25\.0: .* above 0"),
         ({"learn": ("beta",)}, r"learn='beta' is no leaf; choose among leak, threshold"),
         ({"emit": "count"}, r"emit='count' is unknown; choose spike or potential"),
     ],

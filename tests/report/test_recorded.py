@@ -26,7 +26,7 @@ def write(path, content):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({}, r"gaps\.json: Input should be a valid list"),
+        ({}, r"gaps\.json: Input should be a valid (array|list)"),
         ([3], r"gaps\.json: 0 is 3; expected an object"),
         ([{**GAP, "site": 3}], r"gaps\.json: 0\.site is 3; expected a valid string"),
         ([GAP, {**GAP, "clipping": None}], r"gaps\.json: 1\.clipping is None"),

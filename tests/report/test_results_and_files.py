@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import io
 import json
 import math
@@ -117,7 +118,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     path = files.write_bytes(tmp_path / "a.txt", b"old")
 
     def fail(_descriptor: int) -> None:
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
     monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(OSError, match="disk full"):
