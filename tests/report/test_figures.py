@@ -1287,8 +1287,8 @@ def test_a_run_folder_may_be_called_anything(tmp_path: Path, row: Results, besid
     assert list(draw_all(called)) == list(draw_all(renamed))
     assert len(picture(called)) > 3
     assert picture(called) == picture(renamed)
-    titles = [table.table(scan.scan_results(out)).columns[1].header for out in (called, renamed)]
-    assert titles == [row.setting] * 2
+    headers = [table.table(scan.scan_results(out)).columns[1].header for out in (called, renamed)]
+    assert [str(header) for header in headers] == [row.setting] * 2
 
 
 def test_a_copy_of_a_run_is_drawn_beside_it(tmp_path: Path, drawn: list[Figure]):
