@@ -43,7 +43,7 @@ def whole_number(name: str, value: object, least: int = 1, most: int | None = No
         number = None
     if number is None or number < least or (most is not None and number > most):
         bounds = f"of at least {least:,}" if most is None else f"from {least:,} to {most:,}"
-        raise UserError(f"{name}={value!r}: give a whole number {bounds}")
+        raise UserError(f"{name}={_plain(value)!r}: give a whole number {bounds}")
     return number
 
 
@@ -78,5 +78,13 @@ def finite_number(
     if not math.isfinite(number) or outside:
         ends = [f"above {least:g}" if above else f"of at least {least:g}"] * math.isfinite(least)
         ends += [f"at most {most:g}"] * math.isfinite(most)
-        raise UserError(f"{name}={value!r}: give a finite number {' and '.join(ends)}".rstrip())
+        raise UserError(
+            f"{name}={_plain(value)!r}: give a finite number {' and '.join(ends)}".rstrip()
+        )
     return number
+
+
+def _plain(value: object) -> object:
+    """A scalar of NumPy or JAX as Python's, for a message."""
+    item = getattr(value, "item", None)
+    return item() if callable(item) and getattr(value, "ndim", None) == 0 else value
