@@ -16,7 +16,7 @@ from experiment_runs import run as run_script
 
 from jaxsnn.arch import zoo
 from jaxsnn.data.by_name import load
-from jaxsnn.data.splits import limited
+from jaxsnn.data.splits import limited, limited_rows, split_validation
 from jaxsnn.io.arrays import load_arrays, save_arrays
 from jaxsnn.report.results import Results, read_results
 from jaxsnn.systems import run_folder as run_module
@@ -422,7 +422,8 @@ def test_alpha_is_tuned_without_a_look_at_the_test_images(copy, out, monkeypatch
     for path in [*(out / RUN).glob("*alpha_*.npz"), out / RUN / "stop_rule.npz"]:
         assert (folder / path.name).read_bytes() == path.read_bytes()
     found = [npz(folder / f"train/labels_{number}.npz")["l"] for number in (0, 1)]
-    expected = load("digits").train_labels[:TUNING]  # the last ones are held out
+    _, trained_on, *_ = split_validation(limited(load("digits"), 160, None), 32)
+    expected = trained_on[limited_rows(trained_on, TUNING)]
     np.testing.assert_array_equal(np.concatenate(found), expected)
 
 
@@ -465,7 +466,8 @@ def test_files_of_another_simulation_are_written_anew(copy, simulated, changed, 
     images = {"12": 12, "4": TEST}[changed[-1]]
     early, final, labels = trains(copy / RUN / SIMULATED)
     assert early.shape == final.shape == (STEPS, images, 10)
-    np.testing.assert_array_equal(labels, load("digits").test_labels[:images])
+    expected = limited(load("digits"), None, images).test_labels
+    np.testing.assert_array_equal(labels, expected)
     assert read_results(copy / RUN / "results.json").test_examples == images
 
 
@@ -516,12 +518,10 @@ def test_plot_draws_several_simulations(copy, capsys):
     folders = [str(copy / name / SIMULATED) for name in (RUN, "second")]
     assert run("plot", *folders, out=copy) == 0
     said = capsys.readouterr().out
-    assert f"{RUN}/{SIMULATED}" in said
-    assert f"second/{SIMULATED}" in said
+    assert said.count(f"{RUN}/{SIMULATED}") >= 2  # a run is called what it is, not its folder
     assert "not reached" in said
     drawn = (copy / "Plot/ene_acc.svg").read_text()
-    assert f"{RUN}/{SIMULATED}" in drawn
-    assert f"second/{SIMULATED}" in drawn
+    assert drawn.count(f"{RUN}/{SIMULATED}") >= 2
 
 
 def test_plot_refuses_curves_of_another_length(copy, capsys):

@@ -29,7 +29,7 @@ def test_the_same_settings_go_on_in_the_same_phase(tmp_path):
         ([], "phases is empty"),
         ([{}], "phases[0].epochs is None"),
         ([{**FIRST, "epochs": -5}], "phases[0].epochs is -5"),
-        ([{**FIRST, "epochs": True}], "phases[0].epochs is True"),
+        ([{**FIRST, "epochs": True}], "phases.0.epochs is True; expected a valid integer"),
         ([FIRST, {**FIRST, "first_step": -1}], "phases[1].first_step is -1"),
         ([{**FIRST, "steps_per_epoch": 0}], "phases[0].steps_per_epoch is 0"),
         ([{**FIRST, "first_step": 20}], "phases begin at steps [20]"),

@@ -140,5 +140,5 @@ def test_a_checkpoint_that_is_not_whole_is_not_the_newest(copy, capsys):
 
 def test_metrics_of_another_kind_are_named(copy):
     (copy / "metrics.jsonl").write_text("[1]\n[2]\n")
-    with pytest.raises(UserError, match=r"metrics\.jsonl, line 1: expected an object"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 1: not a JSON object"):
         trained(copy, resume=True)
