@@ -111,14 +111,14 @@ def compiled_texts(snn, variables, images, monkeypatch):
     """The compiled text of every program that a call compiles."""
     from jax._src import compiler
 
-    texts, usual = [], compiler.backend_compile_and_load
+    texts, usual = [], compiler.compile_or_get_cached  # from a cache of programs, too
 
     def kept(*arguments, **options):
         program = usual(*arguments, **options)
         texts.extend(module.to_string() for module in program.hlo_modules())
         return program
 
-    monkeypatch.setattr(compiler, "backend_compile_and_load", kept)
+    monkeypatch.setattr(compiler, "compile_or_get_cached", kept)
     jax.clear_caches()
     certify(snn, variables, images, steps=40, settle=True)
     return texts
