@@ -53,12 +53,16 @@ def test_the_variable_and_the_folder_itself_lead_to_the_same_files(data_root, na
     assert by_variable.source == by_folder.source
 
 
-def test_validation_is_the_last_ten_thousand(data_root):
+def test_validation_is_ten_thousand_of_every_class_its_share(data_root):
     parted = data.load("mnist", data_root, validation=10_000)
     whole = data.load("mnist", data_root)
     assert parted.train_images.shape == (50_000, 28, 28, 1)
-    np.testing.assert_array_equal(parted.validation_images, whole.train_images[50_000:])
-    np.testing.assert_array_equal(parted.validation_labels, whole.train_labels[50_000:])
+    held_out = np.bincount(parted.validation_labels, minlength=10)
+    share = np.bincount(whole.train_labels, minlength=10) / 6
+    assert held_out.sum() == 10_000
+    assert np.abs(held_out - share).max() < 1
+    both = np.concatenate([parted.train_images, parted.validation_images])
+    assert sorted(map(bytes, both)) == sorted(map(bytes, whole.train_images))
 
 
 # Krizhevsky (2009): 5,000 and 1,000 images a class. Means and deviations of the training images in
