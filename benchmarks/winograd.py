@@ -36,7 +36,7 @@ TILES, ROWS = (2, 4, 6), (64, 128, 256, 512)  # tried by --every: sizes, and til
 
 @dataclass(frozen=True)
 class Shape:
-    """A convolution of square maps, padded to their size unless `same` is off."""
+    """A convolution of square maps, which keep their size unless `same` is off."""
 
     name: str
     batch: int
@@ -93,7 +93,7 @@ SHAPES = (
     Shape("map14", 64, 14, 256, 256),
     Shape("map7", 128, 7, 512, 512),
 )
-QUICK = Shape("quick", 2, 8, 64, 64)
+QUICK = Shape("quick", 16, 8, 32, 32)
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:

@@ -19,7 +19,7 @@ from jaxsnn.network import synapse as synapse_module
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 OURS = (
     *("common", "training", "simulation", "lowering", "negative_spikes", "surrogate_training"),
-    *("fast_snn", "rate_coded", "accelerator"),
+    *("fast_snn", "rate_coded", "accelerator", "winograd"),
 )
 
 
@@ -93,6 +93,18 @@ def test_lowering(benchmark, capsys, monkeypatch):
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {line["lowering"] for line in lines} >= {"direct", "patches"}
     assert all(line["exact"] for line in lines if line["pass"] == "forward")
+
+
+@pytest.mark.parametrize("flags", [[], ["--every"]], ids=["what is chosen", "every"])
+def test_winograd(benchmark, capsys, flags):
+    benchmark("winograd").main(["--quick", "--repeats", "1", "--processor-time", *flags])
+    found, table = records(capsys)
+    assert found["quick: direct"]["error"] < 1e-6
+    tiles = [line for name, line in found.items() if "quick: tile" in name]
+    assert len(tiles) == (5 if flags else 1)  # tiles of 2: 4, 8, 16 images; of 4 and 6: 16
+    assert all(0 < line["error"] < 3e-5 for line in tiles)
+    assert ("quick: speed over direct" in found) == (not flags)
+    assert "times as fast" in table
 
 
 @pytest.mark.slow
