@@ -10,7 +10,7 @@ smoke:      ## one experiment from end to end on the embedded digits
 	python experiments/mnist_lenet.py --dataset digits --epochs 1 --out runs/smoke
 
 notebooks:  ## execute every notebook
-	python -m pytest tests/test_notebooks.py
+	python -m pytest -m '' tests/test_notebooks.py
 
 bench:      ## every measured claim, as JSON lines; accelerator.py is for a graphics card
 	for script in $(filter-out %/accelerator.py,$(wildcard benchmarks/*.py)); do python "$$script" || exit 1; done
