@@ -18,6 +18,7 @@ from jaxsnn.conversion.grid import smallest_integer
 from jaxsnn.conversion.kernels import KernelForm
 from jaxsnn.conversion.spiking import Folded, Spiking
 from jaxsnn.errors import UserError, shown
+from jaxsnn.exchange.site_records import neuron_record, site_records
 from jaxsnn.inputs.encoding import Encoding
 from jaxsnn.io import typed
 from jaxsnn.io.arrays import META, UNITS, flatten, load_arrays, save_arrays, unflatten
@@ -58,12 +59,17 @@ def load_params(source: str | Path | Mapping[str, Any], arch: Arch) -> dict[str,
 
 
 def save(snn: Spiking, path: str | Path) -> None:
-    """Write a converted network as one npz: integer arrays by name, and JSON for the rest."""
+    """Write a converted network as one npz: integer arrays by name, and JSON for the rest.
+
+    The format is described in docs/snn_format.md; docs/read_snn.py simulates a file with NumPy
+    alone.
+    """
     meta = {
         "format": FORMAT,
         "arch": {"notation": arch_module.format(snn.arch), **snn.arch.options},
-        "neurons": _map_to_json(snn.neurons, _neuron_to_json),
-        "ann": _map_to_json(snn.ann, _neuron_to_json),
+        "sites": site_records(snn),
+        "neurons": _map_to_json(snn.neurons, neuron_record),
+        "ann": _map_to_json(snn.ann, neuron_record),
         "weights": _map_to_json(snn.weights, _quantiser_to_json),
         "accumulators": _map_to_json(snn.accumulators, str),
         "encoding": dataclasses.asdict(snn.encoding),
@@ -131,7 +137,7 @@ def _rebuild(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Spiki
     for name, unit in units.items():
         typed.checked(unit, float, f"{META}: units.{name}")
     report = typed.entry(meta, "report", list[Any], META)
-    return Spiking(
+    snn = Spiking(
         variables=jax.tree.map(jnp.asarray, {"params": {}, "fixed": {}, **unflatten(arrays)}),
         arch=arch_of(meta.get("arch"), f"{META}: arch"),
         neurons=_map_from_json(meta, "neurons", _neuron_from_json),
@@ -142,6 +148,9 @@ def _rebuild(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Spiki
         units=tuple(units.items()),
         report=tuple(_folded(one, f"{META}: report[{n}]") for n, one in enumerate(report)),
     )
+    if "sites" in meta and meta["sites"] != site_records(snn):  # for readers without this library
+        raise UserError(f"{META}: sites are not those of its arch and neurons")
+    return snn
 
 
 def arch_of(record: object, place: str) -> Arch:
@@ -214,14 +223,6 @@ def _quantiser_to_json(quantiser: weight_quantisers.WeightQuantiser) -> Any:
 def _quantiser_from_json(record: object, place: str) -> weight_quantisers.WeightQuantiser:
     values = {"name": record, "options": {}} if isinstance(record, str) else record
     return _made(weight_quantisers.WEIGHTS, "weight quantiser", values, place)
-
-
-def _neuron_to_json(neuron: Neuron) -> dict[str, Any]:
-    options = {
-        name: _neuron_to_json(value) if isinstance(value, Neuron) else value
-        for name, value in neuron.options
-    }
-    return {"name": neuron.name, "options": options}
 
 
 def _neuron_from_json(record: object, place: str) -> Neuron:
