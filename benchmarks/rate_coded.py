@@ -135,8 +135,8 @@ def case(options: argparse.Namespace) -> Case:
     integer, floats = (
         convert(variables, arch, method, encoding=seen.encoding)
         for method in (
-            methods.rate(scales=scales, weight_bits=BITS),
-            methods.rate(scales=scales, float_weights=True),
+            methods.rate(scales=scales, weight_bits=BITS, spiking_heads=True),
+            methods.rate(scales=scales, float_weights=True, spiking_heads=True),
         )
     )
     if options.rule:

@@ -12,7 +12,7 @@ from jaxsnn.arch.layers import Site
 from jaxsnn.conversion.batch_norm import Norm, norm_of
 from jaxsnn.conversion.grid import largest_sum, smallest_integer
 from jaxsnn.conversion.kernels import Inputs, Kernel, KernelForm
-from jaxsnn.conversion.method import NEVER, Drive, Method, Shortcut
+from jaxsnn.conversion.method import ENDLESS, NEVER, Drive, Method, Shortcut
 from jaxsnn.conversion.spiking import Folded, accumulator_for
 from jaxsnn.errors import UserError
 from jaxsnn.inputs.encoding import Encoding
@@ -44,6 +44,7 @@ class Fold:
         encoding: Encoding,
     ) -> None:
         self.variables, self.method, self.weights = variables, method, weights
+        self.ends = encoding.ends is not None
         self.duration = encoding.ends or 1
         # Counts are sums over all steps: a held input counts once in each.
         self.units = {"input": encoding.scale / self.duration}
@@ -195,7 +196,7 @@ class Fold:
         """The unit of a site without neurons, and its bias in that unit, step by step."""
         bias = (drive.offset - drive.center) / self.duration  # a head has no norm
         gain = self._head_gain(drive, bias) if site.bias and whole else 1
-        if gain > 1:
+        if gain > 1 or (site.bias and whole and self.method.head_gain > 1):  # the same tree for all
             self.params[drive.site]["gain"] = np.full(len(bias), gain, np.int32)
         unit = self.units[drive.site] = drive.unit / gain
         if site.bias:
@@ -208,6 +209,7 @@ class Fold:
     def _head_gain(self, drive: Drive, bias: np.ndarray) -> int:
         """How much finer the bias of one step is than a unit of the drive; a power of two."""
         reach = drive.bound + self.duration * np.abs(bias / drive.unit).max(initial=0)
+        reach *= 1 if self.ends else ENDLESS
         finest = math.floor(math.log2(NEVER / 2 / max(reach, 1)))
         return max(min(2 ** max(finest, 0), self.method.head_gain), 1)
 

@@ -20,6 +20,7 @@ from jaxsnn.network.weight_quantisers import WeightQuantiser, full_precision
 from jaxsnn.neurons.neuron import Neuron
 from jaxsnn.options import plain_fields
 
+ENDLESS = 2**12  # steps for which the sums of a head hold at least, where no step is the last
 NEVER, ALWAYS = 2**31 - 1, -(2**31)  # thresholds that no drive, every drive, reaches
 
 

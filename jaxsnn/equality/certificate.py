@@ -89,6 +89,8 @@ class Certificate:
         unsettled_images: images that still spike in the last step and have a neuron whose net
             count is not its level in the integer ANN.
         unsettled: share of all neurons times images that are such neurons of such images.
+        rounded_to_zero: sites all of whose weights conversion has rounded to zero, although those
+            of the trained network are not: both references have the same zeros, and agree.
     """
 
     equality: str
@@ -105,6 +107,7 @@ class Certificate:
     settled_steps: tuple[int, ...] = ()
     unsettled_images: int = 0
     unsettled: float = 0.0
+    rounded_to_zero: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """The verdict in a paragraph, and a line per layer."""
@@ -117,6 +120,11 @@ class Certificate:
             f"against the float ANN {self.float_mismatches:,} neurons and "
             f"{self.float_predictions:,} predictions differ (origins: {ties})",
         ]
+        if self.rounded_to_zero:
+            lines.append(
+                f"ROUNDED TO ZERO: all weights of {', '.join(self.rounded_to_zero)}; nothing that "
+                "such a layer is shown changes what it gives; rescale it, or take finer weights"
+            )
         if self.unsettled_images:
             lines.append(
                 f"not settled after {self.steps} steps: {self.unsettled:.3%} of neurons, "

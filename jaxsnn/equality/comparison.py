@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxsnn.arch.layers import Site
-from jaxsnn.arch.plan import head_sites, spiking_sites
+from jaxsnn.arch.plan import head_sites, plan, spiking_sites
 from jaxsnn.conversion.spiking import Spiking, comes_to_rest
 from jaxsnn.equality.certificate import Certificate, Difference, LayerProof
 from jaxsnn.equality.ties import References, Ties
@@ -40,6 +40,7 @@ class Tally:
         self.settled_steps: list[int] = []
         self.unsettled_images = self.unsettled_neurons = self.steps = 0
         self.rests = comes_to_rest(snn)
+        self.rounded_to_zero = rounded_to_zero(snn, variables)
         self.stateless = all(snn.neurons.at(site).stateless for site in self.sites)
 
     def add(self, run: Simulated, known: References, first_image: int, steps: int) -> None:
@@ -154,6 +155,7 @@ class Tally:
             settled_steps=tuple(self.settled_steps),
             unsettled_images=self.unsettled_images,
             unsettled=self.unsettled_neurons / max(compared, 1),
+            rounded_to_zero=self.rounded_to_zero,
         )
 
     def _finished(self, layer: LayerProof) -> LayerProof:
@@ -174,6 +176,17 @@ class Tally:
         ends = self.snn.encoding.ends
         at_rest = at_rest and ends is not None and self.steps >= ends
         return "exact after settling" if at_rest else "approximate"
+
+
+def rounded_to_zero(snn: Spiking, variables: Variables) -> tuple[str, ...]:
+    """Sites whose converted kernel is zero throughout, and whose trained one is not."""
+    return tuple(
+        site.name
+        for site in plan(snn.arch)
+        if site.kernel_shape
+        and not np.any(snn.variables["params"][site.name]["kernel"])
+        and np.any(variables["params"][site.name]["kernel"])
+    )
 
 
 def _per_image(differs: np.ndarray) -> np.ndarray:

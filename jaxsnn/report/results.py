@@ -138,7 +138,8 @@ class Results:
     `test_examples` is the number of images or recordings that were tested. `sops_per_image` is the
     hardware-free count, and `ann_macs_per_image` counts the same synapses. `conversion` has the
     settings, by the names of their flags, that the spiking network was made with beyond those in
-    `settings`; they differ by system.
+    `settings`; they differ by system. `undecided` is the share of images without a spike or a sum
+    to decide on after the last step, whose prediction is class 0.
 
     >>> results = Results(experiment="mnist_lenet", system="scatter_gather", dataset="digits",
     ...                   setting="k1B2", settings=RunSettings(network="lenet", k=1, bound=2))
@@ -162,6 +163,7 @@ class Results:
     steps: int | None = None
     accuracy_settled_step: int | None = None
     last_spike_step: int | None = None
+    undecided: Fraction | None = None
     equality: Equality | None = None
     mismatches: Mismatches | None = None
     spikes_per_image: float | None = None

@@ -49,6 +49,13 @@ class Trace(NamedTuple):
         """Predicted class after every step, int32 ``[T, B]``; ties go to the lowest class."""
         return jnp.argmax(self.readout, axis=-1)
 
+    @property
+    def undecided(self) -> Array:
+        """Images without a class above another one after a step, bool ``[T, B]``."""
+        lowest = jnp.min(self.readout, axis=-1)
+        same = jnp.max(self.readout, axis=-1) == lowest
+        return same if self.readout.shape[-1] > 1 else jnp.zeros_like(same)
+
 
 class Carry(NamedTuple):
     """What goes from block to block; every array has the batch as its first axis.

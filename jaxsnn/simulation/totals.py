@@ -16,8 +16,9 @@ from jaxsnn.simulation.engine import Trace
 
 Integers = NDArray[np.integer[Any]]
 Sites = dict[str, Integers]
-Batch = tuple[Integers, tuple[Sites, Sites, Sites]]
-"""Predictions, and spikes, negative spikes and events by site; each ``[T, B]``, on the host."""
+Batch = tuple[Integers, tuple[Sites, Sites, Sites], NDArray[np.bool_]]
+"""Predictions; spikes, negative spikes and events by site; which images are undecided; each
+``[T, B]``, on the host."""
 
 
 class Evaluation(NamedTuple):
@@ -33,6 +34,9 @@ class Evaluation(NamedTuple):
         image_operations: int64 ``[T, N]``, synaptic operations without those of the heads, and
         image_head_operations: int64 ``[T, N]``, those of the heads.
         images: N.
+        undecided: int64 ``[T]``, images of which the readout says nothing so far: all classes have
+            the same sum (no spike, where the readout fires), and the prediction is class 0. None
+            in evaluations that were stored without it, or joined from such.
     """
 
     predictions: Integers
@@ -45,6 +49,7 @@ class Evaluation(NamedTuple):
     image_operations: Integers
     image_head_operations: Integers
     images: int
+    undecided: Integers | None = None
 
     @property
     def steps(self) -> int:
@@ -61,6 +66,11 @@ class Evaluation(NamedTuple):
         if self.correct is None:
             raise UserError("there is no accuracy without labels; pass labels to evaluate()")
         return [int(c) / self.images for c in self.correct]
+
+    @property
+    def undecided_share(self) -> float | None:
+        """Share of images that are undecided after the last step."""
+        return None if self.undecided is None else int(self.undecided[-1]) / self.images
 
     @property
     def per_image_spikes(self) -> Integers:
@@ -110,7 +120,11 @@ def counted(trace: Trace, real: int) -> Batch:
         return {name: np.asarray(part)[:, :real] for name, part in parts.items()}
 
     spikes, negative, events = map(cut, trace.counters)
-    return np.asarray(trace.predictions)[:, :real], (spikes, negative, events)
+    return (
+        np.asarray(trace.predictions)[:, :real],
+        (spikes, negative, events),
+        np.asarray(trace.undecided)[:, :real],
+    )
 
 
 def joined(parts: Sequence[Evaluation]) -> Evaluation:
@@ -134,27 +148,28 @@ def joined(parts: Sequence[Evaluation]) -> Evaluation:
         own = [getattr(part, name) for part in parts]
         if isinstance(own[0], dict):
             return {key: np.sum([one[key] for one in own], axis=0) for key in own[0]}
-        if name in ("correct", "images"):
-            return None if own[0] is None else sum(own[1:], own[0])
+        if name in ("correct", "images", "undecided"):
+            return None if any(one is None for one in own) else sum(own[1:], own[0])
         return np.concatenate(own, axis=1)
 
     return Evaluation(*map(together, Evaluation._fields))
 
 
 def _in_one(parts: Sequence[Batch]) -> Batch:
-    steps = max(len(predictions) for predictions, _ in parts)
+    steps = max(len(predictions) for predictions, *_ in parts)
 
     def of_kind(kind: int) -> Sites:
         names = parts[0][1][kind]
         return {
             name: np.concatenate(
-                [_longer(one[kind][name], steps, "constant") for _, one in parts], axis=1
+                [_longer(one[kind][name], steps, "constant") for _, one, _ in parts], axis=1
             )
             for name in names
         }
 
-    predictions = np.concatenate([_longer(one, steps, "edge") for one, _ in parts], axis=1)
-    return predictions, (of_kind(0), of_kind(1), of_kind(2))
+    predictions = np.concatenate([_longer(one, steps, "edge") for one, *_ in parts], axis=1)
+    nothing = np.concatenate([_longer(one, steps, "edge") for *_, one in parts], axis=1)
+    return predictions, (of_kind(0), of_kind(1), of_kind(2)), nothing
 
 
 def _longer(part: np.ndarray, steps: int, mode: Any) -> np.ndarray:
@@ -165,6 +180,7 @@ def _totals(
     arch: Arch,
     predictions: Integers,
     counters: tuple[Sites, Sites, Sites],
+    nothing: NDArray[np.bool_],
     labels: Array | np.ndarray | None,
 ) -> Evaluation:
     spikes, negative, events = counters
@@ -185,6 +201,7 @@ def _totals(
         image_operations=counters_module.total(operations, without=heads),
         image_head_operations=counters_module.total(operations, without=others),
         images=predictions.shape[1],
+        undecided=np.asarray(nothing.sum(1, dtype=np.int64)),
     )
 
 

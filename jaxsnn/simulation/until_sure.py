@@ -68,6 +68,8 @@ class EarlyExit(NamedTuple):
         spikes: spikes of each image up to its last step, int64 ``[B]``.
         operations: synaptic operations likewise, without the heads'.
         sizes: images that each step was computed for, int ``[T]``.
+        undecided: images of which no head has fired up to its last step, so that the prediction is
+            class 0, bool ``[B]``.
         trace: every step up to the last of all; behind its own last step an image keeps its sums
             and counts nothing.
     """
@@ -79,6 +81,7 @@ class EarlyExit(NamedTuple):
     spikes: NDArray[np.integer[Any]]
     operations: NDArray[np.integer[Any]]
     sizes: NDArray[np.integer[Any]]
+    undecided: NDArray[np.bool_]
     trace: Trace
 
 
@@ -119,6 +122,7 @@ def early_exit(
         spikes=counters_module.total(counters.spikes).sum(0),
         operations=counters_module.total(operations, without=heads).sum(0),
         sizes=found.sizes,
+        undecided=~np.any([sums[rule.early].any(-1), sums[rule.final].any(-1)], axis=0),
         trace=found.trace,
     )
 
@@ -167,7 +171,7 @@ def check_heads(snn: Spiking, rule: Rule) -> None:
         if neuron.spikes != (0, 1):
             raise UserError(
                 f"{name}: {neuron.name!r} does not fire at most one spike a step, which the fusion "
-                "counts; convert with methods.rate()"
+                "counts; convert with methods.rate(spiking_heads=True)"
             )
     if sites[rule.early] == sites[rule.final]:
         raise UserError(

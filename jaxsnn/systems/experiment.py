@@ -238,6 +238,8 @@ class Experiment(System):
             saved.save(snn, self.run.folder / "snn.npz")
             timing.print_report(snn, console)
             found, seconds = self._spiking(snn)
+            if share := found.undecided_share:
+                show(result_fields.undecided(share, found.steps), console)
             fields = self._compared(snn, variables, found, results, console)
             fields["seconds"] = {**(results.seconds or {}), **seconds}
             steps = found.steps * (2 if self.settles else 1)  # noisy images may settle later

@@ -57,6 +57,7 @@ def spiking_fields(
         "steps": len(spiking.predictions),
         "accuracy_settled_step": _settled_step(spiking),
         "last_spike_step": int(spiking.last_spike_step.max()),
+        "undecided": spiking.undecided_share,
         **_proved(proof),
         "spikes_per_image": total / images,
         "positive_spikes_per_image": (total - negative) / images,
@@ -81,6 +82,11 @@ def _settled_step(spiking: Evaluation) -> int | None:
     if spiking.steps > 1 and spiking.unsettled.any():
         return None
     return settled_step(spiking.accuracy_per_step)
+
+
+def undecided(share: float, steps: int) -> str:
+    """In words: for how many images there is nothing to decide on."""
+    return f"{share:.2%} of the images have no spike to decide on after {steps} steps"
 
 
 def _operations(spiking: Evaluation, counting: Counting) -> float:

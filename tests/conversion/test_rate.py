@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reference
 
-from jaxsnn import convert, methods, parse, simulate, sweep
+from jaxsnn import convert, evaluate, methods, parse, simulate, sweep
 from jaxsnn.arch.plan import plan
 from jaxsnn.conversion import percentiles
 from jaxsnn.conversion.convert import snapped
@@ -49,8 +49,14 @@ def trained(arch, seed=0):
 def converted(arch, seed=0, percentile=99.0, **options):
     net, variables, images = trained(arch, seed)
     (scales,) = percentiles.scales(net, variables, images, [percentile], encoding=HELD)
+    options = {"spiking_heads": True} | options
     snn = convert(variables, arch, methods.rate(scales=scales, **options), encoding=HELD)
     return net, variables, images, scales, snn
+
+
+def accumulating(arch, seed=0, **options):
+    """The same with heads that add up what they are given."""
+    return converted(arch, seed, **options, spiking_heads=False)
 
 
 # ---------------------------------------------------------------- percentiles
@@ -176,6 +182,79 @@ def test_spikes_are_those_of_the_slow_simulator(arch, delay, initial, block_ends
         assert np.array_equal(readout, unpack(trace.records[name], snn, name).cumsum(0))
 
 
+@pytest.mark.parametrize("weights", [{}, {"weight_bits": None}, {"float_weights": True}])
+@pytest.mark.parametrize("arch", [VGG, RES])
+def test_heads_add_up_what_their_sources_fire(arch, weights):
+    """Against the slow simulator's spikes times the trained head, in float64."""
+    _, variables, images, scales, snn = accumulating(arch, **weights)
+    whole = not weights.get("float_weights")
+    steps, tree = 30, snapped(variables, snn)
+    trace = simulate(snn, images, steps=steps, block=7)
+    slow = reference.rate_coded(plan(arch), tree, HELD.decode(images), scales, steps)
+    sites = {site.name: site for site in plan(arch)}
+    heads = [site for site in plan(arch) if site.role in ("exit", "readout")]
+    assert len(heads) == len(trace.readouts) == 2
+    for head, readout in zip(heads, trace.readouts, strict=True):
+        source = head.source
+        while source not in scales:  # a pool's rate is worth what its source's is
+            source = sites[source].source
+        kernel, bias = (
+            np.asarray(tree["params"][head.name][leaf], np.float64) for leaf in ("kernel", "bias")
+        )
+        spikes = slow[head.source].reshape(steps, len(images), -1)
+        sums = np.cumsum(spikes * scales[source] @ kernel + bias, axis=0)
+        unit, step = snn.unit(head.name), np.arange(1, steps + 1)[:, None, None]
+        rounding = unit / 2 * step + 1e-4 if whole else 1e-3
+        assert (np.abs(np.asarray(readout, np.float64) * unit - sums) <= rounding).all()
+        assert np.abs(sums[-1]).max() > 100 * np.max(rounding)
+        assert readout.dtype == (np.int32 if whole else np.float32)
+        other = simulate(snn, images, steps=steps, block=1).readouts[heads.index(head)]
+        assert not whole or np.array_equal(readout, other)
+
+
+def below_zero(**options):
+    """A network whose hidden neurons fire and whose logits are all below zero."""
+    arch = parse("4x", classes=3, input_shape=(1, 1, 1), head_bias=True)
+    net = Net(arch, hidden(relu()))
+    variables = net_module.init_variables(net, jax.random.key(0))
+    variables["params"]["dense1"]["kernel"] = jnp.full((1, 4), 0.5)
+    variables["params"]["readout"] = {
+        "kernel": jnp.array([[-0.25, -0.125, -0.5]] * 4), "bias": jnp.array([-0.5, 0.0, -0.25]),
+    }  # fmt: skip
+    scales = {"dense1": 1.0, "readout": 1.0}
+    encoding = Encoding("held", 1 / 128, 128)
+    snn = convert(variables, arch, methods.rate(scales=scales, **options), encoding=encoding)
+    return snn, np.full((5, 1, 1, 1), 96, np.uint8)
+
+
+def test_logits_below_zero_are_told_apart():
+    """Rates 0.375: logits -0.875, -0.1875, -1.0; a neuron there never fires."""
+    snn, images = below_zero()
+    found = evaluate(snn, images, np.ones(5, int), steps=800)
+    assert found.predictions[-1].tolist() == [1] * 5
+    assert found.undecided[-1] == 0
+    logits = np.asarray(simulate(snn, images, steps=800).readout[-1]) * snn.unit("readout") / 800
+    assert logits == pytest.approx(
+        np.array([[-0.875, -0.1875, -1.0]] * 5), abs=4e-3
+    )  # two spikes on their way
+
+
+def test_images_without_a_spike_to_decide_on_are_counted():
+    snn, images = below_zero(spiking_heads=True)
+    found = evaluate(snn, images, np.ones(5, int), steps=80, batch_size=2)
+    assert found.undecided.tolist() == [5] * 80
+    assert found.undecided_share == 1
+    assert found.predictions[-1].tolist() == [0] * 5
+
+
+def test_heads_need_no_scale_unless_they_fire():
+    _, variables, _ = trained(VGG)
+    scales = {site.name: 1.0 for site in plan(VGG) if site.role == "activation"}
+    convert(variables, VGG, methods.rate(scales=scales), encoding=HELD)
+    with pytest.raises(ValueError, match="readout: has no scale"):
+        convert(variables, VGG, methods.rate(scales=scales, spiking_heads=True), encoding=HELD)
+
+
 @pytest.mark.parametrize("block", [1, 3, 8])
 def test_the_block_of_time_changes_nothing(block):
     *_, images, _, snn = converted(RES)
@@ -233,7 +312,7 @@ def test_nothing_arrives_before_the_pipeline_is_full():
     (scales,) = percentiles.scales(net, variables, images, [50.0], encoding=HELD)
     for depth, name in enumerate(scales, 1):  # every neuron that can fire fires at once
         scales[name] *= 1e-3**depth
-    snn = convert(variables, VGG, methods.rate(scales=scales), encoding=HELD)
+    snn = convert(variables, VGG, methods.rate(scales=scales, spiking_heads=True), encoding=HELD)
     final = np.asarray(simulate(snn, images, steps=12).readout).sum((1, 2))
     early = np.asarray(simulate(snn, images, steps=12).readouts[0]).sum((1, 2))
     stages = {"final": 3 + 2, "early": 2 + 2}  # blocks, then pool and dense neurons
@@ -270,15 +349,15 @@ def test_percentiles_and_initial_potentials_are_swept_in_one_program():
         assert table.spikes[number, 0] == spikes
     assert len(set(table.spikes[:, 1].tolist())) == 4
     with pytest.raises(ValueError, match=r"params/\S+/kernel differs"):
-        sweep(networks[0], images, networks=[networks[0], converted(RES, seed=1)[-1]])
+        sweep(networks[0], images, networks=[networks[0], accumulating(RES, seed=1)[-1]])
     with pytest.raises(ValueError, match=r"networks\[1\] has another architecture, other neurons"):
-        sweep(networks[0], images, networks=[networks[0], converted(RES, delay=0)[-1]])
+        sweep(networks[0], images, networks=[networks[0], accumulating(RES, delay=0)[-1]])
 
 
 # ---------------------------------------------------------------- refusals
 
 REFUSED = [
-    ({"scales": {}}, r"conv1: has no scale(.|\n)*readout: has no scale"),
+    ({"scales": {}, "spiking_heads": True}, r"conv1: has no scale(.|\n)*readout: has no scale"),
     ({"delay": -1}, "delay=-1"),
     ({"initial": 1.0}, "initial=1.0"),
     ({"initial": float("nan")}, "initial=nan"),

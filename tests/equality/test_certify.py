@@ -14,6 +14,7 @@ from jaxsnn import (
     SiteMap,
     certify,
     convert,
+    evaluate,
     hidden,
     methods,
     neurons,
@@ -194,6 +195,23 @@ def test_a_wrong_readout_is_named_although_every_neuron_agrees():
     assert proof.equality == "approximate"
     assert proof.first_difference.site == "readout"
     assert proof.float_predictions > 0
+
+
+def test_a_layer_that_was_rounded_to_zero_is_said_beside_the_verdict():
+    arch, variables, whole = levels_network()
+    images = pixels(np.random.default_rng(0), 20, (1, 1, 1))
+    assert certify(whole, variables, images).rounded_to_zero == ()
+    variables["params"]["readout"]["kernel"] = np.full((2, 3), 1e-12, np.float32)
+    snn = convert(variables, arch, methods.scatter_gather(k=1, bound=2))
+    proof = certify(snn, variables, images)
+    assert proof.rounded_to_zero == ("readout",)
+    verdict, *_ = str(proof).partition("\nROUNDED TO ZERO: all weights of readout;")
+    assert verdict.startswith(proof.equality)
+    assert evaluate(snn, images).undecided.tolist() == [20]
+    # Zeros that were trained are no rounding.
+    variables["params"]["readout"]["kernel"][:] = 0
+    trained = convert(variables, arch, methods.scatter_gather(k=1, bound=2))
+    assert certify(trained, variables, images).rounded_to_zero == ()
 
 
 def settling(seed=33, **options):

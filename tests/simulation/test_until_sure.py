@@ -184,6 +184,16 @@ def test_images_that_are_done_are_not_computed():
     assert sum(sizes) < 0.75 * 12 * found.stops.max()
 
 
+def test_images_without_a_spike_are_said():
+    for earliest in (1, 4, 30):  # the first step ends before a spike has come through the delays
+        found = early_exit(network(), images(6), rule(0.0, earliest), steps=STEPS, every=3)
+        early, final = (np.asarray(one)[-1].sum(-1) for one in found.trace.readouts)
+        assert found.undecided.tolist() == (early + final == 0).tolist()
+        assert found.undecided.all() == (earliest == 1)
+        assert not found.predictions[found.undecided].any()
+    assert not found.undecided.any()
+
+
 def test_a_calibrated_rule():
     curve = np.array([0.5, 0.8, 1.0], np.float32), np.array([0.1, 0.4, 0.9], np.float32)
     given = rule(0.6, calibration=Calibration(*curve))

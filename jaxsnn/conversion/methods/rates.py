@@ -7,7 +7,10 @@ behind ``slope * (z - center) + offset`` integrates, at every step::
     V += slope * source / scale * drive + (offset - slope * center) / scale,   threshold 1
 
 Scales move gains and biases alone: kernels stay what they are, so that networks of several
-percentiles share them. Pools and heads have neurons of their own; a pool's threshold is its area.
+percentiles share them. Pools have neurons of their own, whose threshold is the pool's area. Heads
+add up what they are given, in integers: a neuron there would stay silent where no logit is above
+zero, and round all others to whole spikes. Only where spikes of heads are counted, as the fusion of
+two heads does, they have neurons.
 """
 
 import math
@@ -22,13 +25,15 @@ from jaxsnn import neurons
 from jaxsnn.arch.layers import Site
 from jaxsnn.conversion import kernels
 from jaxsnn.conversion.kernels import Inputs, Kernel, Master
-from jaxsnn.conversion.method import Cells, Drive, Method, Shortcut
+from jaxsnn.conversion.method import ENDLESS, Cells, Drive, Method, Shortcut
 from jaxsnn.errors import UserError
 from jaxsnn.inputs.encoding import Presentation
 from jaxsnn.network.per_site import SiteMap
 from jaxsnn.network.weight_quantisers import WeightQuantiser
 from jaxsnn.neurons.neuron import Neuron
 from jaxsnn.options import plain
+
+HEADS = ("exit", "readout")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +55,7 @@ class Rate(Method):
         float_weights: keep the weights in float32, as trained.
         block_ends: ``initial`` holds for the last neurons of residual blocks, too; False: they
             start at 0, as in the original's code.
+        spiking_heads: exits and readout fire at a rate, too, for what counts their spikes.
 
     Raises:
         UserError: a value that is none of these; a scale that is missing or not positive is named
@@ -65,9 +71,11 @@ class Rate(Method):
     weight_bits: int | None = 7
     float_weights: bool = False
     block_ends: bool = True
+    spiking_heads: bool = False
     name: ClassVar[str] = "rate"
     presentations: ClassVar[tuple[Presentation, ...]] = ("held", "frames")
     shortcuts: ClassVar[bool] = True
+    head_gain: ClassVar[int] = 2**12
     destination: ClassVar[str] = "gain and bias of a step"
 
     def __post_init__(self) -> None:
@@ -95,8 +103,9 @@ class Rate(Method):
 
     @property
     def neurons(self) -> SiteMap[Neuron]:
-        """Pools and heads have neurons, too."""
-        return SiteMap(self.neuron, (("shortcut", neurons.identity()),))
+        """Pools have neurons, too, and heads if they are to spike."""
+        without = ("shortcut",) if self.spiking_heads else ("shortcut", *HEADS)
+        return SiteMap(self.neuron, tuple((role, neurons.identity()) for role in without))
 
     def step(self, site: Site, master: Master) -> float:
         """The site's scale."""
@@ -112,7 +121,8 @@ class Rate(Method):
         if codes := kernels.own_codes(master, quantiser):
             return codes
         if self.weight_bits is None:
-            return kernels.finest_kernel(master, inputs)
+            sums = kernels.EXACT_SUMS if self.has_neurons(site) else 2**31 // ENDLESS
+            return kernels.finest_kernel(master, inputs, sums_below=sums)
         return kernels.significant_kernel(master, self.weight_bits)
 
     def cells(self, drive: Drive) -> Cells:
@@ -139,7 +149,7 @@ class Rate(Method):
         """A max pool, or no scale."""
         if getattr(site.spec, "max_pool", 0):
             return "a max pool picks single spikes, not the highest rate; use strides or an average"
-        if site.role in ("pool", "shortcut"):
+        if site.role in ("pool", "shortcut") or (site.role in HEADS and not self.spiking_heads):
             return ""
         if site.name not in self.scales:
             return "has no scale; take them from jaxsnn.percentiles.scales() with the same arch"

@@ -9,7 +9,7 @@ batch grows with ``T`` times the number of candidates, not with the images. The 
 confidence says when the fusion is sure enough.
 """
 
-from jaxsnn.simulation.fusion.accuracy import Judged, accuracies, judged
+from jaxsnn.simulation.fusion.accuracy import Judged, accuracies, judged, undecided
 from jaxsnn.simulation.fusion.alpha import Batches, knots, smoothed
 from jaxsnn.simulation.fusion.bayes import (
     SILENT_RATE,
@@ -59,4 +59,5 @@ __all__ = [
     "smoothed",
     "stopped_accuracy",
     "stopping",
+    "undecided",
 ]

@@ -56,6 +56,31 @@ def accuracies(batches: Iterable[Batch], curves: Mapping[str, ArrayLike]) -> dic
     return {name: hits / images for name, hits in correct.items()}
 
 
+def undecided(batches: Iterable[Batch]) -> Floats:
+    """Share of images of which neither head has fired so far, after every step, float64 ``[T]``.
+
+    All classes of such an image have the same posterior, and the prediction is class 0.
+
+    Args:
+        batches: as for :func:`accuracies`.
+
+    Raises:
+        UserError: no batch.
+
+    >>> early, final = np.zeros((3, 2, 4), int), np.zeros((3, 2, 4), int)
+    >>> final[1:, 0, 2] = 1  # the first of two images, from the second step on
+    >>> undecided([(early, final, np.zeros(2, int))]).tolist()
+    [1.0, 0.5, 0.5]
+    """
+    number, images = np.zeros(1, np.int64), 0
+    for early, final, labels in batches:
+        fired = np.any(early, axis=-1) | np.any(final, axis=-1)
+        number, images = number + np.sum(~fired, axis=1), images + len(labels)
+    if not images:
+        raise UserError("there are no spike trains to look for spikes in")
+    return np.asarray(number / images, np.float64)
+
+
 def judged(batches: Iterable[Batch], alpha: ArrayLike) -> Judged:
     """How sure the fusion is of every image after every step, and whether it is right.
 

@@ -32,6 +32,7 @@ from jaxsnn.systems.bayesian_spike_fusion.spike_trains import (
     Names,
     Trains,
     flattened,
+    simulated,
     tuning_names,
 )
 from jaxsnn.systems.run_folder import own_devices
@@ -110,6 +111,13 @@ def simulate(
     lines = [f"step {t}: {a:.4f}\n" for t, a in enumerate(found.accuracy_per_step, 1)]
     write_bytes(folder / "simulate.txt", "".join(lines).encode())
     return found, seconds
+
+
+def undecided(folder: Path, found: Evaluation, fused: bool) -> float:
+    """The share of the test images of which no head has fired by the last step."""
+    if fused:
+        return float(fusion.undecided(simulated(folder).counts())[-1])
+    return found.undecided_share or 0.0
 
 
 def tune(

@@ -152,6 +152,7 @@ class BayesianSpikeFusion(Experiment):
             delay=int(config.pipeline_delay),
             weight_bits=config.weight_bits or None,
             float_weights=not config.weight_bits,
+            spiking_heads=True,  # the fusion, and the original's figures, count their spikes
         )
         return convert(variables, self.arch, method, encoding=self.encoding)
 
@@ -240,12 +241,16 @@ class BayesianSpikeFusion(Experiment):
         found, seconds = bayesian_spike_fusion_stages.simulate(
             folder, self.config, network, snn, *tested
         )
+        fused = self.config.ic_index >= 0
+        share = bayesian_spike_fusion_stages.undecided(folder, found, fused)
+        show(result_fields.undecided(share, found.steps), console)
         names = self.config.setting, self.config.simulated
         bayesian_spike_fusion_report.describe(
             folder, names, self.arch, final_accuracy, self.config.target
         )
         fields = result_fields.spiking_fields(snn, found, None, self.counting)
         fields["accuracy_settled_step"] = None  # a held input never comes to rest
+        fields["undecided"] = share
         results = self._base(final_accuracy)
         fields["seconds"] = {**(results.seconds or {}), **seconds}
         variants: list[Variant] = []
