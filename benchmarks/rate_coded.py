@@ -132,11 +132,12 @@ def case(options: argparse.Namespace) -> Case:
     shown = units_of(seen, dataset.train_images[: max(SCALED, options.tune)])
     values = net, variables, shown[:SCALED], [PERCENTILE]
     (scales,) = percentiles.scales(*values, encoding=seen.encoding)
+    rule = {"scales": scales, "initial": 0.0, "delay": 1}  # SpikingJelly's
     integer, floats = (
         convert(variables, arch, method, encoding=seen.encoding)
         for method in (
-            methods.rate(scales=scales, weight_bits=BITS, spiking_heads=True),
-            methods.rate(scales=scales, float_weights=True, spiking_heads=True),
+            methods.rate(**rule, weight_bits=BITS, spiking_heads=True),
+            methods.rate(**rule, float_weights=True, spiking_heads=True),
         )
     )
     if options.rule:

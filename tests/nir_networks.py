@@ -84,7 +84,7 @@ def rate_coded(arch, delay, seed=0):
         tree["norm"]["var"] *= rng.uniform(0.2, 1, tree["norm"]["var"].shape).astype(np.float32)
     images = rng.integers(-256, 257, (9, *arch.input_shape)).astype(np.int16)
     (scales,) = percentiles.scales(net, variables, images, [99.0], encoding=HELD)
-    method = methods.rate(scales=scales, delay=delay)
+    method = methods.rate(scales=scales, initial=0.0, delay=delay)
     return convert(variables, arch, method, encoding=HELD), images
 
 
@@ -97,5 +97,6 @@ def plain_rate_coded(scales, delay=0):
         tree["kernel"] = np.abs(np.round(64 * tree["kernel"]) / 64)
     images = np.random.default_rng(0).integers(0, 257, (6, 7, 7, 1)).astype(np.int16)
     names = ("conv1", "conv2", "dense1", "readout")
-    method = methods.rate(scales=dict(zip(names, scales, strict=True)), delay=delay)
+    named = dict(zip(names, scales, strict=True))
+    method = methods.rate(scales=named, initial=0.0, delay=delay)
     return convert(variables, arch, method, encoding=HELD), images

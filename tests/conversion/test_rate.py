@@ -1,5 +1,7 @@
 """Rate coding beside a slow simulator of the normalised network, written from the paper."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,7 +51,7 @@ def trained(arch, seed=0):
 def converted(arch, seed=0, percentile=99.0, **options):
     net, variables, images = trained(arch, seed)
     (scales,) = percentiles.scales(net, variables, images, [percentile], encoding=HELD)
-    options = {"spiking_heads": True} | options
+    options = {"initial": 0.0, "delay": 1, "spiking_heads": True} | options  # the paper's
     snn = convert(variables, arch, methods.rate(scales=scales, **options), encoding=HELD)
     return net, variables, images, scales, snn
 
@@ -273,12 +275,15 @@ def test_a_constant_current_fires_at_its_rate():
     variables["params"]["dense1"]["kernel"] = jnp.array([[0.25, 0.5, 0.75, 1.0, 1.5]])
     scales = {"dense1": 1.0, "readout": 1.0}
     encoding = Encoding("held", 1 / 128, 128)
-    snn = convert(variables, arch, methods.rate(scales=scales, delay=0), encoding=encoding)
-    for grey, steps in ((128, 37), (96, 50), (16, 99)):
-        image = np.full((1, 1, 1, 1), grey, np.uint8)
-        counts = simulate(snn, image, steps=steps, counts=True).counts["dense1"][0]
-        z = np.array([0.25, 0.5, 0.75, 1.0, 1.5]) * grey / 128  # powers of two: no ties by rounding
-        assert np.asarray(counts).tolist() == np.minimum(np.floor(steps * z), steps).tolist()
+    for options, start in (({"initial": 0.0}, 0), ({}, 0.5)):  # by default the nearest rate
+        method = methods.rate(scales=scales, **options)
+        snn = convert(variables, arch, method, encoding=encoding)
+        for grey, steps in ((128, 37), (96, 50), (16, 99)):
+            image = np.full((1, 1, 1, 1), grey, np.uint8)
+            counts = simulate(snn, image, steps=steps, counts=True).counts["dense1"][0]
+            z = np.array([0.25, 0.5, 0.75, 1.0, 1.5]) * grey / 128  # powers of two: no rounding
+            want = np.minimum(np.floor(steps * z + start), steps)
+            assert np.asarray(counts).tolist() == want.tolist()
 
 
 def test_rates_converge_to_the_normalised_activations():
@@ -312,7 +317,8 @@ def test_nothing_arrives_before_the_pipeline_is_full():
     (scales,) = percentiles.scales(net, variables, images, [50.0], encoding=HELD)
     for depth, name in enumerate(scales, 1):  # every neuron that can fire fires at once
         scales[name] *= 1e-3**depth
-    snn = convert(variables, VGG, methods.rate(scales=scales, spiking_heads=True), encoding=HELD)
+    method = methods.rate(scales=scales, initial=0.0, delay=1, spiking_heads=True)
+    snn = convert(variables, VGG, method, encoding=HELD)
     final = np.asarray(simulate(snn, images, steps=12).readout).sum((1, 2))
     early = np.asarray(simulate(snn, images, steps=12).readouts[0]).sum((1, 2))
     stages = {"final": 3 + 2, "early": 2 + 2}  # blocks, then pool and dense neurons
@@ -335,8 +341,9 @@ def test_percentiles_and_initial_potentials_are_swept_in_one_program():
     net, variables, images = trained(RES)
     labels = np.arange(len(images)) % 4
     found = percentiles.scales(net, variables, images, [90.0, 99.9], encoding=HELD)
+    method = functools.partial(methods.rate, delay=1)
     networks = [
-        convert(variables, RES, methods.rate(scales=scales, initial=initial), encoding=HELD)
+        convert(variables, RES, method(scales=scales, initial=initial), encoding=HELD)
         for scales in found
         for initial in (0.0, 0.5)
     ]

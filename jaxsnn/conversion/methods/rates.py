@@ -48,7 +48,8 @@ class Rate(Method):
     Attributes:
         scales: site -> activation that one spike a step stands for, above 0, in the units of the
             activation, from :func:`jaxsnn.percentiles.scales`.
-        initial: membrane potential to start from, as a share of the threshold; below 1.
+        initial: membrane potential to start from, as a share of the threshold; below 1. A half
+            rounds to the nearest rate instead of down.
         delay: steps from a neuron's spike to the next layer; 0: it arrives within the step.
         weight_bits: significant bits of the largest weight of a layer, 1 to 24 (7: int8, whose
             products are the fastest); None: the finest grid whose sums stay below 2^24.
@@ -66,8 +67,8 @@ class Rate(Method):
     """
 
     scales: Mapping[str, float]
-    initial: float = 0.0
-    delay: int = 1
+    initial: float = 0.5
+    delay: int = 0
     weight_bits: int | None = 7
     float_weights: bool = False
     block_ends: bool = True
