@@ -5,6 +5,7 @@ kernel and thresholds of each. What it returns, :class:`Spiking`, is the whole s
 """
 
 from jaxsnn.conversion import methods, percentiles
+from jaxsnn.conversion.calibration import Calibration, calibrate
 from jaxsnn.conversion.convert import convert, snapped
 from jaxsnn.conversion.kernels import KernelForm
 from jaxsnn.conversion.spiking import (
@@ -18,9 +19,11 @@ from jaxsnn.conversion.spiking import (
 from jaxsnn.conversion.weights import float_ends, quantised_weights
 
 __all__ = [
+    "Calibration",
     "Folded",
     "KernelForm",
     "Spiking",
+    "calibrate",
     "convert",
     "directly_trained",
     "float_ends",

@@ -1,7 +1,7 @@
 """Networks in and out of files: trained weights, and converted networks, without pickle."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
 
@@ -28,9 +28,12 @@ from jaxsnn.network import weight_quantisers
 from jaxsnn.network.net import Net
 from jaxsnn.network.per_site import SiteMap, hidden
 from jaxsnn.network.synapse import Accumulator
+from jaxsnn.neurons.levels import BITS
 from jaxsnn.neurons.neuron import Neuron
 
 T = TypeVar("T")
+
+CLIP = "clip"  # leaf of an activation with a learned upper end, whatever its bits
 
 FORMAT = 1  # of the files written by `save`; raised when an old file can no longer be read
 
@@ -41,7 +44,8 @@ def load_params(source: str | Path | Mapping[str, Any], arch: Arch) -> dict[str,
     The names, as npz keys or as nested dictionaries: ``params/<site>/kernel`` (convolutions height,
     width, in, out; dense layers in, out), ``params/<site>/bias`` where the layer has one,
     ``params/<site>/norm/scale`` and ``.../bias`` (the offset), ``batch_stats/<site>/norm/mean`` and
-    ``.../var``. ``python -m jaxsnn describe`` lists the sites of an architecture.
+    ``.../var``. ``python -m jaxsnn describe`` lists the sites of an architecture. Learned clips of
+    activations are ``params/<site>/clip``, numbers: where there is one, all must be there.
 
     Args:
         source: path of an npz file, or a nested or flat mapping of arrays.
@@ -53,9 +57,16 @@ def load_params(source: str | Path | Mapping[str, Any], arch: Arch) -> dict[str,
     Raises:
         UserError: naming every missing, extra or misshaped array.
     """
-    expected = net_module.template(Net(arch, hidden(neurons.identity())))
+    clips = any(name.rpartition("/")[2] == CLIP for name in _names(source))
+    activation = neurons.clipped_relu(BITS[0]) if clips else neurons.identity()
+    expected = net_module.template(Net(arch, hidden(activation)))
     loaded = load_variables(source, expected)
     return jax.tree.map(jnp.asarray, {"batch_stats": {}, **loaded})
+
+
+def _names(source: str | Path | Mapping[str, Any]) -> Iterable[str]:
+    """Names of the arrays in a file or a mapping."""
+    return flatten(source) if isinstance(source, Mapping) else load_arrays(source)[0]
 
 
 def save(snn: Spiking, path: str | Path) -> None:

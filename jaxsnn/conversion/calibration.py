@@ -1,0 +1,331 @@
+"""Calibration: what a trained network's activations reach, and what every method needs of that.
+
+Nothing is trained. Robust maxima of the activations (:mod:`jaxsnn.conversion.percentiles`) become
+the clips, bounds and scales of the methods; how finely activations must be quantised is read from
+what the quantised network says of the same images. Labels are not needed.
+"""
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxsnn import neurons
+from jaxsnn.arch.notation import Arch
+from jaxsnn.arch.plan import plan
+from jaxsnn.conversion import methods, percentiles
+from jaxsnn.conversion.convert import convert
+from jaxsnn.conversion.method import Method
+from jaxsnn.conversion.methods.median import MOST_LEVELS
+from jaxsnn.conversion.spiking import Spiking
+from jaxsnn.errors import UserError, finite_number, whole_number
+from jaxsnn.inputs.encoding import Encoding
+from jaxsnn.inputs.preprocess import PIXELS
+from jaxsnn.io.progress import batches
+from jaxsnn.network import net as net_module
+from jaxsnn.network.net import Net, Variables
+from jaxsnn.network.per_site import SiteMap, hidden
+from jaxsnn.network.weight_quantisers import WeightQuantiser, full_precision
+from jaxsnn.neurons.levels import median_level
+from jaxsnn.neurons.neuron import Leaves, Neuron, State, no_state
+
+PERCENTILES = (99.0, 99.9, 99.99, 100.0)
+FINEST = 10  # most fractional bits that are tried
+AGREEMENT = 0.98  # of the images, that a quantised network must see as the network itself does
+MARGIN = 1.25  # of the largest count over the largest activation that was seen
+INT8 = 127  # counts up to it cost nothing
+MOST_COUNT = 32767
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What calibration images say of a network; a method's options are made from it.
+
+    Attributes:
+        arch: the architecture.
+        variables: the training tree, with a learned clip ``params/<site>/clip`` for every
+            activation, for ``signed_if``; the other methods do not look at it.
+        encoding: what an input unit is worth.
+        weights: the weight quantisers that it was trained with.
+        scales: percentile -> site -> that percentile of its activations, of heads too.
+        agreement: share of the images that a network with activations in steps of ``2**-k`` sees as
+            the network itself does, for k = 0, 1, ...
+        clip_errors: percentile -> root mean square error of the logits of the network whose
+            activations are clipped there and quantised to ``bits`` bits, over that of the logits.
+        bits: that width.
+        k: fractional bits that suffice: the fewest that agree, or those that agree most.
+        images: number of calibration images.
+
+    The clips are those of the percentile with the smallest error.
+    """
+
+    arch: Arch
+    variables: Variables
+    encoding: Encoding
+    weights: SiteMap[WeightQuantiser]
+    scales: Mapping[float, Mapping[str, float]]
+    agreement: tuple[float, ...]
+    clip_errors: Mapping[float, float]
+    bits: int
+    k: int
+    images: int
+
+    @property
+    def percentile(self) -> float:
+        """The percentile whose clips disturb the logits least."""
+        return min(self.clip_errors, key=self.clip_errors.__getitem__)
+
+    @property
+    def largest(self) -> float:
+        """The largest activation of a hidden site that was seen."""
+        top = self.scales[max(self.scales)]
+        return max((top[site] for site in activations(self.arch)), default=0.0)
+
+    def highest(self, k: int | None = None) -> int:
+        """Largest net count in steps of ``2**-k``, with a margin, at most 32767."""
+        k = self.k if k is None else k
+        return min(max(math.ceil(MARGIN * self.largest * 2**k), INT8), MOST_COUNT)
+
+    def bound(self, k: int | None = None) -> int:
+        """Whole upper bound of the activations that has as many levels as a neuron may have."""
+        k = self.k if k is None else k
+        return max(1, min(math.ceil(self.largest), MOST_LEVELS >> k))
+
+    def scatter_gather(self, k: int | None = None) -> methods.scatter_gather:
+        """Scatter and gather with ``k`` fractional bits; None: those that suffice."""
+        k = self.k if k is None else k
+        return methods.scatter_gather(k=k, bound=self.bound(k))
+
+    def negative_spikes(self, k: int | None = None) -> methods.negative_spikes:
+        """Negative spikes with ``k`` fractional bits; None: those that suffice.
+
+        Weights are on the finest grid of exact sums, since nothing was trained to bear less.
+        """
+        k = self.k if k is None else k
+        return methods.negative_spikes(k=k, highest=self.highest(k), weight_bits=None)
+
+    def signed_if(self, *, settling: bool = True) -> methods.signed_if:
+        """Signed integrate and fire of the calibrated width, over the calibrated clips."""
+        return methods.signed_if(bits=self.bits, settling=settling)
+
+    def rate(self, percentile: float | None = None) -> methods.rate:
+        """Rate coding with scales of a percentile.
+
+        Args:
+            percentile: one of those that were measured; None: 99.9, or the next above it.
+
+        Raises:
+            UserError: it was not measured.
+        """
+        known = sorted(self.scales)
+        if percentile is None:
+            percentile = next((one for one in known if one >= 99.9), known[-1])
+        if percentile not in self.scales:
+            listed = ", ".join(f"{one:g}" for one in known)
+            raise UserError(
+                f"percentile={percentile}: measured were {listed}; name it in calibrate()"
+            )
+        return methods.rate(scales=self.scales[percentile], weight_bits=None)
+
+    @property
+    def candidates(self) -> tuple[Method, ...]:
+        """Every method, with options that suit the network."""
+        settling, published = self.signed_if(), self.signed_if(settling=False)
+        exact = (self.scatter_gather(), self.negative_spikes(), settling)
+        return (*exact, published, self.rate())
+
+    def convert(self, method: Method) -> Spiking:
+        """Convert by a method, which says whether its input comes once or is held.
+
+        Raises:
+            UserError: as :func:`jaxsnn.convert`.
+        """
+        once = "onset" in method.presentations and method.duration is None
+        encoding = replace(
+            self.encoding, presentation="onset" if once else "held", duration=method.duration
+        )
+        return convert(self.variables, self.arch, method, weights=self.weights, encoding=encoding)
+
+
+def calibrate(
+    variables: Variables,
+    arch: Arch,
+    images: Array | np.ndarray,
+    *,
+    encoding: Encoding = PIXELS,
+    percentiles: Sequence[float] = PERCENTILES,
+    bits: int = 5,
+    agreement: float = AGREEMENT,
+    weights: SiteMap[WeightQuantiser] | None = None,
+    batch_size: int = 100,
+    progress: str = "",
+) -> Calibration:
+    """Read from a few hundred images what every method needs to convert a trained network.
+
+    Args:
+        variables: ``params`` and ``batch_stats`` of a network of ReLUs.
+        arch: its architecture.
+        images: ``[N, H, W, C]`` whole input units, best of the training images.
+        encoding: what one unit is worth; how it is shown is the method's to say.
+        percentiles: candidates of the activations' robust maxima, in percent.
+        bits: width that the clips of ``signed_if`` are chosen for.
+        agreement: share of the images, above 0 and at most 1, of which a network with quantised
+            activations must predict the same class.
+        weights: weight quantisers that it was trained with; None: full precision.
+        batch_size: images per compiled call.
+        progress: name of the progress bars, empty for none.
+
+    Raises:
+        UserError: no images, images that are no whole units, a percentile or share out of range,
+            or activations that are not finite.
+
+    >>> import jaxsnn
+    >>> arch = jaxsnn.parse("4C3b-8", input_shape=(6, 6, 1), classes=3)
+    >>> net = jaxsnn.Net(arch, jaxsnn.hidden(jaxsnn.neurons.relu()))
+    >>> variables = jaxsnn.init_variables(net, jax.random.key(0))
+    >>> images = np.random.default_rng(0).integers(0, 256, (20, 6, 6, 1), dtype=np.uint8)
+    >>> ready = calibrate(variables, arch, images)
+    >>> snn = ready.convert(ready.scatter_gather(k=4))
+    >>> jaxsnn.certify(snn, ready.variables, images).equality
+    'exact'
+    """
+    finite_number("agreement", agreement, 0, 1, above=True)
+    whole_number("batch_size", batch_size)
+    images = np.asarray(images)
+    weights = weights or SiteMap(full_precision())
+    net = Net(arch, hidden(neurons.relu()), weights)
+    scales = _scales(net, variables, images, tuple(percentiles), encoding, batch_size, progress)
+    whole = functools.partial(
+        _logits, images=images, encoding=encoding, batch_size=batch_size, progress=progress
+    )
+    reference = whole(net, variables)
+    classes = reference.argmax(-1)
+    stepped = net.clone(neurons=hidden(STEPPED))
+    agreed = tuple(
+        float(np.mean(whole(stepped, _with_step(variables, arch, k)).argmax(-1) == classes))
+        for k in range(FINEST + 1)
+    )
+    clipped = net.clone(neurons=hidden(neurons.clipped_relu(bits, "up")))
+    errors = {
+        percentile: _relative(whole(clipped, with_clips(variables, arch, found)), reference)
+        for percentile, found in scales.items()
+    }
+    best = min(errors, key=errors.__getitem__)
+    return Calibration(
+        arch=arch,
+        variables=with_clips(variables, arch, scales[best]),
+        encoding=encoding,
+        weights=weights,
+        scales=MappingProxyType(scales),
+        agreement=agreed,
+        clip_errors=MappingProxyType(errors),
+        bits=bits,
+        k=sufficient(agreed, agreement),
+        images=len(images),
+    )
+
+
+def activations(arch: Arch) -> tuple[str, ...]:
+    """Names of the sites with a hidden activation."""
+    return tuple(site.name for site in plan(arch) if site.role == "activation")
+
+
+def sufficient(agreed: Sequence[float], wanted: float) -> int:
+    """The first k that agrees as well as is wanted, or the first of those that agree best.
+
+    >>> sufficient([0.2, 0.97, 0.99, 1.0], 0.98), sufficient([0.2, 0.9, 0.9], 0.98)
+    (2, 1)
+    """
+    enough = [k for k, share in enumerate(agreed) if share >= wanted]
+    return enough[0] if enough else int(np.argmax(agreed))
+
+
+def with_clips(variables: Variables, arch: Arch, clips: Mapping[str, float]) -> dict[str, Any]:
+    """The tree with a learned clip for every hidden activation, float32 scalars.
+
+    Args:
+        variables: the training tree.
+        arch: the architecture.
+        clips: site -> clip, above 0; entries of other sites are not looked at.
+
+    Raises:
+        UserError: a site without a clip, or with one that is no positive number.
+    """
+    params = {name: dict(tree) for name, tree in variables["params"].items()}
+    for name in activations(arch):
+        clip = finite_number(f"the clip of {name}", clips.get(name), 0, above=True)
+        params[name]["clip"] = jnp.float32(clip)
+    return {**variables, "params": params}
+
+
+def _scales(
+    net: Net,
+    variables: Variables,
+    images: np.ndarray,
+    wanted: tuple[float, ...],
+    encoding: Encoding,
+    batch_size: int,
+    progress: str,
+) -> dict[float, dict[str, float]]:
+    """Percentile -> site -> value; the largest value is always among them."""
+    every = tuple(sorted({*map(float, wanted), 100.0}))
+    found = percentiles.scales(
+        net, variables, images, every, encoding=encoding, batch_size=batch_size, progress=progress
+    )
+    return dict(zip(every, found, strict=True))
+
+
+def _stepped(leaves: Leaves, state: State, drive: Array) -> tuple[State, Array]:
+    """Quantised to multiples of a step that is a number of the tree: one program for all k."""
+    step = leaves["step"]
+    return state, median_level(drive / step, 0) * step
+
+
+def _one_step(channels: int) -> Leaves:
+    del channels
+    return {"step": jnp.float32(1)}
+
+
+STEPPED = Neuron(no_state, _stepped, fixed=_one_step)
+
+
+def _with_step(variables: Variables, arch: Arch, k: int) -> Variables:
+    return {**variables, "fixed": {n: {"step": jnp.float32(2.0**-k)} for n in activations(arch)}}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _readout(net: Net, variables: Variables, images: Array) -> Array:
+    return net_module.forward(net, variables, images).readouts[-1][0]
+
+
+def _logits(
+    net: Net,
+    variables: Variables,
+    *,
+    images: np.ndarray,
+    encoding: Encoding,
+    batch_size: int,
+    progress: str,
+) -> np.ndarray:
+    """Logits ``[N, classes]`` of all images."""
+    parts = [
+        np.asarray(
+            _readout(cast("Any", net), variables, encoding.decode(jnp.asarray(images[rows])))
+        )[:real]
+        for rows, real in batches(len(images), min(batch_size, len(images)), progress)
+    ]
+    return np.concatenate(parts)
+
+
+def _relative(logits: np.ndarray, reference: np.ndarray) -> float:
+    """Root mean square difference over the root mean square of the reference."""
+    exact = reference.astype(np.float64)
+    size = float(np.sqrt(np.mean(exact**2)))
+    return float(np.sqrt(np.mean((logits - exact) ** 2))) / (size or 1.0)

@@ -1,0 +1,146 @@
+"""Calibration: clips, bounds and scales of a network whose activations are known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsnn import Net, certify, hidden, load_params, methods, neurons, parse
+from jaxsnn.conversion.calibration import calibrate, sufficient, with_clips
+from jaxsnn.inputs.encoding import Encoding
+from jaxsnn.network import net as net_module
+
+ARCH = parse("3C3b-AP2-6", input_shape=(6, 6, 1), classes=4, norm=False, head_bias=True)
+ENCODING = Encoding("held", 1 / 255, 255)
+
+
+@pytest.fixture(scope="module")
+def given():
+    """Variables, images, and the activations of every site in float64."""
+    net = Net(ARCH, hidden(neurons.relu()))
+    variables = jax.tree.map(np.array, net_module.init_variables(net, jax.random.key(1)))
+    rng = np.random.default_rng(0)
+    for name, scale in (("conv1", 40.0), ("dense1", 10.0), ("readout", 5.0)):
+        variables["params"][name]["kernel"] *= scale
+    images = rng.integers(0, 256, (60, 6, 6, 1), dtype=np.uint8)
+    outs = net_module.forward(net, variables, jnp.asarray(images) / np.float32(255)).outs
+    return variables, images, {name: np.asarray(out, np.float64)[0] for name, out in outs.items()}
+
+
+@pytest.fixture(scope="module")
+def ready(given):
+    variables, images, _ = given
+    return calibrate(variables, ARCH, images, encoding=ENCODING, percentiles=(90, 99), bits=4)
+
+
+def test_scales_are_percentiles_of_the_activations(given, ready):
+    assert set(ready.scales) == {90.0, 99.0, 100.0}  # the largest is always measured
+    for percentile, found in ready.scales.items():
+        assert set(found) == {"conv1", "dense1", "readout"}
+        for site, value in found.items():
+            assert value == pytest.approx(np.percentile(given[2][site], percentile), rel=1e-5)
+
+
+def test_bounds_admit_the_largest_activation(given, ready):
+    largest = max(given[2]["conv1"].max(), given[2]["dense1"].max())
+    assert ready.largest == pytest.approx(largest, rel=1e-6)
+    assert ready.bound(1) == np.ceil(largest) == ready.scatter_gather(k=1).bound
+    assert ready.highest(6) == np.ceil(1.25 * ready.largest * 64)
+    assert ready.highest(0) == 127  # fits into int8, and costs nothing
+    assert ready.bound(11) == 2  # 4,096 levels are the most
+    assert ready.negative_spikes(k=6).highest == ready.highest(6)
+
+
+def quantised(values, step):
+    return np.floor(values / step + 0.5) * step
+
+
+def test_agreement_is_that_of_a_network_quantised_by_hand(given, ready):
+    """Dense layers in NumPy, from the first site's activations on."""
+    variables, _, outs = given
+    params = variables["params"]
+    classes = outs["readout"].argmax(-1)
+    for k in (0, 2, 5):
+        conv = quantised(outs["conv1"], 2.0**-k)
+        pooled = conv.reshape(len(conv), 2, 2, 2, 2, 3).mean((2, 4)).reshape(len(conv), -1)
+        dense = pooled @ params["dense1"]["kernel"] + params["dense1"]["bias"]
+        dense = quantised(np.maximum(dense, 0), 2.0**-k)
+        logits = dense @ params["readout"]["kernel"] + params["readout"]["bias"]
+        assert ready.agreement[k] == pytest.approx(np.mean(logits.argmax(-1) == classes), abs=0.02)
+    assert ready.k == sufficient(ready.agreement, 0.98)
+    assert ready.agreement[ready.k] >= 0.98
+    assert ready.agreement[-1] == 1.0
+
+
+def test_clips_are_those_of_the_percentile_that_disturbs_the_logits_least(given, ready):
+    variables, images, outs = given
+    errors = {}
+    for percentile, found in ready.scales.items():
+        net = Net(ARCH, hidden(neurons.clipped_relu(4, "up")))
+        clipped = with_clips(variables, ARCH, found)
+        logits = net_module.forward(net, clipped, jnp.asarray(images) / np.float32(255)).readouts
+        differs = np.asarray(logits[-1][0], np.float64) - outs["readout"]
+        errors[percentile] = np.sqrt((differs**2).mean() / (outs["readout"] ** 2).mean())
+    assert dict(ready.clip_errors) == pytest.approx(errors, rel=1e-4)
+    assert ready.percentile == min(errors, key=errors.__getitem__)
+    for site in ("conv1", "dense1"):
+        want = ready.scales[ready.percentile][site]
+        assert float(ready.variables["params"][site]["clip"]) == np.float32(want)
+    assert "clip" not in ready.variables["params"]["readout"]
+    assert "clip" not in variables["params"]["conv1"]  # what was given is left alone
+
+
+def test_a_tree_with_clips_is_loaded_by_name(ready, tmp_path):
+    flat = {}
+    for collection, sites in ready.variables.items():
+        for site, tree in sites.items():
+            flat |= {f"{collection}/{site}/{name}": np.asarray(a) for name, a in tree.items()}
+    np.savez(tmp_path / "clips.npz", **flat)
+    loaded = load_params(tmp_path / "clips.npz", ARCH)
+    assert float(loaded["params"]["conv1"]["clip"]) == flat["params/conv1/clip"]
+    del flat["params/dense1/clip"]
+    with pytest.raises(ValueError, match="missing params/dense1/clip"):
+        load_params(flat, ARCH)
+    assert (
+        "clip"
+        not in load_params(
+            {name: a for name, a in flat.items() if not name.endswith("clip")}, ARCH
+        )["params"]["conv1"]
+    )
+
+
+@pytest.mark.parametrize("name", ["scatter_gather", "negative_spikes"])
+def test_methods_of_a_calibration_convert_exactly(given, ready, name):
+    method = getattr(ready, name)()
+    snn = ready.convert(method)
+    assert snn.encoding.presentation == "onset"
+    assert snn.encoding.scale == ENCODING.scale
+    run = {"steps": 1} if name == "scatter_gather" else {"steps": 300, "settle": True}
+    proof = certify(snn, ready.variables, given[1][:8], **run)
+    assert proof.equality.startswith("exact")
+    assert proof.origins_are_ties
+
+
+def test_every_method_is_a_candidate(ready):
+    kinds = [type(method) for method in ready.candidates]
+    names = ("scatter_gather", "negative_spikes", "signed_if", "signed_if", "rate")
+    assert kinds == [getattr(methods, name) for name in names]
+    assert ready.rate().scales["conv1"] == ready.scales[100.0]["conv1"]  # the next above 99.9
+    assert ready.rate(90).scales["conv1"] == ready.scales[90.0]["conv1"]
+    assert ready.signed_if().settling
+    assert ready.signed_if().bits == 4
+    with pytest.raises(ValueError, match="measured were 90, 99, 100"):
+        ready.rate(99.9)
+
+
+def test_clips_of_sites_that_are_missing_or_no_numbers_are_refused(given):
+    with pytest.raises(ValueError, match="clip of dense1=None"):
+        with_clips(given[0], ARCH, {"conv1": 1.0})
+    with pytest.raises(ValueError, match="clip of conv1=0"):
+        with_clips(given[0], ARCH, {"conv1": 0.0, "dense1": 1.0})
+
+
+@pytest.mark.parametrize("share", [0, 1.5, float("nan")])
+def test_a_share_out_of_range_is_refused(given, share):
+    with pytest.raises(ValueError, match="agreement="):
+        calibrate(given[0], ARCH, given[1], encoding=ENCODING, agreement=share)
