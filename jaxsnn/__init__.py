@@ -17,7 +17,9 @@
 from jaxsnn import neurons
 from jaxsnn.arch import Arch, format, parse, plan, totals, zoo
 from jaxsnn.conversion import (
+    Calibration,
     Spiking,
+    calibrate,
     convert,
     directly_trained,
     float_ends,
@@ -30,7 +32,7 @@ from jaxsnn.conversion import (
 )
 from jaxsnn.equality import Certificate, certify, gaps
 from jaxsnn.errors import UserError
-from jaxsnn.exchange import load, load_params, save
+from jaxsnn.exchange import compare, load, load_params, save
 from jaxsnn.inputs import Encoding, EventStream, event_frames, held
 from jaxsnn.network import (
     CutNormal,
@@ -44,6 +46,7 @@ from jaxsnn.network import (
     weight_quantisers,
 )
 from jaxsnn.neurons import Neuron
+from jaxsnn.report import energy
 from jaxsnn.simulation import (
     EarlyExit,
     Evaluation,
@@ -79,6 +82,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Arch",
+    "Calibration",
     "Certificate",
     "CutNormal",
     "EarlyExit",
@@ -98,11 +102,14 @@ __all__ = [
     "Task",
     "Trace",
     "UserError",
+    "calibrate",
     "certify",
     "classification",
+    "compare",
     "convert",
     "directly_trained",
     "early_exit",
+    "energy",
     "evaluate",
     "event_frames",
     "finetune",

@@ -1,6 +1,7 @@
-"""Networks in and out of files: those of this library, integers and JSON without a pickle."""
+"""Networks in and out of files, and somebody's network under every method."""
 
 from jaxsnn.errors import UserError
+from jaxsnn.exchange.compare import compare
 from jaxsnn.exchange.fitting import Fitting, fit
 from jaxsnn.exchange.nir.read import from_nir
 from jaxsnn.exchange.nir.to_nir import NirExport, to_nir
@@ -17,6 +18,7 @@ __all__ = [
     "Table",
     "UserError",
     "Weights",
+    "compare",
     "fit",
     "from_nir",
     "from_torch",

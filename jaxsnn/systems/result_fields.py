@@ -4,14 +4,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxsnn.arch.layers import Site
 from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import plan, spiking_sites, totals
-from jaxsnn.conversion.kernels import KernelForm
-from jaxsnn.conversion.spiking import Folded, Spiking
+from jaxsnn.conversion.spiking import Spiking
 from jaxsnn.equality.certificate import Certificate
 from jaxsnn.io import environment, files, metrics
-from jaxsnn.report.energy import EnergyLedger, LayerCounts, WeightKind, energy_ledger
+from jaxsnn.report import energy
+from jaxsnn.report.energy import EnergyLedger
 from jaxsnn.report.results import Layer, TrainedBy
 from jaxsnn.simulation.totals import Evaluation
 from jaxsnn.systems.run_folder import Run, seconds_of
@@ -144,34 +143,8 @@ def trained_by(run: Run) -> TrainedBy | None:
 def ledger(
     snn: Spiking, spiking: Evaluation, counting: Counting, settle: bool = False
 ) -> EnergyLedger:
-    """The energy of an image, from mean counts over the data set."""
-    images, steps = spiking.images, float(len(spiking.predictions))
-    if settle:  # the step that is silent is computed, too
-        steps = float(np.minimum(spiking.last_spike_step + 1, steps).mean())
-    counts: list[LayerCounts] = []
-    for site, record in zip(plan(snn.arch), snn.report, strict=True):
-        counts.append(
-            LayerCounts(
-                name=site.name,
-                macs=site.macs,
-                synaptic_operations=_mean(spiking.operations.get(site.name), images),
-                neurons=site.neurons,
-                updates=site.neurons * steps,
-                spikes=_mean(spiking.spikes.get(site.name), images),
-                weights=_weights(snn, site, record),
-                encoder=site.source == "input",
-                adds_per_update=counting.adds_per_update,
-            )
-        )
-    return energy_ledger(counts)
-
-
-def _weights(snn: Spiking, site: Site, record: Folded) -> WeightKind:
-    """How the site's weights are priced: integers wider than int8 as float32."""
-    if record.form is KernelForm.CODES and snn.weights.at(site).is_ternary:
-        return "ternary"
-    kernel = snn.variables["params"].get(record.site, {}).get("kernel")
-    return "int8" if kernel is not None and kernel.dtype == np.int8 else "float32"
+    """The energy of an image, as a system counts."""
+    return energy.ledger(snn, spiking, settle=settle, adds_per_update=counting.adds_per_update)
 
 
 def _mean(part: Any, images: int) -> float:
