@@ -3,6 +3,7 @@
 from jaxsnn.errors import UserError
 
 MOST_LEVELS = 4096  # thresholds per neuron; beyond it the table outgrows the kernels
+MOST_BITS = MOST_LEVELS.bit_length() - 1  # fractional bits: so many levels are one unit then
 
 
 def median_levels(k: int, bound: int) -> int:
@@ -17,7 +18,7 @@ def median_levels(k: int, bound: int) -> int:
     check_fraction(k)
     if bound < 1:
         raise UserError(f"bound={bound}: the largest activation is a whole number of at least 1")
-    if bound > MOST_LEVELS or k > MOST_LEVELS.bit_length() or 2**k * bound > MOST_LEVELS:
+    if 2**k * bound > MOST_LEVELS:
         raise UserError(
             f"k={k}, bound={bound}: more levels, 2^k * bound, than the {MOST_LEVELS} that a neuron "
             "has at most; choose a smaller k or bound"
@@ -31,5 +32,5 @@ def check_fraction(k: int) -> None:
     Raises:
         UserError: naming it.
     """
-    if k < 0:
-        raise UserError(f"k={k}: an activation has 0 fractional bits or more")
+    if not 0 <= k <= MOST_BITS:
+        raise UserError(f"k={k}: an activation has 0 to {MOST_BITS} fractional bits")

@@ -4,13 +4,11 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any, ClassVar, Literal
 
+from jaxsnn.conversion.methods.median import MOST_BITS, MOST_LEVELS
 from jaxsnn.report.results import RunSettings
 from jaxsnn.systems.settings.base import require
 from jaxsnn.systems.settings.training import Trained
 from jaxsnn.training.recipe import Name
-
-MOST_BITS = 8  # an activation's step is 2^-8 of its unit, as fine as a pixel's
-MOST_LEVELS = 1 << MOST_BITS  # threshold units of a neuron, each of which is computed
 
 # What the help says of CIFAR-10: measured for CNN 1; CNN 2 has 1.9 times its operations.
 MACHINE = "two cores of an AMD EPYC with AVX-512 BF16, jax 0.12"
@@ -31,7 +29,7 @@ class Conversion(Trained):
     """What every experiment that converts a trained network can be asked for."""
 
     k: int = 1
-    """Fractional bits of an activation, 0 to 8: a step of the quantiser is 2^-k."""
+    """Fractional bits of an activation, 0 to 12: a step of the quantiser is 2^-k."""
     precision: Literal["quantised", "fp32"] = "quantised"
     """quantised: quantised activations, to be converted; fp32: the full-precision network."""
     mode: Literal["training", "inference", ""] = ""
@@ -89,7 +87,7 @@ class LeNetScatter(Conversion):
     dataset: str = "mnist"
     """Data set: mnist (the paper's), fashion_mnist, or digits (embedded: no files needed)."""
     B: int = 2
-    """Largest activation: the quantiser has 2^k*B + 1 levels, at most 257."""
+    """Largest activation: the quantiser has 2^k*B + 1 levels, at most 4097."""
     precision: Literal["quantised", "fp32"] = "quantised"
     """quantised: ternary weights and k, B activations; fp32: the full-precision network."""
     epochs: int | None = None
