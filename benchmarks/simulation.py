@@ -229,7 +229,8 @@ def main(argv: list[str] | None = None) -> None:
     dataset = common.images_of(options, size.images)
     net = common.lenet(dataset.input_shape, dataset.classes)
     variables = common.trained(net, dataset, size.epochs, options.weights)
-    snn = convert(variables, net.arch, methods.scatter_gather(k=1, bound=2), encoding=PIXELS)
+    method = methods.scatter_gather(k=1, bound=2)
+    snn = convert(variables, net.arch, method, given=net, encoding=PIXELS)
     report = common.Report(
         "simulation",
         dataset=options.dataset,

@@ -5,13 +5,15 @@
 >>> activation = jaxsnn.hidden(jaxsnn.neurons.quantised_relu(k=1, bound=2))
 >>> net = jaxsnn.Net(arch, activation, initialiser=jaxsnn.CutNormal(hidden=0.5))
 >>> variables = jaxsnn.init_variables(net, jax.random.key(0))
->>> snn = jaxsnn.convert(variables, arch, jaxsnn.methods.scatter_gather(k=1, bound=2))
+>>> method = jaxsnn.methods.scatter_gather(k=1, bound=2)
+>>> snn = jaxsnn.convert(variables, arch, method, given=net)
 >>> images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1), dtype=np.uint8)
 >>> trace = jaxsnn.simulate(snn, images, steps=1)
 >>> trace.readout.shape, bool(trace.counters.spikes["dense1"].sum() > 0)
 ((1, 4, 10), True)
->>> jaxsnn.certify(snn, variables, images).equality
-'exact'
+>>> proof = jaxsnn.certify(snn, variables, images)
+>>> proof.equality, proof.given_predictions
+('exact', 0)
 """
 
 from jaxsnn import neurons

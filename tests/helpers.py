@@ -14,11 +14,14 @@ from jaxsnn.conversion import methods
 from jaxsnn.conversion.convert import convert, snapped
 from jaxsnn.conversion.kernels import KernelForm
 from jaxsnn.conversion.spiking import Spiking
+from jaxsnn.conversion.weights import float_ends
 from jaxsnn.inputs.encoding import Encoding
 from jaxsnn.inputs.preprocess import PIXELS
 from jaxsnn.network.per_site import SiteMap, hidden
 from jaxsnn.network.site import NORM_EPSILON
-from jaxsnn.network.weight_quantisers import full_precision
+from jaxsnn.network.weight_quantisers import full_precision, ternary
+
+HIDDEN_TERNARY = float_ends(ternary())  # the weights that scatter-and-gather was published with
 
 FLOAT = SiteMap(full_precision())
 CONVS = ((6, 3, 1, "same"), (8, 2, 2, "valid"))
@@ -117,7 +120,8 @@ def converted(
     options = {"ternary": method is methods.scatter_gather} | options
     layers, arch, variables = build(seed, k=k, bound=bound, **options)
     how = method(k=k, bound=bound, **settings or {})
-    snn = convert(variables, arch, how, encoding=encoding)
+    weights = HIDDEN_TERNARY if method is methods.scatter_gather else None
+    snn = convert(variables, arch, how, weights=weights, encoding=encoding)
     shown = pixels(np.random.default_rng(seed + 1000), images, arch.input_shape)
     return with_snapped(layers, variables, snn), arch, variables, snn, shown
 
@@ -271,7 +275,8 @@ def levels_network(k=1, bound=2, classes=3):
         },
         "batch_stats": {"dense1": {"norm": stats}, "dense2": {"norm": stats}},
     }
-    return arch, variables, convert(variables, arch, methods.scatter_gather(k=k, bound=bound))
+    method = methods.scatter_gather(k=k, bound=bound)
+    return arch, variables, convert(variables, arch, method, weights=HIDDEN_TERNARY)
 
 
 def shapes_in(jaxpr):

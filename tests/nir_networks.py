@@ -2,7 +2,7 @@
 
 import jax
 import numpy as np
-from helpers import pixels
+from helpers import HIDDEN_TERNARY, pixels
 
 from jaxsnn import (
     CutNormal,
@@ -42,7 +42,8 @@ def scattered(text, seed=0, shape=(9, 9, 2), k=1, bound=2, **options):
             size = tree["norm"]["scale"].shape
             tree["norm"]["scale"][:] = rng.uniform(0.2, 0.6, size) * rng.choice([-1, 1, 1], size)
             tree["norm"]["bias"][:] = rng.uniform(-0.2, 0.6, size)
-    snn = convert(variables, arch, methods.scatter_gather(k=k, bound=bound))
+    method = methods.scatter_gather(k=k, bound=bound)
+    snn = convert(variables, arch, method, weights=HIDDEN_TERNARY)
     return snn, pixels(rng, 12, shape)
 
 

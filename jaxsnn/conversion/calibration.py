@@ -78,6 +78,11 @@ class Calibration:
     images: int
 
     @property
+    def given(self) -> Net:
+        """The network as it was given: ReLUs in full precision."""
+        return Net(self.arch, hidden(neurons.relu()), self.weights)
+
+    @property
     def percentile(self) -> float:
         """The percentile whose clips disturb the logits least."""
         return min(self.clip_errors, key=self.clip_errors.__getitem__)
@@ -151,7 +156,7 @@ class Calibration:
         encoding = replace(
             self.encoding, presentation="onset" if once else "held", duration=method.duration
         )
-        return convert(self.variables, self.arch, method, weights=self.weights, encoding=encoding)
+        return convert(self.variables, self.arch, method, given=self.given, encoding=encoding)
 
 
 def calibrate(

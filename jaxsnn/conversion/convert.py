@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsnn import neurons
 from jaxsnn.arch.layers import Site, arrays_of
 from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import plan
@@ -35,8 +36,10 @@ from jaxsnn.errors import UserError, shown
 from jaxsnn.inputs.encoding import Encoding
 from jaxsnn.inputs.preprocess import PIXELS
 from jaxsnn.network import weight_quantisers
-from jaxsnn.network.net import Variables
+from jaxsnn.network.arithmetic import Arithmetic
+from jaxsnn.network.net import Net, Variables
 from jaxsnn.network.per_site import SiteMap, hidden
+from jaxsnn.neurons.neuron import Neuron
 
 
 def convert(
@@ -44,6 +47,7 @@ def convert(
     arch: Arch,
     method: Method,
     *,
+    given: Net | None = None,
     weights: SiteMap[weight_quantisers.WeightQuantiser] | None = None,
     encoding: Encoding = PIXELS,
 ) -> Spiking:
@@ -54,22 +58,26 @@ def convert(
             :mod:`jaxsnn.network.net`).
         arch: the architecture.
         method: how, with the method's own options; one of :mod:`jaxsnn.methods`.
-        weights: the weight quantisers that it was trained with; default: those that the method was
-            published with, :attr:`jaxsnn.methods.Method.weights`.
+        given: the network that the variables were trained in. A tree of arrays knows neither its
+            activation nor its quantisers; with ``given`` a certificate also compares predictions
+            with those of the network as it was given, untouched by conversion.
+        weights: the weight quantisers of the converted network; default: those of ``given``, else
+            those that the method takes a tree to have, :attr:`jaxsnn.methods.Method.weights`.
         encoding: how the integer images are shown, and what one unit is worth. A method that holds
             its input for a number of steps of its own sets the encoding's duration.
 
     Raises:
         UserError: no method, a presentation that it does not take, a tree that does not belong to
-            ``arch``, values that are not finite, or a layer that cannot be folded, with its name
-            and the reason.
+            ``arch``, ``given`` of another architecture or with spiking neurons, values that are not
+            finite, or a layer that cannot be folded, with its name and the reason.
     """
     if not isinstance(method, Method):
         raise UserError(
             f"method is {shown(method)}; give an object of jaxsnn.methods, for example "
             "methods.scatter_gather(k=1, bound=2)"
         )
-    weights = weights or method.weights
+    given = None if given is None else as_given(given, arch)
+    weights = weights or (method.weights if given is None else given.weights)
     if method.duration:
         encoding = replace(encoding, presentation="held", duration=method.duration)
     if encoding.presentation not in method.presentations:
@@ -77,7 +85,7 @@ def convert(
             f"presentation {encoding.presentation!r}: {method.name} takes input that is "
             f"{' or '.join(map(repr, method.presentations))}; give such an encoding=Encoding(...)"
         )
-    refuse(variables, arch, method, weights)
+    refuse(variables, arch, method, weights, given)
     fold = Fold(variables, method, weights, encoding)
     for site in plan(arch):
         fold.add(site)
@@ -91,7 +99,28 @@ def convert(
         accumulators=SiteMap("float32", by_name=tuple(fold.accumulators.items())),
         units=tuple(fold.units.items()),
         report=tuple(fold.report),
+        given=given,
     )
+
+
+def as_given(given: Net, arch: Arch) -> Net:
+    """What decides the predictions of a network: neither where it started nor how it was trained.
+
+    Raises:
+        UserError: another architecture, or neurons with a state.
+    """
+    if given.arch != arch:
+        raise UserError(
+            "given is a network of another architecture than arch; give the network that these "
+            "variables were trained in"
+        )
+    spiking = (site.name for site in plan(arch) if not given.neurons.at(site).stateless)
+    if name := next(spiking, ""):
+        raise UserError(
+            f"{name}: given has spiking neurons there; give the ANN that is converted, or leave it "
+            "out"
+        )
+    return Net(arch, given.neurons, given.weights, arithmetic=Arithmetic.EXACT)
 
 
 def whole_kernels(variables: Variables, snn: Spiking) -> dict[str, tuple[np.ndarray, float]]:
@@ -142,6 +171,7 @@ def refuse(
     arch: Arch,
     method: Method,
     weights: SiteMap[weight_quantisers.WeightQuantiser],
+    given: Net | None = None,
 ) -> None:
     """Say everything that stands against a conversion at once.
 
@@ -154,7 +184,11 @@ def refuse(
             reasons.append(f"{site.name}: a shortcut's drive does not share the branch's units")
         if reason := method.refusal(site):
             reasons.append(f"{site.name}: {reason}")
-        for path, shape in (arrays_of(site) | _learned(site, method, weights)).items():
+        activation = method.activation if site.role == "activation" else neurons.identity()
+        arrays = arrays_of(site) | _learned(site, activation, weights)
+        if given is not None:
+            arrays |= _learned(site, given.neurons.at(site), given.weights)
+        for path, shape in arrays.items():
             reason = _unfit(variables, path, shape)
             if reason:
                 reasons.append(f"{site.name}: {path} {reason}")
@@ -163,11 +197,10 @@ def refuse(
 
 
 def _learned(
-    site: Site, method: Method, weights: SiteMap[weight_quantisers.WeightQuantiser]
+    site: Site, activation: Neuron, weights: SiteMap[weight_quantisers.WeightQuantiser]
 ) -> dict[str, tuple[int, ...]]:
-    """Path -> shape of the learned leaves of the ANN's activation and of its weight quantiser."""
-    channels = site.drive_shape[-1]
-    leaves = method.activation.learned(channels) if site.role == "activation" else {}
+    """Path -> shape of the learned leaves of an ANN's activation and of its weight quantiser."""
+    leaves = activation.learned(site.drive_shape[-1])
     leaves = leaves | (weights.at(site).learned() if site.kernel_shape else {})
     return {f"params/{site.name}/{name}": np.shape(leaf) for name, leaf in leaves.items()}
 

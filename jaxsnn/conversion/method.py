@@ -156,7 +156,7 @@ class Method(abc.ABC):
 
     @property
     def weights(self) -> SiteMap[WeightQuantiser]:
-        """The weight quantisers that a network is taken to have been trained with."""
+        """The weight quantisers that a tree is taken to have been trained with: none."""
         return SiteMap(full_precision())
 
     @property

@@ -103,6 +103,8 @@ class Spiking:
         units: pairs (site, value of one count); the readout's count times its unit is the logit.
         report: what was folded, site by site.
         skip_silent: spend nothing on synapses without a spike; False only to measure the full work.
+        given: the network that was handed over to conversion, over the training tree; None: it is
+            not known.
     """
 
     variables: dict[str, Any]
@@ -115,6 +117,7 @@ class Spiking:
     units: tuple[tuple[str, float], ...] = flax.struct.field(pytree_node=False)
     report: tuple[Folded, ...] = flax.struct.field(pytree_node=False, default=())
     skip_silent: bool = flax.struct.field(pytree_node=False, default=True)
+    given: Net | None = flax.struct.field(pytree_node=False, default=None)
 
     @property
     def net(self) -> Net:
@@ -134,7 +137,7 @@ class Spiking:
 
         Networks of one shape then share a compiled program, whatever their weights' grid.
         """
-        return replace(self, units=(), report=())
+        return replace(self, units=(), report=(), given=None)
 
     @property
     def quantised_ann(self) -> Net:
@@ -247,8 +250,19 @@ def _settled(site: Site, neuron: Neuron) -> Neuron:
         return neuron  # a readout, or a pool without neurons of its own
     raise UserError(
         f"{site.name}: theory gives no final count for {neuron.name!r}, so it has no integer ANN; "
-        "leave noise and delays out"
+        f"{_remedy(neuron)}"
     )
+
+
+def _remedy(neuron: Neuron) -> str:
+    """What to do about a neuron that has no integer ANN."""
+    if neuron.drops_spikes:
+        return "leave noise out"
+    if neuron.pays_out:
+        return "its rates under a held image are what certify() compares, with the normalised ANN"
+    if neuron.delay:
+        return "leave the delay out"
+    return "convert by a method whose counts come to rest, such as methods.scatter_gather"
 
 
 def whole_accumulators(snn: Spiking) -> SiteMap[Accumulator]:

@@ -89,6 +89,8 @@ class Certificate:
         unsettled_images: images that still spike in the last step and have a neuron whose net
             count is not its level in the integer ANN.
         unsettled: share of all neurons times images that are such neurons of such images.
+        given_predictions: predictions that differ from those of the network as it was given to
+            conversion (:func:`jaxsnn.convert`); None: it was not given.
         rounded_to_zero: sites all of whose weights conversion has rounded to zero, although those
             of the trained network are not: both references have the same zeros, and agree.
     """
@@ -108,23 +110,44 @@ class Certificate:
     unsettled_images: int = 0
     unsettled: float = 0.0
     rounded_to_zero: tuple[str, ...] = ()
+    given_predictions: int | None = None
+
+    @property
+    def verdict(self) -> str:
+        """The verdict, what it was found on, and what the network as given says, in one line."""
+        return (
+            f"{self.equality}: {self.images:,} images, {self.steps} steps, "
+            f"last spike in step {self.settled_step}; network as given: {self._as_given}"
+        )
+
+    @property
+    def remarks(self) -> list[str]:
+        """Lines on what makes a verdict worth less than it says."""
+        if not self.rounded_to_zero:
+            return []
+        return [
+            f"ROUNDED TO ZERO: all weights of {', '.join(self.rounded_to_zero)}; nothing that such "
+            "a layer is shown changes what it gives; rescale it, or take finer weights"
+        ]
+
+    @property
+    def _as_given(self) -> str:
+        """How many predictions differ from those of the network as given."""
+        if self.given_predictions is None:
+            return "not given"
+        return f"{self.given_predictions:,} predictions differ"
 
     def __str__(self) -> str:
         """The verdict in a paragraph, and a line per layer."""
         ties = "all ties" if self.origins_are_ties else "NOT all ties"
         lines = [
-            f"{self.equality}: {self.images:,} images, {self.steps} steps, "
-            f"last spike in step {self.settled_step}",
+            self.verdict,
             f"against the integer ANN {self.mismatches:,} neurons and {self.predictions:,} "
             f"predictions differ",
             f"against the float ANN {self.float_mismatches:,} neurons and "
             f"{self.float_predictions:,} predictions differ (origins: {ties})",
         ]
-        if self.rounded_to_zero:
-            lines.append(
-                f"ROUNDED TO ZERO: all weights of {', '.join(self.rounded_to_zero)}; nothing that "
-                "such a layer is shown changes what it gives; rescale it, or take finer weights"
-            )
+        lines += self.remarks
         if self.unsettled_images:
             lines.append(
                 f"not settled after {self.steps} steps: {self.unsettled:.3%} of neurons, "

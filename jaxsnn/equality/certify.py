@@ -8,27 +8,21 @@ the layer where a difference starts (an origin) from those that inherit it (a ca
 must be a tie: an activation so close to a level's boundary that float32 cannot place it.
 """
 
-import functools
 import warnings
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxsnn import neurons
-from jaxsnn.arch.plan import head_sites, plan, spiking_sites
-from jaxsnn.conversion.convert import snapped
-from jaxsnn.conversion.spiking import Spiking, settled
+from jaxsnn.arch.plan import head_sites
+from jaxsnn.conversion.spiking import Spiking
 from jaxsnn.equality.certificate import Certificate
 from jaxsnn.equality.comparison import Simulated, Tally
-from jaxsnn.equality.ties import References
+from jaxsnn.equality.rates import certify_rates, is_rate_coded
+from jaxsnn.equality.references import ReferenceNetworks
 from jaxsnn.errors import UserError
 from jaxsnn.io.progress import batches
-from jaxsnn.network import net as net_module
-from jaxsnn.network.net import Net, Variables
-from jaxsnn.network.per_site import SiteMap
+from jaxsnn.network.net import Variables
 from jaxsnn.simulation.counters import last_step
 from jaxsnn.simulation.dataset import check_stills
 from jaxsnn.simulation.engine import Trace
@@ -49,6 +43,9 @@ def certify(
 ) -> Certificate:
     """Compare a spiking network with its quantised ANN, neuron by neuron, over a data set.
 
+    A rate-coded network has none. Its rates are compared with the normalised ANN, beside what
+    theory allows, and the certificate is a :class:`RateCertificate`.
+
     Warns with the share of neurons and images that have not settled when the simulation ends.
 
     Args:
@@ -63,22 +60,28 @@ def certify(
         progress: name of the progress bar, empty for none.
 
     Raises:
-        UserError: no images, variables that do not belong to the architecture, or a network that
-            silence does not stop, with ``settle``.
+        UserError: no images, variables that do not belong to the architecture, a network that was
+            not converted or has no reference, or one that silence does not stop, with ``settle``.
     """
     check_stills(snn)
     images = np.asarray(images)
     if len(images) == 0:
         raise UserError("there are no images to certify on")
-    whole = settled(snn)  # refuses neurons that have no integer ANN
-    floats = snapped(variables, snn)
-    tally = Tally(snn, variables)
+    if not snn.is_converted:
+        raise UserError(
+            "the network was trained as it is, not converted: there is no ANN to compare it with"
+        )
+    if is_rate_coded(snn):
+        if settle:
+            raise UserError("settle=True: rates do not come to rest; give steps alone")
+        return certify_rates(snn, variables, images, steps, batch_size, devices, progress)
+    networks = ReferenceNetworks(snn, variables)  # refuses neurons that have no integer ANN
+    tally = Tally(snn, variables, networks.in_double)
     simulation = run_until_silent if settle else simulate
     for rows, real in batches(len(images), batch_size, progress):
         batch = check_input(snn, images[rows])
         trace = simulation(snn, batch, steps=steps, counts=True, devices=devices)
-        known = _references(whole.program, snn.float_ann, floats, batch, dict(snn.units))
-        found = (_simulated(snn, trace), known)
+        found = (_simulated(snn, trace), networks.of(batch))
         spiking, references = jax.tree.map(lambda a, n=real: np.asarray(a)[:n], found)
         tally.add(spiking, references, int(rows[0]), len(trace.readout))
     certificate = tally.certificate()
@@ -103,46 +106,4 @@ def _simulated(snn: Spiking, trace: Trace) -> Simulated:
             name: last_step(np.asarray(spikes)) for name, spikes in trace.counters.spikes.items()
         },
         prediction=trace.predictions[-1],
-    )
-
-
-def _currents_alone(variables: Variables) -> dict[str, Any]:
-    """The folded tree whose drives are those of the synapses: no bias, gain or shortcut."""
-    nothing = ("bias", "shortcut_gain")
-    params = {
-        name: {leaf: jnp.zeros_like(a) if leaf in nothing else a for leaf, a in tree.items()}
-        for name, tree in variables["params"].items()
-    }
-    for tree in params.values():
-        tree.pop("gain", None)
-    return {**variables, "params": params}
-
-
-@functools.partial(jax.jit, static_argnames="ann")
-def _references(
-    settling: Spiking, ann: Net, floats: Variables, images: Array, units: dict[str, float]
-) -> References:
-    """Both references; networks of one shape share a program, whatever their counts are worth."""
-    snn, integer, variables = settling, settling.net, settling.variables
-    whole = net_module.forward(integer, variables, images)
-    reference = net_module.forward(ann, floats, snn.encoding.decode(images))
-    names = [site.name for site in spiking_sites(snn.arch)]
-    heads = [site.name for site in head_sites(snn.arch)]
-    projections = [site.name for site in plan(snn.arch) if site.role == "shortcut"]
-    levels = {
-        name: jnp.round(reference.outs[name][0] / units[name]).astype(jnp.int32) for name in names
-    }
-    forced = {name: level[None] for name, level in levels.items()}
-    fed = net_module.forward(integer, variables, images, forced=forced)
-    drives = integer.clone(neurons=SiteMap(neurons.identity()))
-    drive = net_module.forward(drives, _currents_alone(variables), images, forced=forced)
-    return References(
-        integer={name: whole.outs[name][0] for name in names + heads},
-        end_to_end=levels | {name: reference.outs[name][0] for name in heads},
-        fed={name: fed.outs[name][0] for name in names + heads},
-        drive={name: drive.outs[name][0] for name in names + projections},
-        predictions=(
-            jnp.argmax(whole.readouts[-1][0], -1),
-            jnp.argmax(reference.readouts[-1][0], -1),
-        ),
     )

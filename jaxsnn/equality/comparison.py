@@ -30,12 +30,12 @@ class Simulated(NamedTuple):
 class Tally:
     """Adds up batches on the host, in Python integers."""
 
-    def __init__(self, snn: Spiking, variables: Variables) -> None:
-        self.snn, self.ties = snn, Ties(snn, variables)
+    def __init__(self, snn: Spiking, variables: Variables, in_double: bool = False) -> None:
+        self.snn, self.ties = snn, Ties(snn, variables, in_double)
         self.sites, self.heads = spiking_sites(snn.arch), head_sites(snn.arch)
         self.layers = {site.name: LayerProof(site.name) for site in (*self.sites, *self.heads)}
         self.active = {site.name: np.zeros(site.out_shape, bool) for site in self.sites}
-        self.images = self.predictions = self.float_predictions = 0
+        self.images = self.predictions = self.float_predictions = self.given_predictions = 0
         self.first: dict[tuple[str, str], Difference] = {}
         self.settled_steps: list[int] = []
         self.unsettled_images = self.unsettled_neurons = self.steps = 0
@@ -48,6 +48,8 @@ class Tally:
         self.images += len(run.prediction)
         self.predictions += int(np.sum(run.prediction != known.predictions[0]))
         self.float_predictions += int(np.sum(run.prediction != known.predictions[1]))
+        if known.given is not None:
+            self.given_predictions += int(np.sum(run.prediction != known.given))
         for site in self.sites:
             self._add_layer(site, run, known, first_image)
         for site in self.heads:
@@ -156,6 +158,7 @@ class Tally:
             unsettled_images=self.unsettled_images,
             unsettled=self.unsettled_neurons / max(compared, 1),
             rounded_to_zero=self.rounded_to_zero,
+            given_predictions=None if self.snn.given is None else self.given_predictions,
         )
 
     def _finished(self, layer: LayerProof) -> LayerProof:

@@ -12,13 +12,14 @@ from jaxsnn.network.net import Variables
 from jaxsnn.network.site import aligned
 
 EPSILON = 2.0**-24  # half a unit in the last place of float32, relative
+DOUBLE_EPSILON = 2.0**-53  # the same of float64
 
 
 class References(NamedTuple):
     """What both references say of one batch: levels per site and readouts per head ``[B, ...]``.
 
     The heads' ``end_to_end`` are the float ANN's logits; predictions are the integer ANN's and the
-    float ANN's ``[B]``.
+    float ANN's ``[B]``, and ``given`` those of the network as given, None where there is none.
     """
 
     integer: dict[str, Any]
@@ -26,13 +27,21 @@ class References(NamedTuple):
     fed: dict[str, Any]
     drive: dict[str, Any]
     predictions: tuple[Any, Any]
+    given: Any = None
 
 
 class Ties:
-    """Bounds of what rounding explains, for one spiking network and the tree it was made from."""
+    """Bounds of what rounding explains, for one spiking network and the tree it was made from.
 
-    def __init__(self, snn: Spiking, variables: Variables) -> None:
+    Args:
+        snn: the network.
+        variables: the training tree.
+        in_double: the float ANN is computed in float64.
+    """
+
+    def __init__(self, snn: Spiking, variables: Variables, in_double: bool = False) -> None:
         self.snn, self.variables = snn, variables
+        self.epsilon = DOUBLE_EPSILON if in_double else EPSILON
 
     def head_rounding(self, site: Site, logits: np.ndarray) -> np.ndarray:
         """Largest difference of a logit that rounding explains: the bias's grid, float32 sums."""
@@ -40,15 +49,16 @@ class Ties:
         each_step = self.snn.encoding.ends or 1
         grid = each_step * unit / 2 if site.bias else 0.0
         drive = self.snn.unit(site.source) * record.kernel_unit
-        return grid + drive * _rounding(site, record) + 4 * EPSILON * np.abs(logits)
+        return grid + drive * self._rounding(site, record) + 4 * self.epsilon * np.abs(logits)
 
     def distance(
         self, site: Site, known: References, reference: np.ndarray, fed: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """How far each activation is from the boundary in dispute, and what may move it, in steps.
 
-        The float ANN's sums are exact (snapped weights, whole inputs under 2^24); what rounds is
-        the norm: subtract, multiply twice, add, of numbers no larger than the sum of magnitudes.
+        The float ANN's sums are exact (snapped weights, whole inputs under 2^24) or in float64;
+        what rounds is the norm: subtract, multiply twice, add, of numbers no larger than the sum of
+        magnitudes.
         On the other side, evenly spaced thresholds lie on a grid: the first is up to half a unit of
         it off, and so is every distance between two.
         """
@@ -90,8 +100,8 @@ class Ties:
         unit = self.snn.unit(site.source) * record.kernel_unit
         z, sign = np.abs(drive * unit), np.where(slope < 0, -1, 1)
         mean = np.abs(offset) + 2 * np.abs(slope) * z + self._norm_size(site)
-        summed = np.abs(slope) * unit * _rounding(site, record)
-        return slope * sign * drive * unit + offset, 8 * EPSILON * mean + summed
+        summed = np.abs(slope) * unit * self._rounding(site, record)
+        return slope * sign * drive * unit + offset, 8 * self.epsilon * mean + summed
 
     def _added(self, site: Site, known: References) -> tuple[np.ndarray, np.ndarray]:
         """The same of what a shortcut adds: a projection's drive, or the source's activation."""
@@ -100,7 +110,7 @@ class Ties:
             return self._activated(source, known.drive[source.name])
         level = aligned(known.end_to_end[source.name], site)
         value = level * self.snn.unit(source.name)
-        return value, 8 * EPSILON * np.abs(value)
+        return value, 8 * self.epsilon * np.abs(value)
 
     def _norm_size(self, site: Site) -> np.ndarray | float:
         if not site.norm:
@@ -110,13 +120,12 @@ class Ties:
         slope = affine(self.variables, site)[0]
         return 2 * np.abs(slope * mean) + np.abs(np.asarray(norm["bias"], np.float64))
 
+    def _rounding(self, site: Site, record: Folded) -> float:
+        """Error of a sum of the float ANN in units of the drive, 0 where sums are exact.
 
-def _rounding(site: Site, record: Folded) -> float:
-    """Error of a float32 sum in units of the drive, 0 where sums are exact.
-
-    The roundings of n terms add up to about ``sqrt(n)`` of one; four times that is allowed.
-    """
-    if record.exact_in_float:
-        return 0.0
-    terms = site.macs / max(int(np.prod(site.drive_shape)), 1)
-    return float(4 * np.sqrt(terms) * EPSILON * record.bound)
+        The roundings of n terms add up to about ``sqrt(n)`` of one; four times that is allowed.
+        """
+        if record.exact_in_float and self.epsilon == EPSILON:
+            return 0.0
+        terms = site.macs / max(int(np.prod(site.drive_shape)), 1)
+        return float(4 * np.sqrt(terms) * self.epsilon * record.bound)

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxsnn import neurons
 from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import spiking_sites
 from jaxsnn.conversion.calibration import Calibration, calibrate
@@ -29,7 +28,6 @@ from jaxsnn.inputs.preprocess import PIXELS
 from jaxsnn.io.progress import batches
 from jaxsnn.network import net as net_module
 from jaxsnn.network.net import Net, Variables
-from jaxsnn.network.per_site import hidden
 from jaxsnn.report import energy
 from jaxsnn.report.comparison import Comparison, Trial, described, within_step
 from jaxsnn.simulation.dataset import evaluate
@@ -96,7 +94,7 @@ def compare(
             after(found[-1][0])
     kept = {trial.label: measured for trial, measured in found if measured is not None}
     return Comparison(
-        accuracy=accuracy(_full(calibration), variables, images, labels, encoding, batch_size),
+        accuracy=accuracy(calibration.given, variables, images, labels, encoding, batch_size),
         images=len(images),
         trials=tuple(trial for trial, _ in found),
         networks={label: one[0] for label, one in kept.items()},
@@ -231,11 +229,6 @@ def accuracy(
 @functools.partial(jax.jit, static_argnums=0)
 def _classes(net: Net, variables: Variables, images: Array) -> Array:
     return jnp.argmax(net_module.forward(net, variables, images).readouts[-1][0], axis=-1)
-
-
-def _full(calibration: Calibration) -> Net:
-    """The network as it is: ReLUs in full precision."""
-    return Net(calibration.arch, hidden(neurons.relu()), calibration.weights)
 
 
 def _named(name: str, what: str) -> str:

@@ -15,7 +15,10 @@ from jaxsnn.exchange.fit_table import reordered, table_of
 from jaxsnn.exchange.layers import Layer, layers_of
 from jaxsnn.exchange.matching import NORM, match
 from jaxsnn.exchange.weights import Layout, Weights, contiguous
+from jaxsnn.network.net import Net
+from jaxsnn.network.per_site import hidden
 from jaxsnn.network.site import NORM_EPSILON
+from jaxsnn.neurons import relu
 
 Array = NDArray[Any]
 Tree = dict[str, Any]
@@ -50,6 +53,11 @@ class Fitting:
         self.arch = arch
         self._matching = match(layers.layers, arch, names, ordered=weights.ordered)
         self.table = table_of(weights, layers, self._matching, arch)
+
+    @property
+    def net(self) -> Net:
+        """The network that the arrays were trained in: ``given=`` of a conversion."""
+        return network_of(self.arch)
 
     def variables(self) -> Tree:
         """The tree of :func:`jaxsnn.init_variables` for this architecture, float32.
@@ -113,6 +121,11 @@ def fit(
     (8, 5)
     """
     return Fitting(arrays, arch, layout=layout, names=names, epsilon=epsilon).variables()
+
+
+def network_of(arch: Arch) -> Net:
+    """Somebody's network as it is taken over: ReLUs, and weights in full precision."""
+    return Net(arch, hidden(relu()))
 
 
 def kernel_of(layer: Layer, site: Site) -> Array:

@@ -10,12 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxsnn import neurons
 from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import plan
 from jaxsnn.errors import UserError
-from jaxsnn.network.net import Net, Out, forward
-from jaxsnn.network.per_site import hidden
+from jaxsnn.exchange.fitting import network_of
+from jaxsnn.network.net import Out, forward
 
 Array = NDArray[Any]
 
@@ -101,7 +100,7 @@ def check_images(images: Array, input_shape: tuple[int, int, int]) -> None:
 
 
 def _run(arch: Arch, variables: Mapping[str, Any], images: Array) -> Out:
-    net = Net(arch, hidden(neurons.relu()))
+    net = network_of(arch)
     with jax.default_matmul_precision("highest"):
         return forward(net, variables, jnp.asarray(images.transpose(0, 2, 3, 1)))
 

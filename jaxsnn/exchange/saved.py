@@ -13,7 +13,7 @@ from jaxsnn import neurons
 from jaxsnn.arch import notation as arch_module
 from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import parse, plan
-from jaxsnn.conversion.convert import snapped, whole_kernels
+from jaxsnn.conversion.convert import as_given, snapped, whole_kernels
 from jaxsnn.conversion.grid import smallest_integer
 from jaxsnn.conversion.kernels import KernelForm
 from jaxsnn.conversion.spiking import Folded, Spiking
@@ -86,6 +86,7 @@ def save(snn: Spiking, path: str | Path) -> None:
         "encoding": dataclasses.asdict(snn.encoding),
         "units": dict(snn.units),
         "report": [_folded_to_json(record) for record in snn.report],
+        "given": None if snn.given is None else _net_to_json(snn.given),
     }
     arrays = {name: np.asarray(a) for name, a in flatten(snn.variables).items()}
     save_arrays(path, arrays, meta)
@@ -148,9 +149,10 @@ def _rebuild(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Spiki
     for name, unit in units.items():
         typed.checked(unit, float, f"{META}: units.{name}")
     report = typed.entry(meta, "report", list[Any], META)
+    arch, given = arch_of(meta.get("arch"), f"{META}: arch"), meta.get("given")
     snn = Spiking(
         variables=jax.tree.map(jnp.asarray, {"params": {}, "fixed": {}, **unflatten(arrays)}),
-        arch=arch_of(meta.get("arch"), f"{META}: arch"),
+        arch=arch,
         neurons=_map_from_json(meta, "neurons", _neuron_from_json),
         ann=_map_from_json(meta, "ann", _neuron_from_json),
         weights=_map_from_json(meta, "weights", _quantiser_from_json),
@@ -158,6 +160,7 @@ def _rebuild(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Spiki
         encoding=typed.call(Encoding, meta.get("encoding"), f"{META}: encoding"),
         units=tuple(units.items()),
         report=tuple(_folded(one, f"{META}: report[{n}]") for n, one in enumerate(report)),
+        given=None if given is None else _net_from_json(given, arch),
     )
     if "sites" in meta and meta["sites"] != site_records(snn):  # for readers without this library
         raise UserError(f"{META}: sites are not those of its arch and neurons")
@@ -274,10 +277,33 @@ def _map_to_json(sites: SiteMap[Any], convert: Any) -> dict[str, Any]:
     }
 
 
+def _net_to_json(net: Net) -> dict[str, Any]:
+    """Of the network as given, what decides its predictions; its architecture stands beside it."""
+    return {
+        "neurons": _map_to_json(net.neurons, neuron_record),
+        "weights": _map_to_json(net.weights, _quantiser_to_json),
+    }
+
+
+def _net_from_json(record: object, arch: Arch) -> Net:
+    meta, place = typed.mapping(record, f"{META}: given"), f"{META}: given."
+    return as_given(
+        Net(
+            arch,
+            _map_from_json(meta, "neurons", _neuron_from_json, place),
+            _map_from_json(meta, "weights", _quantiser_from_json, place),
+        ),
+        arch,
+    )
+
+
 def _map_from_json(
-    meta: Mapping[str, Any], name: str, convert: Callable[[object, str], T]
+    meta: Mapping[str, Any],
+    name: str,
+    convert: Callable[[object, str], T],
+    within: str = f"{META}: ",
 ) -> SiteMap[T]:
-    place = f"{META}: {name}"
+    place = within + name
     record = typed.mapping(meta.get(name), place)
 
     def pairs(key: str) -> tuple[tuple[str, T], ...]:

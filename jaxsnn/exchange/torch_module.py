@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from jaxsnn.arch.notation import Arch
 from jaxsnn.errors import UserError
-from jaxsnn.exchange.fitting import Fitting
+from jaxsnn.exchange.fitting import Fitting, network_of
 from jaxsnn.exchange.graph import Graph, inexpressible
 from jaxsnn.exchange.graph_reader import Reading, read_graph
 from jaxsnn.exchange.matching import NORM
@@ -25,6 +25,7 @@ from jaxsnn.exchange.reference import (
 from jaxsnn.exchange.table import Row, Table
 from jaxsnn.exchange.torch_trace import EXAMPLES, trace
 from jaxsnn.exchange.weights import Weights, contiguous
+from jaxsnn.network.net import Net
 
 # Modules around a module, and where they keep it.
 WRAPPERS = {
@@ -46,6 +47,11 @@ class Imported(NamedTuple):
     arch: Arch
     variables: dict[str, Any]
     table: Table
+
+    @property
+    def net(self) -> Net:
+        """The network as given, of ReLUs in full precision: ``given=`` of a conversion."""
+        return network_of(self.arch)
 
 
 def from_module(

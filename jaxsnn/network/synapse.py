@@ -68,16 +68,18 @@ def synapse(
         arithmetic: of the products of floats.
 
     Returns:
-        ``[N, *site.drive_shape]``; int32 if both operands are integers, else float32, or bfloat16
-        where that is the arithmetic (but for heads and narrow layers). The average
-        pool of integers is their sum (conversion puts ``1 / size**2`` into the next thresholds).
+        ``[N, *site.drive_shape]``; int32 if both operands are integers, else float32 (float64 of
+        such a kernel), or bfloat16 where that is the arithmetic (but for heads and narrow layers).
+        The average pool of integers is their sum (conversion puts ``1 / size**2`` into the next
+        thresholds).
     """
     if kernel is None:
         return _average_pool(x, site)
     if not (_is_integer(x) and (_is_integer(kernel) or kernel.dtype == jnp.bfloat16)):
         if arithmetic is Arithmetic.FAST_BFLOAT16 and _worth_halving(x, site):
             return _half(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), site)
-        return _product(x.astype(jnp.float32), kernel.astype(jnp.float32), site, arithmetic)
+        wide = _float_sums(kernel.dtype)
+        return _product(x.astype(wide), kernel.astype(wide), site, arithmetic)
     compute = _compute_dtype(x.dtype, kernel, site, accumulator)
     drive = _linear(x, kernel.astype(compute), site, skip_silent)
     return drive.astype(jnp.int32)
@@ -93,6 +95,11 @@ def prepared(kernel: Array, site: Site, accumulator: Accumulator) -> Array:
 
 def _on_cpu() -> bool:
     return jax.default_backend() == "cpu"
+
+
+def _float_sums(operands: jnp.dtype) -> jnp.dtype:
+    """The dtype of sums of floats: float64 stays what it is, all others are summed in float32."""
+    return jnp.dtype(jnp.float64 if operands == jnp.float64 else jnp.float32)
 
 
 def _is_integer(x: Array) -> bool:
@@ -178,7 +185,8 @@ def _half(x: Array, kernel: Array, site: Site) -> Array:
 
 def _product(x: Array, kernel: Array, site: Site, arithmetic: Arithmetic) -> Array:
     """Convolution or dense product; operands that must stay exact are not transformed."""
-    x, sums = x.astype(kernel.dtype), jnp.int32 if _is_integer(kernel) else jnp.float32
+    x = x.astype(kernel.dtype)
+    sums = jnp.dtype(jnp.int32) if _is_integer(kernel) else _float_sums(kernel.dtype)
     if site.kind == "dense":
         x = x.reshape(x.shape[0], -1)
         return jnp.matmul(x, kernel, preferred_element_type=sums, precision="highest")
@@ -218,7 +226,7 @@ def _average_pool(x: Array, site: Site) -> Array:
     if not isinstance(site.spec, AvgPool):
         raise UserError(f"{site.name}: a synapse needs a kernel; only average pooling has none")
     integer = _is_integer(x)
-    x = x.astype(jnp.int32 if integer else jnp.float32)
+    x = x.astype(jnp.int32 if integer else _float_sums(x.dtype))
     zero = np.zeros((), x.dtype)  # a constant: of a traced zero there is no gradient
     window, strides = (1, *site.window, 1), (1, *site.strides, 1)
     total = lax.reduce_window(x, zero, lax.add, window, strides, "VALID")

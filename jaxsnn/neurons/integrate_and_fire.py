@@ -92,6 +92,7 @@ def integrate_and_fire(
         spikes=(-1 if signed else 0, 1),
         settled=None if levels is None else fired_level(levels, signed),
         rests=signed and bounded,
+        pays_out=not counted,
         silence_is_final=True,
     )
 

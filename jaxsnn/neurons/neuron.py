@@ -46,6 +46,9 @@ class Neuron(NamedTuple):
         silence_is_final: after a step without drive and without a spike it stays silent until a
             drive comes.
         holds_back: in a step with a drive it may be silent, and spike later without one.
+        pays_out: it fires once in every step in which the sum of its drives, less a threshold for
+            each of its spikes so far, has reached the threshold, and keeps the rest.
+        delay: steps by which its spikes come later.
         drops_spikes: it deletes spikes at random (the leaf ``drop_ratio``).
         name: the factory's name, and
         options: its arguments; together they rebuild the neuron (saved networks).
@@ -60,6 +63,8 @@ class Neuron(NamedTuple):
     rests: bool = False
     silence_is_final: bool = False
     holds_back: bool = False
+    pays_out: bool = False
+    delay: int = 0
     drops_spikes: bool = False
     name: str = ""
     options: tuple[tuple[str, Any], ...] = ()

@@ -28,7 +28,8 @@ def delayed(inner: Neuron, steps: int = 1) -> Neuron:
         inner_state, out = inner.step(leaves, inner_state, drive)
         return (inner_state, (*queue[1:], out)), queue[0]
 
-    return inner._replace(init=init, step=step, settled=None, silence_is_final=False)
+    late = inner.delay + steps
+    return inner._replace(init=init, step=step, settled=None, silence_is_final=False, delay=late)
 
 
 def _drive_dtype(leaves: Leaves) -> jnp.dtype:
@@ -79,6 +80,7 @@ def unit_dropout(inner: Neuron) -> Neuron:
         fixed=fixed,
         settled=None,
         rests=False,
+        pays_out=False,
         silence_is_final=False,
         drops_spikes=True,
     )

@@ -139,7 +139,8 @@ class Results:
     hardware-free count, and `ann_macs_per_image` counts the same synapses. `conversion` has the
     settings, by the names of their flags, that the spiking network was made with beyond those in
     `settings`; they differ by system. `undecided` is the share of images without a spike or a sum
-    to decide on after the last step, whose prediction is class 0.
+    to decide on after the last step, whose prediction is class 0. `given_predictions` differ from
+    those of the ANN as it was trained, of the images that the certificate compared.
 
     >>> results = Results(experiment="mnist_lenet", system="scatter_gather", dataset="digits",
     ...                   setting="k1B2", settings=RunSettings(network="lenet", k=1, bound=2))
@@ -166,6 +167,7 @@ class Results:
     undecided: Fraction | None = None
     equality: Equality | None = None
     mismatches: Mismatches | None = None
+    given_predictions: int | None = None
     spikes_per_image: float | None = None
     positive_spikes_per_image: float | None = None
     negative_spikes_per_image: float | None = None

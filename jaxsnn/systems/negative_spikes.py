@@ -126,7 +126,7 @@ class NegativeSpikes(Experiment):
             weight_bits=self.config.weight_bits,
             float_weights=self.config.weights == "float",
         )
-        return convert(variables, self.arch, method, encoding=self.encoding)
+        return convert(variables, self.arch, method, given=self.net, encoding=self.encoding)
 
     @property
     def conversion_settings(self) -> dict[str, Any] | None:

@@ -73,7 +73,11 @@ def _proved(proof: Certificate | None) -> dict[str, Any]:
     if proof is None:
         return {}
     found = {"neurons": proof.mismatches, "predictions": proof.predictions}
-    return {"equality": proof.equality, "mismatches": found | {"compared": proof.images}}
+    return {
+        "equality": proof.equality,
+        "mismatches": found | {"compared": proof.images},
+        "given_predictions": proof.given_predictions,
+    }
 
 
 def _settled_step(spiking: Evaluation) -> int | None:

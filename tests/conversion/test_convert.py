@@ -9,6 +9,7 @@ import pytest
 import reference as ref
 from helpers import (
     FLOAT,
+    HIDDEN_TERNARY,
     build,
     converted,
     levels_network,
@@ -131,7 +132,7 @@ def test_max_pooled_currents_and_average_pooled_counts(seed):
     layers = pooled_network(seed)
     arch = parse("6C3same-MP2-8C3p1-AP2-12", classes=5, input_shape=(12, 12, 1))
     variables = tree(layers)
-    snn = convert(variables, arch, methods.scatter_gather(k=1, bound=2))
+    snn = convert(variables, arch, methods.scatter_gather(k=1, bound=2), weights=HIDDEN_TERNARY)
     images = pixels(np.random.default_rng(seed), 12, (12, 12, 1))
     moved = with_snapped(layers, variables, snn)
     counts, logits, operations = pooled_units(moved, images / 256.0, 1, 2)
@@ -559,7 +560,7 @@ def test_a_name_is_no_method():
 def test_conversion_does_not_change_what_it_is_given():
     _, arch, variables = build(9, gammas="mixed")
     before = jax.tree.map(np.array, variables)
-    snn = convert(variables, arch, methods.scatter_gather(k=1, bound=2))
+    snn = convert(variables, arch, methods.scatter_gather(k=1, bound=2), weights=HIDDEN_TERNARY)
     snapped(variables, snn)
     assert jax.tree.all(jax.tree.map(np.array_equal, before, variables))
     assert isinstance(snn, Spiking)

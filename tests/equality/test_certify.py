@@ -8,14 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import converted, levels_network, pixels, pooled_network, tree
+from helpers import HIDDEN_TERNARY, converted, levels_network, pixels, pooled_network, tree
 
 from jaxsnn import (
+    Net,
     SiteMap,
     certify,
     convert,
     evaluate,
     hidden,
+    init_variables,
     methods,
     neurons,
     parse,
@@ -23,7 +25,9 @@ from jaxsnn import (
     with_leaf,
     with_unit_dropout,
 )
+from jaxsnn.equality import references
 from jaxsnn.network import weight_quantisers
+from jaxsnn.network.initialisers import FanInUniform
 
 
 @functools.cache
@@ -134,7 +138,7 @@ def test_a_forgotten_flip_of_the_mean_passes_the_integer_ann_only():
     wrong = jax.tree.map(np.array, variables)
     norm = wrong["batch_stats"]["conv2"]["norm"]
     norm["mean"] = -norm["mean"]
-    broken = convert(wrong, arch, methods.scatter_gather(k=1, bound=2))
+    broken = convert(wrong, arch, methods.scatter_gather(k=1, bound=2), weights=HIDDEN_TERNARY)
     proof = certify(broken, variables, images)
     assert proof.mismatches == proof.predictions == 0
     assert proof.equality == "approximate"
@@ -178,7 +182,7 @@ def test_ties_are_recognised_and_near_ties_are_not():
 def test_pools_are_certified():
     arch = parse("6C3same-MP2-8C3p1-AP2-12", classes=5, input_shape=(12, 12, 1))
     variables = tree(pooled_network(2))
-    snn = convert(variables, arch, methods.scatter_gather(k=1, bound=2))
+    snn = convert(variables, arch, methods.scatter_gather(k=1, bound=2), weights=HIDDEN_TERNARY)
     proof = certify(snn, variables, pixels(np.random.default_rng(0), 20, (12, 12, 1)))
     assert proof.equality == "exact"
     assert [layer.site for layer in proof.layers] == ["conv1", "conv2", "dense1", "readout"]
@@ -395,3 +399,29 @@ def test_a_tie_is_what_float32_cannot_place_and_no_more(offset, shift, tie):
     assert (layer.origins, layer.ties) == (1, int(tie))
     assert proof.origins_are_ties is tie
     assert proof.equality == ("exact" if tie else "approximate")
+
+
+def test_sums_that_float32_would_round_are_compared_in_float64(monkeypatch):
+    """A clip is no power of two: sums in float32 are off by more than the readout's grid."""
+    arch = parse("24-24", input_shape=(4, 4, 1), classes=4, norm=False, head_bias=True)
+    net = Net(arch, hidden(neurons.clipped_relu(3, "up")), initialiser=FanInUniform())
+    variables = jax.tree.map(np.array, init_variables(net, jax.random.key(1)))
+    for name, clip in (("dense1", 0.61), ("dense2", 0.87)):
+        variables["params"][name]["clip"] = np.float32(clip)
+    snn = convert(variables, arch, methods.signed_if(bits=3, settling=True), given=net)
+    images = pixels(np.random.default_rng(1), 60, (4, 4, 1))
+    assert references.needs_double(snn)
+    proof = certify(snn, variables, images, steps=200, settle=True)
+    assert proof.equality == "exact after settling", str(proof)
+    assert (proof.mismatches, proof.float_mismatches, proof.given_predictions) == (0, 0, 0)
+    assert all(layer.origins == 0 for layer in proof.layers)
+    # In float32 they cannot be: the right network would be called approximate.
+    monkeypatch.setattr(references, "needs_double", lambda snn: False)
+    assert certify(snn, variables, images, steps=200, settle=True).equality == "approximate"
+
+
+def test_whole_numbers_times_powers_of_two_need_no_float64():
+    _, _, snn, _ = network()
+    assert not references.needs_double(snn)
+    thirds = dataclasses.replace(snn, encoding=dataclasses.replace(snn.encoding, scale=1 / 255))
+    assert references.needs_double(thirds)

@@ -7,7 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import build, converted, firing, firing_images, firing_network, pooled_network, tree
+from helpers import (
+    HIDDEN_TERNARY,
+    build,
+    converted,
+    firing,
+    firing_images,
+    firing_network,
+    pooled_network,
+    tree,
+)
 
 from jaxsnn import (
     Net,
@@ -65,7 +74,9 @@ def test_a_round_trip_is_bit_identical(tmp_path):
 def test_nested_neurons_and_heads_with_a_bias_come_back(tmp_path):
     layers, arch, variables = build(42, bias=True)
     snn = with_unit_dropout(
-        convert(variables, arch, methods.scatter_gather(k=1, bound=2)), "conv2", 0.25
+        convert(variables, arch, methods.scatter_gather(k=1, bound=2), weights=HIDDEN_TERNARY),
+        "conv2",
+        0.25,
     )
     save(snn, tmp_path / "noisy.npz")
     back = load(tmp_path / "noisy.npz")
@@ -80,7 +91,8 @@ def test_nested_neurons_and_heads_with_a_bias_come_back(tmp_path):
 
 def test_pools_come_back(tmp_path):
     arch = parse("6C3same-MP2-8C3p1-AP2-12", classes=5, input_shape=(12, 12, 1))
-    snn = convert(tree(pooled_network(0)), arch, methods.scatter_gather(k=1, bound=2))
+    variables = tree(pooled_network(0))
+    snn = convert(variables, arch, methods.scatter_gather(k=1, bound=2), weights=HIDDEN_TERNARY)
     save(snn, tmp_path / "pools.npz")
     back = load(tmp_path / "pools.npz")
     assert back.arch == arch
@@ -194,7 +206,9 @@ def test_weights_from_nested_and_flat_mappings_and_from_a_file(tmp_path):
             assert leaf.dtype == jnp.float32
             np.testing.assert_array_equal(leaf, flat[name])
         found = simulate(
-            convert(loaded, arch, methods.scatter_gather(k=1, bound=2)), images, steps=1
+            convert(loaded, arch, methods.scatter_gather(k=1, bound=2), weights=HIDDEN_TERNARY),
+            images,
+            steps=1,
         )
         assert same(found, simulate(snn, images, steps=1))
 

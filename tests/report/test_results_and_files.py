@@ -43,6 +43,7 @@ FIELDS = [
     "test_examples",
     "float_ann_accuracy", "ann_accuracy", "snn_accuracy", "accuracy_per_step", "steps",
     "accuracy_settled_step", "last_spike_step", "undecided", "equality", "mismatches",
+    "given_predictions",
     "spikes_per_image",
     "positive_spikes_per_image", "negative_spikes_per_image", "spikes_per_neuron",
     "sops_per_image", "ann_macs_per_image", "energy_pj_per_image", "layers", "variants",

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 import reference as ref
-from helpers import pixels
+from helpers import HIDDEN_TERNARY, pixels
 
 from jaxsnn import (
     CutNormal,
@@ -56,7 +56,8 @@ def trained(text, activation, **options):
 
 def threshold_units(text):
     arch, _, variables = trained(text, LEVELS)
-    return convert(variables, arch, methods.scatter_gather(k=2, bound=2)), 1
+    method = methods.scatter_gather(k=2, bound=2)
+    return convert(variables, arch, method, weights=HIDDEN_TERNARY), 1
 
 
 def negative(text, **options):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import HIDDEN_TERNARY
 from jax import export
 
 import jaxsnn
@@ -23,7 +24,8 @@ def variables(activation):
 
 def scatter():
     tree = variables(neurons.quantised_relu(1, 2))
-    return jaxsnn.convert(tree, ARCH, jaxsnn.methods.scatter_gather(k=1, bound=2))
+    method = jaxsnn.methods.scatter_gather(k=1, bound=2)
+    return jaxsnn.convert(tree, ARCH, method, weights=HIDDEN_TERNARY)
 
 
 def negative():

@@ -576,10 +576,22 @@ def test_the_final_classifier_alone(alone, capsys):
     results = read_results(folder / "results.json")
     assert results.variants is None
     assert results.steps == 15
+    quiet = (found["final"].sum((0, 2)) == 0).mean()
+    assert results.undecided == quiet
     capsys.readouterr()
     for stage in ("tune", "stop"):
         status = run(stage, str(folder), out=alone)
         refused(status, capsys, "ic_index=-1", "train with --ic_index")
+
+
+def test_rates_are_certified(alone, capsys):
+    folder = alone / "digits_vgg11_ic-1"
+    assert run("certify", str(folder), out=alone, further=("--limit-test", "8")) == 0
+    said = capsys.readouterr().out
+    assert "certificate: approximate: 8 images, " in said
+    assert "network as given: " in said
+    assert "theory allows" in said
+    assert "BEYOND" not in said
 
 
 # ---------------------------------------------------------------- refusals

@@ -11,10 +11,8 @@ from jaxsnn.conversion import kernels
 from jaxsnn.conversion.kernels import Inputs, Kernel, Master
 from jaxsnn.conversion.method import ALWAYS, NEVER, Cells, Drive, Method
 from jaxsnn.conversion.methods.median import median_levels
-from jaxsnn.conversion.weights import float_ends
 from jaxsnn.errors import UserError
-from jaxsnn.network.per_site import SiteMap
-from jaxsnn.network.weight_quantisers import WeightQuantiser, ternary
+from jaxsnn.network.weight_quantisers import WeightQuantiser
 from jaxsnn.neurons.neuron import Neuron
 
 
@@ -24,7 +22,8 @@ class ScatterGather(Method):
 
     The network was trained with :func:`jaxsnn.neurons.quantised_relu` of the same ``k`` and
     ``bound``. Its spike counts are the levels of the quantised ANN, bit for bit. Source: Zou et
-    al., Frontiers in Neuroscience 15:694170, 2021.
+    al., Frontiers in Neuroscience 15:694170, 2021. Their hidden weights are ternary: a network that
+    was trained so is converted with ``given=``, or ``weights=float_ends(ternary())``.
 
     Attributes:
         k: fractional bits of an activation: a spike is worth ``2**-k``.
@@ -34,25 +33,31 @@ class ScatterGather(Method):
             power-of-two grid that keeps it; a smaller bound suits a simulator whose numbers are
             short, a larger one (up to 2^31) makes the grid finer at the price of int32 sums. None:
             2^24, which float32 holds, for such weights, and 2^31 for weights that are whole.
+        encoder_sums_below: the same of the first layer alone, whose weights usually are floats and
+            whose inputs are large: with 2^31 its grid is finer, and its sums int32. None: as
+            ``sums_below``.
 
     Raises:
         UserError: a value that is none of these, or more than 4,096 levels.
 
     >>> ScatterGather(k=1, bound=2)
-    ScatterGather(k=1, bound=2, sums_below=None)
+    ScatterGather(k=1, bound=2, sums_below=None, encoder_sums_below=None)
     """
 
     k: int
     bound: int
     sums_below: int | None = None
+    encoder_sums_below: int | None = None
     name: ClassVar[str] = "scatter_gather"
 
     def __post_init__(self) -> None:
         """Check the options."""
         super().__post_init__()
         median_levels(self.k, self.bound)
-        if self.sums_below is not None and not 2 <= self.sums_below <= 2**31:
-            raise UserError(f"sums_below={self.sums_below}: give a whole number of 2 to 2^31")
+        for name in ("sums_below", "encoder_sums_below"):
+            bound = getattr(self, name)
+            if bound is not None and not 2 <= bound <= 2**31:
+                raise UserError(f"{name}={bound}: give a whole number of 2 to 2^31")
 
     @property
     def levels(self) -> int:
@@ -69,11 +74,6 @@ class ScatterGather(Method):
         """A count of the thresholds that the drive reached."""
         return neurons.threshold_count(self.levels)
 
-    @property
-    def weights(self) -> SiteMap[WeightQuantiser]:
-        """Ternary but in the first and the last layer."""
-        return float_ends(ternary())
-
     def step(self, site: Site, master: Master) -> float:
         """The spacing of the levels."""
         del site, master
@@ -83,8 +83,11 @@ class ScatterGather(Method):
         self, site: Site, master: Master, quantiser: WeightQuantiser, inputs: Inputs
     ) -> Kernel:
         """The quantiser's whole numbers, else the finest grid."""
-        if self.sums_below is not None:
-            return kernels.bounded_kernel(site, master, quantiser, inputs, self.sums_below)
+        below = self.sums_below
+        if site.source == "input" and self.encoder_sums_below is not None:
+            below = self.encoder_sums_below
+        if below is not None:
+            return kernels.bounded_kernel(site, master, quantiser, inputs, below)
         shares_bias = site.bias and not self.has_neurons(site)
         return kernels.own_codes(master, quantiser) or kernels.finest_kernel(
             master, inputs, coarsen=not shares_bias

@@ -106,6 +106,10 @@ class BayesianSpikeFusion(Experiment):
         "tune": Stage("simulate training images, choose alpha over time", _tune),
         "simulate": Stage("simulate the test images; spike trains, results.json", _simulate),
         "stop": Stage("simulate each test image until it is sure; stop.json", _stop),
+        "certify": Stage(
+            "compare rates with the normalised ANN; writes nothing",
+            Experiment.stages["certify"].work,
+        ),
         "plot": Stage("accuracy against energy, from files alone", COMMON["plot"].work),
     }
     every = ("train", "ann2snn", "tune", "simulate", "stop", "plot")
@@ -154,7 +158,7 @@ class BayesianSpikeFusion(Experiment):
             float_weights=not config.weight_bits,
             spiking_heads=True,  # the fusion, and the original's figures, count their spikes
         )
-        return convert(variables, self.arch, method, encoding=self.encoding)
+        return convert(variables, self.arch, method, given=self.net, encoding=self.encoding)
 
     def text_files(self, spiking: Evaluation) -> None:
         """Those of the original are written where their numbers are found."""
@@ -162,6 +166,11 @@ class BayesianSpikeFusion(Experiment):
     def paper(self) -> Paper | None:
         """The paper's saving of energy at equal accuracy."""
         return published(self.data.name, self.config)
+
+    @property
+    def horizon(self) -> dict[str, Any]:
+        """So many steps: rates do not come to rest."""
+        return {"steps": self.config.steps}
 
     # ------------------------------------------------------------ stages
 

@@ -116,6 +116,7 @@ def keep_certificate(folder: Path, variant: str, proof: Certificate, beside: boo
         "settled_step": proof.settled_step,
         "mismatches": {layer.site: layer.integer for layer in proof.layers},
         "predictions": proof.predictions,
+        "given_predictions": proof.given_predictions,
     }
     write_json(path, {**known, variant: verdict})
 

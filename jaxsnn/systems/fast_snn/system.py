@@ -143,7 +143,7 @@ class FastSnn(Experiment):
             negative_threshold=self.config.negative_threshold,
             weight_bits=WEIGHT_BITS if self.config.arch == "resnet18" else None,
         )
-        return convert(variables, self.arch, method, weights=self.weights(), encoding=self.encoding)
+        return convert(variables, self.arch, method, given=self.net, encoding=self.encoding)
 
     @property
     def steps(self) -> int:
