@@ -13,15 +13,18 @@ class UserError(ValueError):
 
 
 LONGEST = 80  # characters of a foreign name in a message
+MOST_BITS = 2**10  # of a whole number that is written out; Python refuses very long ones
 
 
 def shown(name: object) -> str:
     r"""A foreign name for a message: on one line and not endless.
 
-    >>> shown("conv1.weight"), shown("a\nb"), len(shown("x" * 1000))
-    ("'conv1.weight'", "'a\\nb'", 80)
+    >>> shown("conv1.weight"), shown("a\nb"), len(shown("x" * 1000)), shown(10**5000)
+    ("'conv1.weight'", "'a\\nb'", 80, 'int')
     """
-    text = repr(name) if isinstance(name, str | bytes | int | float) else type(name).__name__
+    short = not isinstance(name, int) or name.bit_length() < MOST_BITS
+    written = short and isinstance(name, str | bytes | int | float)
+    text = repr(name) if written else type(name).__name__
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 

@@ -14,6 +14,7 @@ from jaxsnn.errors import UserError, shown
 from jaxsnn.exchange.weights import Budget, contiguous
 
 MOST = 100_000  # groups and arrays
+DEEPEST = 64  # groups inside each other
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ def read(content: bytes, place: str, budget: Budget, *, without: tuple[str, ...]
     try:
         with h5py.File(io.BytesIO(content), "r") as file:
             for path, node in _nodes(h5py, file, place, without):
+                budget.spend(len(path), shown(path))
                 if isinstance(node, h5py.Dataset):
                     found.arrays[path] = _array(node, f"{place}, {shown(path)}", budget)
                 else:
@@ -81,6 +83,8 @@ def _nodes(h5py: Any, file: Any, place: str, without: tuple[str, ...]) -> Iterat
                     continue
                 if not isinstance(node.get(name, getlink=True), h5py.HardLink):
                     raise UserError(f"{place}, {shown(inner)}: leads elsewhere; save it again")
+                if inner.count("/") > DEEPEST:
+                    raise UserError(f"{place}: groups inside themselves, or in {DEEPEST} others")
                 waiting.append((inner, node[name]))
     raise UserError(f"{place}: more than {MOST:,} groups and arrays, or groups inside themselves")
 
@@ -96,9 +100,8 @@ def _array(dataset: Any, place: str, budget: Budget) -> NDArray[Any]:
 
 
 def _strings(value: Any) -> list[str]:
-    """An attribute as strings; whatever is none is left out."""
+    """An attribute as strings that can be written; whatever is none is left out."""
     each = value.ravel().tolist() if isinstance(value, np.ndarray) else [value]
-    decoded = [
-        item.decode("utf-8", "replace") if isinstance(item, bytes) else item for item in each
-    ]
-    return [item for item in decoded if isinstance(item, str)]
+    texts = [item.decode("utf-8", "replace") if isinstance(item, bytes) else item for item in each]
+    # Where it is no UTF-8, h5py keeps bytes as halves of characters, which nothing can encode.
+    return [item.encode("utf-8", "replace").decode() for item in texts if isinstance(item, str)]

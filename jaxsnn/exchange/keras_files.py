@@ -26,7 +26,7 @@ from jaxsnn.exchange.weights import Budget, Weights, natural
 
 CONFIG, CONTENT = "config.json", "model.weights.h5"
 KINDS = ("Conv2D", "Dense", "BatchNormalization")
-_NUMBERED = re.compile(r"(?:(.+)/)?vars/([0-9]+)")
+_NUMBERED = re.compile(r"(?:(.+)/)?vars/([0-9]{1,9})")
 _TOGETHER = re.compile(r"layers/[^/]+")
 _OTHER = re.compile("transpose|depthwise|separable|embedding|layer_norm|group_norm|lstm|gru|rnn")
 
@@ -100,7 +100,7 @@ def _epsilons(layers: Mapping[str, _Layer]) -> dict[str, float]:
     return {
         name: float(layer.settings["epsilon"])
         for name, layer in layers.items()
-        if isinstance(layer.settings.get("epsilon"), float)
+        if type(layer.settings.get("epsilon")) in (int, float)
     }
 
 

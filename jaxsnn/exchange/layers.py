@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
+from jaxsnn.errors import finite_number
 from jaxsnn.exchange.weights import Layout
 from jaxsnn.network.site import NORM_EPSILON
 
@@ -89,6 +90,9 @@ def layers_of(
         epsilon: what every batch norm adds to a variance; None: what the layout's library does.
         epsilons: layer -> the same, where the file says it; goes before the library's.
 
+    Raises:
+        UserError: an epsilon that is negative or not finite.
+
     >>> import numpy as np
     >>> arrays = {"a.weight": np.ones((4, 2)), "a.bias": np.ones(4), "n": np.ones(())}
     >>> found = layers_of(arrays, "torch")
@@ -106,8 +110,9 @@ def layers_of(
     layers: list[Layer] = []
     others: list[str] = []
     for name, group in groups.items():
-        stated = (epsilons or {}).get(name, EPSILONS[layout])
-        layer = _layer(name, group, arrays, layout, stated if epsilon is None else epsilon)
+        stated = (epsilons or {}).get(name, EPSILONS[layout]) if epsilon is None else epsilon
+        used = finite_number("epsilon", stated, 0)
+        layer = _layer(name, group, arrays, layout, used)
         if layer is None:
             others += group.values()
         else:

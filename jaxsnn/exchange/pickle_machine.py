@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeAlias, cast
 
 from jaxsnn.errors import UserError, shown
 
+LONGEST_KEY = 60  # bits of a whole number whose hash is itself
 LONGEST = 2**24  # bytes of a pickle; that of a network with 10,000 tensors has about 1 MB
 
 Function: TypeAlias = Callable[..., object]
@@ -110,6 +111,8 @@ class _Machine:
             self.stack.append(items[::-1])
         elif operation in _KEPT:
             key = len(self.memo) if operation == "MEMOIZE" else argument
+            if _is_long(key):
+                raise RefusedError("a value that is kept under a number beyond all others")
             self.memo[key] = self.stack[-1]
         elif operation in _RECALLED:
             self.stack.append(self.memo[argument])
@@ -179,13 +182,14 @@ class _Machine:
     def fill(self, group: list[object]) -> None:
         """Keys and values to the dictionary on top of the stack.
 
-        Tuples are no keys: hashing one of tuples of tuples can take for ever.
+        Tuples are no keys: hashing one of tuples of tuples can take for ever. Nor are long whole
+        numbers, of which any number can have the same hash.
         """
         target = self.stack[-1]
         if not isinstance(target, dict):
             raise RefusedError(f"it sets items of a {shown(target)}")
         for key, value in zip(group[::2], group[1::2], strict=True):
-            if not isinstance(key, str | bytes | int | float | None):
+            if _is_long(key) or not isinstance(key, str | bytes | int | float | None):
                 raise RefusedError(f"a {shown(key)} as the key of a dictionary")
             cast("Dictionary", target)[key] = value
 
@@ -230,6 +234,11 @@ class _Machine:
             self.stack.append(self.persistent(identifier))
         except (TypeError, ValueError) as error:
             raise RefusedError(f"what it refers to: {error}") from error
+
+
+def _is_long(key: object) -> bool:
+    """Whether a key is a whole number that shares its hash with any number of others."""
+    return isinstance(key, int) and key.bit_length() > LONGEST_KEY
 
 
 def _dotted(argument: object) -> str:

@@ -43,7 +43,10 @@ def read_safetensors(content: bytes, place: str, budget: Budget) -> Weights:
             )
         budget.spend(len(entry["data"]), shown(name))
         flat = np.frombuffer(entry["data"], _DTYPES[entry["dtype"]])
-        arrays[name] = contiguous(flat.reshape(entry["shape"])).copy()
+        try:
+            arrays[name] = contiguous(flat.reshape(entry["shape"])).copy()
+        except ValueError as error:  # more axes, or longer ones, than an array has
+            raise UserError(f"{place}, {shown(name)}: {error}; save it again") from error
     return Weights(arrays, place, "safetensors", ordered=False)
 
 
@@ -51,10 +54,14 @@ def read_npz(archive: zipfile.ZipFile, path: Path, budget: Budget) -> Weights:
     """Read an npz file of plain arrays.
 
     Raises:
-        UserError: it is damaged, pickled, has NaN, or says that it is larger than it may be.
+        UserError: it is damaged, pickled, has NaN, a type that is no single number (bfloat16 as
+            NumPy writes it, a record), or says that it is larger than it may be.
     """
     for info in archive.infolist():
         budget.spend(info.file_size, shown(info.filename))
         check_header(archive, info, f"{path}, {shown(info.filename)}")
     arrays, _ = load_arrays(path)
+    for name, array in arrays.items():
+        if array.dtype.kind == "V":
+            raise UserError(f"{path}, {shown(name)}: dtype {array.dtype}; save it as float32")
     return Weights({name: contiguous(array) for name, array in arrays.items()}, str(path), "npz")

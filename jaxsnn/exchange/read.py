@@ -48,8 +48,17 @@ def read_weights(path: str | Path, *, entry: str | None = None, limit: int = LIM
     {'fc.weight': (2, 3)}
     """
     path = Path(path)
-    content = _content(path, limit)
-    place, budget = str(path), Budget(str(path), limit)
+    weights = _by_content(path, _content(path, limit), entry, Budget(str(path), limit))
+    if not weights:
+        raise UserError(
+            f"{path}: {weights.container} without arrays of a network; give its weights"
+        )
+    return weights
+
+
+def _by_content(path: Path, content: bytes, entry: str | None, budget: Budget) -> Weights:
+    """The weights in a file, whose first bytes say of what kind it is."""
+    place = str(path)
     if content.startswith(b"PK\x03\x04"):
         return _from_archive(content, path, entry, budget)
     if content.startswith(_HDF5):

@@ -208,5 +208,8 @@ OPERATIONS: dict[str, Reader] = {
     **dict.fromkeys(("add", "iadd", "add_"), _sum),
     **dict.fromkeys(("Softmax", "LogSoftmax", "softmax", "log_softmax"), _softmax),
 }
-_SKIPPED = "a shortcut that takes every second pixel and adds zero channels has no notation"
+_SKIPPED = (
+    "a shortcut that takes every second pixel and adds zero channels is not looked for in modules; "
+    "give state_dict() and the architecture, with +padded, as arch="
+)
 _REASONS = {"getitem": _SKIPPED, "pad": _SKIPPED, "get_attr": "a tensor that is used directly"}

@@ -74,14 +74,15 @@ class Budget:
 
 
 def natural(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key that takes numbers in names as numbers.
+    """Sort key that takes numbers in names as numbers, of however many digits.
 
     >>> sorted(["layer10.weight", "layer2.weight", "fc.weight"], key=natural)
     ['fc.weight', 'layer2.weight', 'layer10.weight']
     """
     parts: list[tuple[int, int, str]] = []
     for digits, text in _runs(name):
-        parts.append((0, int(digits), "") if digits else (1, 0, text))
+        number = digits.lstrip("0")
+        parts.append((0, len(number), number) if digits else (1, 0, text))
     return tuple(parts)
 
 

@@ -7,6 +7,7 @@ name, and nothing that a file contains is run.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import zipfile
 import zlib
@@ -105,7 +106,7 @@ def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 
 def _reason(path: Path, error: Exception) -> str:
-    with path.open("rb") as file:
+    with contextlib.suppress(OSError), path.open("rb") as file:  # it may be one that we cannot read
         if file.read(6) == b"\x93NUMPY":
             return "it holds one array, as numpy.save writes it"
     return _said(error)

@@ -1,6 +1,7 @@
 """Somebody's arrays in our tree compute what they compute there; misfits are all named."""
 
 import io
+import math
 
 import jax
 import jax.numpy as jnp
@@ -288,6 +289,10 @@ def test_keras_arrays_are_not_turned(rng):
     stated = Weights(arrays, layout="keras", epsilons={"bn": 0.5})
     carried = fit(stated, arch)["batch_stats"]["conv1"]["norm"]["var"]
     np.testing.assert_allclose(carried, arrays["bn/moving_variance"] + 0.49999, rtol=1e-6)
+    with pytest.raises(UserError, match="epsilon=nan: give a finite number of at least 0"):
+        fit(Weights(arrays, layout="keras", epsilons={"bn": math.nan}), arch)
+    with pytest.raises(UserError, match="epsilon=-1: give a finite number of at least 0"):
+        fit(arrays, arch, "keras", epsilon=-1)
 
 
 NOTATIONS = [

@@ -248,9 +248,38 @@ def test_hostile_hdf5(read, write, reason):
 
 
 def test_groups_inside_themselves_end(read, monkeypatch):
-    monkeypatch.setattr("jaxsnn.exchange.hdf5.MOST", 50)
-    with pytest.raises(UserError, match="groups inside themselves"):
+    """Before their paths fill the memory: a hundred thousand of them would take gigabytes."""
+    monkeypatch.setattr("jaxsnn.exchange.hdf5.MOST", 100)
+    with pytest.raises(UserError, match="groups inside themselves, or in 64 others"):
         read(hdf5(lambda file: (file.create_group("layers"), itself(file))))
+
+
+def test_paths_are_counted_as_memory(read):
+    def long_names(file):
+        group = file.create_group("a" * 20_000)
+        for number in range(15):
+            group.create_group(str(number))
+
+    with pytest.raises(UserError, match=r"needs 20,00\d bytes, more than is left"):
+        read(hdf5(long_names), limit=200_000)
+
+
+def test_a_file_of_something_else(read):
+    with pytest.raises(UserError, match=r"weights\.\w+: Keras without arrays of a network"):
+        read(hdf5(lambda file: file.create_dataset("node/vars/" + "1" * 5000, data=np.zeros(1))))
+
+
+def test_a_description_that_is_no_text(read):
+    content = older().replace(b'"class_name"', b'"class_\xf9ame"')
+    assert b"\xf9" in content
+    assert len(read(content)) == len(NAMES)  # of layers whose kind is not said
+
+
+def test_an_epsilon_may_be_a_whole_number(read):
+    layers = [layer("BatchNormalization", "batch_normalization", epsilon=1)]
+    groups = {"batch_normalization": NUMBERED["batch_normalization"]}
+    weights = read(zipped(numbered(groups), {"config": {"layers": layers}}))
+    assert weights.epsilons == {"batch_normalization": 1.0}
 
 
 def test_a_cut_file(read):

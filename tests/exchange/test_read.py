@@ -13,7 +13,7 @@ from safetensors.numpy import save
 
 from jaxsnn.errors import UserError
 from jaxsnn.exchange.read import read_weights
-from jaxsnn.exchange.weights import Weights
+from jaxsnn.exchange.weights import Weights, natural
 from jaxsnn.io.arrays import save_arrays
 
 ARRAYS = {
@@ -84,9 +84,9 @@ def test_our_own_weights_are_an_npz_as_well(tmp_path):
     assert list(read_weights(tmp_path / "own.npz")) == ["params/conv1/kernel"]
 
 
-def safetensors_file(dtype, shape, content, stop=None):
+def safetensors_file(dtype, shape, content, stop=None, name="w"):
     entry = {"dtype": dtype, "shape": shape, "data_offsets": [0, stop or len(content)]}
-    header = json.dumps({"w": entry}).encode()
+    header = json.dumps({name: entry}).encode()
     return struct.pack("<Q", len(header)) + header + content
 
 
@@ -122,6 +122,9 @@ def test_bfloat16_in_safetensors_equals_that_of_ml_dtypes(read):
         (safetensors_file("F32", [2**62, 2**62], bytes(8)), "damaged safetensors"),
         (safetensors_file("X3", [1], bytes(8)), "damaged safetensors"),
         (safetensors_file("F8_E8M0", [1], bytes(1)), "'w': dtype F8_E8M0"),
+        (safetensors_file("F32", [0, 2**62, 2**62], b""), "'w': array is too big"),
+        (safetensors_file("F32", [0] * 70, b""), "'w': maximum supported dimension"),
+        (save({}), "safetensors without arrays of a network"),
         (struct.pack("<Q", 2**60) + b"{}", "no file of weights that is recognised"),
         (b"", "no file of weights"),
         (b"{}", "no file of weights"),
@@ -139,6 +142,19 @@ def test_what_is_no_whole_file_of_weights(read, content, reason):
         read(content)
     assert "\n" not in str(caught.value)
     assert "weights.bin" in str(caught.value)
+
+
+def test_a_name_may_hold_any_number_of_digits(read):
+    name = "layer" + "1" * 5000
+    assert list(read(safetensors_file("F32", [1], bytes(4), name=name))) == [name]
+    assert sorted(["a007", "a10", "a9", "a"], key=natural) == ["a", "a007", "a9", "a10"]
+
+
+def test_npz_of_what_is_no_number(read):
+    """A record, and bfloat16, which NumPy writes as two bytes of no type."""
+    for array in (np.zeros(3, [("a", "f4"), ("b", "i4")]), np.zeros(3, ml_dtypes.bfloat16)):
+        with pytest.raises(UserError, match=r"weights.bin, 'w': dtype .*; save it as float32"):
+            read(npz(w=array))
 
 
 def archive(**members):

@@ -305,6 +305,8 @@ def test_nothing_is_run(read, tmp_path, container, protocol):
         (Raw(b"K\x01K\x02a"), "it appends to a 1"),
         (Raw(b"K\x01(K\x02K\x03u"), "it sets items of a 1"),
         ({(1, 2): 3}, "a tuple as the key of a dictionary"),
+        ({2**61 - 1: 3}, "a 2305843009213693951 as the key of a dictionary"),
+        (Raw(b"Np2305843009213693951\n"), "kept under a number beyond all others"),
     ],
 )
 @pytest.mark.parametrize("container", CONTAINERS)
@@ -316,6 +318,15 @@ def test_whatever_no_tensor_needs_is_refused_by_name(read, container, value, rea
     assert reason in message
     assert "nothing of it was run" in message
     assert message.count("\n") == 0
+
+
+def test_numbers_that_share_their_hash_take_no_time(read):
+    """Every multiple of 2^61 - 1 has the hash 0; a dictionary of them takes the square of time."""
+    entries = b"".join(
+        b"\x8a\x09" + (n * (2**61 - 1)).to_bytes(9, "little") + b"N" for n in range(1, 1000)
+    )
+    with pytest.raises(UserError, match="a 2305843009213693951 as the key"):
+        read(zipped(Raw(b"}(" + entries + b"u"), {}))
 
 
 def test_keys_of_tuples_of_tuples_take_no_time(read):
@@ -446,6 +457,8 @@ def test_one_key_stands_for_one_storage(read):
         (6, [], "list of storages"),
         (6, ["0", "0"], "list of storages"),
         (6, ["1"], "list of storages"),
+        (6, ["0", 0], "list of storages"),
+        (6, [Raw(b"K\x01" + b"\x85" * 20_000)], "list of storages"),  # tuples inside each other
     ],
 )
 def test_legacy_storages_that_do_not_belong_to_the_tensors(read, count, keys, reason):
@@ -458,6 +471,8 @@ def test_legacy_storages_that_do_not_belong_to_the_tensors(read, count, keys, re
 def test_another_version_of_the_legacy_container(read):
     with pytest.raises(UserError, match="version 1002"):
         read(b"".join(map(pickled, [0x1950A86A20F9469CFC6C, 1002, {}, {}, []])))
+    with pytest.raises(UserError, match="version int of the container"):
+        read(pickled(0x1950A86A20F9469CFC6C) + pickle.dumps(10**5000, 2))
 
 
 def test_a_pickle_that_torch_did_not_write(read):

@@ -122,6 +122,19 @@ def test_one_array_and_no_archive_are_named(tmp_path):
         read_npz(tmp_path / "none.npz")
 
 
+def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    path = tmp_path / "secret.npz"
+    path.write_bytes(b"")
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(zipfile, "ZipFile", refuse)
+    monkeypatch.setattr(type(path), "open", refuse)
+    with pytest.raises(UserError, match=r"secret\.npz: .*Permission denied"):
+        read_npz(path)
+
+
 @pytest.mark.parametrize("text", ["[1]", "3", '"a"', "{", "[" * 100_000, '{"a": ' * 100_000])
 def test_a_description_that_is_no_object_is_named(tmp_path, text):
     np.savez(tmp_path / "model.npz", **{"x": np.arange(3), "meta.json": np.array(text)})
