@@ -42,6 +42,8 @@ def simulate(description, arrays, images, steps):
 
 def synapse(site, kernel, x):
     """Drive of a convolution, a dense layer or an average pool, which adds up whole numbers."""
+    if site["kind"] == "maxpool":
+        return x
     if site["kind"] == "dense":
         return x.reshape(len(x), -1) @ kernel
     x = np.pad(x, ((0, 0), *site["padding"], (0, 0)))
@@ -60,13 +62,16 @@ def shortcut(site, x):
     return np.pad(x[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), pads))
 
 
-def pooled(drive, size):
-    """The largest drive of every window."""
-    if not size:
-        return drive
-    rows, columns = drive.shape[1] // size, drive.shape[2] // size
-    drive = drive[:, : rows * size, : columns * size]
-    return drive.reshape(len(drive), rows, size, columns, size, -1).max((2, 4))
+def pooled(x, windows):
+    """The largest of every window; None has no windows."""
+    if windows is None:
+        return x
+    size, stride, edge = windows["size"], windows["stride"], (windows["padding"],) * 2
+    rows, columns = ((n + sum(edge) - size) // stride + 1 for n in x.shape[1:3])
+    x = np.pad(x, ((0, 0), edge, edge, (0, 0)), constant_values=x.min() - 1)
+    places = np.ndindex(size, size)
+    entries = [x[:, i::stride, j::stride][:, :rows, :columns] for i, j in places]
+    return np.max(entries, axis=0)
 
 
 def fire(neuron, leaves, state, drive):
@@ -80,6 +85,18 @@ def identity(options, leaves, state, drive):  # noqa: D103
 
 def threshold_count(options, leaves, state, drive):  # noqa: D103
     return state, (drive[..., None, :] >= leaves["thresholds"]).sum(-2)
+
+
+def maximum(options, leaves, state, drive):  # noqa: D103
+    sign = leaves.get("sign", 1)
+    return state, sign * pooled(sign * drive, options)
+
+
+def running_maximum(options, leaves, state, drive):  # noqa: D103
+    counts, before = (0 * drive, 0) if state is None else state
+    counts = counts + drive
+    largest = maximum(options, leaves, (), counts)[1]
+    return (counts, largest), largest - before
 
 
 def integrate_and_fire(options, leaves, state, drive):  # noqa: D103

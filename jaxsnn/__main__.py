@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxsnn.arch import Arch, Conv, Site, arrays_of, format, parse, plan, totals, zoo
+from jaxsnn.arch import Arch, Conv, MaxPool, Site, arrays_of, format, parse, plan, totals, zoo
 from jaxsnn.arch.layers import Shape
 from jaxsnn.errors import UserError
 from jaxsnn.io.terminal import console, nobody_reads, show
@@ -143,13 +143,24 @@ def _array_table(arch: Arch) -> Table:
 
 def _kind(site: Site) -> str:
     words = [site.kind if site.role in ("activation", "pool") else f"{site.role} {site.kind}"]
-    if isinstance(site.spec, Conv) and site.spec.max_pool:
-        words.append(f"max pool {site.spec.max_pool}")
+    if site.max_pool:
+        words.append(f"max pool {_pool_words(site.max_pool)}")
+    if isinstance(site.spec, MaxPool):
+        words = [f"max pool {_pool_words(site.spec)} behind neurons"]
     if isinstance(site.spec, Conv) and site.spec.learned_pool:
         words = ["learned pool", *words[1:]]
     if site.shortcut:
         words.append(f"+ {site.shortcut}")
     return ", ".join(words).replace(", +", " +")
+
+
+def _pool_words(pool: MaxPool) -> str:
+    """Its size, and what else is not usual."""
+    words = [str(pool.size)]
+    words += [f"stride {pool.stride}"] if pool.stride != pool.size else []
+    words += [f"padding {pool.padding}"] if pool.padding else []
+    words += ["before the norm"] if pool.before_norm else []
+    return " ".join(words)
 
 
 def _window(site: Site) -> tuple[str, str]:

@@ -6,7 +6,7 @@ before anything is compiled.
 """
 
 from jaxsnn.arch import zoo
-from jaxsnn.arch.layers import AvgPool, Conv, Dense, Site, arrays_of, fan_out_windows
+from jaxsnn.arch.layers import AvgPool, Conv, Dense, MaxPool, Site, arrays_of, fan_out_windows
 from jaxsnn.arch.notation import Arch, Exit, Residual, format
 from jaxsnn.arch.plan import (
     Totals,
@@ -14,6 +14,7 @@ from jaxsnn.arch.plan import (
     head_sites,
     parse,
     plan,
+    pools_behind_neurons,
     scaled,
     site_named,
     spiking_sites,
@@ -26,6 +27,7 @@ __all__ = [
     "Conv",
     "Dense",
     "Exit",
+    "MaxPool",
     "Residual",
     "Site",
     "Totals",
@@ -36,6 +38,7 @@ __all__ = [
     "head_sites",
     "parse",
     "plan",
+    "pools_behind_neurons",
     "scaled",
     "site_named",
     "spiking_sites",

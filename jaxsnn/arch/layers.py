@@ -23,14 +23,54 @@ def require(value: object, least: int, what: str) -> None:
 
 
 @dataclass(frozen=True)
+class MaxPool:
+    """The largest value of every size x size window; as a layer it stands behind the neurons.
+
+    A stride of 0 is the size: windows side by side. What padding adds is never the largest. With
+    `before_norm` the norm of the convolution in front comes behind the pool. Where a layer stands
+    for such a pool, the neurons in front of it have the norm already, and in a channel whose scale
+    is negative the smallest of their values is what the largest current becomes.
+
+    Raises:
+        UserError: a size is not positive, or padding by more than half a window.
+    """
+
+    size: int
+    stride: int = 0
+    padding: int = 0
+    before_norm: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse impossible sizes; a stride of 0 becomes the size."""
+        require(self.size, 1, "the max pooling size")
+        require(self.stride, 0, "the stride of a max pool")
+        require(self.padding, 0, "the padding of a max pool")
+        object.__setattr__(self, "stride", self.stride or self.size)
+        if 2 * self.padding > self.size:
+            raise UserError(
+                f"a max pool of {self.size} is padded by at most half its size, not by "
+                f"{self.padding}"
+            )
+
+    def outputs(self, size: int) -> int:
+        """Windows along an axis of that length, below 1 where none fits.
+
+        >>> MaxPool(3, 2, 1).outputs(7)
+        4
+        """
+        return (size + 2 * self.padding - self.size) // self.stride + 1
+
+
+@dataclass(frozen=True)
 class Conv:
     """A convolution with a square kernel, then norm or bias, then max pooling, then the neuron.
 
-    `max_pool` pools the currents before the neuron (0: none). `learned_pool` marks a pooling layer
-    whose weights are learned: a convolution with stride = kernel that keeps the channel count.
+    `max_pool` pools the currents before the neuron. `learned_pool` marks a pooling layer whose
+    weights are learned: a convolution with stride = kernel that keeps the channel count.
 
     Raises:
-        UserError: a size is not positive, or a learned pool whose windows overlap or are padded.
+        UserError: a size is not positive, a learned pool whose windows overlap or are padded, or a
+            pool before a norm that is not there.
     """
 
     channels: int
@@ -39,7 +79,7 @@ class Conv:
     padding: Padding = "valid"
     norm: bool = True
     bias: bool = False
-    max_pool: int = 0
+    max_pool: MaxPool | None = None
     learned_pool: bool = False
 
     def __post_init__(self) -> None:
@@ -47,13 +87,16 @@ class Conv:
         require(self.channels, 1, "the number of channels")
         require(self.kernel, 1, "the kernel size")
         require(self.stride, 1, "the stride")
-        require(self.max_pool, 0, "the max pooling size")
         if self.padding not in ("same", "valid"):
             require(self.padding, 0, "a padding other than 'same' and 'valid'")
         if self.learned_pool and (self.stride, self.padding) != (self.kernel, "valid"):
             raise UserError(
                 f"a learned pool needs stride = kernel and padding 'valid', got stride "
                 f"{self.stride}, kernel {self.kernel}, padding {self.padding!r}"
+            )
+        if self.max_pool and self.max_pool.before_norm and not self.norm:
+            raise UserError(
+                "a max pool before a norm, of a convolution that has none; leave out its suffix 'n'"
             )
 
 
@@ -89,12 +132,12 @@ class AvgPool:
         require(self.size, 0, "the average pooling size")
 
 
-Spec = Conv | Dense | AvgPool
+Spec = Conv | Dense | AvgPool | MaxPool
 
 
 @dataclass(frozen=True)
 class Site:
-    """One synapse or average pool of a network, with the neuron behind it (if it has one).
+    """One synapse or pool of a network, with the neuron behind it (if it has one).
 
     `source` names the site whose output comes in ("input" for the image). `drive_shape` is the
     shape of the drive after the synapse, `out_shape` the one after max pooling: (H, W, C) for maps,
@@ -115,21 +158,29 @@ class Site:
     shortcut_stride: int = 1
 
     @property
-    def kind(self) -> Literal["conv", "dense", "avgpool"]:
+    def kind(self) -> Literal["conv", "dense", "avgpool", "maxpool"]:
         """What the synapse computes."""
-        if isinstance(self.spec, Conv):
-            return "conv"
-        return "dense" if isinstance(self.spec, Dense) else "avgpool"
+        return _KINDS[type(self.spec)]
 
     @property
     def norm(self) -> bool:
         """Whether a batch norm follows the synapse."""
-        return not isinstance(self.spec, AvgPool) and self.spec.norm
+        return isinstance(self.spec, Conv | Dense) and self.spec.norm
 
     @property
     def bias(self) -> bool:
         """Whether the synapse has a bias of its own."""
-        return not isinstance(self.spec, AvgPool) and self.spec.bias
+        return isinstance(self.spec, Conv | Dense) and self.spec.bias
+
+    @property
+    def max_pool(self) -> MaxPool | None:
+        """The max pool of its currents, before the neuron."""
+        return self.spec.max_pool if isinstance(self.spec, Conv) else None
+
+    @property
+    def neuron_shape(self) -> Shape:
+        """Shape of what its neurons see: a max pool behind neurons is itself one, with memory."""
+        return self.drive_shape if isinstance(self.spec, MaxPool) else self.out_shape
 
     @property
     def window(self) -> tuple[int, int]:
@@ -144,13 +195,16 @@ class Site:
     @property
     def strides(self) -> tuple[int, int]:
         """Vertical and horizontal stride."""
-        if isinstance(self.spec, Conv):
+        if isinstance(self.spec, Conv | MaxPool):
             return self.spec.stride, self.spec.stride
         return self.window
 
     @property
     def padding(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Explicit zero padding ((top, bottom), (left, right))."""
+        """Explicit padding ((top, bottom), (left, right))."""
+        if isinstance(self.spec, MaxPool):
+            sides = self.spec.padding, self.spec.padding
+            return sides, sides
         if not isinstance(self.spec, Conv):
             return (0, 0), (0, 0)
         height, width = self.in_shape[:2]
@@ -189,8 +243,16 @@ class Site:
     @property
     def max_fan_out(self) -> int:
         """Largest number of synapses that one incoming spike drives."""
-        channels = 1 if isinstance(self.spec, AvgPool) else self.drive_shape[-1]
+        channels = 1 if isinstance(self.spec, AvgPool | MaxPool) else self.drive_shape[-1]
         return int(fan_out_windows(self).max()) * channels
+
+
+_KINDS: dict[type[Spec], Literal["conv", "dense", "avgpool", "maxpool"]] = {
+    Conv: "conv",
+    Dense: "dense",
+    AvgPool: "avgpool",
+    MaxPool: "maxpool",
+}
 
 
 def arrays_of(site: Site) -> dict[str, Shape]:
@@ -248,7 +310,8 @@ def fan_out_windows(site: Site) -> npt.NDArray[np.int64]:
 
 def _covering(site: Site, axis: int) -> npt.NDArray[np.int64]:
     """Per input position of one axis: the number of windows that cover it."""
-    starts = np.arange(site.drive_shape[axis]) * site.strides[axis] - site.padding[axis][0]
+    outputs = site.out_shape if isinstance(site.spec, MaxPool) else site.drive_shape
+    starts = np.arange(outputs[axis]) * site.strides[axis] - site.padding[axis][0]
     position = np.arange(site.in_shape[axis])[:, None]
     covered = (starts <= position) & (position < starts + site.window[axis])
     return covered.sum(axis=1, dtype=np.int64)

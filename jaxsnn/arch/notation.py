@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from jaxsnn.arch.layers import AvgPool, Conv, Dense, Padding, require
+from jaxsnn.arch.layers import AvgPool, Conv, Dense, MaxPool, Padding, require
 from jaxsnn.errors import UserError
 
 Pool = Literal["avg", "max", "conv"]
@@ -45,7 +45,7 @@ class Exit:
     """A side exit: global average pool and a dense head with bias on the layer before it."""
 
 
-Layer = Conv | Dense | AvgPool | Residual | Exit
+Layer = Conv | Dense | AvgPool | MaxPool | Residual | Exit
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,15 @@ class Arch:
 
 _CONV = re.compile(r"([0-9]+)C([0-9]+)(?:s([0-9]+))?(same|p[0-9]+)?(nb|n|b|x)?")
 _DENSE = re.compile(r"([0-9]+)(nb|n|b|x)?")
-_POOL = re.compile(r"([AML]?)P([0-9]+)(nb|n|b|x)?")
+_POOL = re.compile(r"([AMLB]?)P([0-9]+)(?:s([0-9]+))?(?:p([0-9]+))?(nb|n|b|x)?")
 _BLOCK = re.compile(r"\[(.*)\]\+(identity|padded|norm|bias)")
 _POOLS: dict[str, Pool] = {"A": "avg", "M": "max", "L": "conv"}
+_BEHIND = "B"  # the letter of a max pool behind neurons
 _SUFFIXES = {"n": (True, False), "b": (False, True), "nb": (True, True), "x": (False, False)}
-_TOKENS = "16C5, 16C5s2same, 16C5p1, 256, P2, AP2, MP2, LP2, GP, E or [16C3p1-16C3p1]+identity"
+_TOKENS = (
+    "16C5, 16C5s2same, 16C5p1, 256, P2, AP2, MP2, MP3s2p1, BP2, LP2, GP, E or "
+    "[16C3p1-16C3p1]+identity"
+)
 
 
 def read(text: str, arch: Arch) -> tuple[Layer, ...]:
@@ -152,26 +156,57 @@ def _conv(token: str, arch: Arch) -> Conv:
 
 def _append_pool(layers: list[Layer], match: re.Match[str], arch: Arch) -> None:
     pool, size = _POOLS.get(match[1], arch.pool), int(match[2])
-    if pool is None:
+    if pool is None and match[1] != _BEHIND:
         raise UserError('say what P means: pool="avg", "max" or "conv", or write AP, MP or LP')
     if size < 1:
         raise UserError("the pool size must be at least 1; write GP for a global average")
     if not layers:
         raise UserError("a pool needs a layer before it; start with a convolution")
-    if match[3] and pool != "conv":
-        raise UserError(f"only a learned pool has weights; leave out the suffix {match[3]!r}")
-    last = layers[-1]
+    behind, suffix = match[1] == _BEHIND, match[5]
+    if behind or pool == "max":
+        _append_max_pool(layers, _max_pool(match), behind)
+        return
+    if match[3] or match[4]:
+        raise UserError(
+            f"only max pools (MP, BP) overlap or are padded; write {match[1]}P{size}, with windows "
+            "side by side"
+        )
+    if suffix and pool != "conv":
+        raise UserError(f"only a learned pool has weights; leave out the suffix {suffix!r}")
     if pool == "avg":
         layers.append(AvgPool(size))
-    elif pool == "conv":
-        norm, bias = _norm_bias(match[3], arch)
+    else:
+        norm, bias = _norm_bias(suffix, arch)
         layers.append(Conv(_channels(layers), size, size, "valid", norm, bias, learned_pool=True))
+
+
+def _max_pool(match: re.Match[str]) -> MaxPool:
+    """Its suffix n says that the norm in front comes behind the pool."""
+    if match[5] not in (None, "n"):
+        raise UserError(
+            f"a max pool has no weights; leave out the suffix {match[5]!r}, or write n for a norm "
+            "that comes behind the pool"
+        )
+    stride = int(match[3]) if match[3] else int(match[2])
+    require(stride, 1, "the stride of a max pool")
+    return MaxPool(int(match[2]), stride, int(match[4] or 0), match[5] == "n")
+
+
+def _append_max_pool(layers: list[Layer], pool: MaxPool, behind: bool) -> None:
+    last = layers[-1]
+    if behind and pool.before_norm and not (isinstance(last, Conv) and last.norm):
+        raise UserError(
+            "the suffix n of a max pool belongs to the norm of the convolution right before it, "
+            "but there is none; leave it out"
+        )
+    if behind:
+        layers.append(pool)
     elif isinstance(last, Conv) and not last.max_pool:
-        layers[-1] = replace(last, max_pool=size)
+        layers[-1] = replace(last, max_pool=pool)
     else:
         raise UserError(
             "max pooling acts on the currents of the convolution right before it, but there is "
-            "none; put it behind one, or write AP"
+            "none; put it behind one, or write AP, or BP for the largest of what neurons give"
         )
 
 
@@ -204,10 +239,12 @@ def tokens(layer: Layer, arch: Arch) -> list[str]:
         return [f"{layer.units}{_suffix(layer, arch)}"]
     if isinstance(layer, AvgPool):
         return [_pool_token("avg", layer.size, arch) if layer.size else "GP"]
+    if isinstance(layer, MaxPool):
+        return [f"{_BEHIND}P{_windows(layer)}"]
     if isinstance(layer, Residual):
         branch = "-".join(token for conv in layer.branch for token in tokens(conv, arch))
         return [f"[{branch}]+{layer.shortcut}"]
-    pools = [_pool_token("max", layer.max_pool, arch)] if layer.max_pool else []
+    pools = [_pool_token("max", _windows(layer.max_pool), arch)] if layer.max_pool else []
     if layer.learned_pool:
         return [_pool_token("conv", layer.kernel, arch, _suffix(layer, arch)), *pools]
     stride = f"s{layer.stride}" if layer.stride != 1 else ""
@@ -223,6 +260,13 @@ def _suffix(layer: Conv | Dense, arch: Arch) -> str:
     return next(suffix for suffix, pair in _SUFFIXES.items() if pair == wanted)
 
 
-def _pool_token(pool: Pool, size: int, arch: Arch, suffix: str = "") -> str:
+def _windows(pool: MaxPool) -> str:
+    """Size, and stride, padding and norm where they are not the usual ones."""
+    stride = f"s{pool.stride}" if pool.stride != pool.size else ""
+    padding = f"p{pool.padding}" if pool.padding else ""
+    return f"{pool.size}{stride}{padding}{'n' if pool.before_norm else ''}"
+
+
+def _pool_token(pool: Pool, size: int | str, arch: Arch, suffix: str = "") -> str:
     letter = next(letter for letter, kind in _POOLS.items() if kind == pool)
     return f"{'' if arch.pool == pool else letter}P{size}{suffix}"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jaxsnn.arch.layers import AvgPool, Conv, Dense, Role, Shape, Site, Spec
+from jaxsnn.arch.layers import AvgPool, Conv, Dense, MaxPool, Role, Shape, Site, Spec
 from jaxsnn.arch.notation import Arch, Exit, Layer, Residual, read, tokens
 from jaxsnn.errors import UserError
 
@@ -67,7 +67,7 @@ def totals(arch: Arch) -> Totals:
 
 @functools.lru_cache(maxsize=512)
 def plan(arch: Arch) -> tuple[Site, ...]:
-    """Return every synapse and average pool in execution order, the readout last.
+    """Return every synapse, average pool and max pool behind neurons in order, the readout last.
 
     >>> [site.name for site in plan(parse("16C5-P2-[16C3p1]+identity-E-64", pool="conv"))]
     ['conv1', 'pool1', 'block1.conv1', 'exit1.pool', 'exit1', 'dense1', 'readout']
@@ -140,7 +140,7 @@ def _sites(
             f"{place}: a learned pool keeps the {shape[-1]} channels of {shape}, "
             f"got channels={layer.channels}"
         )
-    role: Role = "pool" if isinstance(layer, AvgPool) else "activation"
+    role: Role = "pool" if isinstance(layer, AvgPool | MaxPool) else "activation"
     return [_connect(name, role, layer, source, shape, place)]
 
 
@@ -193,6 +193,8 @@ def _connect(name: str, role: Role, spec: Spec, source: str, in_shape: Shape, pl
             "put it before the dense layers"
         )
     site = Site(name, role, spec, source, in_shape, (), ())
+    if isinstance(spec, MaxPool):
+        return _max_pooled(replace(site, drive_shape=in_shape), spec, place)
     height, width = (_outputs(site, axis) for axis in (0, 1))
     if min(height, width) < 1:
         raise UserError(
@@ -200,13 +202,19 @@ def _connect(name: str, role: Role, spec: Spec, source: str, in_shape: Shape, pl
             f"{in_shape}; pad it, take a smaller window, or a larger input_shape"
         )
     drive = (height, width, spec.channels if isinstance(spec, Conv) else in_shape[2])
-    pool = spec.max_pool if isinstance(spec, Conv) and spec.max_pool else 1
-    out = (height // pool, width // pool, drive[2])
+    site = replace(site, drive_shape=drive, out_shape=drive)
+    return _max_pooled(site, site.max_pool, place) if site.max_pool else site
+
+
+def _max_pooled(site: Site, pool: MaxPool, place: str) -> Site:
+    """The site with the shape that is left of its drive."""
+    drive = site.drive_shape
+    out = (pool.outputs(drive[0]), pool.outputs(drive[1]), drive[2])
     if min(out) < 1:
         raise UserError(
-            f"{place}: max pooling by {pool} empties the map {drive}; take a smaller pool"
+            f"{place}: max pooling by {pool.size} empties the map {drive}; take a smaller pool"
         )
-    return replace(site, drive_shape=drive, out_shape=out)
+    return replace(site, out_shape=out)
 
 
 def _outputs(site: Site, axis: int) -> int:
@@ -245,14 +253,15 @@ def parse(text: str, **options: Any) -> Arch:
 
     `16C5` is a 5x5 convolution with 16 channels (then `s2` stride, `same` or `p1` padding), `256` a
     dense layer, `P2` a pool as `pool` says (`AP2` average, `MP2` maximum before the neuron, `LP2`
-    learned 2x2 stride-2 convolution), `GP` a global average, `E` a side exit and
+    learned 2x2 stride-2 convolution), `GP` a global average, `BP2` the maximum of what neurons
+    give, of a residual block's, too; `MP3s2p1` has windows of 3 with stride 2 and padding 1, and
+    the norm comes behind `MP2n`. `E` is a side exit and
     `[64C3p1-64C3p1]+identity` a residual block (`+padded`: with strides and channels of zeros;
     `+norm`, `+bias`: with a 1x1 convolution). Synapses take a last suffix where they differ from
     `norm`: `b` bias, `n` norm, `nb` both, `x` neither.
 
-    >>> parse("16C5same-P2-256", pool="max").layers[0]
-    Conv(channels=16, kernel=5, stride=1, padding='same', norm=True, bias=False, max_pool=2, \
-learned_pool=False)
+    >>> parse("16C5same-P2-256", pool="max").layers[0].max_pool
+    MaxPool(size=2, stride=2, padding=0, before_norm=False)
 
     Raises:
         UserError: token number, token, what is wrong with it or its shapes, and the remedy.
@@ -261,6 +270,29 @@ learned_pool=False)
     arch = replace(arch, layers=read(text, arch))
     plan(arch)  # refuses shapes that do not fit
     return arch
+
+
+def pools_behind_neurons(arch: Arch, stays: Callable[[Site], bool]) -> Arch:
+    """The network whose max pools stand behind the neurons of their convolution.
+
+    A neuron's level never falls while its drive rises, so that both places give the same.
+
+    Args:
+        arch: the network.
+        stays: whether the pool of a site remains before its neurons.
+
+    >>> from jaxsnn.arch import format
+    >>> format(pools_behind_neurons(parse("4C3-MP2-4C3-MP2n-8"), lambda site: site.name == "conv1"))
+    '4C3-MP2-4C3-BP2n-8'
+    """
+    pooled = (site for site in plan(arch) if site.max_pool)
+    layers: list[Layer] = []
+    for layer in arch.layers:
+        if not isinstance(layer, Conv) or not layer.max_pool or stays(next(pooled)):
+            layers.append(layer)
+        else:
+            layers += [replace(layer, max_pool=None), layer.max_pool]
+    return replace(arch, layers=tuple(layers))
 
 
 CONSUMERS = ("activation", "shortcut", "exit", "readout")

@@ -24,12 +24,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn import neurons
-from jaxsnn.arch.layers import Site, arrays_of
+from jaxsnn.arch.layers import MaxPool, Site, arrays_of
 from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import plan
 from jaxsnn.conversion.fold import Fold
 from jaxsnn.conversion.grid import on_grid
 from jaxsnn.conversion.kernels import KernelForm
+from jaxsnn.conversion.max_pools import spiking_arch, with_max_pools
 from jaxsnn.conversion.method import Method
 from jaxsnn.conversion.spiking import Spiking
 from jaxsnn.errors import UserError, shown
@@ -56,7 +57,8 @@ def convert(
     Args:
         variables: ``params`` and ``batch_stats`` of the training tree (see
             :mod:`jaxsnn.network.net`).
-        arch: the architecture.
+        arch: the architecture. The network that comes back has its max pools behind the neurons
+            (:mod:`jaxsnn.conversion.max_pools`).
         method: how, with the method's own options; one of :mod:`jaxsnn.methods`.
         given: the network that the variables were trained in. A tree of arrays knows neither its
             activation nor its quantisers; with ``given`` a certificate also compares predictions
@@ -86,13 +88,14 @@ def convert(
             f"{' or '.join(map(repr, method.presentations))}; give such an encoding=Encoding(...)"
         )
     refuse(variables, arch, method, weights, given)
+    arch = spiking_arch(arch, method)
     fold = Fold(variables, method, weights, encoding)
     for site in plan(arch):
         fold.add(site)
     return Spiking(
         variables=jax.tree.map(jnp.asarray, {"params": fold.params, "fixed": fold.fixed}),
         arch=arch,
-        neurons=method.neurons,
+        neurons=with_max_pools(method.neurons, arch),
         ann=hidden(method.activation),
         weights=weights,
         encoding=encoding,
@@ -148,7 +151,7 @@ def snapped(variables: Variables, snn: Spiking) -> dict[str, Any]:
     """The training tree with every kernel as the spiking network has it (float32).
 
     :attr:`jaxsnn.Spiking.float_ann`, which quantises no more, is the certificate's second
-    reference.
+    reference; where its max pools look for the smallest, they have the spiking network's signs.
     """
     params = {name: dict(tree) for name, tree in variables["params"].items()}
     sites = {site.name: site for site in plan(snn.arch)}
@@ -163,7 +166,17 @@ def snapped(variables: Variables, snn: Spiking) -> dict[str, Any]:
         else:
             quantiser = snn.weights.at(sites[record.site])
             tree["kernel"] = quantiser.quantise(jnp.asarray(tree["kernel"], jnp.float32), tree)
-    return {**variables, "params": params}
+    return {**variables, "params": params} | pool_signs(snn)
+
+
+def pool_signs(snn: Spiking) -> dict[str, Any]:
+    """The collection ``fixed`` of the float ANN: where its max pools look for the smallest."""
+    signs = {
+        site.name: snn.variables["fixed"][site.name]
+        for site in plan(snn.arch)
+        if isinstance(site.spec, MaxPool) and site.spec.before_norm
+    }
+    return {"fixed": signs} if signs else {}
 
 
 def refuse(

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from jaxsnn.arch.layers import Site
+from jaxsnn.arch.layers import MaxPool, Site
 from jaxsnn.conversion.batch_norm import Norm, norm_of
 from jaxsnn.conversion.grid import largest_sum, smallest_integer
 from jaxsnn.conversion.kernels import Inputs, Kernel, KernelForm
@@ -55,6 +55,7 @@ class Fold:
         self.accumulators: dict[str, Accumulator] = {}
         self.report: list[Folded] = []
         self._projections: dict[str, Shortcut] = {}
+        self._slopes: dict[str, np.ndarray] = {}
 
     def add(self, site: Site) -> None:
         """Fold the next site of the plan.
@@ -62,10 +63,14 @@ class Fold:
         Raises:
             UserError: a sum, bias or threshold beyond int32, with the site's name.
         """
+        if isinstance(site.spec, MaxPool):
+            self._add_max_pool(site, site.spec)
+            return
         if site.kind == "avgpool":
             self._add_pool(site)
             return
         norm = norm_of(self.variables, site)
+        self._slopes[site.name] = norm.slope
         kernel = self._kernel(site, norm.slope)
         bound, step_bound = self._sums(site, kernel)
         whole = kernel.is_whole
@@ -154,6 +159,16 @@ class Fold:
         self.peaks[site.name] = self.peaks[site.source] * area
         into = "sum; 1/area into the next thresholds"
         self.report.append(Folded(site.name, KernelForm.NONE, norm=into))
+
+    def _add_max_pool(self, site: Site, pool: MaxPool) -> None:
+        """Counts as they come in; before a norm the smallest, where its scale is negative."""
+        self.units[site.name] = self.units[site.source]
+        self.highest[site.name] = self.highest[site.source]
+        self.peaks[site.name] = self.peaks[site.source]
+        if pool.before_norm:
+            falling = self._slopes[site.source] < 0
+            self.fixed[site.name] = {"sign": np.where(falling, -1, 1).astype(np.int32)}
+        self.report.append(Folded(site.name, KernelForm.NONE, norm="largest net count"))
 
     def _sums(self, site: Site, kernel: Kernel) -> tuple[int, int]:
         """Largest ``|sum|`` over all steps, and in one step."""

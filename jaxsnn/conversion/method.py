@@ -169,6 +169,11 @@ class Method(abc.ABC):
         del channels, area
         return None
 
+    def pools_currents(self, site: Site) -> bool:
+        """Whether the largest current of every step is what ``site`` may pool; else its counts."""
+        del site
+        return False
+
     def refusal(self, site: Site) -> str:
         """Why ``site`` cannot be converted; empty if it can."""
         del site

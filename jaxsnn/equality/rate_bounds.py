@@ -9,8 +9,9 @@ at any time ``t``, has fired ``N(t)`` times, at most once a step::
 (the second where ``z`` is at least 0). So ``|N(t) - clip(z, 0, 1) t|`` is at most
 ``e + max(v, 1 - v)``, for all ``t``, and one more for each step of delay. The next layer's ``e`` is
 the sum of its sources' deviations times the magnitudes of its weights; that of the first layer,
-whose input is held, is 0. Rates approach the ANN whose activations end at 1 as ``1 / t``, with a
-constant that grows from layer to layer.
+whose input is held, is 0. A max pool that keeps counts is no further off than its inputs are. Rates
+approach the ANN whose activations end at 1 as ``1 / t``, with a constant that grows from layer to
+layer.
 """
 
 import math
@@ -39,7 +40,7 @@ def deviations(snn: Spiking, steps: int) -> dict[str, np.ndarray]:
     for site in plan(snn.arch):
         neuron, fixed = snn.neurons.at(site), snn.variables["fixed"].get(site.name, {})
         drive = _drive(snn, site, largest)
-        if neuron.spikes is None:
+        if neuron.spikes is None or site.kind == "maxpool":
             largest[site.name] = drive
             continue
         threshold = np.asarray(fixed["threshold"], np.float64)
@@ -55,6 +56,8 @@ def _drive(snn: Spiking, site: Site, largest: dict[str, np.ndarray]) -> np.ndarr
     params: dict[str, Any] = snn.variables["params"].get(site.name, {})
     if site.source == "input":
         drive = np.zeros(channels)
+    elif site.kind == "maxpool":
+        drive = largest[site.source]
     elif site.kind == "avgpool":
         drive = largest[site.source] * math.prod(site.window)
     else:

@@ -19,8 +19,10 @@ import numpy as np
 from jax import Array
 
 from jaxsnn import neurons
+from jaxsnn.arch.layers import Site
+from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import head_sites, plan, spiking_sites
-from jaxsnn.conversion.convert import snapped, whole_kernels
+from jaxsnn.conversion.convert import pool_signs, snapped, whole_kernels
 from jaxsnn.conversion.spiking import Folded, Spiking, settled
 from jaxsnn.equality.ties import References
 from jaxsnn.network import net as net_module
@@ -32,7 +34,8 @@ class EndToEnd(NamedTuple):
     """What an ANN over the training tree says of one batch.
 
     Attributes:
-        levels: activations of spiking sites in units of a count, rounded, int32 ``[B, ...]``.
+        levels: activations of spiking sites, and of pools whose output a shortcut adds, in units of
+            a count, rounded, int32 ``[B, ...]``.
         logits: of every head ``[B, classes]``.
         predictions: int ``[B]``.
     """
@@ -106,7 +109,13 @@ def _in_double(variables: Variables, snn: Spiking) -> dict[str, Any]:
     params = {name: dict(tree) for name, tree in double["params"].items()}
     for site, (codes, unit) in whole_kernels(variables, snn).items():
         params[site]["kernel"] = codes * unit
-    return {**double, "params": params}
+    return {**double, "params": params} | pool_signs(snn)
+
+
+def added_pools(arch: Arch) -> tuple[Site, ...]:
+    """Pools whose output a shortcut adds."""
+    shortcuts = {site.shortcut for site in plan(arch)}
+    return tuple(site for site in plan(arch) if site.role == "pool" and site.name in shortcuts)
 
 
 @functools.partial(jax.jit, static_argnames="ann")
@@ -126,7 +135,7 @@ def end_to_end(
     out = net_module.forward(ann, variables, images.astype(kernel.dtype) * scale)
     levels = {
         site.name: jnp.round(out.outs[site.name][0] / units[site.name]).astype(jnp.int32)
-        for site in spiking_sites(ann.arch)
+        for site in (*spiking_sites(ann.arch), *added_pools(ann.arch))
     }
     logits = {site.name: out.outs[site.name][0] for site in head_sites(ann.arch)}
     return EndToEnd(levels, logits, jnp.argmax(out.readouts[-1][0], -1))

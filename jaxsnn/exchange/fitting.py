@@ -68,7 +68,7 @@ class Fitting:
         self.table.check()
         tree: Tree = {"params": {}}
         for site in plan(self.arch):
-            if site.kind == "avgpool":
+            if site.kind in ("avgpool", "maxpool"):
                 continue
             synapse = self._matching.layers[site.name]
             params: Tree = {"kernel": _single(kernel_of(synapse, site))}

@@ -53,7 +53,7 @@ def targets(arch: Arch) -> dict[str, Target]:
     """Every place for a layer, in the order of the plan."""
     found: list[Target] = []
     for site in plan(arch):
-        if site.kind == "avgpool":
+        if site.kind in ("avgpool", "maxpool"):
             continue
         found.append(Target(site.name, site.kind, site.kernel_shape, site))
         if site.norm:

@@ -278,15 +278,19 @@ def _map_to_json(sites: SiteMap[Any], convert: Any) -> dict[str, Any]:
 
 
 def _net_to_json(net: Net) -> dict[str, Any]:
-    """Of the network as given, what decides its predictions; its architecture stands beside it."""
+    """Of the network as given, what decides its predictions; options of `arch` stand beside it."""
     return {
+        "notation": arch_module.format(net.arch),
         "neurons": _map_to_json(net.neurons, neuron_record),
         "weights": _map_to_json(net.weights, _quantiser_to_json),
     }
 
 
 def _net_from_json(record: object, arch: Arch) -> Net:
+    """The network as given, whose max pools may stand where conversion found them."""
     meta, place = typed.mapping(record, f"{META}: given"), f"{META}: given."
+    if "notation" in meta:
+        arch = parse(typed.checked(meta["notation"], str, f"{place}notation"), **arch.options)
     return as_given(
         Net(
             arch,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
-from jaxsnn.arch.layers import Conv, Site
+from jaxsnn.arch.layers import MaxPool, Site
 from jaxsnn.arch.plan import plan
 from jaxsnn.conversion.spiking import Spiking
+from jaxsnn.network.net import neuron_at
 from jaxsnn.neurons.neuron import Neuron
 
 
@@ -17,6 +18,14 @@ class NeuronRecord(TypedDict):
     options: dict[str, Any]
 
 
+class WindowsRecord(TypedDict):
+    """Square windows of a max pool."""
+
+    size: int
+    stride: int
+    padding: int
+
+
 class SiteRecord(TypedDict):
     """One site, in execution order; shapes are ``[H, W, C]``, or ``[units]`` of dense layers.
 
@@ -24,8 +33,8 @@ class SiteRecord(TypedDict):
         name, role, kind, source: as in :class:`jaxsnn.arch.layers.Site`.
         in_shape, drive_shape, out_shape: before the synapse, behind it, behind max pooling.
         window, strides: vertical and horizontal.
-        padding: zeros ``[[top, bottom], [left, right]]``.
-        max_pool: size of the windows in which the drive is pooled before the neuron; 0: none.
+        padding: zeros ``[[top, bottom], [left, right]]``; around a max pool, what is never largest.
+        max_pool: the windows in which the drive is pooled before the neuron; None: it is not.
         shortcut: the site whose output is added to the drive; empty: none.
         shortcut_stride: of that output, every so many-th row and column.
         neuron: behind the drive.
@@ -40,7 +49,7 @@ class SiteRecord(TypedDict):
     strides: list[int]
     padding: list[list[int]]
     drive_shape: list[int]
-    max_pool: int
+    max_pool: WindowsRecord | None
     shortcut: str
     shortcut_stride: int
     out_shape: list[int]
@@ -59,7 +68,7 @@ def site_records(snn: Spiking) -> list[SiteRecord]:
     >>> first["padding"], first["drive_shape"], first["neuron"], readout["source"]
     ([[1, 1], [1, 1]], [6, 6, 4], {'name': 'threshold_count', 'options': {'levels': 4}}, 'conv1')
     """
-    return [_site_record(site, snn.neurons.at(site)) for site in plan(snn.arch)]
+    return [_site_record(site, neuron_at(snn.neurons, site)) for site in plan(snn.arch)]
 
 
 def neuron_record(neuron: Neuron) -> NeuronRecord:
@@ -82,12 +91,16 @@ def _site_record(site: Site, neuron: Neuron) -> SiteRecord:
         "strides": list(site.strides),
         "padding": [list(pads) for pads in site.padding],
         "drive_shape": list(site.drive_shape),
-        "max_pool": site.spec.max_pool if isinstance(site.spec, Conv) else 0,
+        "max_pool": _windows(site.max_pool) if site.max_pool else None,
         "shortcut": site.shortcut,
         "shortcut_stride": site.shortcut_stride,
         "out_shape": list(site.out_shape),
         "neuron": neuron_record(neuron),
     }
+
+
+def _windows(pool: MaxPool) -> WindowsRecord:
+    return {"size": pool.size, "stride": pool.stride, "padding": pool.padding}
 
 
 def _listed(value: Any) -> Any:

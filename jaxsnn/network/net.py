@@ -23,7 +23,8 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from jaxsnn.arch.layers import Site
+from jaxsnn import neurons
+from jaxsnn.arch.layers import MaxPool, Site
 from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import plan
 from jaxsnn.errors import UserError
@@ -131,7 +132,7 @@ class Net(nn.Module):
     def _site(self, site: Site) -> SiteModule:
         return SiteModule(
             site,
-            self.neurons.at(site),
+            neuron_at(self.neurons, site),
             self.weights.at(site),
             self.accumulators.at(site),
             self.folded,
@@ -142,6 +143,15 @@ class Net(nn.Module):
             self.norm_momentum,
             name=site.name,
         )
+
+
+def neuron_at(sites: SiteMap[Neuron], site: Site) -> Neuron:
+    """The neuron of a site; a max pool behind neurons for which none is named is one of a step."""
+    neuron = sites.at(site)
+    if not isinstance(site.spec, MaxPool) or neuron != neurons.identity():
+        return neuron
+    pool = site.spec
+    return neurons.maximum(pool.size, pool.stride, pool.padding, minima=pool.before_norm)
 
 
 def check_images(x: Array | np.ndarray, arch: Arch) -> None:
@@ -196,13 +206,13 @@ def initial_state(
     """
     state = {}
     for number, site in enumerate(plan(net.arch)):
-        neuron, channels = net.neurons.at(site), site.drive_shape[-1]
+        neuron, channels = neuron_at(net.neurons, site), site.drive_shape[-1]
         leaves = neuron.learned(channels) | neuron.fixed(channels)
         for collection in ("params", "fixed"):
             tree = variables.get(collection, {}).get(site.name, {})
             leaves |= {name: leaf for name, leaf in tree.items() if name in leaves}
         own = None if keys is None else fold_in(keys, number)
-        state[site.name] = neuron.init(leaves, (batch, *site.out_shape), own)
+        state[site.name] = neuron.init(leaves, (batch, *site.neuron_shape), own)
     return state
 
 

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxsnn.arch.layers import Site
+from jaxsnn.arch.layers import MaxPool, Site
 from jaxsnn.network import synapse, weight_quantisers
 from jaxsnn.network.arithmetic import Arithmetic
 from jaxsnn.network.initialisers import Initialiser
-from jaxsnn.network.max_pool import max_pool
 from jaxsnn.network.normalised import TrainingNorm
 from jaxsnn.network.synapse import Accumulator
+from jaxsnn.neurons.max_pool import max_pool
 from jaxsnn.neurons.neuron import Leaves, Neuron, State
 
 NORM_EPSILON = 1e-5
@@ -23,6 +23,9 @@ NORM_EPSILON = 1e-5
 
 class SiteModule(nn.Module):
     """One site: synapse, gated bias, norm, shortcut, max pooling on the current, neuron.
+
+    A max pool before its norm comes before that; one behind neurons is a site of its own, whose
+    neuron it is.
 
     Its attributes are :class:`jaxsnn.network.Net`'s at this site.
     """
@@ -59,6 +62,8 @@ class SiteModule(nn.Module):
             gate: ``[K]``, multiplies the bias; None is all ones.
         """
         site, x = self.site, values[self.site.source]
+        if isinstance(site.spec, MaxPool):
+            return self._fire(state, x, max(x.shape[0], steps))
         given = x.shape[0] if current is None else current.shape[0]
         drive = self._current(x) if current is None else merged(current)
         if self.folded and self.has_variable("params", "gain"):  # a finer grid than that of spikes
@@ -66,6 +71,8 @@ class SiteModule(nn.Module):
         if self._has_bias():
             drive = drive + self._bias(drive, given, gate)
         shortcut = self._shortcut(values[site.shortcut], drive.dtype) if site.shortcut else None
+        if site.max_pool and site.max_pool.before_norm:
+            drive = _pooled(drive, site.max_pool)
         norm = site.norm and not self.folded
         if norm and train and self.arithmetic.fast and self.neuron.stateless:
             return state, self._normalised(drive, shortcut, given)
@@ -76,9 +83,8 @@ class SiteModule(nn.Module):
 
     def _pooled(self, drive: Array, shortcut: Array | None) -> Array:
         """The drive with its shortcut, its maxima where the site pools."""
-        drive = drive if shortcut is None else drive + shortcut
-        pool = getattr(self.site.spec, "max_pool", 0)
-        return cast("Array", max_pool(drive, pool)) if pool else drive
+        drive, pool = drive if shortcut is None else drive + shortcut, self.site.max_pool
+        return _pooled(drive, pool) if pool and not pool.before_norm else drive
 
     def _normalised(self, drive: Array, shortcut: Array | None, steps: int) -> Array:
         """Norm, shortcut, pooling and activation in training, as one function."""
@@ -159,6 +165,10 @@ class SiteModule(nn.Module):
         return {
             name: self.param(name, lambda key, leaf=leaf: leaf) for name, leaf in leaves.items()
         }
+
+
+def _pooled(drive: Array, pool: MaxPool) -> Array:
+    return cast("Array", max_pool(drive, pool.size, pool.stride, pool.padding))
 
 
 A = TypeVar("A", Array, np.ndarray)

@@ -27,6 +27,7 @@ from jaxsnn.neurons.neuron import (
     no_leaves,
     no_state,
 )
+from jaxsnn.neurons.pools import maximum, running_maximum
 from jaxsnn.neurons.surrogate import SURROGATES, spike
 from jaxsnn.neurons.threshold_units import integer_level, threshold_count, threshold_table
 from jaxsnn.neurons.tracking import even_level, even_threshold, tracking
@@ -53,12 +54,14 @@ __all__ = [
     "integer_level",
     "integrate_and_fire",
     "leaky",
+    "maximum",
     "median_quantise",
     "neuron",
     "no_leaves",
     "no_state",
     "quantised_relu",
     "relu",
+    "running_maximum",
     "spike",
     "threshold_count",
     "threshold_table",

@@ -49,6 +49,7 @@ class Neuron(NamedTuple):
         pays_out: it fires once in every step in which the sum of its drives, less a threshold for
             each of its spikes so far, has reached the threshold, and keeps the rest.
         delay: steps by which its spikes come later.
+        silent_without_drive: in a step without a drive it never spikes, whatever its state.
         drops_spikes: it deletes spikes at random (the leaf ``drop_ratio``).
         name: the factory's name, and
         options: its arguments; together they rebuild the neuron (saved networks).
@@ -65,6 +66,7 @@ class Neuron(NamedTuple):
     holds_back: bool = False
     pays_out: bool = False
     delay: int = 0
+    silent_without_drive: bool = False
     drops_spikes: bool = False
     name: str = ""
     options: tuple[tuple[str, Any], ...] = ()

@@ -235,6 +235,9 @@ def area_gain(
 
 
 def _site_energy(site: Site, constants: SpikeSim) -> float:
+    """A max pool behind neurons is no product, and SpikeSim has no part that compares: 0."""
+    if site.kind == "maxpool":
+        return 0.0
     if site.kind == "dense":
         channels, (units,) = math.ceil(math.prod(site.in_shape) / 4), site.drive_shape
         return _layer_energy(channels, units, 1, (4, 1), constants)

@@ -4,8 +4,8 @@ A synaptic operation is one spike that reaches one synapse; a graded spike of si
 sign, is n spikes. What has no neurons of its own emits no spikes and passes on those that it gets:
 behind an average pool every spike of a window is counted, whatever their sum is worth and whether
 opposite ones cancel in it. Where pools have neurons (rate coding), their spikes are counted. A max
-pool acts on the current before the neuron, which emits what is left. An identity shortcut has no
-synapse.
+pool on currents stands before the neuron, which emits what is left; one behind neurons emits the
+change of the largest count, and that is counted. An identity shortcut has no synapse.
 
 On the device every counter is an int32 per step and image. Synaptic operations are counted as
 *synaptic events*: spikes times the number of windows that cover their position; a consumer with C
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from jaxsnn.arch.layers import Site, fan_out_windows
 from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import consumers, plan, site_named, spiking_sites
-from jaxsnn.network.per_site import SiteMap
+from jaxsnn.network.per_site import SiteMap, spikes_at
 from jaxsnn.neurons.neuron import Neuron
 
 
@@ -85,7 +85,8 @@ def count(outs: Mapping[str, Array], arch: Arch, neurons: SiteMap[Neuron]) -> Co
     spikes, negative, events = {}, {}, {}
     sizes: dict[str, Array] = {}
     for name, site in emitting.items():
-        out = outs[name] if neurons.at(site).spikes else jnp.zeros_like(outs[name])
+        spikes_there = spikes_at(arch, neurons, site) is not None
+        out = outs[name] if spikes_there else jnp.zeros_like(outs[name])
         whole = out.astype(jnp.int32)
         sizes[name] = jnp.sum(jnp.abs(whole), -1, dtype=jnp.int32)
         if site.role == "activation":

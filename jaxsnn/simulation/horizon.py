@@ -18,6 +18,7 @@ from jaxsnn.arch.plan import plan, site_named, spiking_sites
 from jaxsnn.conversion.grid import largest_sum
 from jaxsnn.conversion.spiking import Spiking, comes_to_rest
 from jaxsnn.errors import UserError, whole_number
+from jaxsnn.network.per_site import spikes_at
 from jaxsnn.simulation.counters import reaches
 
 LARGEST = 2**31 - 1  # of int32
@@ -76,7 +77,9 @@ def _growing(snn: Spiking) -> Iterator[Sum]:
             yield Sum(f"the spikes of {site.name}", max(map(abs, neuron.spikes)))
         elif head:
             yield Sum(f"the sum of {site.name}", _largest_drive(snn, site))
-        if not neuron.stateless and any(_is_whole(leaf) for leaf in fixed.values()):
+        if site.kind == "maxpool" and not neuron.stateless:
+            yield Sum(f"the counts of {site.name}", _peak(snn, site))
+        elif not neuron.stateless and any(_is_whole(leaf) for leaf in fixed.values()):
             yield Sum(f"the membrane potential of {site.name}", _largest_drive(snn, site))
 
 
@@ -115,13 +118,8 @@ def _largest_current(snn: Spiking, site: Site, kernel: Any) -> int:
 
 
 def _peak(snn: Spiking, site: Site) -> int:
-    """Largest ``|out|`` of a site in one step; an average pool without neurons adds spikes up."""
-    spikes = snn.neurons.at(site).spikes
-    if spikes is not None:
-        return max(map(abs, spikes))
-    if site.kind == "avgpool":
-        return _peak(snn, site_named(snn.arch, site.source)) * math.prod(site.window)
-    return 1
+    """Largest ``|out|`` of a site in one step."""
+    return max(map(abs, spikes_at(snn.arch, snn.neurons, site) or (0, 1)))
 
 
 def _check_counters(snn: Spiking) -> None:

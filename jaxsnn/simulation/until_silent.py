@@ -93,6 +93,7 @@ def restless(snn: Spiking) -> str:
             return f"{site.name}: {neuron.name!r} may spike after a silent step"
         if site.source == "input" and neuron.holds_back:
             return f"{site.name}: {neuron.name!r} may hold back the input, which no spike shows"
-        if site.role != "activation" and not neuron.stateless:
+        follows = neuron.stateless or neuron.silent_without_drive
+        if site.role != "activation" and not follows:
             return f"{site.name}: {neuron.name!r} has a state that no spike shows"
     return ""

@@ -62,7 +62,18 @@ def unit_of(ann: Net, name: str) -> tuple[str, ...]:
 def spiking_of(
     ann: Net, signed: bool = True, negative_threshold: float = NEGATIVE_THRESHOLD
 ) -> Net:
-    """The spiking network over the same tree, in floats (:func:`jaxsnn.neurons.clipped_spikes`)."""
+    """The spiking network over the same tree, in floats (:func:`jaxsnn.neurons.clipped_spikes`).
+
+    Raises:
+        UserError: a max pool, which would pool the currents of every step; convert() puts it behind
+            the neurons, where the largest count decides.
+    """
+    for site in plan(ann.arch):
+        if site.max_pool or site.kind == "maxpool":
+            raise UserError(
+                f"{site.name}: layers with max pools are not fine-tuned one by one; train the "
+                "quantised network on, or use strides or average pools"
+            )
     return ann.clone(neurons=hidden(clipped_spikes(signed, negative_threshold)))
 
 

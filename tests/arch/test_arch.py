@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxsnn.arch import zoo
-from jaxsnn.arch.layers import AvgPool, Conv, Dense, explicit_padding, fan_out_windows
+from jaxsnn.arch.layers import AvgPool, Conv, Dense, MaxPool, explicit_padding, fan_out_windows
 from jaxsnn.arch.notation import Arch, Exit, Residual, format
-from jaxsnn.arch.plan import parse, plan, totals
+from jaxsnn.arch.plan import parse, plan, pools_behind_neurons, totals
 from jaxsnn.systems.settings.bayesian_spike_fusion import BLOCKS
 from jaxsnn.training.early_loss_weight import share_of_macs
 
@@ -58,6 +58,31 @@ def test_csnn_counts(name, parameters):
     assert totals(arch).all_parameters == parameters
     assert all(site.bias and not site.norm for site in plan(arch))
     assert arch.head_neuron
+
+
+def test_max_pools_that_overlap_are_padded_or_stand_behind_neurons():
+    """Windows of 3 at -1, 1, 3 of 7 rows, of 2 at 0, 2 of what is left; counted by hand."""
+    arch = parse("4C3p1-MP3s2p1n-[4C1]+identity-BP2s1", input_shape=(7, 6, 1))
+    conv, block, pool, readout = plan(arch)
+    assert conv.max_pool == MaxPool(3, 2, 1, before_norm=True)
+    assert (conv.drive_shape, conv.out_shape) == ((7, 6, 4), (4, 3, 4))
+    assert (pool.name, pool.kind, pool.role) == ("maxpool1", "maxpool", "pool")
+    assert pool.source == block.name
+    assert (pool.in_shape, pool.drive_shape, pool.out_shape) == ((4, 3, 4), (4, 3, 4), (3, 2, 4))
+    assert (pool.neuron_shape, conv.neuron_shape) == ((4, 3, 4), (4, 3, 4))
+    assert (pool.neurons, pool.macs, pool.parameters) == (0, 0, 0)
+    assert (pool.norm, pool.bias) == (False, False)
+    assert fan_out_windows(pool).tolist() == [[1, 2, 1], [2, 4, 2], [2, 4, 2], [1, 2, 1]]
+    assert readout.in_shape == (3, 2, 4)
+
+
+def test_pools_go_behind_the_neurons():
+    arch = parse("4C3-MP2-4C3-E-5C3-MP3s2p1-[5C1]+identity-8", input_shape=(24, 24, 1))
+    moved = pools_behind_neurons(arch, lambda site: site.name == "conv1")
+    assert format(moved) == "4C3-MP2-4C3-E-5C3-BP3s2p1-[5C1]+identity-8"
+    assert pools_behind_neurons(arch, lambda site: True) == arch
+    shapes = {site.name: site.out_shape for site in plan(arch)}
+    assert {site.name: shapes.get(site.name) for site in plan(moved)} == shapes | {"maxpool1": None}
 
 
 def test_max_pooling_of_odd_maps_drops_the_last_row():
@@ -282,6 +307,7 @@ def test_a_stride_skips_positions():
         "16C5same-16C5-P2-32C5-P2-256",
         "8C3s2p1b-P2-[8C3p1-8C3same]+identity-E-[16C3s2p1x]+norm-GP-32x-64nb",
         "8C3-AP2-LP2b-MP2-AP3-[4C1]+bias-5",
+        "8C3-MP3s2p1-4C3-MP2n-BP2-[4C1]+identity-BP3s1p1-5",
     ],
 )
 @pytest.mark.parametrize("pool", ["conv", "avg", "max"])
@@ -344,7 +370,7 @@ def test_without_norm_synapses_have_a_bias():
 
 def test_the_meanings_of_p():
     assert parse("4C3-P2", pool="avg").layers == (Conv(4, 3), AvgPool(2))
-    assert parse("4C3-P2", pool="max").layers == (Conv(4, 3, max_pool=2),)
+    assert parse("4C3-P2", pool="max").layers == (Conv(4, 3, max_pool=MaxPool(2)),)
     learned = Conv(4, 2, stride=2, learned_pool=True)
     assert parse("4C3-P2", pool="conv").layers == (Conv(4, 3), learned)
     assert parse("4C3-AP2").layers == (Conv(4, 3), AvgPool(2))
@@ -382,7 +408,16 @@ def test_specs_are_hashable_and_frozen():
         ("16C5-AP0", {}, r"token 2 \('AP0'\).*GP"),
         ("16C5-AP2b", {}, r"token 2 \('AP2b'\).*suffix 'b'"),
         ("16C5-8-MP2", {}, r"token 3 \('MP2'\).*convolution right before"),
-        ("16C5-MP2-MP2", {}, r"token 3 \('MP2'\).*convolution right before"),
+        ("16C5-MP2-MP2", {}, r"token 3 \('MP2'\).*convolution right before.*or BP"),
+        ("16C5-MP3p2", {}, r"token 2 \('MP3p2'\): a max pool of 3 is padded.*not by 2"),
+        ("16C5-MP3s0", {}, "the stride of a max pool must be.* got 0"),
+        ("16C5-MP2b", {}, "a max pool has no weights; leave out the suffix 'b'"),
+        ("16C5b-MP2n", {}, r"token 2 \('MP2n'\): a max pool before a norm.*has none"),
+        ("16C5-[16C1]+identity-BP2n", {}, r"token 3 \('BP2n'\): the suffix n .*there is none"),
+        ("16C5-AP3s2", {}, r"token 2 \('AP3s2'\): only max pools.*write AP3"),
+        ("16C5-BP25", {}, r"token 2 \('BP25'\): max pooling by 25.*\(24, 24, 16\)"),
+        ("16C5-8-BP2", {}, r"token 3 \('BP2'\): needs a map"),
+        ("BP2-16C5", {}, r"token 1 \('BP2'\).*before it"),
         ("20C5-20C5-9C25", {}, r"token 3 \('9C25'\): its 25x25 window.*\(20, 20, 20\)"),
         ("20C5-AP2-AP13", {}, r"token 3 \('AP13'\): its 13x13 window.*\(12, 12, 20\)"),
         ("20C5-MP25", {}, r"token 1 \('20C5-MP25'\): max pooling by 25.*\(24, 24, 20\)"),
@@ -412,7 +447,7 @@ def test_mistakes_are_named(text, options, message):
         (lambda: Conv(16.0, 5), "channels must be an integer.*got 16.0"),
         (lambda: Conv(16, 2, stride=1, learned_pool=True), "learned pool needs stride = kernel"),
         (lambda: Residual((), "norm"), "one or more convolutions"),
-        (lambda: Residual((Conv(4, 3, max_pool=2),), "norm"), "without pooling"),
+        (lambda: Residual((Conv(4, 3, max_pool=MaxPool(2)),), "norm"), "without pooling"),
         (lambda: Residual((Conv(4, 3),), "conv"), "shortcut must be .*got 'conv'"),
         (lambda: AvgPool(-1), "average pooling size.*got -1"),
         (lambda: plan(Arch(())), "no layers"),
@@ -430,19 +465,23 @@ def test_impossible_specs_are_refused(build, message):
 # Property: format and parse are inverse on whatever can be built.
 
 SUFFIX = st.tuples(st.booleans(), st.booleans())
+MAX_POOLS = st.builds(MaxPool, st.integers(2, 3), st.integers(0, 3), st.integers(0, 1))
 CONVS = st.builds(
     lambda channels, kernel, stride, padding, suffix, pool: Conv(
         channels, kernel, stride, padding, *suffix, max_pool=pool
     ),
     st.integers(1, 12), st.integers(1, 3), st.integers(1, 2),
-    st.sampled_from(["same", 1, 2]), SUFFIX, st.sampled_from([0, 0, 1, 2]),
+    st.sampled_from(["same", 1, 2]), SUFFIX, st.one_of(st.none(), MAX_POOLS),
 )  # fmt: skip
 
 
 @st.composite
 def layer_behind(draw, channels):
     """One layer that fits behind a map with that many channels, and the channels it leaves."""
-    kind = draw(st.sampled_from(["conv", "avg", "learned", "identity", "projection", "exit"]))
+    kinds = ["conv", "avg", "max", "learned", "identity", "projection", "exit"]
+    kind = draw(st.sampled_from(kinds))
+    if kind == "max":
+        return draw(MAX_POOLS), channels
     if kind == "conv":
         conv = draw(CONVS)
         return conv, conv.channels

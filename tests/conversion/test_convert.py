@@ -475,14 +475,6 @@ def test_what_the_negative_method_refuses(options, message):
         convert(variables, arch, methods.negative_spikes(**{"k": 1} | options), encoding=encoding)
 
 
-def test_max_pooling_behind_the_encoder_is_refused():
-    arch = parse("4C3-4C3-MP2", input_shape=(8, 8, 1))
-    net = Net(arch, hidden(neurons.quantised_relu(1)))
-    variables = init_variables(net, jax.random.key(0))
-    with pytest.raises(ValueError, match=r"conv2: the largest current of every step"):
-        convert(variables, arch, methods.negative_spikes(k=1, bound=None))
-
-
 # ---------------------------------------------------------------- refusals
 
 

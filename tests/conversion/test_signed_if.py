@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference as ref
-from clipped_networks import SMALL, UNITS, ann_of, cached, floats, network, trains
+from clipped_networks import SMALL, ann_of, cached, floats, network, trains
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -444,14 +444,6 @@ def test_a_heads_bias_that_leaves_int32_over_all_steps_is_refused():
     large = changed(net, "params/readout/bias", 0.4 * 2.0**31 * unit)
     trace = simulate(large.snn(), net.images, steps=7)
     assert int(np.asarray(trace.readout[-1]).min()) > 0.39 * 2**31
-
-
-def test_a_max_pool_is_refused():
-    arch = parse("4C3p1-MP2-8nb", input_shape=(6, 6, 2), classes=4)
-    net = ann_of(arch, 3)
-    variables = net_module.init_variables(net, jax.random.key(0))
-    with pytest.raises(ValueError, match="conv1: a max pool acts on currents without their bias"):
-        convert(variables, arch, methods.signed_if(bits=3), encoding=UNITS)
 
 
 # ---------------------------------------------------------------- the named networks

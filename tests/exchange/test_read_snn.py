@@ -66,6 +66,19 @@ def residual(text, **options):
     return convert(variables, arch, method, encoding=Encoding("held", 1 / 64, 200)), images, 3
 
 
+def max_pooled(method, text="3C3p1-3C3p1-MP3s2p1n-6nb"):
+    """A pool that overlaps, is padded and stands before a norm of both signs."""
+    arch = parse(text, input_shape=(6, 6, 2), classes=4, head_bias=True)
+    net = Net(arch, hidden(neurons.quantised_relu(1, 2)), initialiser=FanInUniform())
+    variables = init_variables(net, jax.random.key(1))
+    scale = variables["params"]["conv2"]["norm"]["scale"].at[1].set(-1)
+    variables["params"]["conv2"]["norm"]["scale"] = scale
+    images = np.random.default_rng(2).integers(-200, 201, (5, 6, 6, 2)).astype(np.int16)
+    presentation = "onset" if method is methods.negative_spikes else "held"
+    encoding = Encoding(presentation, 1 / 64, 200)
+    return convert(variables, arch, method(k=1, bound=2), encoding=encoding), images, 9
+
+
 def directly(reset, readout=None):
     return dyadic(LEAKY, neurons.leaky(0.5, reset=reset), readout, seed=1), FRAMES, 8
 
@@ -93,6 +106,9 @@ CASES = {
     ),
     "reset to zero": lambda: directly("zero"),
     "rate coded, delayed": rate,
+    "largest counts": lambda: max_pooled(methods.negative_spikes),
+    "largest counts of a step": lambda: max_pooled(methods.scatter_gather),
+    "largest currents": lambda: max_pooled(methods.scatter_gather, "3C3p1-3C3p1-MP3s2p1-6nb"),
 }  # fmt: skip
 
 

@@ -159,8 +159,8 @@ def numpy_forward(arch, variables, images, function, gate=1.0, forced=None):
             z = ref.batch_norm(z, norm["scale"], norm["bias"], stats["mean"], stats["var"])
         if site.shortcut:
             z = z + values[site.shortcut]
-        if getattr(site.spec, "max_pool", 0):
-            z = max_pooled(z, site.spec.max_pool)
+        if site.max_pool:
+            z = max_pooled(z, site.max_pool.size)
         outs[site.name] = function(z) if site.role == "activation" else z
         values[site.name] = forced.get(site.name, outs[site.name])
     return outs

@@ -154,6 +154,27 @@ def test_level_of_what_fired():
     compare(neurons.fired_level(3), step, nothing, firing(rng), drives(rng, 30))
 
 
+@pytest.mark.parametrize("name", ["maximum", "running_maximum"])
+@pytest.mark.parametrize("minima", [False, True])
+def test_max_pools(name, minima):
+    rng = np.random.default_rng(9)
+    inputs = whole(rng, -3, 3, STEPS, 1, 2, 2, CHANNELS)
+    leaves = {"sign": rng.choice([-1, 1], CHANNELS).astype(np.int32)} if minima else {}
+    neuron = getattr(neurons, name)(2, 2, minima=minima)
+    own = {leaf: jnp.asarray(value) for leaf, value in leaves.items()}
+    state = neuron.init(own, inputs.shape[1:], None)
+    _, out = jax.lax.scan(lambda s, x: neuron.step(own, s, x), state, jnp.asarray(inputs))
+    expected = np.zeros((STEPS, CHANNELS))
+    for channel in range(CHANNELS):
+        window = {leaf: int(value[channel]) for leaf, value in leaves.items()}
+        state = () if name == "maximum" else ([0] * 4, 0)
+        for number in range(STEPS):
+            spikes = inputs[number, 0, :, :, channel].ravel().tolist()
+            state, expected[number, channel] = WRITTEN[name](window, state, spikes)
+    np.testing.assert_array_equal(np.asarray(out)[:, 0, 0, 0], expected)
+    assert len(np.unique(expected)) > 2
+
+
 def test_delay():
     rng = np.random.default_rng(6)
     inner = WRITTEN["tracking"]

@@ -35,6 +35,8 @@ POOLS = {  # site -> sizes of the pools without neurons between it and its spike
     "4C3p1-AP3-AP2-5C2p1-6": {"conv2": (3, 2), "dense1": (), "readout": ()},  # 13 leaves a rest
     "4C3-E-AP2-5C3s2-GP": {"exit1": (0,), "conv2": (2,), "readout": (0,)},
     "4C3p1-MP2-5C3p1-AP2": {"conv2": (), "readout": (2,)},
+    "4C3p1-4C3p1-MP3s2p1-5C3p1-AP2": {"conv2": (), "conv3": (), "readout": (2,)},
+    "4C3p1-4C3p1-MP2s1-AP2-6": {"conv2": (), "dense1": (2,), "readout": ()},
     "4C3p1-4C3p1-AP2-[4C3p1-4C3p1]+bias-6": {
         "conv2": (),
         "block1.conv1": (2,),
@@ -100,6 +102,9 @@ CASES = [
     (signed_if, "4C3p1-4C3p1-AP2-[4C3p1-4C3p1]+bias-6"),
     (leaky, "4C3-E-AP2-5C3s2-GP"),
     (leaky, "4C3p1-MP2-5C3p1-AP2"),
+    (negative, "4C3p1-4C3p1-MP3s2p1-5C3p1-AP2"),
+    (signed_if, "4C3p1-4C3p1-MP2s1-AP2-6"),
+    (rates, "4C3p1-4C3p1-MP3s2p1-5C3p1-AP2"),
     (rates, "4C3-E-AP2-5C3s2-GP"),
 ]
 

@@ -15,8 +15,8 @@ import pytest
 from jaxsnn import neurons
 from jaxsnn.arch import zoo
 from jaxsnn.inputs import stimulus
-from jaxsnn.network.max_pool import max_pool
 from jaxsnn.network.net import apply, initial_state
+from jaxsnn.neurons.max_pool import max_pool
 from jaxsnn.neurons.surrogate import spike
 from jaxsnn.training.losses_over_time import LOSSES
 from jaxsnn.training.through_time import spiking_net, through_time
@@ -124,7 +124,7 @@ def test_max_pooling_gives_ties_to_the_same_entry(levels, size):
     pooled = torch.nn.functional.max_pool2d(given, size)
     gradient = rng.normal(size=tuple(pooled.shape)).astype(np.float32)
     pooled.backward(tensor(gradient))
-    mine, pull = jax.vjp(lambda x: max_pool(x, size), jnp.asarray(x))
+    mine, pull = jax.vjp(lambda x: max_pool(x, size, size), jnp.asarray(x))
     np.testing.assert_array_equal(mine, pooled.detach().numpy().transpose(0, 2, 3, 1))
     got = pull(jnp.asarray(gradient.transpose(0, 2, 3, 1)))[0]
     np.testing.assert_array_equal(got, given.grad.numpy().transpose(0, 2, 3, 1))

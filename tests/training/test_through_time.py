@@ -15,7 +15,7 @@ from jaxsnn.arch import zoo
 from jaxsnn.arch.plan import parse, totals
 from jaxsnn.inputs import stimulus
 from jaxsnn.io.checkpoints import Checkpoints
-from jaxsnn.network import convolutions, max_pool
+from jaxsnn.network import convolutions
 from jaxsnn.training.options import Options
 from jaxsnn.training.task import evaluate
 from jaxsnn.training.through_time import spiking_net, threshold, through_time
@@ -407,34 +407,6 @@ def test_stimuli_that_make_no_sense_are_refused():
     batch = jax.tree.map(jnp.asarray, recordings([2]))
     with pytest.raises(ValueError, match="number of steps of their batch"):
         stimulus.event_frames(SENSOR).show(batch, None, None)
-
-
-def pooled(x, gradient, size):
-    """Max pooling and its gradient, window by window; the first of equal values takes it."""
-    images, rows, columns, channels = x.shape
-    out = np.zeros((images, rows // size, columns // size, channels), x.dtype)
-    back = np.zeros(x.shape)
-    for n, i, j, c in np.ndindex(*out.shape):
-        window = x[n, i * size : (i + 1) * size, j * size : (j + 1) * size, c]
-        row, column = np.unravel_index(np.argmax(window), window.shape)
-        out[n, i, j, c] = window[row, column]
-        back[n, i * size + row, j * size + column, c] = gradient[n, i, j, c]
-    return out, back
-
-
-@pytest.mark.parametrize("levels", [1, 2, 3, 1000])
-@pytest.mark.parametrize(("shape", "size"), [((6, 6), 2), ((5, 7), 2), ((7, 11), 3), ((4, 4), 4)])
-def test_max_pooling_and_its_gradient(shape, size, levels):
-    rng = np.random.default_rng(levels)
-    x = rng.integers(0, levels, (2, *shape, 3)).astype(np.float32)
-    gradient = rng.normal(size=(2, shape[0] // size, shape[1] // size, 3)).astype(np.float32)
-    out, back = pooled(x, gradient, size)
-    got, pull = jax.vjp(lambda x: max_pool.max_pool(x, size), jnp.asarray(x))
-    np.testing.assert_array_equal(got, out)
-    np.testing.assert_array_equal(pull(jnp.asarray(gradient))[0], back.astype(np.float32))
-    whole = x.astype(np.int16)
-    assert max_pool.max_pool(jnp.asarray(whole), size).dtype == jnp.int16
-    np.testing.assert_array_equal(max_pool.max_pool(jnp.asarray(whole), size), out.astype(int))
 
 
 @pytest.mark.parametrize("window", [(3, 3), (5, 5), (1, 1), (2, 3)])

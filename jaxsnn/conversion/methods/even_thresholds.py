@@ -111,14 +111,9 @@ class NegativeSpikes(Method):
         cells = _even_floats if self.float_weights else _even_integers
         return cells(self.largest_count, drive)
 
-    def refusal(self, site: Site) -> str:
-        """A max pool behind spikes."""
-        if getattr(site.spec, "max_pool", 0) and site.source != "input":
-            return (
-                "the largest current of every step does not add up to the largest sum; use an "
-                "average pool or a learned one (pool='avg', pool='conv')"
-            )
-        return ""
+    def pools_currents(self, site: Site) -> bool:
+        """The first layer's drive comes in one step."""
+        return site.source == "input"
 
 
 def _spacing(drive: Drive) -> tuple[np.ndarray, np.ndarray]:

@@ -117,12 +117,6 @@ class SignedIF(Method):
             return kernels.finest_kernel(master, inputs, coarsen=not shares_bias)
         return kernels.significant_kernel(master, self.weight_bits)
 
-    def refusal(self, site: Site) -> str:
-        """A max pool."""
-        if getattr(site.spec, "max_pool", 0):
-            return "a max pool acts on currents without their bias; use strides or an average pool"
-        return ""
-
     def cells(self, drive: Drive) -> Cells:
         """Leaves of the integrate-and-fire neuron, gains and biases of a step, int32 ``[C]``."""
         steps, constant = self.duration, drive.slope == 0

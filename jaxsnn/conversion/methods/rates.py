@@ -7,10 +7,10 @@ behind ``slope * (z - center) + offset`` integrates, at every step::
     V += slope * source / scale * drive + (offset - slope * center) / scale,   threshold 1
 
 Scales move gains and biases alone: kernels stay what they are, so that networks of several
-percentiles share them. Pools have neurons of their own, whose threshold is the pool's area. Heads
-add up what they are given, in integers: a neuron there would stay silent where no logit is above
-zero, and round all others to whole spikes. Only where spikes of heads are counted, as the fusion of
-two heads does, they have neurons.
+percentiles share them. Average pools have neurons of their own, whose threshold is the pool's area.
+Heads add up what they are given, in integers: a neuron there would stay silent where no logit is
+above zero, and round all others to whole spikes. Only where spikes of heads are counted, as the
+fusion of two heads does, they have neurons.
 """
 
 import math
@@ -104,7 +104,7 @@ class Rate(Method):
 
     @property
     def neurons(self) -> SiteMap[Neuron]:
-        """Pools have neurons, too, and heads if they are to spike."""
+        """Average pools have neurons, too, and heads if they are to spike."""
         without = ("shortcut",) if self.spiking_heads else ("shortcut", *HEADS)
         return SiteMap(self.neuron, tuple((role, neurons.identity()) for role in without))
 
@@ -147,9 +147,7 @@ class Rate(Method):
         return Cells({"threshold": each, "initial": self.initial * each}, np.asarray(1))
 
     def refusal(self, site: Site) -> str:
-        """A max pool, or no scale."""
-        if getattr(site.spec, "max_pool", 0):
-            return "a max pool picks single spikes, not the highest rate; use strides or an average"
+        """No scale."""
         if site.role in ("pool", "shortcut") or (site.role in HEADS and not self.spiking_heads):
             return ""
         if site.name not in self.scales:

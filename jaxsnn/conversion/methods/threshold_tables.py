@@ -93,6 +93,11 @@ class ScatterGather(Method):
             master, inputs, coarsen=not shares_bias
         )
 
+    def pools_currents(self, site: Site) -> bool:
+        """Every step has its whole drive."""
+        del site
+        return True
+
     def cells(self, drive: Drive) -> Cells:
         """int32 ``[levels, C]``: smallest integer drive at which the level is at least j."""
         boundary = (np.arange(1, self.levels + 1) - 0.5)[:, None] * drive.step

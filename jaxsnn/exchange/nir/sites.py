@@ -54,9 +54,14 @@ class Walk:
         if neuron.name == "threshold_count":
             self.signals[site.name] = self._units(site, record, source)
             return
-        if getattr(site.spec, "max_pool", 0):
+        if site.max_pool:
             raise UserError(
                 f"{site.name}: NIR has no max pooling of currents; use strides or an average pool"
+            )
+        if site.kind == "maxpool":
+            raise UserError(
+                f"{site.name}: NIR has no node that keeps counts and compares them, as a max pool "
+                "behind neurons does; use strides or an average pool"
             )
         leaves = self._leaves(site, neuron)
         drive, shape = self._drive(site, record, neuron, leaves, source)

@@ -69,8 +69,15 @@ def add_units(
     channels, height, width = outputs(conv)
     levels = len(thresholds)
     signal = Signal((spikes,), (channels // levels, height, width), levels)
-    pool = getattr(site.spec, "max_pool", 0)
-    return _any(draft, site, signal, pool, simulator, one_step) if pool else signal
+    pool = site.max_pool
+    if pool is None:
+        return signal
+    if (pool.stride, pool.padding) != (pool.size, 0):
+        raise UserError(
+            f"{site.name}: the windows of its max pool overlap or are padded, which no pool of NIR "
+            "does; use windows side by side, strides or an average pool"
+        )
+    return _any(draft, site, signal, pool.size, simulator, one_step)
 
 
 def _any(
