@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from numpy.typing import NDArray
 
-from jaxsnn.arch.layers import Padding, Shape
+from jaxsnn.arch.layers import MaxPool, Padding, Shape
 from jaxsnn.errors import UserError
 
 
@@ -40,11 +40,25 @@ class BatchNorm:
 
 
 @dataclass(frozen=True)
-class Pool:
-    """Windows of size x size without overlap; size 0 takes the whole map."""
+class Average:
+    """The mean of windows of size x size without overlap; size 0 takes the whole map."""
 
-    kind: Literal["avg", "max"]
     size: int
+
+
+@dataclass(frozen=True)
+class Strided:
+    """Every stride-th row and column of a map."""
+
+    stride: int
+
+
+@dataclass(frozen=True)
+class MoreChannels:
+    """So many channels of zeros before and behind a map's."""
+
+    before: int
+    behind: int
 
 
 @dataclass(frozen=True)
@@ -54,7 +68,7 @@ class Plain:
     kind: Literal["relu", "flatten", "same", "add", "softmax"]
 
 
-Operation = Start | Synapse | BatchNorm | Pool | Plain
+Operation = Start | Synapse | BatchNorm | Average | MaxPool | Strided | MoreChannels | Plain
 
 
 class Step(NamedTuple):

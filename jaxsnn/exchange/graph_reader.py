@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, cast
 
-from jaxsnn.arch.layers import AvgPool, Conv, Dense
+from jaxsnn.arch.layers import AvgPool, Conv, Dense, MaxPool
 from jaxsnn.arch.notation import Arch, Layer, Residual, Shortcut
 from jaxsnn.arch.plan import plan
 from jaxsnn.exchange.graph import BatchNorm, Graph, Synapse, inexpressible
@@ -67,7 +67,7 @@ def read_graph(graph: Graph) -> Reading:
         head_bias=head.synapse.bias,
     )
     parts.append(_part(head, head.step))
-    sites = [site.name for site in plan(arch) if site.kind != "avgpool"]
+    sites = [site.name for site in plan(arch) if site.kernel_shape]
     return Reading(arch, dict(zip(sites, parts, strict=True)), head.step)
 
 
@@ -78,7 +78,8 @@ def _chain(value: Image | Signal) -> tuple[list[Layer], list[Part], Image]:
     while isinstance(value, Signal):
         made_of = value.made_of
         if isinstance(made_of, Signal):
-            layers.append(AvgPool(value.size or 0))
+            pool = value.pool
+            layers.append(pool if isinstance(pool, MaxPool) else AvgPool(pool.size if pool else 0))
             value = made_of
         elif isinstance(made_of, Drive):
             layers.append(_layer(made_of))
@@ -102,7 +103,7 @@ def _layer(drive: Drive) -> Conv | Dense:
 
 def _residual(end: Sum) -> Residual:
     convolutions = [_layer(drive) for drive in reversed(branch_of(end.branch, end.base))]
-    kind: Shortcut = "identity"
+    kind: Shortcut = "padded" if end.padded else "identity"
     if end.shortcut is not None:
         kind = "norm" if end.shortcut.norm else "bias"
     return Residual(tuple(cast("list[Conv]", convolutions)), kind)

@@ -1,8 +1,9 @@
 """What each step of a graph gives, in the notation's terms: drives, signals, sums.
 
 A value is the images, a drive (what a synapse gives, before its activation), a sum of two drives at
-the end of a residual block, or a signal (what an activation or a pool gives). Each step makes one
-from another, or is refused where it stands.
+the end of a residual block, a signal (what an activation or a pool gives), or some pixels of one
+between zeros, to be added to a drive. Each step makes one from another, or is refused where it
+stands.
 """
 
 from __future__ import annotations
@@ -12,8 +13,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import cast
 
-from jaxsnn.arch.layers import Shape
-from jaxsnn.exchange.graph import BatchNorm, Plain, Pool, Start, Step, Synapse, inexpressible
+from jaxsnn.arch.layers import MaxPool, Shape
+from jaxsnn.exchange.graph import (
+    Average,
+    BatchNorm,
+    MoreChannels,
+    Plain,
+    Start,
+    Step,
+    Strided,
+    Synapse,
+    inexpressible,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,25 +51,39 @@ class Drive(Value):
     synapse: Synapse
     source: Image | Signal
     norm: BatchNorm | None = None
-    pool: int = 0
+    pool: MaxPool | None = None
     softmax: bool = False
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Sum(Value):
-    """The end of a residual block; without a ``shortcut`` the block's input itself is added."""
+    """The end of a residual block; without a ``shortcut`` the block's input itself is added.
+
+    ``padded``: some pixels of it, between channels of zeros.
+    """
 
     branch: Drive
     shortcut: Drive | None
     base: Signal
+    padded: bool = False
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Signal(Value):
-    """What an activation gives, or an average pool behind one (``size``, 0 of the whole map)."""
+    """What an activation gives, or a ``pool`` behind one."""
 
     made_of: Drive | Sum | Signal
-    size: int | None = None
+    pool: Average | MaxPool | None = None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Part(Value):
+    """Every stride-th pixel of a signal, between channels of zeros."""
+
+    base: Signal
+    stride: int = 1
+    before: int = 0
+    behind: int = 0
 
 
 def after(step: Step, values: list[Value]) -> Value:
@@ -75,9 +100,12 @@ def after(step: Step, values: list[Value]) -> Value:
         return _driven(step, operation, value)
     if isinstance(operation, BatchNorm):
         return _normed(step, operation, value)
-    if isinstance(operation, Pool):
-        pooled = _averaged if operation.kind == "avg" else _most
-        return pooled(step, operation.size, value)
+    if isinstance(operation, Average):
+        return _averaged(step, operation, value)
+    if isinstance(operation, MaxPool):
+        return _most(step, operation, value)
+    if isinstance(operation, Strided | MoreChannels):
+        return _some(step, operation, value)
     return _plain(step, operation, value)
 
 
@@ -111,30 +139,48 @@ def _normed(step: Step, norm: BatchNorm, value: Value) -> Drive:
         )
     if value.flat and value.synapse.kind == "conv":
         raise inexpressible(step.place, "a batch norm of a flattened map; put it before flattening")
-    if value.pool and not norm.rising:
-        raise inexpressible(
-            step.place,
-            "a batch norm with negative scales behind a max pool; pool behind it",
-        )
-    return replace(value, norm=norm, step=step.name, shape=step.shape)
+    pool = value.pool
+    if pool and not norm.rising:  # with rising scales it is the same on either side of the norm
+        pool = replace(pool, before_norm=True)
+    return replace(value, norm=norm, pool=pool, step=step.name, shape=step.shape)
 
 
-def _averaged(step: Step, size: int, value: Value) -> Signal:
+def _averaged(step: Step, pool: Average, value: Value) -> Signal:
     if not isinstance(value, Signal):
         raise inexpressible(step.place, f"an average pool of {value.place}; it must follow a ReLU")
-    return Signal(step.place, step.shape, step.name, value.flat, made_of=value, size=size)
+    return Signal(step.place, step.shape, step.name, value.flat, made_of=value, pool=pool)
 
 
-def _most(step: Step, size: int, value: Value) -> Value:
-    """A max pool before or behind the activation, which is the same: it never falls."""
+def _most(step: Step, pool: MaxPool, value: Value) -> Value:
+    """A max pool before or behind the activation, which is the same: it never falls.
+
+    One behind anything else than a convolution is a layer of its own.
+    """
     if isinstance(value, Drive) and not value.pool:
-        return replace(value, pool=size, step=step.name, shape=step.shape)
-    drive = value.made_of if isinstance(value, Signal) else None
-    if not isinstance(drive, Drive) or drive.pool:
+        return replace(value, pool=pool, step=step.name, shape=step.shape)
+    if not isinstance(value, Signal):
         raise inexpressible(
-            step.place, f"a max pool of {value.place}; it must follow a convolution and its ReLU"
+            step.place, f"a max pool of {value.place}; it must follow a convolution or a ReLU"
         )
-    return Signal(step.place, step.shape, step.name, made_of=replace(drive, pool=size))
+    drive = value.made_of
+    if isinstance(drive, Drive) and not drive.pool:
+        return Signal(step.place, step.shape, step.name, made_of=replace(drive, pool=pool))
+    return Signal(step.place, step.shape, step.name, made_of=value, pool=pool)
+
+
+def _some(step: Step, operation: Strided | MoreChannels, value: Value) -> Part:
+    """Pixels at a stride, and zeros around channels; one after the other."""
+    if isinstance(value, Signal):
+        value = Part(step.place, step.shape, step.name, base=value)
+    if not isinstance(value, Part):
+        raise inexpressible(
+            step.place, f"of {value.place}; only what a shortcut adds has strides or channels"
+        )
+    value = replace(value, place=step.place, shape=step.shape, step=step.name)
+    if isinstance(operation, Strided):
+        return replace(value, stride=value.stride * operation.stride)
+    before, behind = value.before + operation.before, value.behind + operation.behind
+    return replace(value, before=before, behind=behind)
 
 
 def _added(step: Step, values: list[Value]) -> Sum:
@@ -144,11 +190,20 @@ def _added(step: Step, values: list[Value]) -> Sum:
             continue
         shortcut = other if isinstance(other, Drive) else None
         base = shortcut.source if shortcut else other
+        base = base.base if isinstance(base, Part) else base
         if isinstance(base, Signal) and any(base is source for source in _sources(branch)):
             if shortcut:
                 _check_projection(branch, shortcut, base)
+            if isinstance(other, Part):
+                _check_part(branch, other)
             return Sum(
-                step.place, step.shape, step.name, branch=branch, shortcut=shortcut, base=base
+                step.place,
+                step.shape,
+                step.name,
+                branch=branch,
+                shortcut=shortcut,
+                base=base,
+                padded=isinstance(other, Part),
             )
     first, second = (value.place for value in values)
     raise inexpressible(
@@ -163,15 +218,14 @@ def _sources(branch: Drive) -> Iterator[Value]:
     drive: Value = branch
     while isinstance(drive, Drive) and drive.synapse.kind == "conv" and not drive.pool:
         yield drive.source
-        if not isinstance(drive.source, Signal) or drive.source.size is not None:
+        if not isinstance(drive.source, Signal) or drive.source.pool is not None:
             return
         drive = drive.source.made_of
 
 
 def _check_projection(branch: Drive, shortcut: Drive, base: Signal) -> None:
-    synapse = shortcut.synapse
-    strides = math.prod(drive.synapse.stride for drive in branch_of(branch, base))
-    if (synapse.kernel, synapse.padding, shortcut.pool) != (1, "valid", 0):
+    synapse, strides = shortcut.synapse, _strides(branch, base)
+    if (synapse.kernel, synapse.padding, shortcut.pool) != (1, "valid", None):
         raise inexpressible(shortcut.place, "a shortcut that is no 1x1 convolution")
     if synapse.stride != strides:
         raise inexpressible(
@@ -179,6 +233,26 @@ def _check_projection(branch: Drive, shortcut: Drive, base: Signal) -> None:
         )
     if not (shortcut.norm or synapse.bias):
         raise inexpressible(shortcut.place, "a shortcut with neither batch norm nor bias")
+
+
+def _check_part(branch: Drive, part: Part) -> None:
+    """A shortcut of option A has the strides of its branch, and zeros on both sides."""
+    strides = _strides(branch, part.base)
+    if part.stride != strides:
+        raise inexpressible(
+            part.place, f"a shortcut of stride {part.stride}, where its branch has {strides}"
+        )
+    half = (part.before + part.behind) // 2
+    if part.before != half:
+        raise inexpressible(
+            part.place,
+            f"{part.before} channels of zeros before and {part.behind} behind those of a shortcut; "
+            "only as many before as behind, or one fewer",
+        )
+
+
+def _strides(branch: Drive, base: Signal) -> int:
+    return math.prod(drive.synapse.stride for drive in branch_of(branch, base))
 
 
 def branch_of(last: Drive, base: Signal) -> list[Drive]:

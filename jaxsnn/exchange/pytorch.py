@@ -33,9 +33,11 @@ def from_torch(
     """Take over a network that PyTorch trained.
 
     Of weights the architecture must be given, and torch is not needed. Of a module it is found by
-    ``torch.fx`` (extra ``torch``): Conv2d, Linear, BatchNorm, ReLU as a module or function, max,
-    average and global pools, flatten, dropout, residual blocks whose shortcut is the identity or a
-    1x1 convolution. The module is run on a few images and compared with ours layer by layer.
+    ``torch.fx`` (extra ``torch``): Conv2d, Linear, BatchNorm, ReLU as a module or function, max
+    pools, which may overlap and be padded, average and global pools, flatten, dropout, residual
+    blocks whose shortcut is the identity, the identity at strides between channels of zeros (option
+    A) or a 1x1 convolution. The module is run on a few images and compared with ours layer by
+    layer.
 
     Args:
         source: an ``nn.Module``, a file (:func:`jaxsnn.exchange.read_weights`), or a state dict of

@@ -6,13 +6,24 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, NoReturn, cast
 
-from jaxsnn.arch.layers import Padding
-from jaxsnn.exchange.graph import BatchNorm, Operation, Plain, Pool, Synapse, inexpressible
+from jaxsnn.arch.layers import MaxPool, Padding
+from jaxsnn.exchange.graph import (
+    Average,
+    BatchNorm,
+    MoreChannels,
+    Operation,
+    Plain,
+    Strided,
+    Synapse,
+    inexpressible,
+)
 
 PARAMETERS = {
     "max_pool2d": ("kernel_size", "stride", "padding", "dilation", "ceil_mode"),
     "avg_pool2d": ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad"),
     "adaptive_avg_pool2d": ("output_size",),
+    "getitem": ("index",),
+    "pad": ("pad", "mode", "value"),
     "dropout": ("p", "training"),
     "mean": ("dim", "keepdim"),
     "softmax": ("dim",),
@@ -96,38 +107,35 @@ def _norm(call: Call) -> BatchNorm:
     return BatchNorm(call.path, float(call.get("eps")), rising)
 
 
-def _pool(call: Call) -> Operation:
-    kind = "max" if "max" in call.kind.lower() else "avg"
+def _average(call: Call) -> Operation:
     window = _pair(call.get("kernel_size"))
-    stride = _pair(call.get("stride") or window)
+    stride, padding = _pair(call.get("stride") or window), _pair(call.get("padding", 0))
     height, width = call.inputs[0][2:]
-    if call.get("divisor_override") or any(
-        _pair(call.get(name, plain)) != _pair(plain) for name, plain in _EDGES.items()
-    ):
-        call.refuse("a pool with padding, dilation or a divisor; only windows side by side")
+    if call.get("divisor_override") or padding != (0, 0):
+        call.refuse("an average pool with padding or a divisor; only windows side by side")
     if window == (height, width):
-        return _whole(call, kind)
+        return Plain("same") if window == (1, 1) else Average(0)
     if window != stride or window[0] != window[1]:
         call.refuse(f"a pool of windows {window} with stride {stride}; only squares side by side")
     size = window[0]
     if call.shape[2:] != (height // size, width // size):
         call.refuse(f"a pool of {size} that rounds up on a map of {height}x{width}")
-    return Plain("same") if size == 1 else Pool(kind, size)
+    return Plain("same") if size == 1 else Average(size)
 
 
-_EDGES = {"padding": 0, "dilation": 1}
-
-
-def _whole(call: Call, kind: str) -> Operation:
-    """A pool of the whole map."""
-    height, width = call.inputs[0][2:]
-    if height == width == 1:
-        return Plain("same")
-    if kind == "avg":
-        return Pool("avg", 0)
-    if height != width:
-        call.refuse(f"a max pool of the whole map of {height}x{width}; only squares")
-    return Pool("max", height)
+def _max(call: Call) -> Operation:
+    """Squares, which may overlap and be padded; what is padded is never the largest."""
+    windows = call.get("kernel_size")
+    sizes = (windows, call.get("stride") or windows, call.get("padding", 0))
+    size, stride, padding = map(_square, sizes)
+    if size is None or stride is None or padding is None:
+        call.refuse(f"a max pool of windows {sizes[0]} with stride {sizes[1]}; only squares")
+    if _pair(call.get("dilation", 1)) != (1, 1):
+        call.refuse(f"a max pool with dilation {call.get('dilation')}")
+    pool, map_shape = MaxPool(size, stride, padding), call.inputs[0][2:]
+    if call.shape[2:] != tuple(pool.outputs(each) for each in map_shape):
+        call.refuse(f"a max pool of {size} that rounds up on a map of {map_shape}")
+    return Plain("same") if size == stride == 1 else pool
 
 
 def _adaptive(call: Call) -> Operation:
@@ -136,10 +144,10 @@ def _adaptive(call: Call) -> Operation:
     if (height, width) == (rows, columns):
         return Plain("same")
     if (rows, columns) == (1, 1):
-        return Pool("avg", 0)
+        return Average(0)
     if height % rows or width % columns or height // rows != width // columns:
         call.refuse(f"a pool from {height}x{width} to {rows}x{columns}; only squares side by side")
-    return Pool("avg", height // rows)
+    return Average(height // rows)
 
 
 def _mean(call: Call) -> Operation:
@@ -149,7 +157,39 @@ def _mean(call: Call) -> Operation:
     count = len(call.inputs[0])
     if count != 4 or sorted(axis % count for axis in axes) != [2, 3]:
         call.refuse(f"a mean over axes {axes} of {call.inputs[0]}; only of the whole map, (2, 3)")
-    return Pool("avg", 0)
+    return Average(0)
+
+
+def _strided(call: Call) -> Operation:
+    """``x[:, :, ::2, ::2]``: every second pixel."""
+    index, shape = call.get("index"), call.inputs[0]
+    slices = list(cast("tuple[object, ...]", index if isinstance(index, tuple) else (index,)))
+    if Ellipsis in slices:
+        place, rest = slices.index(Ellipsis), len(shape) - len(slices) + 1
+        slices[place : place + 1] = [slice(None)] * rest
+    steps = [_step_of(one) for one in slices]
+    steps += [1] * (len(shape) - len(steps))
+    if len(shape) != 4 or None in steps or steps[:2] != [1, 1] or steps[2] != steps[3]:
+        call.refuse(f"takes {index} of {shape}; only pixels at a stride, [:, :, ::2, ::2]")
+    return Plain("same") if call.shape == shape else Strided(steps[2] or 1)
+
+
+def _step_of(index: object) -> int | None:
+    """The step of a slice of everything; None of any other index."""
+    if not isinstance(index, slice) or index.start or index.stop is not None:
+        return None
+    return 1 if index.step is None else int(index.step)
+
+
+def _more_channels(call: Call) -> Operation:
+    """``pad(x, (0, 0, 0, 0, 4, 4))``: channels of zeros; the last axis comes first."""
+    pads, value = tuple(cast("tuple[int, ...]", call.get("pad"))), call.get("value")
+    pads += (0,) * (2 * len(call.inputs[0]) - len(pads))
+    mode = call.get("mode", "constant")
+    channels, others = pads[4:6], (*pads[:4], *pads[6:])
+    if len(pads) != 8 or any(others) or min(channels) < 0 or mode != "constant" or value:
+        call.refuse(f"pads by {pads} with {value or 0}, {mode!r}; only channels of zeros")
+    return MoreChannels(*channels)
 
 
 def _flat(call: Call) -> Plain:
@@ -199,17 +239,16 @@ OPERATIONS: dict[str, Reader] = {
     "Linear": _dense,
     **dict.fromkeys(("BatchNorm1d", "BatchNorm2d"), _norm),
     **dict.fromkeys(("ReLU", "relu", "relu_"), lambda call: Plain("relu")),
-    **dict.fromkeys(("MaxPool2d", "max_pool2d", "AvgPool2d", "avg_pool2d"), _pool),
+    **dict.fromkeys(("MaxPool2d", "max_pool2d"), _max),
+    **dict.fromkeys(("AvgPool2d", "avg_pool2d"), _average),
     **dict.fromkeys(("AdaptiveAvgPool2d", "adaptive_avg_pool2d"), _adaptive),
     "mean": _mean,
+    "getitem": _strided,
+    "pad": _more_channels,
     **dict.fromkeys(("Flatten", "flatten", "view", "reshape", "squeeze"), _flat),
     **dict.fromkeys(("Dropout", "Dropout2d", "dropout"), _dropout),
     **dict.fromkeys(("Identity", "contiguous", "clone"), lambda call: Plain("same")),
     **dict.fromkeys(("add", "iadd", "add_"), _sum),
     **dict.fromkeys(("Softmax", "LogSoftmax", "softmax", "log_softmax"), _softmax),
 }
-_SKIPPED = (
-    "a shortcut that takes every second pixel and adds zero channels is not looked for in modules; "
-    "give state_dict() and the architecture, with +padded, as arch="
-)
-_REASONS = {"getitem": _SKIPPED, "pad": _SKIPPED, "get_attr": "a tensor that is used directly"}
+_REASONS = {"get_attr": "a tensor that is used directly"}

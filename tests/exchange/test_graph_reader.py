@@ -4,10 +4,21 @@ import math
 
 import pytest
 
+from jaxsnn.arch.layers import MaxPool
 from jaxsnn.arch.notation import format
 from jaxsnn.arch.plan import plan
 from jaxsnn.errors import UserError
-from jaxsnn.exchange.graph import BatchNorm, Graph, Plain, Pool, Start, Step, Synapse
+from jaxsnn.exchange.graph import (
+    Average,
+    BatchNorm,
+    Graph,
+    MoreChannels,
+    Plain,
+    Start,
+    Step,
+    Strided,
+    Synapse,
+)
 from jaxsnn.exchange.graph_reader import read_graph
 from jaxsnn.exchange.torch_calls import Call, operation_of
 
@@ -40,7 +51,20 @@ class Sheet:
 
     def pool(self, x, kind, size):
         sizes = [each // size if size else 1 for each in x.shape[1:]]
-        return self.add(Pool(kind, size), [x], (x.shape[0], *sizes))
+        pool = Average(size) if kind == "avg" else MaxPool(size)
+        return self.add(pool, [x], (x.shape[0], *sizes))
+
+    def overlapping(self, x, size, stride, padding):
+        pool = MaxPool(size, stride, padding)
+        return self.add(pool, [x], (x.shape[0], *map(pool.outputs, x.shape[1:])))
+
+    def strided(self, x, stride):
+        sizes = [-(-each // stride) for each in x.shape[1:]]
+        return self.add(Strided(stride), [x], (x.shape[0], *sizes))
+
+    def more_channels(self, x, before, behind):
+        channels = x.shape[0] + before + behind
+        return self.add(MoreChannels(before, behind), [x], (channels, *x.shape[1:]))
 
     def plain(self, kind, *inputs):
         shape = inputs[0].shape
@@ -150,7 +174,6 @@ def conv(sheet):
         (lambda s: s.head(s.relu(s.images)), "a ReLU of the images"),
         (lambda s: s.head(s.norm(s.relu(conv(s)))), "a batch norm of place of s2"),
         (lambda s: s.head(s.norm(s.norm(conv(s)))), "a batch norm of place of s1"),
-        (lambda s: s.head(s.norm(s.pool(conv(s), "max", 2))), "negative scales behind a max pool"),
         (lambda s: s.head(s.norm(s.plain("flatten", conv(s)))), "a batch norm of a flattened map"),
         (lambda s: s.head(s.relu(s.pool(conv(s), "avg", 2))), "an average pool of place of s1"),
         (lambda s: s.head(s.pool(s.images, "max", 2)), "a max pool of place of s0"),
@@ -165,21 +188,66 @@ def test_steps_without_notation(make, reason):
     refused(make, reason)
 
 
-def test_max_pools_that_are_none_of_ours():
+def test_max_pools_behind_anything():
     def twice(sheet):
-        x = sheet.pool(sheet.relu(conv(sheet)), "max", 2)
-        sheet.head(sheet.pool(x, "max", 2))
+        return sheet.pool(sheet.relu(conv(sheet)), "max", 2)
 
     def behind_a_block(sheet):
-        x = block(sheet, sheet.relu(conv(sheet)), 4, 1, None)
-        sheet.head(sheet.pool(x, "max", 2))
+        return block(sheet, sheet.relu(conv(sheet)), 4, 1, None)
 
     def behind_an_average(sheet):
-        x = sheet.pool(sheet.relu(conv(sheet)), "avg", 2)
-        sheet.head(sheet.pool(x, "max", 2))
+        return sheet.pool(sheet.relu(conv(sheet)), "avg", 2)
 
-    for make in (twice, behind_a_block, behind_an_average):
-        refused(make, "a max pool of place of .*; it must follow a convolution and its ReLU")
+    for make, text in (
+        (twice, "4C3p1x-MP2-BP3s2p1"),
+        (behind_a_block, "4C3p1x-[4C3p1-4C3p1]+identity-BP3s2p1"),
+        (behind_an_average, "4C3p1x-AP2-BP3s2p1"),
+    ):
+        sheet = Sheet(2, 8, 8)
+        pool = sheet.overlapping(make(sheet), 3, 2, 1)
+        reading = sheet.head(pool)
+        assert format(reading.arch) == text
+        (last,) = [site for site in plan(reading.arch) if site.kind == "maxpool"]
+        channels, *rest = pool.shape
+        assert last.out_shape == (*rest, channels)
+        assert last.name not in reading.parts
+
+    def of_a_sum(sheet):
+        x = sheet.relu(conv(sheet))
+        sheet.head(sheet.relu(sheet.pool(sheet.plain("add", x, sheet.conv(x, 4)), "max", 2)))
+
+    refused(of_a_sum, "a max pool of place of .*; it must follow a convolution or a ReLU")
+
+
+@pytest.mark.parametrize(("rising", "text"), [(True, "4C3p1-MP3s2"), (False, "4C3p1-MP3s2n")])
+def test_a_norm_of_any_sign_behind_a_max_pool(rising, text):
+    sheet = Sheet(2, 8, 8)
+    x = sheet.norm(sheet.overlapping(conv(sheet), 3, 2, 0), rising)
+    reading = sheet.head(sheet.relu(x))
+    assert format(reading.arch) == text
+    assert reading.parts["conv1"].norm == x.operation
+
+
+def test_shortcuts_of_strides_and_zero_channels():
+    def of(sheet, channels=7, strides=(2,), before=1, behind=2):
+        x = sheet.relu(sheet.norm(conv(sheet)))
+        branch = sheet.conv(sheet.relu(sheet.norm(sheet.conv(x, channels, 3, 2))), channels, 3)
+        for stride in strides:
+            x = sheet.strided(x, stride)
+        x = sheet.more_channels(x, before, behind)
+        return sheet.head(sheet.relu(sheet.plain("add", x, sheet.norm(branch))))
+
+    assert format(of(Sheet(2, 8, 8)).arch) == "4C3p1-[7C3s2p1-7C3p1]+padded"
+    refused(lambda s: of(s, 7, (2,), 2, 1), "2 channels of zeros before and 1 behind")
+    refused(lambda s: of(s, 8, (2,), 1, 2), "which are no residual block")
+
+    def slow(sheet):
+        x = sheet.relu(conv(sheet))
+        branch = sheet.conv(sheet.relu(sheet.conv(x, 4, 3, 4)), 4, 3)
+        sheet.head(sheet.relu(sheet.plain("add", sheet.strided(x, 5), branch)))
+
+    refused(slow, "a shortcut of stride 5, where its branch has 4")
+    refused(lambda s: s.head(s.relu(s.strided(conv(s), 2))), "only what a shortcut adds")
 
 
 def test_sums_that_are_no_residual_blocks():
@@ -233,20 +301,32 @@ def call(kind, inputs, shape, **settings):
 
 
 MAP = (3, 4, 12, 8)
+ALL, TWO, ONE = slice(None), slice(None, None, 2), slice(1, None)
 
 
 @pytest.mark.parametrize(
     ("made", "operation"),
     [
-        (call("max_pool2d", [MAP], (3, 4, 6, 4), kernel_size=2), Pool("max", 2)),
-        (call("avg_pool2d", [MAP], (3, 4, 4, 2), kernel_size=(3, 3), stride=3), Pool("avg", 3)),
-        (call("avg_pool2d", [MAP], (3, 4, 1, 1), kernel_size=(12, 8), stride=1), Pool("avg", 0)),
+        (call("max_pool2d", [MAP], (3, 4, 6, 4), kernel_size=2), MaxPool(2)),
+        (
+            call("max_pool2d", [MAP], (3, 4, 6, 4), kernel_size=(3, 3), stride=2, padding=1),
+            MaxPool(3, 2, 1),
+        ),
+        (call("max_pool2d", [MAP], (3, 4, 5, 3), kernel_size=3, stride=2), MaxPool(3, 2)),
+        (call("max_pool2d", [(3, 4, 8, 8)], (3, 4, 1, 1), kernel_size=8), MaxPool(8)),
+        (call("max_pool2d", [MAP], MAP, kernel_size=1), Plain("same")),
+        (call("avg_pool2d", [MAP], (3, 4, 4, 2), kernel_size=(3, 3), stride=3), Average(3)),
+        (call("avg_pool2d", [MAP], (3, 4, 1, 1), kernel_size=(12, 8), stride=1), Average(0)),
         (call("avg_pool2d", [MAP], MAP, kernel_size=1), Plain("same")),
-        (call("adaptive_avg_pool2d", [MAP], (3, 4, 3, 2), output_size=0), Pool("avg", 4)),
-        (call("adaptive_avg_pool2d", [MAP], (3, 4, 1, 1), output_size=1), Pool("avg", 0)),
+        (call("adaptive_avg_pool2d", [MAP], (3, 4, 3, 2), output_size=0), Average(4)),
+        (call("adaptive_avg_pool2d", [MAP], (3, 4, 1, 1), output_size=1), Average(0)),
         (call("adaptive_avg_pool2d", [MAP], MAP, output_size=0), Plain("same")),
-        (call("mean", [MAP], (3, 4), dim=(2, 3)), Pool("avg", 0)),
-        (call("mean", [MAP], (3, 4, 1, 1), dim=[-1, -2], keepdim=True), Pool("avg", 0)),
+        (call("mean", [MAP], (3, 4), dim=(2, 3)), Average(0)),
+        (call("mean", [MAP], (3, 4, 1, 1), dim=[-1, -2], keepdim=True), Average(0)),
+        (call("getitem", [MAP], (3, 4, 6, 4), index=(ALL, ALL, TWO, TWO)), Strided(2)),
+        (call("getitem", [MAP], (3, 4, 6, 4), index=(..., TWO, TWO)), Strided(2)),
+        (call("getitem", [MAP], MAP, index=ALL), Plain("same")),
+        (call("pad", [MAP], (3, 7, 12, 8), pad=(0, 0, 0, 0, 1, 2)), MoreChannels(1, 2)),
         (call("view", [MAP], (3, 384)), Plain("flatten")),
         (call("reshape", [(3, 5)], (3, 5)), Plain("same")),
         (call("dropout", [MAP], MAP, p=0.5, training=False), Plain("same")),
@@ -262,10 +342,11 @@ def test_calls_of_functions(made, operation):
 @pytest.mark.parametrize(
     ("made", "reason"),
     [
-        (call("max_pool2d", [MAP], (3, 4, 5, 3), kernel_size=3, stride=2), "windows"),
+        (call("max_pool2d", [MAP], (3, 4, 6, 4), kernel_size=3, stride=2), "of 3 that rounds up"),
         (call("max_pool2d", [MAP], (3, 4, 6, 4), kernel_size=(2, 1), stride=(2, 1)), "windows"),
         (call("max_pool2d", [MAP], (3, 4, 3, 3), kernel_size=(4, 4), dilation=2), "dilation"),
-        (call("max_pool2d", [MAP], (3, 4, 1, 1), kernel_size=(12, 8)), "whole map of 12x8"),
+        (call("max_pool2d", [MAP], (3, 4, 1, 1), kernel_size=(12, 8)), "only squares"),
+        (call("avg_pool2d", [MAP], (3, 4, 6, 4), kernel_size=3, stride=2, padding=1), "padding"),
         (call("avg_pool2d", [MAP], (3, 4, 6, 4), kernel_size=2, divisor_override=3), "a divisor"),
         (call("avg_pool2d", [MAP], (3, 4, 3, 2), kernel_size=5), "of 5 that rounds up"),
         (call("adaptive_avg_pool2d", [MAP], (3, 4, 5, 2)), "from 12x8 to 5x2"),
@@ -281,7 +362,15 @@ def test_calls_of_functions(made, operation):
         (call("softmax", [MAP], MAP, dim=1), "a softmax over axis 1"),
         (call("Conv1d", [(3, 4, 5)], (3, 4, 3)), "Conv1d: the notation has no such layer"),
         (call("", [MAP], MAP), "code that is not torch's"),
-        (call("pad", [MAP], MAP), "adds zero channels"),
+        (call("pad", [MAP], (3, 4, 14, 10), pad=(1, 1, 1, 1)), "only channels of zeros"),
+        (call("pad", [MAP], (3, 6, 12, 8), pad=(0, 0, 0, 0, 1, 1), value=1.0), "with 1.0"),
+        (
+            call("pad", [MAP], (3, 6, 12, 8), pad=(0, 0, 0, 0, 1, 1), mode="circular"),
+            "'circular'",
+        ),
+        (call("getitem", [MAP], (3, 4, 6, 8), index=(ALL, ALL, TWO)), "only pixels at a stride"),
+        (call("getitem", [MAP], (3, 4, 11, 7), index=(ALL, ALL, ONE, ONE)), "only pixels"),
+        (call("getitem", [MAP], (3, 12, 8), index=(ALL, 0)), "only pixels at a stride"),
     ],
 )
 def test_calls_without_notation(made, reason):

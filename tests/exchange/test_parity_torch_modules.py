@@ -187,17 +187,39 @@ def test_wrappers_are_taken_off(wrap):
     assert format(from_torch(wrap(model), input_shape=(2, 2, 1)).arch) == "3"
 
 
-def test_a_batch_norm_behind_a_max_pool_with_positive_scales():
+def test_a_batch_norm_behind_a_max_pool():
     model = nn.Sequential(
         nn.Conv2d(1, 4, 3), nn.MaxPool2d(2), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten()
     ).append(nn.Linear(16, 2))
     nn.init.uniform_(model[2].weight, 0.1, 1.0)
     nn.init.normal_(model[2].running_mean)
-    assert format(from_torch(model, input_shape=(6, 6, 1)).arch) == "4C3-MP2"
-    with torch.no_grad():
-        model[2].weight[1] = -1
-    with pytest.raises(UserError, match=r"2 \(BatchNorm2d\): a batch norm with negative scales"):
-        from_torch(model, input_shape=(6, 6, 1))
+    images = torch.randn(4, 1, 6, 6)
+    for scale, notation in ((1.0, "4C3-MP2"), (-1.0, "4C3-MP2n")):
+        with torch.no_grad():
+            model[2].weight[1] = scale
+            reference = (images.numpy(), model.eval()(images).numpy())
+        imported = from_torch(model, input_shape=(6, 6, 1), reference=reference)
+        assert format(imported.arch) == notation
+
+
+class PooledBlock(nn.Module):
+    """A stem as ImageNet's networks have it, and a max pool behind a residual block."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(2, 4, 3, 2, 1, bias=False), nn.BatchNorm2d(4)
+        self.branch, self.fc = nn.Conv2d(4, 4, 3, padding=1), nn.Linear(16, 5)
+        nn.init.normal_(self.norm.weight)
+        nn.init.normal_(self.norm.running_mean)
+
+    def forward(self, x):
+        x = F.max_pool2d(F.relu(self.norm(self.stem(x))), 3, 2, 1)
+        x = F.relu(self.branch(x) + x)
+        return self.fc(F.max_pool2d(x, 3, stride=2, padding=1).flatten(1))
+
+
+def test_max_pools_that_overlap_and_are_padded_and_behind_a_block():
+    taken(PooledBlock(), (16, 16, 2), "4C3s2p1-MP3s2p1-[4C3p1b]+identity-BP3s2p1")
 
 
 class Padded(nn.Module):
@@ -214,12 +236,8 @@ class Padded(nn.Module):
         return self.fc(F.relu(self.conv(x) + skipped).flatten(1))
 
 
-def test_a_padded_shortcut_is_named_with_its_line():
-    with pytest.raises(
-        UserError,
-        match=r"line \d+ of test_parity_torch_modules.py: getitem: a shortcut that takes every",
-    ):
-        from_torch(Padded(), input_shape=(8, 8, 3))
+def test_a_padded_shortcut():
+    taken(Padded(), (8, 8, 3), "4C3p1-[8C3s2p1]+padded")
 
 
 CONV = nn.Conv2d(2, 4, 3)
@@ -236,13 +254,13 @@ CONV = nn.Conv2d(2, 4, 3)
         ([nn.Conv2d(2, 4, 3, padding=(1, 0))], r"not the same on all sides: \(1, 0\)"),
         ([nn.Conv2d(2, 4, 3, padding=1, padding_mode="circular")], "padding 'circular'"),
         (
-            [CONV, nn.ReLU(), nn.MaxPool2d(3, 2)],
-            r"2 \(MaxPool2d\): .*\(3, 3\) with stride",
+            [CONV, nn.ReLU(), nn.MaxPool2d((3, 2))],
+            r"2 \(MaxPool2d\): a max pool of windows \(3, 2\) with stride",
         ),
-        ([CONV, nn.ReLU(), nn.MaxPool2d(2, padding=1)], "a pool with padding"),
+        ([CONV, nn.ReLU(), nn.AvgPool2d(2, padding=1)], "an average pool with padding"),
         (
             [CONV, nn.ReLU(), nn.MaxPool2d(3, ceil_mode=True)],
-            "of 3 that rounds up on a map of 10x10",
+            r"of 3 that rounds up on a map of \(10, 10\)",
         ),
         ([CONV, nn.AvgPool2d(2), nn.ReLU()], r"an average pool of 0 \(Conv2d\); it must follow"),
         ([CONV, nn.ReLU(), nn.AdaptiveAvgPool2d(7)], "a pool from 10x10 to 7x7"),
