@@ -257,9 +257,13 @@ def test_float_weights_are_compared_on_images():
 
 
 @pytest.mark.parametrize("signed", [False, True])
-@pytest.mark.parametrize("text", ["4C3p1-4C3s2p1-10nb", "3C3p1-[3C3p1-4C3s2p1]+norm-6nb"])
+@pytest.mark.parametrize(
+    "text",
+    ["4C3p1-4C3s2p1-10nb", "3C3p1-[3C3p1-4C3s2p1]+norm-[4C3p1-7C3s2p1]+padded-6nb"],
+    ids=["chain", "residual"],
+)
 def test_integrate_and_fire_that_takes_spikes_back(text, signed):
-    """Whole numbers of up to 31 bits, hence float64; a residual block, too."""
+    """Whole numbers of up to 31 bits, hence float64; residual blocks, too."""
     if "[" in text:
         snn, images = residual(text, signed)
     else:

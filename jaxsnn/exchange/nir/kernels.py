@@ -90,6 +90,29 @@ def channel_sums(
     return window(draft, weight, np.zeros(channels), source, strides, ((0, 0), (0, 0)))
 
 
+def padded_identity(
+    draft: Draft, source: Signal, channels: int, stride: int, gain: np.ndarray
+) -> Conv2d:
+    """Every ``stride``-th pixel times ``gain``, its channels between channels of zeros.
+
+    What :func:`jaxsnn.network.site.aligned` makes of a shortcut, as a 1x1 convolution.
+
+    Args:
+        draft: says the dtype.
+        source: of the shortcut; units are added up.
+        channels: of the result, at least those of the source.
+        stride: in either direction.
+        gain: ``[channels]``, or one value.
+    """
+    missing = channels - source.shape[0]
+    each = np.pad(np.eye(source.shape[0]), ((missing // 2, missing - missing // 2), (0, 0)))
+    weight = np.broadcast_to(gain, channels)[:, None] * np.tile(each, (1, source.units))
+    none = ((0, 0), (0, 0))
+    return window(
+        draft, weight[:, :, None, None], np.zeros(channels), source, (stride, stride), none
+    )
+
+
 def unit_sums(draft: Draft, source: Signal, size: int, bias: float) -> Conv2d:
     """The sums of every ``size`` by ``size`` window plus ``bias``, for each unit by itself."""
     channels = math.prod(source.node_shape[:1])

@@ -13,7 +13,7 @@ from jaxsnn.conversion.spiking import Folded, Spiking
 from jaxsnn.errors import UserError
 from jaxsnn.exchange.nir import cells
 from jaxsnn.exchange.nir.draft import Draft, Signal
-from jaxsnn.exchange.nir.kernels import as_map, channel_sums, outputs, synapse
+from jaxsnn.exchange.nir.kernels import as_map, channel_sums, outputs, padded_identity, synapse
 from jaxsnn.exchange.nir.nir_neurons import integrate_in_sinabs, lif, weight_of
 from jaxsnn.exchange.nir.simulators import Simulator
 from jaxsnn.exchange.nir.threshold_units import add_units
@@ -117,10 +117,18 @@ class Walk:
             conv = synapse(draft, site, kernel, bias, source)
         drive = (draft.add(site.name, conv, *source.nodes),)
         if site.shortcut:
-            place = cells.Neurons(draft, site.name, outputs(conv), whole=False)
-            share = np.asarray(params.get("shortcut_gain", 1))
-            drive += (place.scale("shortcut", share, *self.signals[site.shortcut].nodes),)
+            gain = np.asarray(params.get("shortcut_gain", 1))
+            drive += (self._shortcut(site, outputs(conv), gain),)
         return drive, outputs(conv)
+
+    def _shortcut(self, site: Site, shape: tuple[int, int, int], gain: np.ndarray) -> str:
+        """The node of what a shortcut adds to a drive of ``shape``."""
+        source = self.signals[site.shortcut]
+        if source.shape == shape:
+            place = cells.Neurons(self.draft, site.name, shape, whole=False)
+            return place.scale("shortcut", gain, *source.nodes)
+        conv = padded_identity(self.draft, source, shape[0], site.shortcut_stride, gain)
+        return self.draft.add(f"{site.name}_shortcut", conv, *source.nodes)
 
     def _neurons(
         self,
