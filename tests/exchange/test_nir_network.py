@@ -1,11 +1,13 @@
 """Whole NIR graphs: order, cycles, delays, sub-graphs, several inputs, files, one program."""
 
+import h5py
 import jax
 import nir
 import numpy as np
 import pytest
 from nir_graphs import chain, leak
 
+from jaxsnn.errors import UserError
 from jaxsnn.exchange.nir import network as executor
 from jaxsnn.exchange.nir.read import from_nir
 from jaxsnn.exchange.nir.rules import Reset, Rules
@@ -264,6 +266,20 @@ def test_files_that_are_none(tmp_path):
         from_nir(tmp_path / "text.nir")
     with pytest.raises(ValueError, match=r"gone\.nir is no file"):
         from_nir(tmp_path / "gone.nir")
+    with h5py.File(tmp_path / "number.nir", "w") as file:
+        file["node/type"] = 5
+    with pytest.raises(UserError, match=r"number\.nir holds no NIR graph"):
+        from_nir(tmp_path / "number.nir")
+    with h5py.File(tmp_path / "itself.nir", "w") as file:
+        file["node/type"] = "NIRGraph"
+        file["node/nodes/again"] = file["node"]
+    with pytest.raises(UserError, match=r"itself\.nir holds no NIR graph"):
+        from_nir(tmp_path / "itself.nir")
+    with h5py.File(tmp_path / "half.nir", "w") as file:
+        file["node/type"] = "NIRGraph"
+        file["node/nodes/linear/type"] = "Linear"  # and no weight
+    with pytest.raises(UserError, match=r"half\.nir holds no NIR graph"):
+        from_nir(tmp_path / "half.nir")
 
 
 def test_a_sub_graph_with_two_inputs_is_refused():

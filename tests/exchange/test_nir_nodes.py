@@ -307,7 +307,13 @@ def unchecked(node, shape):
         (nir.Conv2d(None, np.ones((3, 2, 3, 3)), 1, 0, 1, 2, np.ones(3)), [4, 8, 8], "2 groups"),
         (nir.Conv2d(None, np.ones((3, 2, 3, 3)), 2, "same", 1, 1, np.ones(3)), [2, 8, 8], "same"),
         (nir.Conv2d(None, np.ones((3, 2, 3, 3)), 1.5, 0, 1, 1, np.ones(3)), [2, 8, 8], "1.5"),
+        (nir.Conv2d(None, np.ones((3, 2, 3, 3)), 0, 0, 1, 1, np.ones(3)), [2, 8, 8], "stride of 0"),
         (nir.SumPool2d(np.array([2, 2]), np.array([2, 2]), np.array([0, 0])), [8], "pools maps"),
+        (
+            nir.SumPool2d(np.array([2, 0]), np.array([2, 2]), np.array([0, 0])),
+            [2, 8, 8],
+            "kernel_size of 0; it must be at least 1",
+        ),
         (nir.Flatten({"input": None}, 0, 3), [2, 8], "flattens axes 0 to 3"),
     ],
 )

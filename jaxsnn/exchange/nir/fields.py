@@ -63,15 +63,17 @@ class Fields:
             )
         return self.dt / tau
 
-    def whole(self, name: str, axes: int) -> tuple[int, ...]:
+    def whole(self, name: str, axes: int, least: int | None = None) -> tuple[int, ...]:
         """One number for each axis, from one or as many.
 
         Raises:
-            UserError: another number of values, or a value that is not whole.
+            UserError: another number of values, or a value that is not whole or is below the least.
         """
         value = np.asarray(self.fields[name]).ravel()
         if value.size not in (1, axes) or (value != value.astype(int)).any():
             raise UserError(f"has a {name} of {value.tolist()}; give 1 or {axes} whole numbers")
+        if least is not None and value.min() < least:
+            raise UserError(f"has a {name} of {value.min()}; it must be at least {least}")
         return tuple(int(one) for one in np.resize(value, axes))
 
     def padding(
@@ -85,7 +87,7 @@ class Fields:
         padding = self.fields["padding"]
         word = padding.decode() if isinstance(padding, bytes) else padding
         if not isinstance(word, str):
-            return tuple((pad, pad) for pad in self.whole("padding", len(window)))
+            return tuple((pad, pad) for pad in self.whole("padding", len(window), 0))
         if word == "valid":
             return ((0, 0),) * len(window)
         if word != "same" or set(strides) != {1}:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from jaxsnn.errors import UserError
+from jaxsnn.errors import UserError, shown
 from jaxsnn.exchange.nir.delay import Delay
 from jaxsnn.exchange.nir.flatten import Flat, flatten
 from jaxsnn.exchange.nir.linear import Identity
@@ -108,21 +109,29 @@ def _read(path: Path) -> NIRGraph:
 
     if not path.is_file():
         raise UserError(f"{path} is no file; give the path of a NIR file (HDF5)")
-    try:
-        with h5py.File(path, "r") as file:
-            kinds = list(_kinds(file["node"], ""))
-    except (OSError, KeyError) as error:
-        raise UserError(f"{path} holds no NIR graph ({error}); write it with nir.write") from error
+    with _named(path), h5py.File(path, "r") as file:
+        kinds = list(_kinds(file["node"], ""))
     for name, kind in kinds:
         if kind not in (*KINDS, "NIRGraph"):
             raise UserError(
                 f"{path}: node {name!r} is a {kind}, which is none of "
                 f"{', '.join(KINDS)}; replace it"
             )
-    graph = nir.read(path, type_check=False)
+    with _named(path):
+        graph = nir.read(path, type_check=False)
     if not isinstance(graph, nir.NIRGraph):
         raise UserError(f"{path} holds a {type(graph).__name__}; put it into a NIRGraph")
     return graph
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """HDF5 and nir raise nearly anything for a file that is damaged, or none of theirs."""
+    try:
+        yield
+    except Exception as error:
+        reason = shown(str(error)).strip("'\"")
+        raise UserError(f"{path} holds no NIR graph ({reason}); write it with nir.write") from error
 
 
 def _kinds(group: Any, name: str) -> Iterator[tuple[str, str]]:

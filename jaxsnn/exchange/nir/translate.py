@@ -107,7 +107,7 @@ def _convolution(axes: int) -> Callable[[Fields], Translated]:
             )
         if groups < 1 or weight.shape[0] % groups:
             raise UserError(f"has {groups} groups, which do not divide {weight.shape[0]} channels")
-        strides, dilation = fields.whole("stride", axes), fields.whole("dilation", axes)
+        strides, dilation = (fields.whole(name, axes, 1) for name in ("stride", "dilation"))
         padding = fields.padding(weight.shape[2:], strides, dilation)
         arrays = {"weight": weight, "bias": np.broadcast_to(bias, weight.shape[:1])}
         operation = windows.Convolution(strides, padding, dilation, groups)
@@ -118,8 +118,8 @@ def _convolution(axes: int) -> Callable[[Fields], Translated]:
 
 def _pool(mean: bool) -> Callable[[Fields], Translated]:
     def build(fields: Fields) -> Translated:
-        padding = tuple((pad, pad) for pad in fields.whole("padding", 2))
-        window, strides = fields.whole("kernel_size", 2), fields.whole("stride", 2)
+        padding = tuple((pad, pad) for pad in fields.whole("padding", 2, 0))
+        window, strides = fields.whole("kernel_size", 2, 1), fields.whole("stride", 2, 1)
         return Translated(windows.Pool(window, strides, padding, mean), {})
 
     return build
