@@ -192,8 +192,10 @@ def our_layer(row: Row) -> Any:
         /,
         *,
         axis_name: Any,
+        steps: Any = None,
+        moment: Any = None,
     ) -> Any:
-        del key, train, axis_name
+        del key, train, axis_name, steps, moment
         variables = {"params": params, **rest}
         x = jnp.moveaxis(inputs, 0, 1)[:, :, None, None]
         state = net.initial_state(body, variables, len(inputs))
@@ -209,7 +211,8 @@ def our_update(row: Row, task: Any) -> tuple[Any, Any]:
     import jax.numpy as jnp
     import optax
 
-    from jaxsnn.training.update import Plan, programs
+    from jaxsnn.training.gradients import Plan
+    from jaxsnn.training.update import programs
 
     plan = Plan(row.batch, 1, 1, row.devices, row.micro_batch)
     initial, update = programs(task, optax.sgd(0.0), plan)

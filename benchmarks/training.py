@@ -34,7 +34,8 @@ from jaxsnn import Net, data, hidden, neurons, plan, totals
 from jaxsnn.arch import Arch, Site, zoo
 from jaxsnn.network.arithmetic import Arithmetic, compute_of, onednn_convolves
 from jaxsnn.training import classification
-from jaxsnn.training.update import Plan, programs
+from jaxsnn.training.gradients import Plan
+from jaxsnn.training.update import programs
 
 NETWORKS = ("lenet", "lenet_fp32", "cnn1", "cnn2", "vgg11", "alex")
 PEAK = 2048  # rows and columns of the matrix product that the peak is measured with

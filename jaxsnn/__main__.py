@@ -74,13 +74,13 @@ def _known() -> str:
 
 def _network(chosen: argparse.Namespace) -> tuple[Arch, zoo.Entry | None]:
     """Return the network that is asked for, and its entry if it has a name."""
-    given = {name: getattr(chosen, name) for name in _OPTIONS}
-    given = {name: value for name, value in given.items() if value is not None}
+    options = {name: getattr(chosen, name) for name in _OPTIONS}
+    options = {name: value for name, value in options.items() if value is not None}
     entry = zoo.NAMES.get(chosen.network)
     if entry:
-        return parse(format(entry.arch), **{**entry.arch.options, **given}), entry
+        return parse(format(entry.arch), **{**entry.arch.options, **options}), entry
     try:
-        return parse(chosen.network, **given), None
+        return parse(chosen.network, **options), None
     except UserError as error:
         near = difflib.get_close_matches(str(chosen.network), list(zoo.NAMES), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""

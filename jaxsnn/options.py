@@ -10,10 +10,11 @@ import functools
 import inspect
 import types
 from collections.abc import Callable
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from jaxsnn.errors import UserError
 
+Options: TypeAlias = tuple[tuple[str, Any], ...]  # a factory's arguments: names, plain values
 NUMBERS = {bool, int, float}  # annotations whose values are checked
 
 
@@ -92,14 +93,14 @@ def _hints(kind: type) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
-def binder(factory: Callable[..., Any]) -> Callable[..., tuple[tuple[str, Any], ...]]:
+def binder(factory: Callable[..., Any]) -> Callable[..., Options]:
     """The function that binds a factory's arguments: ``(*args, **kwargs) -> ((name, value), ...)``.
 
     Defaults are filled in and values made plain, so that equal calls give equal tuples.
     """
     signature, hints = inspect.signature(factory), get_type_hints(factory)
 
-    def bind(*args: Any, **kwargs: Any) -> tuple[tuple[str, Any], ...]:
+    def bind(*args: Any, **kwargs: Any) -> Options:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         return tuple(

@@ -56,7 +56,7 @@ def perceptron(hidden: int = 32, ballast: int = 1) -> Task:
             "ballast": {"noise": spread(key, ballast)},
         }
 
-    def loss(params, rest, images, labels, key, train, *, axis_name):
+    def loss(params, rest, images, labels, key, train, *, axis_name, steps=None, moment=None):
         hidden = jax.nn.relu(as_rows(images) @ params["dense1"]["kernel"])
         if train:
             hidden = jnp.where(spread(key, *hidden.shape) < 0.8, hidden, 0.0)
@@ -75,7 +75,7 @@ def linear(calls: Counter[Any] | None = None) -> Task:
     def init(key):
         return {"params": {"kernel": 0.5 * spread(key, 64, 10)}}
 
-    def loss(params, rest, images, labels, key, train, *, axis_name):
+    def loss(params, rest, images, labels, key, train, *, axis_name, steps=None, moment=None):
         if calls is not None:
             calls[train] += 1
         logits = as_rows(images) @ params["kernel"]
@@ -97,7 +97,7 @@ def batch_norm_task() -> Task:
             "batch_stats": {"mean": jnp.zeros(16), "count": jnp.zeros((), jnp.int32)},
         }
 
-    def loss(params, rest, images, labels, key, train, *, axis_name):
+    def loss(params, rest, images, labels, key, train, *, axis_name, steps=None, moment=None):
         drive = as_rows(images) @ params["kernel"]
         mean, square = jnp.mean(drive, axis=0), jnp.mean(drive**2, axis=0)
         if axis_name is not None:

@@ -26,7 +26,7 @@ ROOMS = {
 }
 ROOMS["exchange"] = tuple(ROOMS)
 ROOMS["systems"] = tuple(ROOMS)
-SHARED = ("errors", "options")  # modules of the hall that every room may import
+SHARED = ("errors", "options", "types")  # modules of the hall that every room may import
 HALL = {"__init__.py", "__main__.py", "py.typed", *(f"{name}.py" for name in SHARED)}
 WITHOUT_JAX = ("arch", "data", "systems/settings")
 ACCELERATED = {"jax", "jaxlib", "flax", "optax", "orbax", "chex"}

@@ -36,8 +36,8 @@ class Residual:
                 "a residual branch is one or more convolutions without pooling; use a stride"
             )
         if self.shortcut not in get_args(Shortcut):
-            known = ", ".join(map(repr, get_args(Shortcut)))
-            raise UserError(f"shortcut must be one of {known}, got {self.shortcut!r}")
+            allowed = ", ".join(map(repr, get_args(Shortcut)))
+            raise UserError(f"shortcut must be one of {allowed}, got {self.shortcut!r}")
 
 
 @dataclass(frozen=True)

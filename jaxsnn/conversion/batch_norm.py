@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxsnn.arch.layers import Site
-from jaxsnn.network.net import Variables
 from jaxsnn.network.site import NORM_EPSILON
+from jaxsnn.types import Variables
 
 
 class Norm(NamedTuple):

@@ -30,11 +30,12 @@ from jaxsnn.inputs.encoding import Encoding
 from jaxsnn.inputs.preprocess import PIXELS
 from jaxsnn.io.progress import batches
 from jaxsnn.network import net as net_module
-from jaxsnn.network.net import Net, Variables
+from jaxsnn.network.net import Net
 from jaxsnn.network.per_site import SiteMap, hidden
 from jaxsnn.network.weight_quantisers import WeightQuantiser, full_precision
 from jaxsnn.neurons.levels import median_level
 from jaxsnn.neurons.neuron import Leaves, Neuron, State, no_state
+from jaxsnn.types import Variables
 
 PERCENTILES = (99.0, 99.9, 99.99, 100.0)
 FINEST = 10  # most fractional bits that are tried
@@ -129,11 +130,11 @@ class Calibration:
         Raises:
             UserError: it was not measured.
         """
-        known = sorted(self.scales)
+        measured = sorted(self.scales)
         if percentile is None:
-            percentile = next((one for one in known if one >= 99.9), known[-1])
+            percentile = next((one for one in measured if one >= 99.9), measured[-1])
         if percentile not in self.scales:
-            listed = ", ".join(f"{one:g}" for one in known)
+            listed = ", ".join(f"{one:g}" for one in measured)
             raise UserError(
                 f"percentile={percentile}: measured were {listed}; name it in calibrate()"
             )
@@ -219,8 +220,8 @@ def calibrate(
     )
     clipped = net.clone(neurons=hidden(neurons.clipped_relu(bits, "up")))
     errors = {
-        percentile: _relative(whole(clipped, with_clips(variables, arch, found)), reference)
-        for percentile, found in scales.items()
+        percentile: _relative(whole(clipped, with_clips(variables, arch, of_sites)), reference)
+        for percentile, of_sites in scales.items()
     }
     best = min(errors, key=errors.__getitem__)
     return Calibration(
@@ -281,10 +282,10 @@ def _scales(
 ) -> dict[float, dict[str, float]]:
     """Percentile -> site -> value; the largest value is always among them."""
     every = tuple(sorted({*map(float, wanted), 100.0}))
-    found = percentiles.scales(
+    measured = percentiles.scales(
         net, variables, images, every, encoding=encoding, batch_size=batch_size, progress=progress
     )
-    return dict(zip(every, found, strict=True))
+    return dict(zip(every, measured, strict=True))
 
 
 def _stepped(leaves: Leaves, state: State, drive: Array) -> tuple[State, Array]:

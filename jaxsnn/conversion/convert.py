@@ -17,7 +17,6 @@ a grid, the integrate-and-fire neurons one threshold and a bias: :mod:`jaxsnn.co
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,9 +37,10 @@ from jaxsnn.inputs.encoding import Encoding
 from jaxsnn.inputs.preprocess import PIXELS
 from jaxsnn.network import weight_quantisers
 from jaxsnn.network.arithmetic import Arithmetic
-from jaxsnn.network.net import Net, Variables
+from jaxsnn.network.net import Net
 from jaxsnn.network.per_site import SiteMap, hidden
 from jaxsnn.neurons.neuron import Neuron
+from jaxsnn.types import PyTree, Tree, Variables
 
 
 def convert(
@@ -132,7 +132,7 @@ def whole_kernels(variables: Variables, snn: Spiking) -> dict[str, tuple[np.ndar
     A kernel with whole numbers of its own is their multiple; one that conversion moved lies on a
     grid of a power of two.
     """
-    sites, whole = {site.name: site for site in plan(snn.arch)}, dict[str, Any]()
+    sites, whole = {site.name: site for site in plan(snn.arch)}, Tree()
     for record in snn.report:
         if not record.form.is_whole:
             continue
@@ -147,7 +147,7 @@ def whole_kernels(variables: Variables, snn: Spiking) -> dict[str, tuple[np.ndar
     return {name: (codes.astype(np.int64), unit) for name, (codes, unit) in whole.items()}
 
 
-def snapped(variables: Variables, snn: Spiking) -> dict[str, Any]:
+def snapped(variables: Variables, snn: Spiking) -> Tree:
     """The training tree with every kernel as the spiking network has it (float32).
 
     :attr:`jaxsnn.Spiking.float_ann`, which quantises no more, is the certificate's second
@@ -220,7 +220,7 @@ def _learned(
 
 def _unfit(variables: Variables, path: str, shape: tuple[int, ...]) -> str:
     """What is wrong with the array at ``path``; empty if nothing."""
-    leaf: Any = variables
+    leaf: PyTree = variables
     for name in path.split("/"):
         leaf = leaf.get(name) if isinstance(leaf, Mapping) else None
     if leaf is None:

@@ -17,9 +17,9 @@ from jaxsnn.conversion.spiking import Folded, accumulator_for
 from jaxsnn.errors import UserError
 from jaxsnn.inputs.encoding import Encoding
 from jaxsnn.network import weight_quantisers
-from jaxsnn.network.net import Variables
 from jaxsnn.network.per_site import SiteMap
 from jaxsnn.network.synapse import Accumulator
+from jaxsnn.types import Variables
 
 ADDED = ("gain", "shortcut_gain", "bias")  # names of arrays that a folded tree may have more
 

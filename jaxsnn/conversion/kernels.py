@@ -2,8 +2,7 @@
 
 import enum
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,11 +11,12 @@ from jaxsnn.arch.layers import Site
 from jaxsnn.conversion.grid import grid_exponent, largest_sum, on_grid, significant_exponent
 from jaxsnn.errors import UserError
 from jaxsnn.network.weight_quantisers import WeightQuantiser
+from jaxsnn.types import Variables
 
 EXACT_SUMS = 2**24  # below it float32 holds every whole number
 MOST_BITS = 24  # of a float32 weight
 
-Master = Mapping[str, Any]  # a site's params in the training tree
+Master = Variables  # a site's params in the training tree
 
 
 class KernelForm(enum.Enum):

@@ -7,8 +7,7 @@ Neuroscience 11, 2017 ("robust normalisation").
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -25,13 +24,14 @@ from jaxsnn.io.progress import bar
 from jaxsnn.network import net as net_module
 from jaxsnn.network.net import Net
 from jaxsnn.network.per_site import hidden
+from jaxsnn.types import Variables
 
 SCALED = ("activation", "exit", "readout")  # roles of sites that have a scale
 
 
 def scales(
     net: Net,
-    variables: Mapping[str, Any],
+    variables: Variables,
     images: Array | np.ndarray,
     percentiles: Sequence[float],
     *,
@@ -78,16 +78,16 @@ def scales(
         units = images[start : start + batch_size]
         check_units(units, encoding)
         batch = encoding.decode(jnp.asarray(units))
-        for name, out in _activations(cast("Any", net), variables, batch).items():
+        for name, out in _activations(net, variables, batch).items():
             values = np.asarray(out)
             if not np.isfinite(values).all():
                 raise UserError(f"{name}: an activation is not finite; look at weights and images")
             count = _above(sizes[name], min(percentiles))
             seen = np.concatenate([largest.get(name, values[:0].ravel()), values.ravel()])
             largest[name] = np.partition(seen, -count)[-count:] if len(seen) > count else seen
-    found = {name: _robust(values, sizes[name], percentiles) for name, values in largest.items()}
+    by_site = {name: _robust(values, sizes[name], percentiles) for name, values in largest.items()}
     return [
-        {name: row[number] for name, row in found.items()} for number in range(len(percentiles))
+        {name: row[number] for name, row in by_site.items()} for number in range(len(percentiles))
     ]
 
 
@@ -101,7 +101,7 @@ def _above(size: int, percentile: float) -> int:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _activations(net: Net, variables: Mapping[str, Any], images: Array) -> dict[str, Array]:
+def _activations(net: Net, variables: Variables, images: Array) -> dict[str, Array]:
     outs = net_module.forward(net, variables, images).outs
     return {site.name: outs[site.name] for site in plan(net.arch) if site.role in SCALED}
 
@@ -111,8 +111,8 @@ def _robust(largest: np.ndarray, size: int, percentiles: Sequence[float]) -> lis
     values = np.sort(largest).astype(np.float64)
     instead = values[-1] if values[-1] > 0 else 1.0
     ranks = np.array(percentiles) / 100 * (size - 1) - (size - len(values))
-    found = np.interp(ranks, np.arange(len(values)), values)
-    return [float(one) if one > 0 else float(instead) for one in found]
+    interpolated = np.interp(ranks, np.arange(len(values)), values)
+    return [float(one) if one > 0 else float(instead) for one in interpolated]
 
 
 def normalised_ann(snn: Spiking) -> Net:

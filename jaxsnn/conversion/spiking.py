@@ -1,9 +1,7 @@
 """A converted network as one frozen pytree, and the ways to change one."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import flax.struct
 import jax.numpy as jnp
@@ -25,6 +23,7 @@ from jaxsnn.network.net import Net
 from jaxsnn.network.per_site import SiteMap
 from jaxsnn.network.synapse import Accumulator
 from jaxsnn.neurons.neuron import Neuron
+from jaxsnn.types import Tree, Variables
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ class Spiking:
             not known.
     """
 
-    variables: dict[str, Any]
+    variables: Tree
     arch: Arch = flax.struct.field(pytree_node=False)
     neurons: SiteMap[Neuron] = flax.struct.field(pytree_node=False)
     ann: SiteMap[Neuron] = flax.struct.field(pytree_node=False)
@@ -166,7 +165,7 @@ class Spiking:
         return dict(self.units)[site]
 
 
-def directly_trained(net: Net, variables: Mapping[str, Any], encoding: Encoding) -> Spiking:
+def directly_trained(net: Net, variables: Variables, encoding: Encoding) -> Spiking:
     """A network of spiking neurons as it was trained: there is no ANN, and nothing is folded.
 
     Args:
@@ -227,7 +226,7 @@ def settled(snn: Spiking) -> Spiking:
     )
 
 
-def _at_once(snn: Spiking) -> dict[str, Any]:
+def _at_once(snn: Spiking) -> Tree:
     """The params whose one step gives what those of ``snn`` give until its input ends."""
     steps = snn.encoding.ends or 1
     if steps == 1:
@@ -267,9 +266,11 @@ def _remedy(neuron: Neuron) -> str:
 
 def whole_accumulators(snn: Spiking) -> SiteMap[Accumulator]:
     """What holds the sums of a pass that takes final net counts at once (settled mode)."""
-    own = {record.site: accumulator_for(record.bound) for record in snn.report if record.bound}
-    known = dict(snn.accumulators.by_name) | own
-    return replace(snn.accumulators, by_name=tuple(known.items()))
+    of_records = {
+        record.site: accumulator_for(record.bound) for record in snn.report if record.bound
+    }
+    by_name = dict(snn.accumulators.by_name) | of_records
+    return replace(snn.accumulators, by_name=tuple(by_name.items()))
 
 
 def with_leaf(snn: Spiking, site: str, leaf: str, value: ArrayLike) -> Spiking:
@@ -280,8 +281,8 @@ def with_leaf(snn: Spiking, site: str, leaf: str, value: ArrayLike) -> Spiking:
     """
     fixed = snn.variables["fixed"]
     if leaf not in fixed.get(site, {}):
-        known = [f"{name}/{one}" for name, tree in fixed.items() for one in tree]
-        raise UserError(f"{site}/{leaf} is no fixed leaf; known: {', '.join(known)}")
+        leaves = [f"{name}/{one}" for name, tree in fixed.items() for one in tree]
+        raise UserError(f"{site}/{leaf} is no fixed leaf; known: {', '.join(leaves)}")
     new, old = jnp.asarray(value), fixed[site][leaf]
     if new.shape != old.shape or new.dtype != old.dtype:
         raise UserError(

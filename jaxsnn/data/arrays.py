@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from jaxsnn.data.base import (
     Dataset,
@@ -50,12 +48,14 @@ def load_npz(path: str | Path) -> Dataset:
         msg = f"{path}: labels is empty; a data set needs at least one image"
         raise UserError(msg)
     classes = _classes(arrays, labels, path)
-    given = "test_images" in arrays
-    test_images, test_labels = _pair(arrays, "test_", path) if given else (images[:0], labels[:0])
+    has_test = "test_images" in arrays
+    test_images, test_labels = (
+        _pair(arrays, "test_", path) if has_test else (images[:0], labels[:0])
+    )
     check_labels(labels, classes, f"{path}: labels")
     check_labels(test_labels, classes, f"{path}: test_labels")
     whole = Dataset(images, labels, test_images, test_labels, classes, path.stem, str(path))
-    return whole if given else _hold_out(whole)
+    return whole if has_test else _hold_out(whole)
 
 
 def _hold_out(whole: Dataset) -> Dataset:
@@ -72,7 +72,7 @@ def _hold_out(whole: Dataset) -> Dataset:
     )
 
 
-def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
+def _read(path: Path) -> dict[str, np.ndarray]:
     """All arrays of the file, after a check of their names."""
     if not path.is_file():
         msg = f"{path}: no such file; give the path of an npz file with 'images' and 'labels'"
@@ -83,13 +83,15 @@ def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
         wanted = set(KEYS) - {"classes"}
     missing, unknown = sorted(wanted - arrays.keys()), sorted(arrays.keys() - set(KEYS))
     if missing or unknown:
-        found = f"missing arrays {missing}, unknown arrays {unknown}"
-        msg = f"{path}: {found}; an npz data set holds {', '.join(KEYS)} (the last three optional)"
+        problem = f"missing arrays {missing}, unknown arrays {unknown}"
+        msg = (
+            f"{path}: {problem}; an npz data set holds {', '.join(KEYS)} (the last three optional)"
+        )
         raise UserError(msg)
     return arrays
 
 
-def _pair(arrays: dict[str, npt.NDArray[Any]], prefix: str, path: Path) -> tuple[Images, Labels]:
+def _pair(arrays: dict[str, np.ndarray], prefix: str, path: Path) -> tuple[Images, Labels]:
     """The images and labels whose names begin with `prefix`, of equal length."""
     names = f"{path}: {prefix}images", f"{path}: {prefix}labels"
     images = _images(arrays[f"{prefix}images"], names[0])
@@ -98,7 +100,7 @@ def _pair(arrays: dict[str, npt.NDArray[Any]], prefix: str, path: Path) -> tuple
     return images, labels
 
 
-def _integers(array: npt.NDArray[Any], place: str) -> None:
+def _integers(array: np.ndarray, place: str) -> None:
     if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
         msg = f"{place} holds NaN or infinity, and is {array.dtype}; integers are wanted"
         raise UserError(msg)
@@ -107,7 +109,7 @@ def _integers(array: npt.NDArray[Any], place: str) -> None:
         raise UserError(msg)
 
 
-def _images(array: npt.NDArray[Any], place: str) -> Images:
+def _images(array: np.ndarray, place: str) -> Images:
     _integers(array, place)
     if array.size and (array.min() < 0 or array.max() > 255):
         msg = f"{place} has values {array.min()}..{array.max()}; pixels are 0..255"
@@ -118,7 +120,7 @@ def _images(array: npt.NDArray[Any], place: str) -> Images:
     return images
 
 
-def _labels(array: npt.NDArray[Any], place: str) -> Labels:
+def _labels(array: np.ndarray, place: str) -> Labels:
     _integers(array, place)
     limit = np.iinfo(np.int32).max
     if array.size and (array.min() < 0 or array.max() >= limit):
@@ -129,16 +131,16 @@ def _labels(array: npt.NDArray[Any], place: str) -> Labels:
     return labels
 
 
-def _classes(arrays: dict[str, npt.NDArray[Any]], labels: Labels, path: Path) -> int:
+def _classes(arrays: dict[str, np.ndarray], labels: Labels, path: Path) -> int:
     if "classes" not in arrays:
         _refuse_counted_from_one(labels, path)
         return int(labels.max()) + 1
-    given = arrays["classes"]
-    _integers(given, f"{path}: classes")
-    if given.shape != ():
-        msg = f"{path}: classes has shape {given.shape}; one number is wanted"
+    classes = arrays["classes"]
+    _integers(classes, f"{path}: classes")
+    if classes.shape != ():
+        msg = f"{path}: classes has shape {classes.shape}; one number is wanted"
         raise UserError(msg)
-    return int(given)
+    return int(classes)
 
 
 def _refuse_counted_from_one(labels: Labels, path: Path) -> None:

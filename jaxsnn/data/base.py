@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -78,7 +77,7 @@ class Dataset:
         return height, width, channels
 
 
-def check_images(images: npt.NDArray[Any], place: str) -> None:
+def check_images(images: np.ndarray, place: str) -> None:
     """Refuse anything but uint8 `[N, H, W, C]` with no empty image axis.
 
     Raises:
@@ -92,7 +91,7 @@ def check_images(images: npt.NDArray[Any], place: str) -> None:
         raise UserError(msg)
 
 
-def check_labels(labels: npt.NDArray[Any], classes: int, place: str) -> None:
+def check_labels(labels: np.ndarray, classes: int, place: str) -> None:
     """Refuse anything but int32 `[N]` with values 0..classes-1.
 
     Raises:
@@ -105,7 +104,7 @@ def check_labels(labels: npt.NDArray[Any], classes: int, place: str) -> None:
 
 
 def check_lengths(
-    images: npt.NDArray[Any], labels: npt.NDArray[Any], images_place: str, labels_place: str
+    images: np.ndarray, labels: np.ndarray, images_place: str, labels_place: str
 ) -> None:
     """Refuse images and labels of different length.
 

@@ -85,7 +85,7 @@ def _source(name: str) -> Source:
     source = SOURCES.get(name.replace("-", "_"))
     if source is None:
         nearest = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.0)[0]
-        known = f"known: {', '.join(NAMES)}, or the path of an .npz file"
-        msg = f"unknown data set {name!r}; nearest: {nearest!r}; {known}"
+        choices = f"known: {', '.join(NAMES)}, or the path of an .npz file"
+        msg = f"unknown data set {name!r}; nearest: {nearest!r}; {choices}"
         raise UserError(msg)
     return source

@@ -9,15 +9,14 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from jaxsnn.data.recordings import Recordings, padded
 from jaxsnn.errors import UserError
 from jaxsnn.io import files
 from jaxsnn.io.npz import read_npz
+from jaxsnn.types import Json
 
 FORMAT = 1  # a change of what is stored, or of how it is made, counts it up
 ARRAYS = ("codes", "counts", "lengths", "labels")
@@ -30,7 +29,7 @@ def cache_folder() -> Path:
 
 
 def cached(
-    folder: Path, key: Mapping[str, Any], build: Callable[[], dict[str, Recordings]]
+    folder: Path, key: Mapping[str, Json], build: Callable[[], dict[str, Recordings]]
 ) -> dict[str, Recordings]:
     """Take recordings from the cache, or build them and leave them there.
 
@@ -46,9 +45,9 @@ def cached(
     text = json.dumps({"format": FORMAT, **files.plain(key)}, sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     path = folder / f"{key.get('name', 'events')}-{digest}.npz"
-    found = _read(path, text)
-    if found is not None:
-        return found
+    stored = _read(path, text)
+    if stored is not None:
+        return stored
     built = build()
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, key=np.array(text), **_flat(built))
@@ -59,9 +58,9 @@ def cached(
     return built
 
 
-def _flat(parts: Mapping[str, Recordings]) -> dict[str, npt.NDArray[Any]]:
+def _flat(parts: Mapping[str, Recordings]) -> dict[str, np.ndarray]:
     """Plain arrays without the padding, which is half of a set."""
-    arrays: dict[str, npt.NDArray[Any]] = {}
+    arrays: dict[str, np.ndarray] = {}
     for name, rows in parts.items():
         arrays[f"{name}/codes"] = rows.codes[rows.codes >= 0]
         arrays[f"{name}/counts"] = rows.event_counts

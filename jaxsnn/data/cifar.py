@@ -163,9 +163,9 @@ def _batch(
     edition: Edition,
 ) -> tuple[Images, Labels]:
     batch = read_pickle(content, str(path))
-    found, wanted = batch.get(b"batch_label"), edition.called(path.name)
-    if not isinstance(found, bytes) or found != wanted:
-        calls = repr(found[:40]) if isinstance(found, bytes) else "nothing"
+    label, wanted = batch.get(b"batch_label"), edition.called(path.name)
+    if not isinstance(label, bytes) or label != wanted:
+        calls = repr(label[:40]) if isinstance(label, bytes) else "nothing"
         msg = f"{path}: its batch_label is {calls}, wanted {wanted!r}; files were mixed up"
         raise UserError(f"{msg}, get them again")
     images = _images(batch.get(b"data"), f"{path}: data", shape)
@@ -182,8 +182,8 @@ def _batch(
 def _images(data: object, place: str, shape: tuple[int, int, int]) -> Images:
     height, width, channels = shape
     if not isinstance(data, np.ndarray) or data.shape[1:] != (math.prod(shape),):
-        found = data.shape if isinstance(data, np.ndarray) else type(data).__name__
-        msg = f"{place} is {found}, wanted an array [N, {math.prod(shape)}]; this is another file"
+        actual = data.shape if isinstance(data, np.ndarray) else type(data).__name__
+        msg = f"{place} is {actual}, wanted an array [N, {math.prod(shape)}]; this is another file"
         raise UserError(msg)
     planes = data.reshape(len(data), channels, height, width)
     return np.ascontiguousarray(planes.transpose(0, 2, 3, 1), np.uint8)
@@ -202,19 +202,19 @@ def _labels(labels: object, place: str, classes: int) -> Labels:
 def _members(archive: Path, edition: Edition) -> dict[str, bytes]:
     """Contents of the wanted files; others in the archive, links included, are passed over."""
     wanted = {f"{edition.folder}/{file}": file for file in edition.files}
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     try:
         with gzip.open(archive) as raw:
             with tarfile.open(fileobj=raw, mode="r|") as members:
                 for member in members:
                     if member.name not in wanted or not member.isreg():
                         continue
-                    if wanted[member.name] in found or member.size > _LARGEST:
+                    if wanted[member.name] in contents or member.size > _LARGEST:
                         raise UserError(f"{member.name} twice, or of {member.size} bytes")
                     stream = members.extractfile(member)
-                    found[wanted[member.name]] = stream.read() if stream else b""
+                    contents[wanted[member.name]] = stream.read() if stream else b""
             while raw.read(2**20):  # only at its end does gzip compare the checksum
                 pass
     except Exception as error:  # gzip, zlib and tarfile have many types; the remedy is the same
         raise damaged(str(archive), "archive", error) from error
-    return found
+    return contents

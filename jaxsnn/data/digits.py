@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,7 @@ from PIL import Image
 
 from jaxsnn.data.base import Dataset, Images
 from jaxsnn.data.splits import stratified_split
+from jaxsnn.types import Untyped
 
 TEST_COUNT = 360
 SIDE = 28
@@ -33,7 +34,7 @@ def load_digits() -> Dataset:
     """
     from sklearn import datasets  # about a second to import: only who wants digits pays for it
 
-    bunch: Any = cast(Any, datasets).load_digits()
+    bunch: Untyped = cast("Untyped", datasets).load_digits()
     images = np.stack([_enlarge(image) for image in bunch.images])
     labels = np.asarray(bunch.target, np.int32)
     train, test = stratified_split(labels, TEST_COUNT)

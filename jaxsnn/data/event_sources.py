@@ -7,7 +7,6 @@ import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from jaxsnn.data import nmnist, saccades
 from jaxsnn.data.base import Images, Labels
@@ -17,6 +16,7 @@ from jaxsnn.data.events import NMNIST, Events, Framing, Sensor
 from jaxsnn.data.recordings import EventDataset, collect
 from jaxsnn.errors import UserError
 from jaxsnn.io.progress import bar
+from jaxsnn.types import JsonObject
 
 PARTS = ("train", "test")
 DEFAULT = Framing()
@@ -24,7 +24,7 @@ Reader = Callable[[], Iterable[tuple[Events, int]]]
 
 
 @dataclass(frozen=True)
-class Found:
+class EventFiles:
     """An event data set that was found and is not yet read.
 
     Attributes:
@@ -35,7 +35,7 @@ class Found:
     """
 
     source: str
-    identity: dict[str, Any]
+    identity: JsonObject
     readers: dict[str, Reader]
 
 
@@ -54,7 +54,7 @@ class EventSource:
     name: str
     classes: int
     sensor: Sensor
-    find: Callable[[Path | None], Found]
+    find: Callable[[Path | None], EventFiles]
     folders: tuple[str, ...] = ()
 
 
@@ -90,30 +90,32 @@ known: digits, nmnist
     source = EVENT_SOURCES.get(name.replace("-", "_"))
     if source is None:
         nearest = difflib.get_close_matches(name, EVENT_SOURCES, n=1, cutoff=0.0)[0]
-        known = f"known: {', '.join(EVENT_SOURCES)}"
-        raise UserError(f"unknown event data set {name!r}; nearest: {nearest!r}; {known}")
-    found = source.find(None if data_dir is None else Path(data_dir))
-    key = {"name": source.name, "source": found.source, "framing": asdict(framing)}
+        choices = f"known: {', '.join(EVENT_SOURCES)}"
+        raise UserError(f"unknown event data set {name!r}; nearest: {nearest!r}; {choices}")
+    files = source.find(None if data_dir is None else Path(data_dir))
+    key = {"name": source.name, "source": files.source, "framing": asdict(framing)}
     parts = cached(
         cache_folder(),
-        {**key, **found.identity},
+        {**key, **files.identity},
         lambda: {
-            part: collect(found.readers[part](), source.sensor, framing, f"{source.name} {part}")
+            part: collect(files.readers[part](), source.sensor, framing, f"{source.name} {part}")
             for part in PARTS
         },
     )
-    numbers = (source.sensor, source.classes, source.name, found.source, framing)
+    numbers = (source.sensor, source.classes, source.name, files.source, framing)
     return EventDataset(parts["train"], parts["test"], *numbers)
 
 
-def _nmnist(data_dir: Path | None) -> Found:
+def _nmnist(data_dir: Path | None) -> EventFiles:
     parts = nmnist.find(data_dir)
     identity = {name: [len(part.names), part.digest] for name, part in parts.items()}
     source = str(parts["train"].place.resolve().parent)
-    return Found(source, {"files": identity}, {name: part.read for name, part in parts.items()})
+    return EventFiles(
+        source, {"files": identity}, {name: part.read for name, part in parts.items()}
+    )
 
 
-def _digits(data_dir: Path | None) -> Found:
+def _digits(data_dir: Path | None) -> EventFiles:
     del data_dir  # digits come with scikit-learn
     digits = load_digits()
     identity = {
@@ -127,7 +129,7 @@ def _digits(data_dir: Path | None) -> Found:
         "test": (digits.test_images, digits.test_labels),
     }
     readers = {name: _saccades(*pair) for name, pair in pairs.items()}
-    return Found(f"{digits.source}, as events of three saccades", identity, readers)
+    return EventFiles(f"{digits.source}, as events of three saccades", identity, readers)
 
 
 def _saccades(images: Images, labels: Labels) -> Reader:

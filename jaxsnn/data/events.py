@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -44,15 +44,15 @@ class Events:
         time: int64 `[E]`, microseconds, never decreasing.
     """
 
-    x: npt.NDArray[Any]
-    y: npt.NDArray[Any]
-    polarity: npt.NDArray[Any]
+    x: np.ndarray
+    y: np.ndarray
+    polarity: np.ndarray
     time: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.time)
 
-    def __getitem__(self, rows: npt.NDArray[Any] | slice) -> Events:
+    def __getitem__(self, rows: np.ndarray | slice) -> Events:
         """The chosen events; `rows` is a mask, an index array or a slice."""
         return Events(self.x[rows], self.y[rows], self.polarity[rows], self.time[rows])
 
@@ -83,11 +83,11 @@ class Framing:
     def __post_init__(self) -> None:
         """Set the default rule, and refuse what cannot be meant."""
         rules = ("time_window", "event_count", "frames")
-        given = [name for name in rules if getattr(self, name) is not None]
-        if len(given) > 1:
-            stated = " and ".join(f"{name}={getattr(self, name)}" for name in given)
+        rules_set = [name for name in rules if getattr(self, name) is not None]
+        if len(rules_set) > 1:
+            stated = " and ".join(f"{name}={getattr(self, name)}" for name in rules_set)
             raise UserError(f"Framing: {stated} cannot both cut the frames; give one of them")
-        if not given:
+        if not rules_set:
             object.__setattr__(self, "time_window", DEFAULT_WINDOW)
         for name in (*rules, "filter_time"):
             value = getattr(self, name)
@@ -125,8 +125,8 @@ def decode_nmnist(content: bytes, place: str) -> Events:
     """
     if not content or len(content) % RECORD:
         rest = f"of {len(content)} bytes breaks off within the record at byte "
-        found = f"{rest}{len(content) // RECORD * RECORD}" if content else "is empty"
-        raise UserError(f"{place} {found}; N-MNIST has {RECORD} bytes an event: fetch it again")
+        problem = f"{rest}{len(content) // RECORD * RECORD}" if content else "is empty"
+        raise UserError(f"{place} {problem}; N-MNIST has {RECORD} bytes an event: fetch it again")
     records = np.frombuffer(content, np.uint8).reshape(-1, RECORD)
     x, y, high, middle, low = records.T
     time = ((high & 127).astype(np.int64) << 16) | (middle.astype(np.int64) << 8) | low
@@ -138,7 +138,7 @@ def decode_nmnist(content: bytes, place: str) -> Events:
     return events
 
 
-def microseconds(times: npt.NDArray[Any], where: str) -> npt.NDArray[np.int64]:
+def microseconds(times: np.ndarray, where: str) -> npt.NDArray[np.int64]:
     """Times of events as int64, if they are whole numbers already.
 
     Floats are refused even where they are whole: they may be seconds, milliseconds or microseconds,
@@ -177,17 +177,17 @@ def check_events(events: Events, sensor: Sensor, where: Callable[[int], str]) ->
     for name, limit in limits:
         values = getattr(events, name)
         if values.dtype.kind not in "iub":
-            found = f"{name} is {values.dtype}, not a whole number"
-            raise UserError(f"{where(0)}: {found}; give the number of the pixel or polarity")
+            problem = f"{name} is {values.dtype}, not a whole number"
+            raise UserError(f"{where(0)}: {problem}; give the number of the pixel or polarity")
         wrong = np.flatnonzero((values < 0) | (values >= limit))
         if len(wrong):
-            found = f"{name} {values[wrong[0]]} lies outside 0..{limit - 1}"
-            raise UserError(f"{where(int(wrong[0]))}: {found}; the file is damaged or of another")
+            problem = f"{name} {values[wrong[0]]} lies outside 0..{limit - 1}"
+            raise UserError(f"{where(int(wrong[0]))}: {problem}; the file is damaged or of another")
     back = np.flatnonzero(np.diff(events.time) < 0)
     if len(back):
         before, after = events.time[back[0]], events.time[back[0] + 1]
-        found = f"time {after} us comes after {before} us"
-        raise UserError(f"{where(int(back[0]) + 1)}: {found}; events must be in order of time")
+        problem = f"time {after} us comes after {before} us"
+        raise UserError(f"{where(int(back[0]) + 1)}: {problem}; events must be in order of time")
 
 
 def denoise(events: Events, sensor: Sensor, filter_time: int = 10_000) -> Events:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -11,11 +10,12 @@ from jaxsnn.data.events import Events, Framing, Sensor, microseconds
 from jaxsnn.data.recordings import Recordings, collect
 from jaxsnn.errors import UserError
 from jaxsnn.io.progress import bar
+from jaxsnn.types import Untyped
 
 DEFAULT = Framing()
 
 
-def from_tonic(dataset: Any, framing: Framing = DEFAULT, **options: Any) -> Recordings:
+def from_tonic(dataset: Untyped, framing: Framing = DEFAULT, **options: Untyped) -> Recordings:
     """Cut the recordings of one of tonic's data sets into frames.
 
     The whole order of the data set is kept; shuffle it (`take`) where it is sorted by class. Frames
@@ -40,7 +40,7 @@ def from_tonic(dataset: Any, framing: Framing = DEFAULT, **options: Any) -> Reco
     return collect(_recordings(opened, sensor, name), sensor, framing, name)
 
 
-def sensor_of(dataset: Any) -> Sensor:
+def sensor_of(dataset: Untyped) -> Sensor:
     """The sensor of one of tonic's data sets, whose `sensor_size` begins with the width.
 
     Raises:
@@ -50,12 +50,12 @@ def sensor_of(dataset: Any) -> Sensor:
     try:
         width, height, polarities = (int(number) for number in size)  # type: ignore[union-attr]
     except (TypeError, ValueError) as error:
-        found = f"{type(dataset).__name__}: sensor_size is {size!r}"
-        raise UserError(f"{found}; (width, height, polarities) is wanted") from error
+        problem = f"{type(dataset).__name__}: sensor_size is {size!r}"
+        raise UserError(f"{problem}; (width, height, polarities) is wanted") from error
     return Sensor(height, width, polarities)
 
 
-def _opened(name: str, options: dict[str, Any]) -> Any:
+def _opened(name: str, options: dict[str, Untyped]) -> Untyped:
     """The data set of tonic that has this name."""
     try:
         from tonic import datasets  # pyright: ignore[reportMissingImports]
@@ -68,14 +68,14 @@ def _opened(name: str, options: dict[str, Any]) -> Any:
     return kind(**options)
 
 
-def _recordings(dataset: Any, sensor: Sensor, name: str) -> Iterator[tuple[Events, int]]:
+def _recordings(dataset: Untyped, sensor: Sensor, name: str) -> Iterator[tuple[Events, int]]:
     total = len(dataset)
     for index in bar(range(total), total, f"reading {name}"):
         array, label = dataset[index]
         fields = getattr(getattr(array, "dtype", None), "names", None) or ()
         if missing := {"x", "t", "p"} - set(fields):
-            found = f"{name}: recording {index} lacks the fields {sorted(missing)}"
-            raise UserError(f"{found}; a structured array of x, y, t and p is wanted")
+            problem = f"{name}: recording {index} lacks the fields {sorted(missing)}"
+            raise UserError(f"{problem}; a structured array of x, y, t and p is wanted")
         if not isinstance(label, int | np.integer):
             raise UserError(f"{name}: label {label!r} of recording {index} is no whole number")
         # A microphone's channels are columns of one row; one polarity may be written in two ways.

@@ -53,11 +53,11 @@ def read_idx(path: Path, axes: int) -> npt.NDArray[np.uint8]:
     if magic != wanted:
         msg = f"{path}: magic number {magic:#010x}, wanted {wanted:#010x} (unsigned bytes, "
         raise UserError(f"{msg}{axes} axes); this is another kind of file")
-    found, expected = len(content) - header, math.prod(shape)
-    if found != expected:
-        word = "short" if found < expected else "long"
+    size, expected = len(content) - header, math.prod(shape)
+    if size != expected:
+        word = "short" if size < expected else "long"
         msg = f"{path}: too {word}: its header says {tuple(shape)}, that is {expected} bytes, "
-        raise UserError(f"{msg}but {found} follow; get the file again")
+        raise UserError(f"{msg}but {size} follow; get the file again")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 

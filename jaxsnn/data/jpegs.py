@@ -35,7 +35,7 @@ def read_jpeg(
     try:
         # Read whole first: Pillow would keep the file open.
         with Image.open(io.BytesIO(path.read_bytes()), formats=["JPEG"]) as image:
-            found = f"{image.mode} of {image.width}x{image.height}"
+            actual = f"{image.mode} of {image.width}x{image.height}"
             fits = image.mode in modes and image.size == (side, side)
             pixels = np.asarray(image.convert("RGB")) if fits else None
     except Exception as error:  # Pillow has many types for damaged files; the remedy is the same
@@ -45,7 +45,7 @@ def read_jpeg(
         ) from error
     if pixels is None:
         raise UserError(
-            f"{path}: {found}, wanted {' or '.join(modes)} of {side}x{side}; this is no image of "
+            f"{path}: {actual}, wanted {' or '.join(modes)} of {side}x{side}; this is no image of "
             f"{of}: unpack it again from {archive}, or remove it"
         )
     return pixels

@@ -50,7 +50,7 @@ def class_numbers(labels: Any, classes: int | None, place: str) -> npt.NDArray[n
     return array.astype(np.int32)
 
 
-def check_range(labels: npt.NDArray[np.integer[Any]], classes: int, place: str) -> None:
+def check_range(labels: npt.NDArray[np.integer], classes: int, place: str) -> None:
     """Refuse integers `[N]` outside 0..classes-1.
 
     Raises:
@@ -69,7 +69,7 @@ def check_range(labels: npt.NDArray[np.integer[Any]], classes: int, place: str) 
     )
 
 
-def _remedy(labels: npt.NDArray[Any]) -> str:
+def _remedy(labels: np.ndarray) -> str:
     """What makes class numbers of labels of another type."""
     if labels.dtype.kind == "b":
         return "give labels.astype(int)"

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from jaxsnn.data.base import Labels
 from jaxsnn.data.splits import spread, stratified_split
 from jaxsnn.errors import UserError
 from jaxsnn.io import files
+from jaxsnn.types import Json, JsonObject
 
 FEWEST, MOST = 30, 100
 SPLIT = "lfw_split.json"
@@ -48,12 +49,12 @@ class People:
     @property
     def images(self) -> list[str]:
         """All images that are kept, such as `Name/Name_0001.jpg`, in order."""
-        return [f"{person}/{file}" for person, found in self.kept.items() for file in found]
+        return [f"{person}/{file}" for person, jpegs in self.kept.items() for file in jpegs]
 
     @property
     def labels(self) -> Labels:
         """A person's place in the order of names, for every image: int32 `[N]`."""
-        counts = [len(found) for found in self.kept.values()]
+        counts = [len(jpegs) for jpegs in self.kept.values()]
         return np.repeat(np.arange(len(counts), dtype=np.int32), counts)
 
 
@@ -80,12 +81,12 @@ def find_people(folder: Path) -> People:
     """
     try:
         persons = sorted(_visible(folder, lambda entry: entry.is_dir())) if folder.is_dir() else []
-        found = {person: tuple(sorted(_visible(folder / person, _is_jpeg))) for person in persons}
+        listed = {person: tuple(sorted(_visible(folder / person, _is_jpeg))) for person in persons}
         others = {person: len(_visible(folder / person, _is_other)) for person in persons}
     except OSError as error:
         raise UserError(f"{folder}: cannot be listed ({error}); make it readable") from error
-    kept = {person: jpegs for person, jpegs in found.items() if FEWEST <= len(jpegs) <= MOST}
-    left_out = {person: len(jpegs) for person, jpegs in found.items() if person not in kept}
+    kept = {person: jpegs for person, jpegs in listed.items() if FEWEST <= len(jpegs) <= MOST}
+    left_out = {person: len(jpegs) for person, jpegs in listed.items() if person not in kept}
     return People(folder, kept, left_out, {p: count for p, count in others.items() if count})
 
 
@@ -164,7 +165,7 @@ def read_split(path: Path, people: People) -> Split:
         UserError: the file is damaged, or of other images than the folder's. The message names
             both, the first name that differs, and what to do.
     """
-    content: Any = files.read_json(path)
+    content: Json = files.read_json(path)
     damaged = f"{path}: no split of faces; delete it and write it again from the same files"
     if not isinstance(content, dict) or type(content.get("seed")) is not int:
         raise UserError(damaged)
@@ -180,7 +181,7 @@ def read_split(path: Path, people: People) -> Split:
     return split
 
 
-def document(people: People, split: Split) -> dict[str, Any]:
+def document(people: People, split: Split) -> JsonObject:
     """What the file holds: names in order, so that two splits can be compared by eye."""
     images, labels = people.images, people.labels
     counts = (np.bincount(labels[part], minlength=len(people.kept)) for part in _parts(split))
@@ -228,8 +229,8 @@ def _names(part: object, damaged: str) -> list[str]:
     return [str(name) for name in names]
 
 
-def _check_names(stored: set[str], found: set[str], path: Path, folder: Path) -> None:
-    absent, added = sorted(stored - found), sorted(found - stored)
+def _check_names(stored: set[str], present: set[str], path: Path, folder: Path) -> None:
+    absent, added = sorted(stored - present), sorted(present - stored)
     if absent or added:
         first = (absent or added)[0]
         raise UserError(

@@ -80,13 +80,13 @@ def find(data_dir: Path | None = None) -> dict[str, Part]:
             digit without a recording, a folder that is no digit, or a damaged zip.
     """
     for folder in (looked := places(FOLDERS, data_dir)):
-        found = {name: part for name in PARTS if (part := _part(folder, name)) is not None}
-        if missing := [name for name in PARTS if name not in found]:
-            if not found:
+        parts = {name: part for name in PARTS if (part := _part(folder, name)) is not None}
+        if missing := [name for name in PARTS if name not in parts]:
+            if not parts:
                 continue
-            there = next(iter(found.values())).place
+            there = next(iter(parts.values())).place
             raise UserError(f"{there} is there, but neither {folder / missing[0]} nor its zip")
-        return {name.lower(): part for name, part in found.items()}
+        return {name.lower(): part for name, part in parts.items()}
     lines = ["nmnist was not found. Looked in:", *(f"  {folder}" for folder in looked)]
     lines.append(
         "Files wanted: Train/<digit>/*.bin and Test/<digit>/*.bin, or Train.zip and Test.zip"
@@ -110,9 +110,9 @@ def _unpacked(place: Path) -> Iterator[File]:
     for folder in place.iterdir():
         if folder.is_dir():
             for path in folder.glob("*.bin"):
-                known = path.stat()
+                status = path.stat()
                 name = f"{folder.name}/{path.name}"
-                yield folder.name, name, known.st_size, known.st_mtime_ns
+                yield folder.name, name, status.st_size, status.st_mtime_ns
 
 
 def _packed(place: Path, part: str) -> list[File]:
@@ -122,23 +122,23 @@ def _packed(place: Path, part: str) -> list[File]:
             members = archive.infolist()
     except (OSError, zipfile.BadZipFile) as error:
         raise UserError(f"{place}: not a readable zip file ({error}); fetch it again") from error
-    found: list[File] = []
+    recordings: list[File] = []
     for member in members:
         parts = PurePosixPath(member.filename).parts
         hidden = "__MACOSX" in parts  # what macOS adds to a zip
         if len(parts) >= 3 and parts[-3] == part and parts[-1].endswith(".bin") and not hidden:
-            found.append((parts[-2], member.filename, member.file_size, member.CRC))
-    return found
+            recordings.append((parts[-2], member.filename, member.file_size, member.CRC))
+    return recordings
 
 
 def _listed(place: Path, files: Iterable[File]) -> Part:
     """A part of these files, after a look at the digits."""
     ordered = sorted(file for file in files if not file[1].rpartition("/")[2].startswith("."))
     digits = [str(digit) for digit in range(CLASSES)]
-    found = {folder for folder, *_ in ordered}
-    if unknown := sorted(found - set(digits)):
+    present = {folder for folder, *_ in ordered}
+    if unknown := sorted(present - set(digits)):
         raise UserError(f"{place}: folder {unknown[0]!r} is no digit; N-MNIST has 0 to 9")
-    if empty := [digit for digit in digits if digit not in found]:
+    if empty := [digit for digit in digits if digit not in present]:
         wanted = f"{empty[0]}/*.bin holds no recording"
         raise UserError(f"{place}: {wanted}; N-MNIST has all ten digits: unpack it again")
     # RandomState's stream is frozen for good, unlike that of a Generator.

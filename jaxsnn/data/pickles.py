@@ -12,15 +12,15 @@ import pickle
 import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from jaxsnn.data.base import Images
 from jaxsnn.errors import UserError
+from jaxsnn.types import Untyped
 
 
-def read_pickle(content: bytes, place: str) -> dict[object, Any]:
+def read_pickle(content: bytes, place: str) -> dict[object, Untyped]:
     """Read a pickled dict of byte strings, numbers, lists and uint8 arrays, and nothing else.
 
     Any other global is refused before it is imported. Strings of Python 2 become `bytes`.
@@ -36,16 +36,16 @@ def read_pickle(content: bytes, place: str) -> dict[object, Any]:
     file = io.BytesIO(content)
     try:
         _check_memo(file)
-        found = _Unpickler(file, encoding="bytes").load()
+        unpickled = _Unpickler(file, encoding="bytes").load()
     except _ForbiddenError as error:
         msg = f"{place}: refused: it asks for {error}, which no array of bytes needs; nothing of it"
         raise UserError(f"{msg} was run; get the file again from its author") from error
     except Exception as error:  # a damaged pickle raises nearly anything; the remedy is the same
         raise damaged(place, "pickle", error) from error
-    if not isinstance(found, dict) or file.read(1):
+    if not isinstance(unpickled, dict) or file.read(1):
         msg = f"{place}: not a pickled dict and nothing after it; get the file again"
         raise UserError(msg)
-    return {key: getattr(value, "array", value) for key, value in found.items()}
+    return {key: getattr(value, "array", value) for key, value in unpickled.items()}
 
 
 class _ForbiddenError(pickle.UnpicklingError):
@@ -67,7 +67,7 @@ class _Array:
 
     array: Images | None = None
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
+    def __setstate__(self, state: tuple[Untyped, ...]) -> None:
         _, shape, dtype, fortran, content = state
         # Plain and short before anything is formatted or multiplied: both can be made endless.
         code = dtype.code if isinstance(dtype.code, str | bytes) else "?"
@@ -97,7 +97,7 @@ class _Global:
 
 
 class _Unpickler(pickle.Unpickler):
-    def find_class(self, module_name: str, global_name: str, /) -> Any:
+    def find_class(self, module_name: str, global_name: str, /) -> Untyped:
         """Admit what an array of bytes needs, under the names of NumPy 1 and 2."""
         match module_name, global_name:
             case (("numpy.core.multiarray" | "numpy._core.multiarray"), "_reconstruct"):

@@ -21,6 +21,7 @@ from PIL import Image
 from jaxsnn.data.base import Dataset, Images, Labels, check_images, check_labels
 from jaxsnn.errors import UserError
 from jaxsnn.io.files import read_object
+from jaxsnn.types import Untyped
 
 INFO = "dataset_info.json"
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -33,10 +34,10 @@ def tensorflow_installed() -> bool:
 
 def find(folder: Path) -> Path | None:
     """The newest version prepared below `folder`, such as `mnist/3.0.1` below `mnist`."""
-    found = [
+    versions = [
         path.parent for path in folder.glob(f"*/{INFO}") if _VERSION.fullmatch(path.parent.name)
     ]
-    return max(found, key=lambda path: tuple(map(int, path.name.split("."))), default=None)
+    return max(versions, key=lambda path: tuple(map(int, path.name.split("."))), default=None)
 
 
 def unreadable(folder: Path) -> str | None:
@@ -71,11 +72,11 @@ def read(folder: Path, name: str, classes: int, shape: tuple[int, int, int]) -> 
     tfds = _import_tfds()
     try:
         builder = tfds.builder_from_directory(str(folder))
-        found, splits = str(builder.info.name), set(builder.info.splits)
+        stored_name, splits = str(builder.info.name), set(builder.info.splits)
     except Exception as error:  # whatever a damaged description raises, the remedy is the same
         raise _damaged(folder, error) from error
-    if found != name or not {"train", "test"} <= splits:
-        has = f"holds {found} with the splits {sorted(splits)}"
+    if stored_name != name or not {"train", "test"} <= splits:
+        has = f"holds {stored_name} with the splits {sorted(splits)}"
         msg = f"{folder} {has}; wanted {name} with train and test"
         raise UserError(msg)
     train = _read_split(tfds, builder, "train", folder)
@@ -127,7 +128,7 @@ def _damaged(folder: Path, error: Exception) -> UserError:
     return UserError(f"{folder} cannot be read ({reason}); delete it and prepare it again")
 
 
-def _read_split(tfds: Any, builder: Any, split: str, folder: Path) -> tuple[Images, Labels]:
+def _read_split(tfds: Untyped, builder: Untyped, split: str, folder: Path) -> tuple[Images, Labels]:
     try:
         if str(builder.info.file_format.value) == "array_record":
             images, labels = _read_records(tfds, builder, split)
@@ -139,7 +140,7 @@ def _read_split(tfds: Any, builder: Any, split: str, folder: Path) -> tuple[Imag
     return images, np.asarray(labels, np.int32)
 
 
-def _read_records(tfds: Any, builder: Any, split: str) -> tuple[Images, list[int]]:
+def _read_records(tfds: Untyped, builder: Untyped, split: str) -> tuple[Images, list[int]]:
     # Decoded here, since tensorflow-datasets logs a plea for OpenCV when it decodes with Pillow.
     skip = {"image": tfds.decode.SkipDecoding()}
     source = builder.as_data_source(split, decoders=skip)

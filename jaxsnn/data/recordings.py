@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,8 +39,10 @@ class Recordings:
         for name, axes in (("codes", 2), ("lengths", 1)):
             array = getattr(self, name)
             if array.dtype != np.int32 or array.ndim != axes:
-                found = f"{array.dtype} of shape {array.shape}"
-                raise UserError(f"recordings: {name} is {found}; int32 with {axes} axes is wanted")
+                problem = f"{array.dtype} of shape {array.shape}"
+                raise UserError(
+                    f"recordings: {name} is {problem}; int32 with {axes} axes is wanted"
+                )
         check_labels(self.labels, np.iinfo(np.int32).max, "recordings: labels")
         counts = [len(self.codes), len(self.lengths), len(self.labels)]
         if len(set(counts)) > 1:
@@ -50,8 +51,8 @@ class Recordings:
             raise UserError(f"recordings: code {self.codes.min()}; only -1 stands for no event")
         short = np.flatnonzero(self.lengths < 1)
         if len(short):
-            found = f"recording {short[0]} has {self.lengths[short[0]]} frames"
-            raise UserError(f"recordings: {found}; each has at least 1")
+            problem = f"recording {short[0]} has {self.lengths[short[0]]} frames"
+            raise UserError(f"recordings: {problem}; each has at least 1")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -61,7 +62,7 @@ class Recordings:
         """int64 `[N]`, events of each recording."""
         return np.count_nonzero(self.codes >= 0, axis=1).astype(np.int64)
 
-    def take(self, rows: npt.NDArray[Any] | slice) -> Recordings:
+    def take(self, rows: np.ndarray | slice) -> Recordings:
         """Some recordings, in the order of `rows` (indices, a mask or a slice)."""
         return Recordings(self.codes[rows], self.lengths[rows], self.labels[rows])
 
@@ -100,8 +101,8 @@ class EventDataset:
             last = rows.codes.max(axis=1, initial=-1) // pixels
             wrong = np.flatnonzero(last >= rows.lengths)
             if len(wrong):
-                found = f"has an event in frame {last[wrong[0]]} of {rows.lengths[wrong[0]]}"
-                raise UserError(f"{self.source}: {part} recording {wrong[0]} {found} (from 0)")
+                problem = f"has an event in frame {last[wrong[0]]} of {rows.lengths[wrong[0]]}"
+                raise UserError(f"{self.source}: {part} recording {wrong[0]} {problem} (from 0)")
         if not len(self.train):
             raise UserError(f"{self.source}: there is no training recording")
 
@@ -165,7 +166,9 @@ def collect(
     return padded(flat, np.array([len(row) for row in rows], np.int64), lengths, labels)
 
 
-def dense(recordings: Recordings, rows: Any, steps: int, sensor: Sensor) -> npt.NDArray[np.int32]:
+def dense(
+    recordings: Recordings, rows: np.ndarray | Sequence[int], steps: int, sensor: Sensor
+) -> npt.NDArray[np.int32]:
     """Frames of some recordings in plain NumPy, for pictures and tests.
 
     Returns:
@@ -206,8 +209,8 @@ def _codes(events: Events, sensor: Sensor, framing: Framing, where: str) -> tupl
     number, kept, frames = frame_numbers(events, framing)
     height, width, polarities = sensor
     if frames * height * width * polarities > np.iinfo(np.int32).max:
-        found = f"{frames} frames of {height} x {width} x {polarities}"
-        raise UserError(f"{where} has {found}, beyond 2^31 in all; make the frames longer")
+        extent = f"{frames} frames of {height} x {width} x {polarities}"
+        raise UserError(f"{where} has {extent}, beyond 2^31 in all; make the frames longer")
     events = events[kept]
     x, y, polarity = (part.astype(np.int32) for part in (events.x, events.y, events.polarity))
     return ((number * height + y) * width + x) * polarities + polarity, frames

@@ -69,12 +69,12 @@ def _chunk(images: npt.NDArray[np.uint8]) -> Iterator[Events]:
     # The levels at which pixels send lie on a grid: were it each pixel's own first intensity, then
     # at the end, back in the first place, rounding would decide on an event.
     level = (np.round(before / THRESHOLD) * THRESHOLD).astype(np.float32)
-    found = [(np.zeros(0, np.int64),) * 4]  # a black image has no event
+    events = [(np.zeros(0, np.int64),) * 4]  # a black image has no event
     for sample, place in enumerate(path[1:]):
         now = _log_intensity(padded, place)
-        found += _crossings(before, now, level, sample)
+        events += _crossings(before, now, level, sample)
         before = now
-    image, pixel, polarity, time = (np.concatenate(column) for column in zip(*found, strict=True))
+    image, pixel, polarity, time = (np.concatenate(column) for column in zip(*events, strict=True))
     pixels = NMNIST.height * NMNIST.width
     order = np.argsort((image * (3 * SACCADE_TIME + 1) + time) * pixels + pixel)
     edges = np.cumsum(np.bincount(image, minlength=len(images)))[:-1]
@@ -88,7 +88,7 @@ def _crossings(
     before: Floats, now: Floats, level: Floats, sample: int
 ) -> list[tuple[npt.NDArray[np.int64], ...]]:
     """Events between two samples; moves `level` of the pixels that had one."""
-    found: list[tuple[npt.NDArray[np.int64], ...]] = []
+    crossings: list[tuple[npt.NDArray[np.int64], ...]] = []
     interval = SACCADE_TIME // SAMPLES
     active = np.flatnonzero(np.abs(now - level) >= THRESHOLD)
     flat_before, flat_now, flat_level = before.ravel(), now.ravel(), level.ravel()
@@ -100,9 +100,9 @@ def _crossings(
         share = np.clip((flat_level[active] - flat_before[active]) / change, 0, 1)
         time = sample * interval + np.maximum(np.ceil(share * interval), 1).astype(np.int64)
         image, pixel = np.divmod(active, NMNIST.height * NMNIST.width)
-        found.append((image, pixel, rising.astype(np.int64), time))
+        crossings.append((image, pixel, rising.astype(np.int64), time))
         active = active[np.abs(flat_now[active] - flat_level[active]) >= THRESHOLD]
-    return found
+    return crossings
 
 
 def _log_intensity(padded: Floats, place: npt.NDArray[np.float64]) -> Floats:

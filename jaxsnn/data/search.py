@@ -75,9 +75,9 @@ def search(source: Source, data_dir: Path | None) -> Dataset:
 
 def places(folders: tuple[str, ...], data_dir: Path | None) -> list[Path]:
     """Where a folder of one of these names may lie, in order: what the reader gave comes first."""
-    given = [] if data_dir is None else [data_dir.expanduser()]
-    named = [place / folder for place in (*given, *_usual_places()) for folder in folders]
-    return list(dict.fromkeys([*given, *named]))
+    first = [] if data_dir is None else [data_dir.expanduser()]
+    named = [place / folder for place in (*first, *_usual_places()) for folder in folders]
+    return list(dict.fromkeys([*first, *named]))
 
 
 def folders_of(source: Source, data_dir: Path | None) -> list[Path]:
@@ -108,13 +108,13 @@ def _candidates(source: Source, data_dir: Path | None) -> Iterator[tuple[Path, b
     if not source.folders:
         return
     if data_dir is not None:
-        given = data_dir.expanduser()
-        if not _belongs_to_another(given, source):
-            yield given, False
-        yield from ((given / folder, False) for folder in source.folders)
+        root = data_dir.expanduser()
+        if not _belongs_to_another(root, source):
+            yield root, False
+        yield from ((root / folder, False) for folder in source.folders)
         # A folder that the reader names outranks every usual place, prepared or not.
         if source.in_tfds:
-            yield from ((folder / source.name, True) for folder in (given, given / "tfds"))
+            yield from ((folder / source.name, True) for folder in (root, root / "tfds"))
     usual = _usual_places()
     yield from ((place / folder, False) for place in usual for folder in source.folders)
     if source.in_tfds:

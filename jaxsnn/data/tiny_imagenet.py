@@ -34,7 +34,7 @@ _ARCHIVE = "tiny-imagenet-200.zip"
 _AGAIN = f"unpack {_ARCHIVE} again"
 
 Numbers = dict[str, int]  # of the classes, by name
-Found = list[tuple[Path, int]]  # files, with their class numbers
+Examples = list[tuple[Path, int]]  # files, with their class numbers
 
 
 def load_folder(
@@ -67,8 +67,8 @@ def load_folder(
         raise UserError(f"{msg}; {_AGAIN}")
     train = _by_folder(folder / "train", numbers)
     test = _validation(folder / "val", numbers)
-    for part, found in (("train", train), ("val", test)):
-        _check_counts(folder / part, found, numbers)
+    for part, examples in (("train", train), ("val", test)):
+        _check_counts(folder / part, examples, numbers)
     return Dataset(
         *_decode(train, shape[0], "decoding training images"),
         *_decode(test, shape[0], "decoding test images"),
@@ -86,7 +86,7 @@ def _numbers(path: Path, classes: int) -> Numbers:
     return {name: number for number, name in enumerate(sorted(names))}
 
 
-def _by_folder(part: Path, numbers: Numbers) -> Found:
+def _by_folder(part: Path, numbers: Numbers) -> Examples:
     """The images of `part/<class>` or `part/<class>/images`, by class."""
     folders = _listed(part, folders=True) - {"images"}
     unknown, missing = sorted(folders - numbers.keys()), sorted(numbers.keys() - folders)
@@ -94,15 +94,15 @@ def _by_folder(part: Path, numbers: Numbers) -> Found:
         word, first = ("unknown", unknown[0]) if unknown else ("missing", missing[0])
         counts = f"{len(missing)} folders of classes are missing and {len(unknown)} unknown"
         raise UserError(f"{part / first}: {word} ({counts}, by {CLASSES}); {_AGAIN}")
-    found: Found = []
+    examples: Examples = []
     for name, number in numbers.items():
         inner = part / name / "images"
         place = inner if inner.is_dir() else part / name
-        found += [(place / file, number) for file in sorted(_listed(place))]
-    return found
+        examples += [(place / file, number) for file in sorted(_listed(place))]
+    return examples
 
 
-def _validation(part: Path, numbers: Numbers) -> Found:
+def _validation(part: Path, numbers: Numbers) -> Examples:
     """The images of `val`, as published or by class."""
     loose = _listed(part / "images") if (part / "images").is_dir() else set[str]()
     if not _listed(part, folders=True) - {"images"}:
@@ -115,7 +115,7 @@ def _validation(part: Path, numbers: Numbers) -> Found:
     return _by_folder(part, numbers)
 
 
-def _annotated(part: Path, images: set[str], numbers: Numbers) -> Found:
+def _annotated(part: Path, images: set[str], numbers: Numbers) -> Examples:
     """The published form: a line of names, tab, class, and the box of the object."""
     path, labels = part / ANNOTATIONS, dict[str, int]()
     for line_number, line in enumerate(_lines(path), 1):
@@ -133,9 +133,9 @@ def _annotated(part: Path, images: set[str], numbers: Numbers) -> Found:
     return [(part / "images" / image, label) for image, label in sorted(labels.items())]
 
 
-def _check_counts(part: Path, found: Found, numbers: Numbers) -> None:
+def _check_counts(part: Path, examples: Examples, numbers: Numbers) -> None:
     """Every class has as many images, or some of them were lost."""
-    counts = Counter(label for _, label in found)
+    counts = Counter(label for _, label in examples)
     usual = max(counts.values(), default=0)
     for name, number in numbers.items():
         if counts[number] != usual or not usual:
@@ -143,11 +143,11 @@ def _check_counts(part: Path, found: Found, numbers: Numbers) -> None:
             raise UserError(f"{msg}; {_AGAIN}")
 
 
-def _decode(found: Found, side: int, what: str) -> tuple[Images, Labels]:
-    labels = np.array([label for _, label in found], np.int32)
+def _decode(examples: Examples, side: int, what: str) -> tuple[Images, Labels]:
+    labels = np.array([label for _, label in examples], np.int32)
     order = spread(labels)
-    images = np.empty((len(found), side, side, 3), np.uint8)
-    paths = [found[index][0] for index in order]
+    images = np.empty((len(examples), side, side, 3), np.uint8)
+    paths = [examples[index][0] for index in order]
     for index, path in enumerate(bar(paths, len(paths), what)):
         images[index] = read_jpeg(
             path, side, of="Tiny ImageNet", archive=_ARCHIVE, modes=("RGB", "L")

@@ -22,12 +22,12 @@ from jaxsnn.equality.rates import certify_rates, is_rate_coded
 from jaxsnn.equality.references import ReferenceNetworks
 from jaxsnn.errors import UserError
 from jaxsnn.io.progress import batches
-from jaxsnn.network.net import Variables
 from jaxsnn.simulation.counters import last_step
 from jaxsnn.simulation.dataset import check_stills
 from jaxsnn.simulation.engine import Trace
 from jaxsnn.simulation.fixed_steps import check_input, simulate
 from jaxsnn.simulation.until_silent import settle as run_until_silent
+from jaxsnn.types import Variables
 
 
 def certify(
@@ -81,8 +81,8 @@ def certify(
     for rows, real in batches(len(images), batch_size, progress):
         batch = check_input(snn, images[rows])
         trace = simulation(snn, batch, steps=steps, counts=True, devices=devices)
-        found = (_simulated(snn, trace), networks.of(batch))
-        spiking, references = jax.tree.map(lambda a, n=real: np.asarray(a)[:n], found)
+        compared = (_simulated(snn, trace), networks.of(batch))
+        spiking, references = jax.tree.map(lambda a, n=real: np.asarray(a)[:n], compared)
         tally.add(spiking, references, int(rows[0]), len(trace.readout))
     certificate = tally.certificate()
     if certificate.unsettled_images:

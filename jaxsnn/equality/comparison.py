@@ -10,7 +10,7 @@ from jaxsnn.arch.plan import head_sites, plan, spiking_sites
 from jaxsnn.conversion.spiking import Spiking, comes_to_rest
 from jaxsnn.equality.certificate import Certificate, Difference, LayerProof
 from jaxsnn.equality.ties import References, Ties
-from jaxsnn.network.net import Variables
+from jaxsnn.types import Variables
 
 
 class Simulated(NamedTuple):
@@ -43,37 +43,43 @@ class Tally:
         self.rounded_to_zero = rounded_to_zero(snn, variables)
         self.stateless = all(snn.neurons.at(site).stateless for site in self.sites)
 
-    def add(self, run: Simulated, known: References, first_image: int, steps: int) -> None:
+    def add(self, run: Simulated, references: References, first_image: int, steps: int) -> None:
         """Add one batch, simulated for ``steps`` steps, whose first image has that number."""
         self.images += len(run.prediction)
-        self.predictions += int(np.sum(run.prediction != known.predictions[0]))
-        self.float_predictions += int(np.sum(run.prediction != known.predictions[1]))
-        if known.given is not None:
-            self.given_predictions += int(np.sum(run.prediction != known.given))
+        self.predictions += int(np.sum(run.prediction != references.predictions[0]))
+        self.float_predictions += int(np.sum(run.prediction != references.predictions[1]))
+        if references.given is not None:
+            self.given_predictions += int(np.sum(run.prediction != references.given))
         for site in self.sites:
-            self._add_layer(site, run, known, first_image)
+            self._add_layer(site, run, references, first_image)
         for site in self.heads:
-            self._add_head(site, run, known, first_image)
+            self._add_head(site, run, references, first_image)
         last = np.max([run.last_step[site.name] for site in self.sites], axis=0)
         self.settled_steps += last.tolist()
         self.steps = max(self.steps, steps)
         if self.rests:
-            self._add_unsettled(run, known, last == steps)
+            self._add_unsettled(run, references, last == steps)
 
-    def _add_unsettled(self, run: Simulated, known: References, spiking: np.ndarray) -> None:
+    def _add_unsettled(self, run: Simulated, references: References, spiking: np.ndarray) -> None:
         """Count what is not at its level in images that still spike in the last step."""
-        differs = [_per_image(run.counts[s.name] != known.integer[s.name]) for s in self.sites]
+        differs = [_per_image(run.counts[s.name] != references.integer[s.name]) for s in self.sites]
         number = np.sum(differs, axis=0) * spiking
         self.unsettled_neurons += int(number.sum())
         self.unsettled_images += int(np.sum(number > 0))
 
-    def _add_head(self, site: Site, run: Simulated, known: References, first_image: int) -> None:
+    def _add_head(
+        self, site: Site, run: Simulated, references: References, first_image: int
+    ) -> None:
         """Compare summed readouts: with the integer ANN's, and with the float ANN's logits."""
         name, unit = site.name, self.snn.unit(site.name)
-        counts, level, logits = run.counts[name], known.integer[name], known.end_to_end[name]
+        counts, level, logits = (
+            run.counts[name],
+            references.integer[name],
+            references.end_to_end[name],
+        )
         rounding = self.ties.head_rounding(site, logits)
         away = np.abs(counts * unit - logits) > rounding
-        origin = np.abs(known.fed[name] * unit - logits) > rounding
+        origin = np.abs(references.fed[name] * unit - logits) > rounding
         nearest = np.round(logits / unit).astype(np.int64)
         old = self.layers[name]
         self.layers[name] = replace(
@@ -84,16 +90,18 @@ class Tally:
             origins=old.origins + int(np.sum(origin)),
         )
         self._remember("integer", name, counts, level, counts != level, first_image)
-        self._remember("float", name, known.fed[name], nearest, origin, first_image)
+        self._remember("float", name, references.fed[name], nearest, origin, first_image)
 
-    def _add_layer(self, site: Site, run: Simulated, known: References, first_image: int) -> None:
+    def _add_layer(
+        self, site: Site, run: Simulated, references: References, first_image: int
+    ) -> None:
         name = site.name
-        counts, level, end = run.counts[name], known.integer[name], known.end_to_end[name]
-        origin = known.fed[name] != end
+        counts, level, end = run.counts[name], references.integer[name], references.end_to_end[name]
+        origin = references.fed[name] != end
         tie, furthest = np.zeros_like(origin), 0.0
         if origin.any():  # rare, and the distances are float64 of every neuron
-            distance, allowed = self.ties.distance(site, known, end, known.fed[name])
-            tie = origin & (np.abs(known.fed[name] - end) == 1) & (distance <= allowed)
+            distance, allowed = self.ties.distance(site, references, end, references.fed[name])
+            tie = origin & (np.abs(references.fed[name] - end) == 1) & (distance <= allowed)
             furthest = float(np.max(distance[origin]))
         neuron = self.snn.neurons.at(site)
         highest = ((neuron.settled or neuron).spikes or (0, 1))[1]  # of the count, not of a step
@@ -111,7 +119,7 @@ class Tally:
             last_spike_step=max(old.last_spike_step, int(run.last_step[name].max(initial=0))),
         )
         self._remember("integer", name, counts, level, counts != level, first_image)
-        self._remember("float", name, known.fed[name], end, origin & ~tie, first_image)
+        self._remember("float", name, references.fed[name], end, origin & ~tie, first_image)
 
     def _remember(
         self,
@@ -125,14 +133,14 @@ class Tally:
         if (kind, name) in self.first or not differs.any():
             return
         where = tuple(int(i) for i in np.argwhere(differs)[0])
-        found = Difference(
+        difference = Difference(
             name, first_image + where[0], where[1:], int(spiking[where]), int(reference[where])
         )
-        self.first[kind, name] = found
+        self.first[kind, name] = difference
 
     def _first(self, kind: str) -> Difference | None:
-        found = (self.first.get((kind, name)) for name in self.layers)
-        return next((difference for difference in found if difference), None)
+        differences = (self.first.get((kind, name)) for name in self.layers)
+        return next((difference for difference in differences if difference), None)
 
     def certificate(self) -> Certificate:
         """The verdict over all batches."""

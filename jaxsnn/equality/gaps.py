@@ -21,9 +21,10 @@ from jaxsnn.conversion.spiking import Spiking, settled
 from jaxsnn.errors import UserError
 from jaxsnn.io.progress import batches
 from jaxsnn.network import net as net_module
-from jaxsnn.network.net import Net, Variables
+from jaxsnn.network.net import Net
 from jaxsnn.network.per_site import SiteMap
 from jaxsnn.simulation.fixed_steps import check_input, simulate
+from jaxsnn.types import Variables
 
 
 class Gap(NamedTuple):
@@ -91,17 +92,17 @@ def _per_image(
     """Site -> the four errors, mean over the neurons of every image, ``[4, B]``."""
     level = net_module.forward(whole.net, whole.variables, images).outs
     forced = {name: count[None] for name, count in counts.items()}
-    own = net_module.forward(whole.net, whole.variables, images, forced=forced).outs
+    after_counts = net_module.forward(whole.net, whole.variables, images, forced=forced).outs
     x = whole.encoding.decode(images)
     quantised = net_module.forward(ann, floats, x).outs
     bare = ann.clone(neurons=SiteMap(neurons.identity()))
     exact = {site.name: quantised[site.name] for site in spiking_sites(whole.arch)}
     drives = net_module.forward(bare, floats, x, forced=exact).outs
-    found: dict[str, Array] = {}
+    by_site: dict[str, Array] = {}
     for site in spiking_sites(whole.arch):
         name, unit = site.name, units[site.name]
         highest = _highest(whole.neurons.at(site))
-        drive, received = drives[name][0] / unit, own[name][0].astype(jnp.float32)
+        drive, received = drives[name][0] / unit, after_counts[name][0].astype(jnp.float32)
         errors: Any = (
             jnp.maximum(drive - highest, 0),
             jnp.clip(drive, 0, highest) - quantised[name][0] / unit,
@@ -109,8 +110,8 @@ def _per_image(
             received - level[name][0],
         )
         axes = tuple(range(1, drive.ndim))
-        found[name] = jnp.stack([jnp.mean(jnp.abs(one), axis=axes) / highest for one in errors])
-    return found
+        by_site[name] = jnp.stack([jnp.mean(jnp.abs(one), axis=axes) / highest for one in errors])
+    return by_site
 
 
 def _highest(level: neurons.Neuron) -> int:

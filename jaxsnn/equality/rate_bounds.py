@@ -45,8 +45,8 @@ def deviations(snn: Spiking, steps: int) -> dict[str, np.ndarray]:
             continue
         threshold = np.asarray(fixed["threshold"], np.float64)
         start = np.asarray(fixed["initial"], np.float64) / threshold
-        own = np.maximum(start, 1 - start) + neuron.delay + steps * ROUNDING
-        largest[site.name] = drive / threshold + own
+        of_neuron = np.maximum(start, 1 - start) + neuron.delay + steps * ROUNDING
+        largest[site.name] = drive / threshold + of_neuron
     return largest
 
 

@@ -28,11 +28,12 @@ from jaxsnn.equality.rate_bounds import deviations
 from jaxsnn.equality.rate_certificate import RateCertificate, RateProof
 from jaxsnn.io.progress import batches
 from jaxsnn.network import net as net_module
-from jaxsnn.network.net import Net, Variables
+from jaxsnn.network.net import Net
 from jaxsnn.network.per_site import SiteMap
 from jaxsnn.neurons.activations import activation
 from jaxsnn.simulation.counters import last_step
 from jaxsnn.simulation.fixed_steps import check_input, simulate
+from jaxsnn.types import Variables
 
 TOLERANCE = 1e-4  # of a layer's largest activation: float32 sums in another order differ by 1e-6
 ONE_SPIKE = activation(lambda drive: jnp.clip(drive, 0, 1))
@@ -110,14 +111,14 @@ class _Tally:
             ),
         )
         normalised = normalised_ann(snn)
-        found = [
+        passes = [
             activations(normalised.clone(neurons=ended), snn.variables, images),
             activations(normalised, snn.variables, images),
             activations(snn.float_ann, self.floats, decoded),
         ]
         if snn.given is not None:
-            found.append(activations(snn.given, self.variables, decoded))
-        return tuple(found)
+            passes.append(activations(snn.given, self.variables, decoded))
+        return tuple(passes)
 
     def add(
         self, run: Activations, last: Mapping[str, Any], references: tuple[Activations, ...]

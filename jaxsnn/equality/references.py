@@ -26,8 +26,9 @@ from jaxsnn.conversion.convert import pool_signs, snapped, whole_kernels
 from jaxsnn.conversion.spiking import Folded, Spiking, settled
 from jaxsnn.equality.ties import References
 from jaxsnn.network import net as net_module
-from jaxsnn.network.net import Net, Variables
+from jaxsnn.network.net import Net
 from jaxsnn.network.per_site import SiteMap
+from jaxsnn.types import Variables
 
 
 class EndToEnd(NamedTuple):

@@ -8,8 +8,8 @@ from jaxsnn.arch.layers import Site
 from jaxsnn.arch.plan import plan
 from jaxsnn.conversion.batch_norm import affine
 from jaxsnn.conversion.spiking import Folded, Spiking
-from jaxsnn.network.net import Variables
 from jaxsnn.network.site import aligned
+from jaxsnn.types import Variables
 
 EPSILON = 2.0**-24  # half a unit in the last place of float32, relative
 DOUBLE_EPSILON = 2.0**-53  # the same of float64
@@ -52,7 +52,7 @@ class Ties:
         return grid + drive * self._rounding(site, record) + 4 * self.epsilon * np.abs(logits)
 
     def distance(
-        self, site: Site, known: References, reference: np.ndarray, fed: np.ndarray
+        self, site: Site, references: References, reference: np.ndarray, fed: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """How far each activation is from the boundary in dispute, and what may move it, in steps.
 
@@ -66,18 +66,18 @@ class Ties:
         record = self._record(site)
         step = self.snn.unit(site.name)
         unit = self.snn.unit(site.source) * record.kernel_unit
-        value, rounding = self._activated(site, known.drive[site.name])
+        value, rounding = self._activated(site, references.drive[site.name])
         if site.shortcut:
-            more, imprecise = self._added(site, known)
+            more, imprecise = self._added(site, references)
             value, rounding = value + more, rounding + imprecise
         number = np.maximum(reference, fed)
         boundary = (number - 0.5) * step
         grid = np.abs(slope) * unit * record.threshold_grid / 2 * number
         if "initial" in self.snn.variables["fixed"][site.name]:
-            grid = step * self._fixed_point(site, known, number)
+            grid = step * self._fixed_point(site, references, number)
         return np.abs(value - boundary) / step, (grid + rounding) / step
 
-    def _fixed_point(self, site: Site, known: References, number: np.ndarray) -> np.ndarray:
+    def _fixed_point(self, site: Site, references: References, number: np.ndarray) -> np.ndarray:
         """How far the grid of a potential may move a level, in quantisation steps.
 
         Half a grid unit for each step's bias, for each threshold, and for each unit of a shortcut's
@@ -86,7 +86,7 @@ class Ties:
         rounded = (self.snn.encoding.ends or 1) + number
         if site.shortcut:
             source = next(one for one in plan(self.snn.arch) if one.name == site.shortcut)
-            drives = known.drive if source.role == "shortcut" else known.end_to_end
+            drives = references.drive if source.role == "shortcut" else references.end_to_end
             rounded = rounded + np.abs(aligned(drives[source.name], site))
         return rounded / 2 / np.asarray(self.snn.variables["fixed"][site.name]["threshold"])
 
@@ -103,12 +103,12 @@ class Ties:
         summed = np.abs(slope) * unit * self._rounding(site, record)
         return slope * sign * drive * unit + offset, 8 * self.epsilon * mean + summed
 
-    def _added(self, site: Site, known: References) -> tuple[np.ndarray, np.ndarray]:
+    def _added(self, site: Site, references: References) -> tuple[np.ndarray, np.ndarray]:
         """The same of what a shortcut adds: a projection's drive, or the source's activation."""
         source = next(one for one in plan(self.snn.arch) if one.name == site.shortcut)
         if source.role == "shortcut":
-            return self._activated(source, known.drive[source.name])
-        level = aligned(known.end_to_end[source.name], site)
+            return self._activated(source, references.drive[source.name])
+        level = aligned(references.end_to_end[source.name], site)
         value = level * self.snn.unit(source.name)
         return value, 8 * self.epsilon * np.abs(value)
 

@@ -27,12 +27,13 @@ from jaxsnn.inputs.encoding import Encoding
 from jaxsnn.inputs.preprocess import PIXELS
 from jaxsnn.io.progress import batches
 from jaxsnn.network import net as net_module
-from jaxsnn.network.net import Net, Variables
+from jaxsnn.network.net import Net
 from jaxsnn.report import energy
 from jaxsnn.report.comparison import Comparison, Trial, described, within_step
 from jaxsnn.simulation.dataset import evaluate
 from jaxsnn.simulation.totals import Evaluation
 from jaxsnn.simulation.until_silent import restless
+from jaxsnn.types import Variables
 
 CALIBRATED = 500  # images that are enough for percentiles
 SETTLING_STEPS = 1024
@@ -86,17 +87,17 @@ def compare(
         calibration = calibrate(variables, arch, some, encoding=encoding, progress=named)
     tried = calibration.candidates if methods is None else tuple(methods)
     sizes = _Sizes(rate_steps, settling_steps, certified, batch_size)
-    found: list[tuple[Trial, _Measured | None]] = []
+    outcomes: list[tuple[Trial, _Measured | None]] = []
     for number, method in enumerate(tried, 1):
         name = f"{number}/{len(tried)} {method.name}" if progress else ""
-        found.append(_tried(calibration, method, images, labels, sizes, name))
+        outcomes.append(_tried(calibration, method, images, labels, sizes, name))
         if after is not None:
-            after(found[-1][0])
-    kept = {trial.label: measured for trial, measured in found if measured is not None}
+            after(outcomes[-1][0])
+    kept = {trial.label: measured for trial, measured in outcomes if measured is not None}
     return Comparison(
         accuracy=accuracy(calibration.given, variables, images, labels, encoding, batch_size),
         images=len(images),
-        trials=tuple(trial for trial, _ in found),
+        trials=tuple(trial for trial, _ in outcomes),
         networks={label: one[0] for label, one in kept.items()},
         evaluations={label: one[1] for label, one in kept.items()},
         certificates={label: one[2] for label, one in kept.items() if one[2] is not None},
@@ -221,8 +222,8 @@ def accuracy(
     hits = 0
     for rows, real in batches(len(images), min(batch_size, len(images))):
         batch = encoding.decode(jnp.asarray(images[rows]))
-        found = np.asarray(_classes(cast("Any", net), variables, batch))
-        hits += int(np.sum(found[:real] == labels[rows[:real]]))
+        predicted = np.asarray(_classes(cast("Any", net), variables, batch))
+        hits += int(np.sum(predicted[:real] == labels[rows[:real]]))
     return hits / len(images)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from jaxsnn.arch.layers import Site
 from jaxsnn.arch.notation import Arch
@@ -20,7 +19,7 @@ from jaxsnn.network.per_site import hidden
 from jaxsnn.network.site import NORM_EPSILON
 from jaxsnn.neurons import relu
 
-Array = NDArray[Any]
+Array = np.ndarray
 Tree = dict[str, Any]
 
 

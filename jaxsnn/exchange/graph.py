@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from numpy.typing import NDArray
+import numpy as np
 
 from jaxsnn.arch.layers import MaxPool, Padding, Shape
 from jaxsnn.errors import UserError
@@ -100,7 +100,7 @@ class Graph(NamedTuple):
 
     steps: tuple[Step, ...]
     output: str
-    values: Mapping[str, NDArray[Any]]
+    values: Mapping[str, np.ndarray]
 
 
 def inexpressible(place: str, reason: str) -> UserError:

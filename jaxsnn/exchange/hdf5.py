@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from jaxsnn.errors import UserError, shown
 from jaxsnn.exchange.weights import Budget, contiguous
@@ -26,7 +25,7 @@ class Hdf5:
         texts: group -> attribute -> strings (one, or several); "" is the root.
     """
 
-    arrays: dict[str, NDArray[Any]] = field(default_factory=dict[str, NDArray[Any]])
+    arrays: dict[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
     texts: dict[str, dict[str, list[str]]] = field(default_factory=dict[str, dict[str, list[str]]])
 
 
@@ -49,23 +48,21 @@ def read(content: bytes, place: str, budget: Budget, *, without: tuple[str, ...]
         raise UserError(
             f"{place}: HDF5 needs h5py, which is not installed: pip install '.[keras]'"
         ) from error
-    found = Hdf5()
+    hdf5 = Hdf5()
     try:
         with h5py.File(io.BytesIO(content), "r") as file:
             for path, node in _nodes(h5py, file, place, without):
                 budget.spend(len(path), shown(path))
                 if isinstance(node, h5py.Dataset):
-                    found.arrays[path] = _array(node, f"{place}, {shown(path)}", budget)
+                    hdf5.arrays[path] = _array(node, f"{place}, {shown(path)}", budget)
                 else:
-                    found.texts[path] = {
-                        name: _strings(value) for name, value in node.attrs.items()
-                    }
+                    hdf5.texts[path] = {name: _strings(value) for name, value in node.attrs.items()}
     except UserError:
         raise
     except Exception as error:  # HDF5 raises nearly anything for a damaged file
         reason = shown(str(error)).strip("'\"")
         raise UserError(f"{place}: damaged or incomplete HDF5 ({reason}); get it again") from error
-    return found
+    return hdf5
 
 
 def _nodes(h5py: Any, file: Any, place: str, without: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
@@ -89,7 +86,7 @@ def _nodes(h5py: Any, file: Any, place: str, without: tuple[str, ...]) -> Iterat
     raise UserError(f"{place}: more than {MOST:,} groups and arrays, or groups inside themselves")
 
 
-def _array(dataset: Any, place: str, budget: Budget) -> NDArray[Any]:
+def _array(dataset: Any, place: str, budget: Budget) -> np.ndarray:
     """The numbers of a dataset whose bytes are in this file."""
     if dataset.is_virtual or dataset.external:
         raise UserError(f"{place}: its numbers are in another file; save it as one file")

@@ -18,7 +18,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from numpy.typing import NDArray
+import numpy as np
 
 from jaxsnn.errors import UserError, shown
 from jaxsnn.exchange import hdf5
@@ -43,7 +43,7 @@ class _Entry(NamedTuple):
 
     layer: str
     variable: str
-    array: NDArray[Any]
+    array: np.ndarray
 
 
 def read_keras(archive: zipfile.ZipFile, place: str, budget: Budget) -> Weights:
@@ -86,7 +86,7 @@ def read_hdf5(content: bytes, place: str, budget: Budget, config: bytes | None =
         entries, ordered = list(_listed(file, root, listed, place)), True
     else:
         entries, ordered = _numbered(file, layers)
-    arrays: dict[str, NDArray[Any]] = {}
+    arrays: dict[str, np.ndarray] = {}
     for layer, variable, array in entries:
         kind = layers[layer].kind if layer in layers else ""
         name = f"{layer}/{variable}" if kind in ("", *KINDS) else f"{layer}/{kind}.{variable}"
@@ -156,7 +156,7 @@ def _numbered(file: hdf5.Hdf5, layers: Mapping[str, _Layer]) -> tuple[list[_Entr
 
     Without a description the layers of one kind are in order where they are numbered together.
     """
-    groups: dict[str, dict[int, NDArray[Any]]] = {}
+    groups: dict[str, dict[int, np.ndarray]] = {}
     for path in sorted(file.arrays, key=natural):
         match = _NUMBERED.fullmatch(path)
         if match and match[1] and not match[1].endswith("seed_generator"):
@@ -174,7 +174,7 @@ def _numbered(file: hdf5.Hdf5, layers: Mapping[str, _Layer]) -> tuple[list[_Entr
     return entries, all(_TOGETHER.fullmatch(path) for path in groups)
 
 
-def _variables(path: str, layer: _Layer | None, arrays: list[NDArray[Any]]) -> list[str]:
+def _variables(path: str, layer: _Layer | None, arrays: list[np.ndarray]) -> list[str]:
     """What the numbered arrays of a layer are called."""
     axes = [array.ndim for array in arrays]
     if axes in ([4], [4, 1], [2], [2, 1]) and not _OTHER.search(path.rsplit("/", 1)[-1]):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from numpy.typing import NDArray
+import numpy as np
 
 from jaxsnn.errors import finite_number
 from jaxsnn.exchange.weights import Layout
@@ -45,7 +45,7 @@ class Layer:
     name: str
     kind: Kind
     layout: Layout
-    arrays: Mapping[str, NDArray[Any]]
+    arrays: Mapping[str, np.ndarray]
     names: Mapping[str, str]
     epsilon: float = NORM_EPSILON
 
@@ -54,7 +54,7 @@ class Layer:
         """Shape of the kernel, or of the norm's mean, in the file's own order of axes."""
         return self.arrays["mean" if self.kind == "norm" else "kernel"].shape
 
-    def turned(self) -> NDArray[Any]:
+    def turned(self) -> np.ndarray:
         """The kernel in our order: (height, width, in, out), or (in, out)."""
         kernel = self.arrays["kernel"]
         if self.layout == "keras":
@@ -77,7 +77,7 @@ class Layers(NamedTuple):
 
 
 def layers_of(
-    arrays: Mapping[str, NDArray[Any]],
+    arrays: Mapping[str, np.ndarray],
     layout: Layout,
     epsilon: float | None = None,
     epsilons: Mapping[str, float] | None = None,
@@ -123,7 +123,7 @@ def layers_of(
 def _layer(
     name: str,
     group: Mapping[str, str],
-    arrays: Mapping[str, NDArray[Any]],
+    arrays: Mapping[str, np.ndarray],
     layout: Layout,
     epsilon: float,
 ) -> Layer | None:

@@ -51,14 +51,14 @@ class Matching(NamedTuple):
 
 def targets(arch: Arch) -> dict[str, Target]:
     """Every place for a layer, in the order of the plan."""
-    found: list[Target] = []
+    places: list[Target] = []
     for site in plan(arch):
         if site.kind in ("avgpool", "maxpool"):
             continue
-        found.append(Target(site.name, site.kind, site.kernel_shape, site))
+        places.append(Target(site.name, site.kind, site.kernel_shape, site))
         if site.norm:
-            found.append(Target(site.name + NORM, "norm", site.drive_shape[-1:], site))
-    return {target.name: target for target in found}
+            places.append(Target(site.name + NORM, "norm", site.drive_shape[-1:], site))
+    return {target.name: target for target in places}
 
 
 def match(
@@ -86,11 +86,11 @@ def match(
         walk.along(kind, layers)
     walk.pair_norms(layers)
     walk.along("norm", layers)
-    matched = {id(layer) for layer in walk.found.values()}
+    taken = {id(layer) for layer in walk.matched.values()}
     return Matching(
-        walk.found,
-        tuple(layer for layer in layers if id(layer) not in matched),
-        tuple(target for name, target in places.items() if name not in walk.found),
+        walk.matched,
+        tuple(layer for layer in layers if id(layer) not in taken),
+        tuple(target for name, target in places.items() if name not in walk.matched),
         (*walk.problems, *([] if ordered else walk.guessed(named))),
     )
 
@@ -121,14 +121,14 @@ class _Walk:
         self, places: Mapping[str, Target], named: Mapping[str, Layer], ordered: bool
     ) -> None:
         self.places, self.ordered = places, ordered
-        self.found = dict(named)
+        self.matched = dict(named)
         self.problems: list[str] = []
 
     def along(self, kind: Kind, layers: Sequence[Layer]) -> None:
         """Give every layer of a kind that has no target yet the next one."""
-        taken = {layer.name for layer in self.found.values()}
+        taken = {layer.name for layer in self.matched.values()}
         waiting = [layer for layer in layers if layer.kind == kind and layer.name not in taken]
-        free = [t for t in self.places.values() if t.kind == kind and t.name not in self.found]
+        free = [t for t in self.places.values() if t.kind == kind and t.name not in self.matched]
         if kind == "norm" and any(target.beside for target in free):
             return  # pair_norms has said so
         chain = [target for target in free if not target.beside]
@@ -144,27 +144,27 @@ class _Walk:
                 )
                 return
             if aside:
-                self.found[aside[0].name] = layer
+                self.matched[aside[0].name] = layer
                 beside.remove(aside[0])
             elif following:
-                self.found[following.name] = layer  # a misfit is told by its shape
+                self.matched[following.name] = layer  # a misfit is told by its shape
                 last = chain.pop(0)
 
     def pair_norms(self, layers: Sequence[Layer]) -> None:
         """Find norms by their names: beside the chain, and all where the file keeps no order."""
-        taken = {layer.name for layer in self.found.values()}
+        taken = {layer.name for layer in self.matched.values()}
         free = {
             layer.name: layer
             for layer in layers
             if layer.kind == "norm" and layer.layout == "torch" and layer.name not in taken
         }
         for name, target in self.places.items():
-            synapse = self.found.get(name.removesuffix(NORM))
-            if target.kind != "norm" or name in self.found or synapse is None:
+            synapse = self.matched.get(name.removesuffix(NORM))
+            if target.kind != "norm" or name in self.matched or synapse is None:
                 continue
             norm = partner(synapse.name, free)
             if (target.beside or not self.ordered) and norm and _fits(free[norm], target):
-                self.found[name] = free.pop(norm)
+                self.matched[name] = free.pop(norm)
             elif target.beside:
                 self.problems.append(
                     f"the batch norm of {synapse.name}, {name} {target.shape}, cannot be told from "
@@ -174,7 +174,7 @@ class _Walk:
     def guessed(self, named: Mapping[str, Layer]) -> list[str]:
         """Layers of one shape that a file without order tells apart by more than a number."""
         groups: dict[tuple[Kind, Shape], list[Layer]] = {}
-        for target, layer in self.found.items():
+        for target, layer in self.matched.items():
             if target not in named and not (layer.kind == "norm" and self._paired(target, layer)):
                 groups.setdefault((layer.kind, layer.shape), []).append(layer)
         return [
@@ -186,7 +186,7 @@ class _Walk:
         ]
 
     def _paired(self, target: str, norm: Layer) -> bool:
-        synapse = self.found.get(target.removesuffix(NORM))
+        synapse = self.matched.get(target.removesuffix(NORM))
         return synapse is not None and partner(synapse.name, [norm.name]) == norm.name
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import safetensors
-from numpy.typing import NDArray
 
 from jaxsnn.errors import UserError, shown
 from jaxsnn.exchange.weights import Budget, Weights, contiguous, natural
@@ -35,7 +34,7 @@ def read_safetensors(content: bytes, place: str, budget: Budget) -> Weights:
     except safetensors.SafetensorError as error:
         reason = shown(str(error)).strip("'\"")
         raise UserError(f"{place}: damaged safetensors ({reason}); get the file again") from error
-    arrays: dict[str, NDArray[Any]] = {}
+    arrays: dict[str, np.ndarray] = {}
     for name, entry in sorted(entries, key=lambda pair: natural(pair[0])):
         if entry["dtype"] not in _DTYPES:
             raise UserError(

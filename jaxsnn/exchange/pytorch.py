@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from numpy.typing import NDArray
+import numpy as np
 
 from jaxsnn.arch.notation import Arch
 from jaxsnn.errors import UserError
@@ -28,7 +28,7 @@ def from_torch(
     *,
     names: Mapping[str, str] | None = None,
     epsilon: float | None = None,
-    reference: tuple[NDArray[Any], NDArray[Any]] | None = None,
+    reference: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Imported:
     """Take over a network that PyTorch trained.
 

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import NDArray
 
 from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import plan
@@ -16,7 +15,7 @@ from jaxsnn.errors import UserError
 from jaxsnn.exchange.fitting import network_of
 from jaxsnn.network.net import Out, forward
 
-Array = NDArray[Any]
+Array = np.ndarray
 
 TOLERANCE = 1e-3  # of the largest value: float32 sums in another order differ by some 1e-6
 

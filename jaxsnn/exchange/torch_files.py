@@ -15,9 +15,9 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
-from numpy.typing import NDArray
+import numpy as np
 
 from jaxsnn.errors import UserError, shown
 from jaxsnn.exchange import torch_pickle, torch_views
@@ -39,7 +39,7 @@ class Checkpoint(NamedTuple):
     """
 
     value: object
-    array: Callable[[str, Tensor], NDArray[Any]]
+    array: Callable[[str, Tensor], np.ndarray]
 
 
 def read_archive(archive: zipfile.ZipFile, place: str, budget: Budget) -> Checkpoint:
@@ -145,10 +145,10 @@ def _loaded(file: io.BytesIO, place: str) -> tuple[object, dict[str, Storage]]:
 
 def _arrays(
     content: Callable[[str], memoryview], place: str, budget: Budget, order: str
-) -> Callable[[str, Tensor], NDArray[Any]]:
+) -> Callable[[str, Tensor], np.ndarray]:
     """What turns tensors into arrays."""
 
-    def array(name: str, tensor: Tensor) -> NDArray[Any]:
+    def array(name: str, tensor: Tensor) -> np.ndarray:
         budget.spend(tensor.nbytes, shown(name))
         piece = content(tensor.storage.key)
         try:

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from jaxsnn.arch.notation import Arch
 from jaxsnn.errors import UserError
@@ -86,7 +85,7 @@ def from_module(
     return Imported(reading.arch, variables, table)
 
 
-def _images(input_shape: tuple[int, int, int]) -> NDArray[Any]:
+def _images(input_shape: tuple[int, int, int]) -> np.ndarray:
     """Images of noise, ``[B, C, H, W]``: every layer sees values of its own."""
     height, width, channels = input_shape
     shape = (EXAMPLES, channels, height, width)
@@ -121,7 +120,7 @@ def _seen(graph: Graph, reading: Reading) -> dict[str, Seen]:
     return {site: Seen(part.place, graph.values[part.step]) for site, part in reading.parts.items()}
 
 
-def array_of(value: Any) -> NDArray[Any]:
+def array_of(value: Any) -> np.ndarray:
     """A tensor of torch, or anything that NumPy understands, as an array."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()

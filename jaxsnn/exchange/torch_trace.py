@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from numpy.typing import NDArray
+import numpy as np
 
 from jaxsnn.errors import UserError, shown
 from jaxsnn.exchange.graph import Graph, Start, Step, inexpressible
 from jaxsnn.exchange.torch_calls import PARAMETERS, Call, operation_of
 
-Array = NDArray[Any]
+Array = np.ndarray
 
 EXAMPLES = 3  # images of the run: no other size is likely to be the same
 

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, cast
 
 import ml_dtypes
 import numpy as np
-from numpy.typing import NDArray
 
 from jaxsnn.errors import UserError
 from jaxsnn.exchange.weights import contiguous
@@ -21,7 +20,7 @@ _NUMPYS = (
     *("float64", "float32", "float16", "complex64", "complex128", "bool"),
     *("int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8"),
 )
-DTYPES: dict[str, np.dtype[Any]] = {
+DTYPES: dict[str, np.dtype] = {
     **{name: np.dtype(name) for name in _NUMPYS},
     **{name: np.dtype(getattr(ml_dtypes, name)) for name in _BEYOND_NUMPY},
 }
@@ -64,7 +63,7 @@ class Tensor(NamedTuple):
         return (last + 1) * DTYPES[self.dtype].itemsize
 
 
-def values(tensor: Tensor, content: memoryview, order: str = "<") -> NDArray[Any]:
+def values(tensor: Tensor, content: memoryview, order: str = "<") -> np.ndarray:
     """Elements of a tensor in the order of its axes, in memory of its own.
 
     Args:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from jaxsnn.errors import UserError
 
@@ -16,7 +15,7 @@ LIMIT = 2**32  # bytes
 
 
 @dataclass(frozen=True)
-class Weights(Mapping[str, NDArray[Any]]):
+class Weights(Mapping[str, np.ndarray]):
     """Arrays by their name in the file, with what else the file says of them.
 
     Attributes:
@@ -31,7 +30,7 @@ class Weights(Mapping[str, NDArray[Any]]):
         skipped: entries beside the arrays that were left out (an epoch, say).
     """
 
-    arrays: Mapping[str, NDArray[Any]]
+    arrays: Mapping[str, np.ndarray]
     place: str = "the arrays"
     container: str = "mapping"
     layout: Layout = "torch"
@@ -39,7 +38,7 @@ class Weights(Mapping[str, NDArray[Any]]):
     epsilons: Mapping[str, float] = field(default_factory=dict[str, float])
     skipped: tuple[str, ...] = ()
 
-    def __getitem__(self, name: str) -> NDArray[Any]:
+    def __getitem__(self, name: str) -> np.ndarray:
         return self.arrays[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -100,7 +99,7 @@ def _is_digit(character: str) -> bool:
     return "0" <= character <= "9"
 
 
-def contiguous(array: NDArray[Any]) -> NDArray[Any]:
+def contiguous(array: np.ndarray) -> np.ndarray:
     """The array in one piece, in the machine's byte order, of a type that NumPy itself has."""
     if array.dtype.kind == "V" or array.dtype.name.startswith(("bfloat", "float8")):
         return np.asarray(array, np.float32)

@@ -13,6 +13,7 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.scipy.ndimage import map_coordinates
 
 from jaxsnn.errors import UserError
 
@@ -116,7 +117,7 @@ def rotate(images: jax.Array, degrees: jax.Array) -> jax.Array:
         >>> quarter.round().astype(int).reshape(2, 2).tolist()
         [[1, 3], [0, 2]]
     """
-    batch, height, width, channels = _shape(images, floating=True)
+    batch, height, width, _ = _shape(images, floating=True)
     if degrees.shape != (batch,):
         msg = f"rotate: angles of shape {degrees.shape} for {batch} images; give one for each"
         raise UserError(msg)
@@ -127,15 +128,9 @@ def rotate(images: jax.Array, degrees: jax.Array) -> jax.Array:
         sine, cosine = jnp.sin(angle), jnp.cos(angle)
         row = sine * x + cosine * y + (height - 1) / 2  # y points down
         column = cosine * x - sine * y + (width - 1) / 2
-        top, left = jnp.floor(row), jnp.floor(column)
-        total = jnp.zeros((height, width, channels), image.dtype)
-        for r, c in ((top, left), (top, left + 1), (top + 1, left), (top + 1, left + 1)):
-            weight = (1 - jnp.abs(row - r)) * (1 - jnp.abs(column - c))
-            inside = (r >= 0) & (r < height) & (c >= 0) & (c < width)
-            place = jnp.where(inside, r * width + c, 0).astype(jnp.int32)
-            pixels = image.reshape(-1, channels)[place]
-            total += jnp.where(inside, weight, 0)[..., None].astype(image.dtype) * pixels
-        return total
+        place = [row.astype(image.dtype), column.astype(image.dtype)]
+        bilinear = functools.partial(map_coordinates, coordinates=place, order=1)
+        return jax.vmap(bilinear, in_axes=-1, out_axes=-1)(image)
 
     return jax.vmap(turn)(images, jnp.deg2rad(degrees))
 

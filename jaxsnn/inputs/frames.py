@@ -100,6 +100,6 @@ def _check(codes: jax.Array, sensor: tuple[int, int, int], steps: int) -> int:
         raise UserError(f"frames: steps {steps} and sensor {tuple(sensor)} must be at least 1")
     batch = codes.shape[0]
     if (size := steps * batch * math.prod(sensor)) > LARGEST_INDEX:
-        found = f"{steps} steps of {batch} recordings on a sensor {tuple(sensor)}"
-        raise UserError(f"frames: {found} are {size} numbers, beyond 2^31; lower the batch size")
+        extent = f"{steps} steps of {batch} recordings on a sensor {tuple(sensor)}"
+        raise UserError(f"frames: {extent} are {size} numbers, beyond 2^31; lower the batch size")
     return batch

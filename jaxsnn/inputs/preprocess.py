@@ -290,10 +290,10 @@ def _check_grey(images: Array) -> None:
         raise UserError(f"images hold values of {lowest} to {highest}; grey values are 0 to 255")
 
 
-def _check_channels(found: int, wanted: int) -> None:
-    if found != wanted:
+def _check_channels(channels: int, wanted: int) -> None:
+    if channels != wanted:
         raise UserError(
-            f"images of {found} channels, but mean and std are of {wanted}; give one for each"
+            f"images of {channels} channels, but mean and std are of {wanted}; give one for each"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from jax import Array
 
 from jaxsnn.errors import UserError, finite_number, whole_number
 from jaxsnn.inputs import frames as events
+from jaxsnn.types import PyTree
 
 if TYPE_CHECKING:
     from jaxsnn.data.recordings import Recordings
@@ -43,8 +44,8 @@ class Stimulus(NamedTuple):
         lengths: examples -> time steps of each; None where all have the same.
     """
 
-    show: Callable[[Any, Array | None, int | None], Shown]
-    lengths: Callable[[Any], np.ndarray] | None = None
+    show: Callable[[PyTree, Array | None, int | None], Shown]
+    lengths: Callable[[PyTree], np.ndarray] | None = None
 
 
 @functools.cache
@@ -61,8 +62,8 @@ def held(steps: int, scale: float = 1 / 255) -> Stimulus:
     """
     steps, scale = whole_number("steps", steps), finite_number("scale", scale, 0, above=True)
 
-    def show(images: Array, key: Array | None, given: int | None) -> Shown:
-        del key, given
+    def show(images: Array, key: Array | None, steps_given: int | None) -> Shown:
+        del key, steps_given
         return Shown((images.astype(jnp.float32) * scale)[None], steps)
 
     return Stimulus(show)
@@ -84,7 +85,7 @@ def event_frames(
     """
     finite_number("rotation", rotation, 0, 360)
 
-    def show(batch: Any, key: Array | None, steps: int | None) -> Shown:
+    def show(batch: PyTree, key: Array | None, steps: int | None) -> Shown:
         if steps is None:
             raise UserError("event frames need the number of steps of their batch")
         codes, lengths = batch["codes"], batch["lengths"]

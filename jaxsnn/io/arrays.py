@@ -12,38 +12,37 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from jaxsnn.errors import UserError
 from jaxsnn.io.files import parse_object, write_bytes
 from jaxsnn.io.npz import read_npz
+from jaxsnn.types import Json, JsonObject, PyTree, Tree, Variables
 
-Arrays: TypeAlias = dict[str, NDArray[Any]]
-Tree: TypeAlias = dict[str, Any]
+Arrays: TypeAlias = dict[str, np.ndarray]
 META = "meta.json"
 UNITS = "kernel_units"  # in a file's description: name -> what one of its whole numbers is worth
 _EARLIEST_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Variables, prefix: str = "") -> Tree:
     """Nested mapping to one level, names joined with "/"; a flat mapping comes back as it is.
 
     >>> flatten({"params": {"block1.conv1": {"kernel": 1}}, "batch_stats": {}})
     {'params/block1.conv1/kernel': 1}
     """
-    flat: dict[str, Any] = {}
+    flat: Tree = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
-            flat |= flatten(cast("Mapping[str, Any]", value), f"{prefix}{name}/")
+            flat |= flatten(cast("Variables", value), f"{prefix}{name}/")
         else:
             flat[f"{prefix}{name}"] = value
     return flat
 
 
-def unflatten(flat: Mapping[str, Any]) -> Tree:
+def unflatten(flat: Variables) -> Tree:
     """Names joined with "/" back to a nested dictionary; the inverse of `flatten`.
 
     >>> unflatten({"params/conv1/kernel": 1, "params/conv1/bias": 2})
@@ -68,8 +67,8 @@ def unflatten(flat: Mapping[str, Any]) -> Tree:
 
 def save_arrays(
     path: str | Path,
-    arrays: Mapping[str, Any],
-    meta: Mapping[str, Any] | None = None,
+    arrays: Variables,
+    meta: Mapping[str, Json] | None = None,
     *,
     compressed: bool = False,
 ) -> None:
@@ -106,7 +105,7 @@ def save_arrays(
     write_bytes(path, content.getvalue())
 
 
-def load_arrays(path: str | Path) -> tuple[Arrays, dict[str, Any]]:
+def load_arrays(path: str | Path) -> tuple[Arrays, JsonObject]:
     """Read an npz file of plain arrays: ``(name -> array, description)``.
 
     A file without ``meta.json`` (written by NumPy itself, say) has an empty description. Kernels
@@ -128,14 +127,14 @@ def load_arrays(path: str | Path) -> tuple[Arrays, dict[str, Any]]:
     return arrays, meta
 
 
-def _refuse_nan(place: str, array: NDArray[Any]) -> None:
+def _refuse_nan(place: str, array: np.ndarray) -> None:
     if array.dtype.kind == "f" and np.isnan(array).any():
         first = tuple(int(index) for index in np.argwhere(np.isnan(array))[0])
         count = int(np.isnan(array).sum())
         raise UserError(f"{place} holds {count} NaN, the first at index {first}")
 
 
-def load_params(source: str | Path | Mapping[str, Any], expected: Mapping[str, Any]) -> Tree:
+def load_params(source: str | Path | Variables, expected: Variables) -> Tree:
     """Variables from an npz file or a mapping, strictly by name, shape and kind of number.
 
     Floats may be of another width and whole numbers may stand for floats they equal exactly; every
@@ -174,7 +173,7 @@ def load_params(source: str | Path | Mapping[str, Any], expected: Mapping[str, A
     return unflatten(loaded)
 
 
-def worth(arrays: Arrays, units: Any) -> Arrays:
+def worth(arrays: Arrays, units: Json) -> Arrays:
     """Kernels that are whole numbers as what those are worth, float32.
 
     Args:
@@ -189,25 +188,25 @@ def worth(arrays: Arrays, units: Any) -> Arrays:
     """
     if not isinstance(units, Mapping):
         raise UserError(f"{UNITS} is {units!r}, not a number for each kernel")
-    found: Arrays = {}
-    for name, unit in cast("Mapping[str, Any]", units).items():
+    floats: Arrays = {}
+    for name, unit in cast("Mapping[str, Json]", units).items():
         codes = arrays.get(name)
         if codes is None or codes.dtype.kind not in "iu":
             raise UserError(f"{UNITS} names {name}, which is no array of whole numbers")
         if not isinstance(unit, float) or not 0 < unit < 2.0**64:
             raise UserError(f"{UNITS} of {name} is {unit!r}, not a positive finite number")
-        found[name] = (codes * np.float64(unit)).astype(np.float32)
-    return found
+        floats[name] = (codes * np.float64(unit)).astype(np.float32)
+    return floats
 
 
-def _as_arrays(source: Mapping[str, Any]) -> Arrays:
+def _as_arrays(source: Variables) -> Arrays:
     arrays = {name: np.asarray(value) for name, value in flatten(source).items()}
     for name, array in arrays.items():
         _refuse_nan(name, array)
     return arrays
 
 
-def _fit(name: str, array: NDArray[Any], want: Any) -> tuple[NDArray[Any], str]:
+def _fit(name: str, array: np.ndarray, want: PyTree) -> tuple[np.ndarray, str]:
     """The array in the wanted dtype, and what is wrong with it ("" if nothing)."""
     dtype = np.dtype(want.dtype)
     if array.shape != tuple(want.shape):
@@ -224,7 +223,7 @@ def _fit(name: str, array: NDArray[Any], want: Any) -> tuple[NDArray[Any], str]:
     return cast, f"{name} holds values that {dtype} cannot represent" if lost else ""
 
 
-def checksum(variables: Mapping[str, Any]) -> int:
+def checksum(variables: Variables) -> int:
     """Of all arrays and their names."""
     total = 0
     for name, leaf in sorted(flatten(variables).items()):

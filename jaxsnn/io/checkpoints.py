@@ -13,7 +13,6 @@ import shutil
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -25,12 +24,13 @@ from jaxsnn.io.arrays import (
     Arrays,
 )
 from jaxsnn.io.files import naming
+from jaxsnn.types import Json, JsonObject, PyTree, Untyped
 
 _UNFINISHED = ".orbax-checkpoint-tmp"
 _OF_A_CHECKPOINT = "_CHECKPOINT_METADATA"  # a file that Orbax puts into each
 
 
-def named_leaves(tree: Any) -> dict[str, Any]:
+def named_leaves(tree: PyTree) -> dict[str, PyTree]:
     """The leaves of any pytree by path, "/" between the parts, containers without leaves left out.
 
     >>> named_leaves({"params": {"kernel": 1}, "opt_state": (2, ())})
@@ -48,7 +48,7 @@ class Checkpoints:
     """
 
     def __init__(
-        self, directory: str | Path, meta: Mapping[str, Any] | None = None, keep: int = 2
+        self, directory: str | Path, meta: Mapping[str, Json] | None = None, keep: int = 2
     ) -> None:
         """Name the folder; nothing is written before the first `save`.
 
@@ -76,14 +76,14 @@ class Checkpoints:
                 return step
         return None
 
-    def save(self, step: int, state: Any) -> None:
+    def save(self, step: int, state: PyTree) -> None:
         """Write the state of one step, wait until it is complete, then drop the oldest ones.
 
         A checkpoint of the same or of a later step is removed after the new one stands: it belongs
         to a part of the run that could not be read and is being repeated. Of several processes
         the first alone writes, and the others do not wait for it.
         """
-        if not processes.first():
+        if not processes.is_primary():
             return
         import orbax.checkpoint as ocp  # one second; a reader of weights does without it
 
@@ -106,7 +106,7 @@ class Checkpoints:
         for other in later + older[: max(0, len(older) - self.keep + 1)]:
             shutil.rmtree(self.directory / str(other), ignore_errors=True)
 
-    def restore_latest(self, template: Any) -> Any | None:
+    def restore_latest(self, template: PyTree) -> PyTree | None:
         """The state of the newest readable checkpoint in the tree of `template`, or None.
 
         Unreadable checkpoints are named on standard output and passed over.
@@ -129,7 +129,7 @@ class Checkpoints:
             raise UserError(f"{self.directory}: no checkpoint of steps {steps} is readable")
         return None
 
-    def _read(self, step: int) -> tuple[Arrays, dict[str, Any]] | None:
+    def _read(self, step: int) -> tuple[Arrays, JsonObject] | None:
         """Arrays and description of a checkpoint; None, and a line, where it is unreadable."""
         folder = self.directory / str(step)
         try:
@@ -138,7 +138,7 @@ class Checkpoints:
             print(f"{folder} is unreadable ({type(error).__name__}); trying the one before")
             return None
 
-    def _compare_meta(self, folder: Path, meta: Mapping[str, Any]) -> None:
+    def _compare_meta(self, folder: Path, meta: Mapping[str, Json]) -> None:
         wanted = json.loads(json.dumps(self.meta))
         for name in wanted.keys() | meta.keys() if wanted else ():
             if wanted.get(name) != meta.get(name):
@@ -148,23 +148,23 @@ class Checkpoints:
                 )
 
 
-def _checkpointer() -> Any:
+def _checkpointer() -> Untyped:
     """Orbax for this process alone: by itself it would wait for all others in every call."""
     import orbax.checkpoint as ocp
 
-    own = processes.index()
+    rank = processes.index()
     alone = ocp.options.MultiprocessingOptions(
-        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}"
+        primary_host=rank, active_processes={rank}, barrier_sync_key_prefix=f"process{rank}"
     )
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
     return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
-def _read(folder: Path) -> tuple[Arrays, dict[str, Any]]:
+def _read(folder: Path) -> tuple[Arrays, JsonObject]:
     import orbax.checkpoint as ocp
 
     with _checkpointer() as reader:
-        saved: Any = reader.metadata(folder).item_metadata
+        saved: Untyped = reader.metadata(folder).item_metadata
         as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in saved.tree}
         arrays: Arrays = reader.restore(folder, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
     description = json.loads(arrays.pop(META).tobytes())
@@ -177,18 +177,18 @@ def _checksums(arrays: Arrays) -> dict[str, int]:
     return {name: zlib.crc32(array.tobytes()) for name, array in arrays.items()}
 
 
-def _rebuild(folder: Path, arrays: Arrays, template: Any) -> Any:
+def _rebuild(folder: Path, arrays: Arrays, template: PyTree) -> PyTree:
     expected = named_leaves(template)
     for name in [*expected, *(name for name in arrays if name not in expected)]:
         if name not in arrays:
             raise UserError(f"{folder} lacks {name}; it holds another network or optimiser")
         if name not in expected:
             raise UserError(f"{folder} has an extra {name}; it holds another network or optimiser")
-        found = (arrays[name].shape, np.dtype(arrays[name].dtype))
+        stored = (arrays[name].shape, np.dtype(arrays[name].dtype))
         wanted = (tuple(expected[name].shape), np.dtype(expected[name].dtype))
-        if found != wanted:
+        if stored != wanted:
             raise UserError(
-                f"{folder}: {name} is {found[1]}{list(found[0])}, expected "
+                f"{folder}: {name} is {stored[1]}{list(stored[0])}, expected "
                 f"{wanted[1]}{list(wanted[0])}; it belongs to another network or optimiser"
             )
     return jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in expected])

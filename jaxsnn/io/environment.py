@@ -8,7 +8,7 @@ import platform
 import re
 import subprocess
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -48,7 +48,7 @@ def environment(package: Path = PACKAGE) -> Environment:
 def _device() -> str:
     import jax  # here, so that reading and plotting results does not start a backend
 
-    devices: list[Any] = list(jax.devices())
+    devices = jax.devices()
     kind, backend = devices[0].device_kind, devices[0].platform
     if backend == "cpu":
         return f"{len(devices)} x {_processor()} (cpu, {os.cpu_count()} cores)"
@@ -64,8 +64,8 @@ def _version(distribution: str) -> str | None:
 
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
-    return found[1].strip() if found else platform.processor() or platform.machine()
+    match = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
+    return match[1].strip() if match else platform.processor() or platform.machine()
 
 
 def _commit(package: Path) -> str | None:

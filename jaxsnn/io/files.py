@@ -9,12 +9,13 @@ import os
 import re
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
 from jaxsnn.errors import UserError, shown
 from jaxsnn.io import processes
+from jaxsnn.types import Json, JsonObject
 
 
 def write_bytes(path: str | Path, content: bytes) -> Path:
@@ -25,7 +26,7 @@ def write_bytes(path: str | Path, content: bytes) -> Path:
     files of the same target that killed processes have left are removed first.
     """
     path = Path(path)
-    if not processes.first():
+    if not processes.is_primary():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(path)
@@ -78,7 +79,7 @@ def _runs(process: int) -> bool:
 
 def remove(path: str | Path) -> None:
     """Remove a file if it is there; of several processes the first alone does."""
-    if processes.first():
+    if processes.is_primary():
         Path(path).unlink(missing_ok=True)
 
 
@@ -92,8 +93,8 @@ def exclusive(folder: str | Path) -> Generator[None]:
         UserError: another run holds it.
     """
     with contextlib.ExitStack() as held:
-        with processes.together():
-            if processes.first():
+        with processes.collective():
+            if processes.is_primary():
                 held.enter_context(_locked(Path(folder)))
         yield
 
@@ -129,7 +130,7 @@ def write_json(path: str | Path, obj: object) -> Path:
     return write_bytes(path, (text + "\n").encode())
 
 
-def read_json(path: str | Path) -> Any:
+def read_json(path: str | Path) -> Json:
     """Read one JSON file.
 
     Raises:
@@ -152,7 +153,7 @@ def read_text(path: str | Path) -> str:
         raise UserError(f"{path}: not a text file ({error}); delete it or restore it") from error
 
 
-def read_object(path: str | Path) -> dict[str, Any]:
+def read_object(path: str | Path) -> JsonObject:
     """Read one JSON file that holds an object.
 
     Raises:
@@ -162,7 +163,7 @@ def read_object(path: str | Path) -> dict[str, Any]:
     return parse_object(Path(path).read_bytes(), str(path))
 
 
-def parse_json(text: str | bytes, place: str) -> Any:
+def parse_json(text: str | bytes, place: str) -> Json:
     """The value of a JSON text; `place` is where it comes from, for messages.
 
     Raises:
@@ -178,7 +179,7 @@ def parse_json(text: str | bytes, place: str) -> Any:
         raise UserError(msg) from None
 
 
-def parse_object(text: str | bytes, place: str) -> dict[str, Any]:
+def parse_object(text: str | bytes, place: str) -> JsonObject:
     """The object of a JSON text; see `parse_json`.
 
     Raises:
@@ -187,10 +188,10 @@ def parse_object(text: str | bytes, place: str) -> dict[str, Any]:
     value = parse_json(text, place)
     if not isinstance(value, dict):
         raise UserError(f"{place}: not a JSON object but {shown(value)}; write it again")
-    return cast("dict[str, Any]", value)
+    return cast("JsonObject", value)
 
 
-def append_jsonl(path: str | Path, record: Mapping[str, Any]) -> None:
+def append_jsonl(path: str | Path, record: Mapping[str, Json]) -> None:
     """Append one record as one line and flush it.
 
     A last line that a kill has broken off is removed first, or the new record would be lost in it.
@@ -199,7 +200,7 @@ def append_jsonl(path: str | Path, record: Mapping[str, Any]) -> None:
         UserError: as `write_json`.
     """
     line = json.dumps(plain(record), ensure_ascii=False, allow_nan=False)
-    if not processes.first():
+    if not processes.is_primary():
         return
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -208,7 +209,7 @@ def append_jsonl(path: str | Path, record: Mapping[str, Any]) -> None:
         file.write(line.encode() + b"\n")
 
 
-def read_jsonl(path: str | Path, key: str = "step") -> list[dict[str, Any]]:
+def read_jsonl(path: str | Path, key: str = "step") -> list[JsonObject]:
     """Read the records of a stream, in order.
 
     A last line that breaks off is dropped: the writer was killed. Of several records with the same
@@ -219,7 +220,7 @@ def read_jsonl(path: str | Path, key: str = "step") -> list[dict[str, Any]]:
         UserError: another line is not a JSON object; the message names file and line.
     """
     *lines, last = Path(path).read_bytes().split(b"\n")
-    records: dict[object, dict[str, Any]] = {}
+    records: dict[object, JsonObject] = {}
     for number, line in enumerate([*lines, last] if _whole(last) else lines, start=1):
         record = parse_object(line, f"{path}, line {number}")
         value = record.get(key)
@@ -229,7 +230,7 @@ def read_jsonl(path: str | Path, key: str = "step") -> list[dict[str, Any]]:
     return list(records.values())
 
 
-def plain(value: object, where: str = "") -> Any:
+def plain(value: object, where: str = "") -> Json:
     """Turn a value into what JSON knows; `where` is the path of keys that leads to it.
 
     Raises:

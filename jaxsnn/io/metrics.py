@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 from jaxsnn.errors import UserError, shown
 from jaxsnn.io.files import read_jsonl
+from jaxsnn.types import JsonObject
 
 WHOLE = ("epoch", "step")  # from 0
 NUMBERS = (
@@ -16,7 +16,7 @@ NUMBERS = (
 )
 
 
-def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+def read_metrics(path: str | Path) -> list[JsonObject]:
     """The last record of each epoch, in order.
 
     Raises:

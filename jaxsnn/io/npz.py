@@ -12,10 +12,9 @@ import math
 import zipfile
 import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from jaxsnn.errors import UserError, shown
 
@@ -25,7 +24,7 @@ _ENCRYPTED = 0x1
 _METHODS = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflated"}
 
 
-def read_npz(path: str | Path) -> dict[str, NDArray[Any]]:
+def read_npz(path: str | Path) -> dict[str, np.ndarray]:
     """Every array of an npz file by name; names end where ``.npy`` begins.
 
     Raises:
@@ -83,7 +82,7 @@ def check_header(archive: zipfile.ZipFile, info: zipfile.ZipInfo, place: str) ->
         )
 
 
-def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, place: str) -> NDArray[Any]:
+def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, place: str) -> np.ndarray:
     check_header(archive, info, place)
     try:
         with archive.open(info) as member:
@@ -96,7 +95,7 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, place: str) -> NDArr
         raise UserError(f"{place}: damaged ({_said(error)}); write it again") from error
 
 
-def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and type that the header of an array announces."""
     version = np.lib.format.read_magic(member)
     old = version == (1, 0)

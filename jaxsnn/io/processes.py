@@ -1,9 +1,9 @@
-"""One program in several processes: who writes, who computes what, and what all of them know.
+"""One program in several processes: who writes, who computes what, and what all of them hold.
 
-Every process runs the whole program. The first alone writes files and shows progress; a training
-step spans the devices of all; batches of an evaluation are dealt out, and what came of them is
-gathered, so that every process goes on with the same numbers. With one process, nothing here does
-anything.
+Every process runs the whole program. The primary process (index 0) alone writes files and shows
+progress; a training step spans the devices of all; the batches of an evaluation are sharded, and
+their results are gathered, so that every process goes on with the same numbers. With one process,
+nothing here does anything. The names are JAX's, where it has one.
 """
 
 import contextlib
@@ -14,13 +14,14 @@ import sys
 import threading
 import zlib
 from collections.abc import Generator, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import Sharding
 
 from jaxsnn.errors import UserError
+from jaxsnn.types import PyTree, Untyped
 
 T = TypeVar("T")
 
@@ -48,23 +49,23 @@ def join(
     Raises:
         UserError: "auto", and nothing was found; or no answer from the others.
     """
-    known = coordinator != AUTO
-    awaited = f"the coordinator, process 0 at {coordinator}" if known else "the cluster"
-    if known and process_id == 0:
+    explicit = coordinator != AUTO
+    awaited = f"the coordinator, process 0 at {coordinator}" if explicit else "the cluster"
+    if explicit and process_id == 0:
         awaited = f"the other {(processes or 1) - 1} processes, at {coordinator}"
     saying = threading.Timer(PATIENCE, _say_waiting, (process_id, awaited))
     saying.daemon = True
     saying.start()
     try:
         jax.distributed.initialize(
-            coordinator if known else None,
+            coordinator if explicit else None,
             processes,
             process_id,
             heartbeat_timeout_seconds=heartbeat_timeout,
             shutdown_timeout_seconds=heartbeat_timeout,
         )
     except ValueError as error:
-        if known:
+        if explicit:
             raise
         raise UserError(
             f"--coordinator auto: JAX finds no cluster here ({error}); give "
@@ -81,8 +82,8 @@ def join(
 
 
 def _say_waiting(process_id: int | None, awaited: str) -> None:
-    own = "this process" if process_id is None else f"process {process_id}"
-    print(f"{own} waits for {awaited}", file=sys.stderr, flush=True)
+    who = "this process" if process_id is None else f"process {process_id}"
+    print(f"{who} waits for {awaited}", file=sys.stderr, flush=True)
 
 
 def count() -> int:
@@ -95,15 +96,15 @@ def index() -> int:
     return jax.process_index() if jax.distributed.is_initialized() else 0
 
 
-def first() -> bool:
-    """Whether this is the process that writes."""
+def is_primary() -> bool:
+    """Whether this is the primary process, which alone writes files."""
     return index() == 0
 
 
 @contextlib.contextmanager
-def one_voice() -> Generator[None]:
-    """What is printed inside is printed by the first process alone; error messages by each."""
-    if first():
+def primary_prints() -> Generator[None]:
+    """Inside, standard output is that of the primary process alone; error messages are of each."""
+    if is_primary():
         yield
         return
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
@@ -113,8 +114,8 @@ def one_voice() -> Generator[None]:
 # ------------------------------------------------------------ devices
 
 
-def share(devices: int) -> int:
-    """Each process's part of so many devices.
+def devices_per_process(devices: int) -> int:
+    """How many devices each process contributes to so many.
 
     Raises:
         UserError: they cannot be shared equally.
@@ -126,20 +127,20 @@ def share(devices: int) -> int:
     return devices // count()
 
 
-def devices(number: int) -> list[Any]:
+def devices(number: int) -> list[Untyped]:
     """The first devices of every process, in the order of the processes; ``number`` of them.
 
     Raises:
-        UserError: as :func:`share`.
+        UserError: as :func:`devices_per_process`.
     """
-    own = share(number)
-    return [one for p in range(count()) for one in jax.local_devices(process_index=p)[:own]]
+    per_process = devices_per_process(number)
+    return [one for p in range(count()) for one in jax.local_devices(process_index=p)[:per_process]]
 
 
-def everywhere(tree: Any, sharding: Sharding) -> Any:
+def replicated(tree: PyTree, sharding: Sharding) -> PyTree:
     """Arrays, equal in all processes, whole on every device of a replicating sharding."""
 
-    def put(leaf: Any) -> jax.Array:
+    def put(leaf: PyTree) -> jax.Array:
         # device_put on all devices would first send the whole array around, to compare it.
         copies = [jax.device_put(leaf, one) for one in sharding.addressable_devices]
         return jax.make_array_from_single_device_arrays(np.shape(leaf), sharding, copies)
@@ -150,26 +151,26 @@ def everywhere(tree: Any, sharding: Sharding) -> Any:
 # ------------------------------------------------------------ shared work
 
 
-def dealt(items: Iterable[T]) -> Iterator[T]:
-    """This process's items: as cards are dealt, one to each process in turn."""
+def shard(items: Iterable[T]) -> Iterator[T]:
+    """This process's share of the items: each item goes to the next process in turn."""
     return itertools.islice(items, index(), None, count())
 
 
-def in_order(own: list[T]) -> list[T]:
-    """What came of items that were :func:`dealt`, of all processes and in the items' order."""
-    parts = gathered(own)
+def unsharded(local: list[T]) -> list[T]:
+    """The results for items that :func:`shard` split, of all processes, in the items' order."""
+    parts = all_gather(local)
     total = sum(len(part) for part in parts)
     return [parts[n % len(parts)][n // len(parts)] for n in range(total)]
 
 
-def gathered(own: T) -> list[T]:
+def all_gather(local: T) -> list[T]:
     """What each process holds, by process; anything that can be pickled, unchanged.
 
     All processes must call it, and in the same order as everything else that all take part in.
     """
     if count() == 1:
-        return [own]
-    content = np.frombuffer(pickle.dumps(own), np.uint8)
+        return [local]
+    content = np.frombuffer(pickle.dumps(local), np.uint8)
     sizes = _all(np.array(len(content)))
     most = int(sizes.max())
     chunk = CHUNKS[most > CHUNKS[0]]
@@ -181,22 +182,22 @@ def gathered(own: T) -> list[T]:
     return [pickle.loads(row[:size].tobytes()) for row, size in zip(whole, sizes, strict=True)]
 
 
-def _all(own: np.ndarray) -> np.ndarray:
+def _all(local: np.ndarray) -> np.ndarray:
     from jax.experimental import multihost_utils
 
-    return np.asarray(multihost_utils.process_allgather(own))
+    return np.asarray(multihost_utils.process_allgather(local))
 
 
 # ------------------------------------------------------------ agreement
 
 
-def meet() -> None:
-    """Wait until every process is here: what the first wrote before is there for all."""
-    gathered(None)
+def barrier() -> None:
+    """Wait for every process; then all can read what the primary has written."""
+    all_gather(None)
 
 
 @contextlib.contextmanager
-def together() -> Generator[None]:
+def collective() -> Generator[None]:
     """Leave the block when every process has done it; where it fails in one, it fails in all.
 
     Inside, no process may wait for another.
@@ -209,7 +210,7 @@ def together() -> Generator[None]:
         yield
     except Exception as error:  # whatever it is, the others wait for it
         failed = error
-    reasons = gathered(failed and str(failed))
+    reasons = all_gather(failed and str(failed))
     if failed is not None:
         raise failed
     for number, reason in enumerate(reasons):
@@ -217,7 +218,7 @@ def together() -> Generator[None]:
             raise UserError(f"process {number} has stopped: {reason}")
 
 
-def same_arrays(what: str, tree: Any) -> None:
+def same_arrays(what: str, tree: PyTree) -> None:
     """:func:`same` of all arrays of a tree, by their checksums."""
     if count() > 1:
         arrays = [np.ascontiguousarray(leaf) for leaf in jax.tree.leaves(tree)]
@@ -230,7 +231,7 @@ def same(what: str, value: object) -> None:
     Raises:
         UserError: naming what differs, in which process, and both values.
     """
-    for number, other in enumerate(gathered(value)):
+    for number, other in enumerate(all_gather(value)):
         if other != value:
             raise UserError(
                 f"{what} differ between processes: {value!r} in process {index()}, {other!r} in "

@@ -28,7 +28,7 @@ T = TypeVar("T")
 def bar(items: Iterable[T], total: int, what: str) -> Iterator[T]:
     """Yield ``items`` under a bar named ``what``, on a terminal; without a name, silently."""
     to = console(stderr=True)
-    shown = bool(what) and to.is_terminal and processes.first()
+    shown = bool(what) and to.is_terminal and processes.is_primary()
     return iter(
         track(items, escape(what), total=total, console=to, disable=not shown, transient=True)
     )
@@ -51,7 +51,7 @@ class Display:
 
     def __init__(self, epochs: int, steps_per_epoch: int, batch_size: int, shown: bool) -> None:
         """Prepare the bar; it appears when the display is entered, and never unless `shown`."""
-        to, shown = console(), shown and processes.first()
+        to, shown = console(), shown and processes.is_primary()
         self.epochs, self.batch_size = epochs, batch_size
         self.to = to if shown else None
         self.first_look = (-1, 0, 0.0)  # epoch, position and time; compiling lies before it

@@ -5,11 +5,23 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    Literal,
+    TypeAlias,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from jaxsnn.errors import UserError, shown
+from jaxsnn.types import Json, JsonObject
 
 T = TypeVar("T")
+Hint: TypeAlias = Any  # a type as an annotation says it; `type` has no room for unions
 
 
 def call(function: Callable[..., T], arguments: object, place: str) -> T:
@@ -44,7 +56,7 @@ def call(function: Callable[..., T], arguments: object, place: str) -> T:
         raise UserError(f"{place}: {error}") from error
 
 
-def checked(value: Any, hint: Any, place: str) -> Any:
+def checked(value: Json, hint: Hint, place: str) -> Json:
     """The value, if it is of the type.
 
     Raises:
@@ -56,7 +68,7 @@ def checked(value: Any, hint: Any, place: str) -> Any:
     return value
 
 
-def conforms(value: object, hint: Any) -> bool:
+def conforms(value: object, hint: Hint) -> bool:
     """Whether a value is of a type; a whole number is a float, a truth value is no number.
 
     >>> conforms((1, 2.5), tuple[float, ...]), conforms(True, int), conforms(None, int | None)
@@ -83,14 +95,14 @@ def conforms(value: object, hint: Any) -> bool:
     return not isinstance(kind, type) or isinstance(value, kind)
 
 
-def _all_conform(values: tuple[object, ...], hints: tuple[Any, ...]) -> bool:
+def _all_conform(values: tuple[object, ...], hints: tuple[Hint, ...]) -> bool:
     """Whether the parts of a tuple are of their types; ``...`` is any number of the first."""
     if len(hints) == 2 and hints[1] is Ellipsis:
         return all(conforms(value, hints[0]) for value in values)
     return len(values) == len(hints) and all(map(conforms, values, hints))
 
 
-def mapping(value: object, place: str) -> dict[str, Any]:
+def mapping(value: object, place: str) -> JsonObject:
     """The value, if it is a mapping of names.
 
     Raises:
@@ -98,10 +110,10 @@ def mapping(value: object, place: str) -> dict[str, Any]:
     """
     if not isinstance(value, Mapping):
         raise UserError(f"{place} is {shown(value)}, expected names with values")
-    return dict(cast("Mapping[str, Any]", value))
+    return dict(cast("Mapping[str, Json]", value))
 
 
-def checked_mapping(value: object, hints: Mapping[str, Any], place: str) -> dict[str, Any]:
+def checked_mapping(value: object, hints: Mapping[str, Hint], place: str) -> JsonObject:
     """The value, if it is a mapping of some of these names to values of their types.
 
     Raises:
@@ -113,7 +125,7 @@ def checked_mapping(value: object, hints: Mapping[str, Any], place: str) -> dict
     return {name: checked(one, hints[name], f"{place}.{name}") for name, one in values.items()}
 
 
-def entry(record: Mapping[str, Any], name: str, hint: Any, place: str) -> Any:
+def entry(record: Mapping[str, Json], name: str, hint: Hint, place: str) -> Json:
     """What stands under a name, if it is there and of the type.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -47,13 +47,13 @@ def from_text(kind: type[Record], text: str | bytes, place: object) -> Record:
     jaxsnn.errors.UserError: point.json: x is '3'; expected a valid integer
     """
     try:
-        return _adapter(kind).validate_json(text, strict=True, extra="forbid")
+        return cast("Record", _adapter(kind).validate_json(text, strict=True, extra="forbid"))
     except ValidationError as error:
         raise UserError(f"{place}: {_told(error.errors())}") from None
 
 
 @functools.cache
-def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+def _adapter(kind: type[object]) -> TypeAdapter[object]:
     return TypeAdapter(kind)
 
 
@@ -66,7 +66,7 @@ def _told(errors: Sequence[ErrorDetails]) -> str:
     return "; ".join(told.values())
 
 
-def _sentence(place: str, error: Mapping[str, Any]) -> str:
+def _sentence(place: str, error: Mapping[str, object]) -> str:
     kind, message = error["type"], str(error["msg"])
     for prefix in _PREFIXES:
         message = message.removeprefix(prefix)

@@ -1,12 +1,14 @@
 """Where the weights of a site start."""
 
 import math
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
 
 from jaxsnn.arch.layers import Site
 
@@ -122,7 +124,7 @@ class Dirac(NamedTuple):
         """Initialiser of a kernel."""
         normal = nn.initializers.normal(math.sqrt(2 / math.prod(site.kernel_shape[:-1])))
 
-        def init(key: Array, shape: Any, dtype: Any = jnp.float32) -> Array:
+        def init(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
             kernel = normal(key, shape, dtype)
             if site.role in ("readout", "exit"):
                 return 0.5 * kernel
@@ -167,7 +169,7 @@ class FixedScale(NamedTuple):
 
 
 def _truncated_normal(deviation: float) -> nn.initializers.Initializer:
-    def init(key: Array, shape: Any, dtype: Any = jnp.float32) -> Array:
+    def init(key: Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> Array:
         return deviation * jax.random.truncated_normal(key, -2, 2, shape, dtype)
 
     return init

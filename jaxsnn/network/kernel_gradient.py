@@ -65,8 +65,8 @@ def of_rows(
         wide = columns_beside(operands[0], width, columns, strides[1])
         right = operands[1].reshape(-1, outputs)
         lefts = [wide[:, i : i + below : strides[0]] for i in range(height)]
-        found = [left.reshape(-1, width * inputs).T @ right for left in lefts]
-        return total + jnp.stack(found), None
+        products = [left.reshape(-1, width * inputs).T @ right for left in lefts]
+        return total + jnp.stack(products), None
 
     together = images_at_once(images, rows * columns)
     zeros = jnp.zeros((height, width * inputs, outputs), x.dtype)

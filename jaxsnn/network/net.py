@@ -13,8 +13,8 @@ no norm, and may have ``params/<site>/gain``, which multiplies the synapse's int
 """
 
 import functools
-from collections.abc import Mapping
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple, TypedDict, Unpack, cast
 
 import flax.linen as nn
 import jax
@@ -35,8 +35,7 @@ from jaxsnn.network.per_site import SiteMap
 from jaxsnn.network.site import SiteModule, quantised
 from jaxsnn.network.synapse import Accumulator
 from jaxsnn.neurons.neuron import Neuron, State
-
-Variables = Mapping[str, Any]
+from jaxsnn.types import Tree, Variables
 
 
 class Out(NamedTuple):
@@ -51,6 +50,15 @@ class Out(NamedTuple):
     state: dict[str, State]
     readouts: tuple[Array, ...]
     outs: dict[str, Array]
+
+
+class BlockOptions(TypedDict, total=False):
+    """How a block of time is computed; see :meth:`Net.__call__`."""
+
+    steps: int
+    gate: Array | None
+    stem: Array | None
+    forced: Mapping[str, Array] | None
 
 
 class Net(nn.Module):
@@ -82,6 +90,10 @@ class Net(nn.Module):
     initialiser: Initialiser = CutNormal()
     norm_momentum: float = 0.9
 
+    if TYPE_CHECKING:  # Flax makes modules frozen and hashable; its types do not say so
+
+        def __hash__(self) -> int: ...
+
     @nn.compact
     def __call__(
         self,
@@ -111,18 +123,18 @@ class Net(nn.Module):
                 it has several steps or biases are gated step by step.
         """
         check_images(x, self.arch)
-        given = x if stem is None else stem
-        if steps > 1 and (given.shape[0] != 1 or gate is not None):
+        operand = x if stem is None else stem
+        if steps > 1 and (operand.shape[0] != 1 or gate is not None):
             raise UserError(
-                f"steps={steps} holds one image [1, B, ...] under all biases; {given.shape[0]} "
+                f"steps={steps} holds one image [1, B, ...] under all biases; {operand.shape[0]} "
                 "steps are given, or a gate: leave steps out"
             )
         values: dict[str, Array] = {"input": x}
         after, outs, readouts = dict(state), {}, []
         for site in plan(self.arch):
             current = stem if site.source == "input" else None
-            module, own = self._site(site), state[site.name]
-            after[site.name], out = module(values, current, own, train, steps, gate)
+            module, before = self._site(site), state[site.name]
+            after[site.name], out = module(values, current, before, train, steps, gate)
             outs[site.name] = out
             values[site.name] = (forced or {}).get(site.name, out)
             if site.role in ("exit", "readout"):
@@ -174,13 +186,13 @@ def stem(net: Net, variables: Variables, images: Array) -> Array:
     """
     check_images(images, net.arch)
     site = plan(net.arch)[0]
-    own = variables["params"][site.name]
-    kernel = quantised(own["kernel"], net.weights.at(site), own)
+    params = variables["params"][site.name]
+    kernel = quantised(params["kernel"], net.weights.at(site), params)
     held = net.accumulators.at(site)
     return synapse.synapse(images, kernel, site, held, arithmetic=net.arithmetic)
 
 
-def prepared(net: Net, variables: Variables) -> dict[str, Any]:
+def prepared(net: Net, variables: Variables) -> Tree:
     """The folded tree with each kernel in the dtype in which spikes meet it.
 
     Cast once, before a loop over time. The tree is for that loop, not to be kept.
@@ -211,8 +223,8 @@ def initial_state(
         for collection in ("params", "fixed"):
             tree = variables.get(collection, {}).get(site.name, {})
             leaves |= {name: leaf for name, leaf in tree.items() if name in leaves}
-        own = None if keys is None else fold_in(keys, number)
-        state[site.name] = neuron.init(leaves, (batch, *site.neuron_shape), own)
+        key = None if keys is None else fold_in(keys, number)
+        state[site.name] = neuron.init(leaves, (batch, *site.neuron_shape), key)
     return state
 
 
@@ -221,48 +233,56 @@ def fold_in(keys: Array, number: int) -> Array:
     return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
 
 
-def init_variables(net: Net, key: Array) -> dict[str, Any]:
+def init_variables(net: Net, key: Array) -> Tree:
     """Fresh variables: ``params``, ``batch_stats`` (if there is a norm), ``fixed`` (if any)."""
     if isinstance(key, Tracer):
         return _drawn(net, key)
-    return _compiled_draw(cast("Any", net))(key)
+    return _compiled_draw(net)(key)
 
 
-def _drawn(net: Net, key: Array) -> dict[str, Any]:
+def _drawn(net: Net, key: Array) -> Tree:
     x = jnp.zeros((1, 1, *net.arch.input_shape))
     state = initial_state(net, {}, 1, jax.random.split(key, 1))
     return dict(net.init(key, x, state))
 
 
 @functools.lru_cache(maxsize=64)
-def _compiled_draw(net: Net) -> Any:
+def _compiled_draw(net: Net) -> Callable[[Array], Tree]:
     """Drawing runs once, so it is compiled quickly: 2 s instead of 11 s for a LeNet on a CPU."""
     quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     return jax.jit(functools.partial(_drawn, net), compiler_options=quick)
 
 
-def template(net: Net) -> dict[str, Any]:
+def template(net: Net) -> Tree:
     """The tree of :func:`init_variables` as shapes and dtypes, without computing it."""
     return jax.eval_shape(lambda: init_variables(net, jax.random.key(0)))
 
 
-def forward(net: Net, variables: Variables, images: Array, **options: Any) -> Out:
+def forward(net: Net, variables: Variables, images: Array, **options: Unpack[BlockOptions]) -> Out:
     """One pass over images ``[B, H, W, C]``: the ANN, or one step of the SNN (K = 1)."""
     state = initial_state(net, variables, images.shape[0])
     return apply(net, variables, images[None], state, **options)
 
 
 def apply(
-    net: Net, variables: Variables, x: Array, state: Mapping[str, State], **options: Any
+    net: Net,
+    variables: Variables,
+    x: Array,
+    state: Mapping[str, State],
+    **options: Unpack[BlockOptions],
 ) -> Out:
     """One block of time over fixed variables; arguments of :meth:`Net.__call__`."""
-    return cast("Out", net.apply(cast("Any", variables), x, state, **options))
+    return cast("Out", net.apply(variables, x, state, **options))
 
 
 def apply_training(
-    net: Net, variables: Variables, x: Array, state: Mapping[str, State], **options: Any
-) -> tuple[Out, dict[str, Any]]:
+    net: Net,
+    variables: Variables,
+    x: Array,
+    state: Mapping[str, State],
+    **options: Unpack[BlockOptions],
+) -> tuple[Out, Tree]:
     """One block with batch statistics, and the updated ``{"batch_stats": ...}``."""
-    options |= {"train": True, "mutable": ["batch_stats"]}
-    found = net.apply(cast("Any", variables), x, state, **options)
-    return cast("tuple[Out, dict[str, Any]]", found)
+    mutable = ["batch_stats"]
+    result = net.apply(variables, x, state, train=True, mutable=mutable, **options)
+    return cast("tuple[Out, Tree]", result)

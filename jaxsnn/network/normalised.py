@@ -7,15 +7,17 @@ differentiation. Batch norm's derivative: Ioffe and Szegedy (ICML 2015).
 
 import functools
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-After = Callable[[Array, Any], Array]
-Found = tuple[Array, Array, Array]
+from jaxsnn.types import PyTree
+
+After = Callable[[Array, PyTree], Array]
+Normalised = tuple[Array, Array, Array]
 
 
 class TrainingNorm(nn.Module):
@@ -34,13 +36,13 @@ class TrainingNorm(nn.Module):
     axis_name: str | None
 
     @nn.compact
-    def __call__(self, drive: Array, operands: Any) -> Array:
+    def __call__(self, drive: Array, operands: PyTree) -> Array:
         """The output for ``drive [N, ..., C]``; updates the running statistics."""
         channels = drive.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, channels)
         bias = self.param("bias", nn.initializers.zeros, channels)
         fixed = (self.after, self.epsilon, self.axis_name)
-        out, *batch = cast("Found", normalise(*fixed, drive, scale, bias, operands))
+        out, *batch = cast("Normalised", normalise(*fixed, drive, scale, bias, operands))
         for name, value in zip(("mean", "var"), batch, strict=True):
             running = self.variable("batch_stats", name, jnp.zeros, channels)
             running.value = self.momentum * running.value + (1 - self.momentum) * value
@@ -55,8 +57,8 @@ def normalise(
     drive: Array,
     scale: Array,
     bias: Array,
-    operands: Any,
-) -> Found:
+    operands: PyTree,
+) -> Normalised:
     """``after(scale * (drive - mean) / sqrt(variance + epsilon) + bias, operands)``.
 
     Args:
@@ -81,8 +83,8 @@ def _forward(
     drive: Array,
     scale: Array,
     bias: Array,
-    operands: Any,
-) -> tuple[Found, tuple[Any, ...]]:
+    operands: PyTree,
+) -> tuple[Normalised, tuple[PyTree, ...]]:
     rows = _rows(drive)
     mean, square = _mean(rows, axis_name), _mean(jnp.square(rows), axis_name)
     variance = jnp.maximum(square - jnp.square(mean), 0)
@@ -95,9 +97,9 @@ def _backward(
     after: After,
     epsilon: float,
     axis_name: str | None,
-    residuals: tuple[Any, ...],
-    gradients: Found,
-) -> tuple[Array, Array, Array, Any]:
+    residuals: tuple[PyTree, ...],
+    gradients: Normalised,
+) -> tuple[Array, Array, Array, PyTree]:
     del epsilon
     drive, scale, bias, operands, mean, root = residuals
     normalised = _affine(drive, mean, root, scale, bias)

@@ -1,13 +1,14 @@
 """One site of the network body: synapse, gated bias, norm, shortcut, pooling, neuron."""
 
 from collections.abc import Mapping
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import DTypeLike
 
 from jaxsnn.arch.layers import MaxPool, Site
 from jaxsnn.network import synapse, weight_quantisers
@@ -64,22 +65,24 @@ class SiteModule(nn.Module):
         site, x = self.site, values[self.site.source]
         if isinstance(site.spec, MaxPool):
             return self._fire(state, x, max(x.shape[0], steps))
-        given = x.shape[0] if current is None else current.shape[0]
+        shown_steps = x.shape[0] if current is None else current.shape[0]
         drive = self._current(x) if current is None else merged(current)
         if self.folded and self.has_variable("params", "gain"):  # a finer grid than that of spikes
             drive = drive * self.get_variable("params", "gain")
         if self._has_bias():
-            drive = drive + self._bias(drive, given, gate)
+            drive = drive + self._bias(drive, shown_steps, gate)
         shortcut = self._shortcut(values[site.shortcut], drive.dtype) if site.shortcut else None
         if site.max_pool and site.max_pool.before_norm:
             drive = _pooled(drive, site.max_pool)
         norm = site.norm and not self.folded
         if norm and train and self.arithmetic.fast and self.neuron.stateless:
-            return state, self._normalised(drive, shortcut, given)
+            return state, self._normalised(drive, shortcut, shown_steps)
         if norm:
             drive = self._norm(drive, train)
         drive = self._pooled(drive, shortcut)
-        return self._fire(state, drive.reshape(given, -1, *site.out_shape), max(given, steps))
+        return self._fire(
+            state, drive.reshape(shown_steps, -1, *site.out_shape), max(shown_steps, steps)
+        )
 
     def _pooled(self, drive: Array, shortcut: Array | None) -> Array:
         """The drive with its shortcut, its maxima where the site pools."""
@@ -107,8 +110,8 @@ class SiteModule(nn.Module):
                 self.quantiser,
                 self._learned(self.quantiser.learned()) if not self.folded else {},
             )
-        how = (self.accumulator, self.skip_silent, self.arithmetic)
-        return synapse.synapse(merged(x), kernel, self.site, *how)
+        computed = (self.accumulator, self.skip_silent, self.arithmetic)
+        return synapse.synapse(merged(x), kernel, self.site, *computed)
 
     def _norm(self, drive: Array, train: bool) -> Array:
         return nn.BatchNorm(
@@ -131,7 +134,7 @@ class SiteModule(nn.Module):
         per_image = jnp.repeat(gate.astype(bias.dtype), drive.shape[0] // steps)
         return bias * per_image.reshape(-1, *(1,) * (drive.ndim - 1))
 
-    def _shortcut(self, value: Array, dtype: Any) -> Array:
+    def _shortcut(self, value: Array, dtype: DTypeLike) -> Array:
         """The shortcut's drive; an identity shortcut carries a gain after folding."""
         value = aligned(merged(value), self.site).astype(dtype)
         if self.folded and self.has_variable("params", "shortcut_gain"):

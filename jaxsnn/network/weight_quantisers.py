@@ -8,7 +8,7 @@ import functools
 import itertools
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import NamedTuple, ParamSpec, cast
 
 import jax.numpy as jnp
 from jax import Array
@@ -16,7 +16,9 @@ from jax.lax import stop_gradient
 
 from jaxsnn.errors import UserError
 from jaxsnn.neurons.levels import levels, straight_through
-from jaxsnn.options import binder
+from jaxsnn.options import Options, binder
+
+P = ParamSpec("P")
 
 
 def ternary_codes(kernel: Array) -> Array:
@@ -54,24 +56,24 @@ class WeightQuantiser(NamedTuple):
     codes: Callable[[Array, Leaves], tuple[Array, float]] | None
     learned: Callable[[], Leaves] = dict
     is_ternary: bool = False
-    options: tuple[tuple[str, Any], ...] = ()
+    options: Options = ()
 
 
 WEIGHTS: dict[str, Callable[..., WeightQuantiser]] = {}
 
 
-def weight_quantiser(factory: Callable[..., WeightQuantiser]) -> Callable[..., WeightQuantiser]:
+def weight_quantiser(factory: Callable[P, WeightQuantiser]) -> Callable[P, WeightQuantiser]:
     """Register a factory; equal options give the same object, so jit compiles once."""
 
     @functools.cache
-    def build(options: tuple[tuple[str, Any], ...]) -> WeightQuantiser:
-        return factory(**dict(options))._replace(options=options)
+    def build(options: Options) -> WeightQuantiser:
+        return rebuilt(**dict(options))._replace(options=options)
 
-    bind = binder(factory)
+    bind, rebuilt = binder(factory), cast("Callable[..., WeightQuantiser]", factory)
 
     @functools.wraps(factory)
-    def make(**options: Any) -> WeightQuantiser:
-        return build(bind(**options))
+    def make(*args: P.args, **kwargs: P.kwargs) -> WeightQuantiser:
+        return build(bind(*args, **kwargs))
 
     WEIGHTS[factory.__name__] = make
     return make

@@ -23,7 +23,6 @@ thread.
 import functools
 import math
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import NamedTuple
 
 import jax
@@ -32,13 +31,9 @@ from jax import Array, lax
 
 from jaxsnn.errors import UserError
 from jaxsnn.network.kernel_gradient import Padding, Shape
+from jaxsnn.network.winograd_matrices import LARGEST, TAPS, Matrix, transforms, transposed
 
-Matrix = tuple[tuple[float, ...], ...]
 Points = list[Array]  # for each point of the columns, values at all points of the rows: [a, ...]
-
-TAPS = 3  # rows and columns of the kernel
-POINTS = tuple(Fraction(point) for point in ("0", "1", "-1", "2", "-2", "1/2", "-1/2"))
-LARGEST = len(POINTS) - TAPS + 2  # outputs of a tile; with more points float32 loses accuracy
 
 SIZES = (2, 4, 6)  # of tiles, from which is chosen
 MARGIN = 0.85  # a larger tile takes longer to transform, so its products must be so much fewer
@@ -53,55 +48,6 @@ class Blocks(NamedTuple):
 
     tile: int  # rows and columns of the outputs of one tile
     images: int  # transformed at once, so that they stay in a CPU's cache
-
-
-class Transforms(NamedTuple):
-    """The matrices of tiles of ``m`` outputs, with ``a = m + 2``."""
-
-    inputs: Matrix  # B^T, [a, a]
-    kernel: Matrix  # G, [a, 3]
-    outputs: Matrix  # A^T, [m, a]
-
-
-@functools.cache
-def transforms(tile: int) -> Transforms:
-    """The matrices for tiles of ``tile`` outputs in each direction.
-
-    A polynomial is fixed by its values at ``a - 1`` points and its leading coefficient, the value
-    at infinity. Lagrange's denominators are part of the kernel's matrix.
-
-    >>> for row in transforms(2).outputs: print(*row)
-    1.0 1.0 1.0 0.0
-    0.0 1.0 -1.0 1.0
-    """
-    points = POINTS[: tile + TAPS - 2]
-    others = [[q for q in points if q != p] for p in points]
-    scales = [
-        math.prod((p - q for q in qs), start=Fraction(1))
-        for p, qs in zip(points, others, strict=True)
-    ]
-    zero, one = Fraction(0), Fraction(1)
-    inputs = [[*_polynomial(roots), zero] for roots in others] + [_polynomial(points)]
-    kernel = [[p**k / scale for k in range(TAPS)] for p, scale in zip(points, scales, strict=True)]
-    outputs = [[*(p**k for p in points), one if k == tile - 1 else zero] for k in range(tile)]
-    return Transforms(_floats(inputs), _floats([*kernel, [zero, zero, one]]), _floats(outputs))
-
-
-def _polynomial(roots: Sequence[Fraction]) -> list[Fraction]:
-    """Coefficients of the product of ``x - root``, lowest power first."""
-    out = [Fraction(1)]
-    for root in roots:
-        shifted = zip([Fraction(0), *out], [*out, Fraction(0)], strict=True)
-        out = [up - root * same for up, same in shifted]
-    return out
-
-
-def _floats(rows: Sequence[Sequence[Fraction]]) -> Matrix:
-    return tuple(tuple(float(value) for value in row) for row in rows)
-
-
-def _transposed(matrix: Matrix) -> Matrix:
-    return tuple(zip(*matrix, strict=True))
 
 
 def fitting(
@@ -233,7 +179,7 @@ class _Tiling(NamedTuple):
         """The tiles ``A y A^T`` of the output's gradient ``[n, H_out, W_out, C_out]``."""
         sizes = zip(self.tiles, self.out, strict=True)
         ends = [(0, count * self.tile - size) for count, size in sizes]
-        return self._transformed(_transposed(transforms(self.tile).outputs), gradient, ends)
+        return self._transformed(transposed(transforms(self.tile).outputs), gradient, ends)
 
     def output(self, products: Points) -> Array:
         """The map of the tiles ``A^T M A``: ``[n, H_out, W_out, C_out]``."""
@@ -242,7 +188,7 @@ class _Tiling(NamedTuple):
     def input_gradient(self, products: Points) -> Array:
         """The sum of the overlapping tiles ``B M B^T``: ``[n, H, W, C_in]``."""
         first = self.padding[0][0], self.padding[1][0]
-        return self._map(_transposed(transforms(self.tile).inputs), products, first, self.size)
+        return self._map(transposed(transforms(self.tile).inputs), products, first, self.size)
 
     def _transformed(self, matrix: Matrix, x: Array, ends: Sequence[tuple[int, int]]) -> Points:
         """``matrix`` applied to the rows and to the columns of each tile."""
@@ -314,7 +260,7 @@ def _transformed_kernel(kernel: Array, tile: int) -> Points:
 
 def _kernel_gradient(total: Points, tile: int) -> Array:
     """``G^T U G``: ``[3, 3, C_in, C_out]``."""
-    matrix = _transposed(transforms(tile).kernel)
+    matrix = transposed(transforms(tile).kernel)
     columns = lax.optimization_barrier(_combined(matrix, total))
     rows = [jnp.stack(_combined(matrix, list(column))) for column in columns]
     return jnp.stack(rows, axis=1)

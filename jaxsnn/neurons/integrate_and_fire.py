@@ -57,10 +57,7 @@ def integrate_and_fire(
     >>> spikes
     [1, 1, -1]
     """
-    if levels is None and bounded:
-        raise UserError("bounded=True: say at which net count, with levels")
-    if levels is not None and levels < 1:
-        raise UserError(f"levels={levels}: an activation has a highest level of at least 1")
+    _check_levels(levels, bounded)
     counted = signed or bounded
 
     def init(leaves: Leaves, shape: Shape, keys: Array | None) -> State:
@@ -95,6 +92,13 @@ def integrate_and_fire(
         pays_out=not counted,
         silence_is_final=True,
     )
+
+
+def _check_levels(levels: int | None, bounded: bool) -> None:
+    if levels is None and bounded:
+        raise UserError("bounded=True: say at which net count, with levels")
+    if levels is not None and levels < 1:
+        raise UserError(f"levels={levels}: an activation has a highest level of at least 1")
 
 
 def _leaves(signed: bool, channels: int) -> Leaves:
@@ -133,16 +137,16 @@ def clipped_spikes(signed: bool = True, negative_threshold: float = NEGATIVE_THR
     """
     inner = integrate_and_fire(signed)
 
-    def own(leaves: Leaves) -> Leaves:
+    def thresholds(leaves: Leaves) -> Leaves:
         clip = leaves["clip"]
         negative = jnp.asarray(negative_threshold, clip.dtype)
         return {"threshold": clip, "initial": clip / 2, "negative_threshold": negative}
 
     def init(leaves: Leaves, shape: Shape, keys: Array | None) -> State:
-        return inner.init(own(leaves), shape, keys)
+        return inner.init(thresholds(leaves), shape, keys)
 
     def step(leaves: Leaves, state: State, drive: Array) -> tuple[State, Array]:
-        state, out = inner.step(own(leaves), state, drive)
+        state, out = inner.step(thresholds(leaves), state, drive)
         return state, out * leaves["clip"]
 
     return Neuron(init, step, learned=lambda channels: {"clip": jnp.float32(8.0)})

@@ -11,6 +11,7 @@ from jaxsnn.neurons import surrogate as surrogates
 from jaxsnn.neurons.neuron import Leaves, Neuron, Shape, State, neuron
 
 Reset = Literal["delayed", "subtract", "zero", "none"]
+Emit = Literal["spike", "potential"]
 LEARNABLE = ("leak", "threshold")
 LEAST_THRESHOLD = 1e-3  # a learned one that fell to 0 would spike for ever, its reset then adding
 
@@ -23,7 +24,7 @@ def leaky(
     surrogate: str = "fast_sigmoid",
     slope: float | None = None,
     learn: tuple[str, ...] = (),
-    emit: Literal["spike", "potential"] = "spike",
+    emit: Emit = "spike",
 ) -> Neuron:
     """Leaky integrate and fire with a surrogate gradient.
 
@@ -40,7 +41,6 @@ def leaky(
 
     No gradient flows through whether a neuron is reset; it does through leak, drive, what a reset
     takes away, and the spikes, there by the surrogate.
-
     State: membrane potential ``[B, ..., C]`` float32, from 0. Leaves, each ``[C]`` float32:
     ``leak``, per step, used between 0 and 1, and ``threshold``, units of the drive, used from 0.001
     on; fixed, or learned where ``learn`` names them, with a whole gradient up to these bounds and
@@ -68,16 +68,9 @@ def leaky(
     >>> seen
     [(0.75, 0), (1.125, 1), (0.3125, 0), (0.90625, 0), (1.203125, 1)]
     """
-    _check(leak, threshold, reset, learn, emit)
-    surrogates.spike(jnp.zeros(()), surrogate, slope)  # refuses name and slope before any run
+    _check(leak, threshold, reset, learn, emit, surrogate, slope)
     values = {"leak": leak, "threshold": threshold}
-
-    def leaves_of(names: tuple[str, ...], channels: int) -> Leaves:
-        return {name: jnp.full(channels, values[name]) for name in names}
-
-    def init(leaves: Leaves, shape: Shape, keys: Array | None) -> State:
-        del leaves, keys
-        return (jnp.zeros(shape),)
+    others = tuple(name for name in LEARNABLE if name not in learn)
 
     def step(leaves: Leaves, state: State, drive: Array) -> tuple[State, Array]:
         before, level = state[0], _within(leaves["threshold"], LEAST_THRESHOLD)
@@ -85,22 +78,28 @@ def leaky(
         if reset == "delayed":
             potential = potential - (before > level) * level
         spike = surrogates.spike(potential - level, surrogate, slope)
-        return (_after(potential, level),), potential if emit == "potential" else spike
+        return (_after(reset, potential, level),), potential if emit == "potential" else spike
 
-    def _after(potential: Array, level: Array) -> Array:
-        fired = potential > level  # a comparison has no gradient
-        if reset == "subtract":
-            return potential - fired * level
-        return jnp.where(fired, 0, potential) if reset == "zero" else potential
-
-    others = tuple(name for name in LEARNABLE if name not in learn)
     return Neuron(
-        init,
+        _at_rest,
         step,
-        learned=lambda channels: leaves_of(learn, channels),
-        fixed=lambda channels: leaves_of(others, channels),
+        learned=lambda channels: {name: jnp.full(channels, values[name]) for name in learn},
+        fixed=lambda channels: {name: jnp.full(channels, values[name]) for name in others},
         spikes=(0, 1) if emit == "spike" else None,
     )
+
+
+def _at_rest(leaves: Leaves, shape: Shape, keys: Array | None) -> State:
+    del leaves, keys
+    return (jnp.zeros(shape),)
+
+
+def _after(reset: Reset, potential: Array, level: Array) -> Array:
+    """The potential after the step in which it was compared with the threshold ``level``."""
+    spiked = potential > level  # a comparison has no gradient
+    if reset == "subtract":
+        return potential - spiked * level
+    return jnp.where(spiked, 0, potential) if reset == "zero" else potential
 
 
 def _within(value: Array, least: float, most: float = math.inf) -> Array:
@@ -108,7 +107,16 @@ def _within(value: Array, least: float, most: float = math.inf) -> Array:
     return jnp.where(value < least, least, jnp.where(value > most, most, value))
 
 
-def _check(leak: float, threshold: float, reset: str, learn: tuple[str, ...], emit: str) -> None:
+def _check(
+    leak: float,
+    threshold: float,
+    reset: str,
+    learn: tuple[str, ...],
+    emit: str,
+    surrogate: str,
+    slope: float | None,
+) -> None:
+    surrogates.spike(jnp.zeros(()), surrogate, slope)  # refuses name and slope before any run
     if not 0 <= leak <= 1:
         raise UserError(f"leak={leak}: what is left of a potential after a step is 0 to 1")
     if not threshold > 0:
@@ -118,5 +126,5 @@ def _check(leak: float, threshold: float, reset: str, learn: tuple[str, ...], em
     for name in learn:
         if name not in LEARNABLE:
             raise UserError(f"learn={name!r} is no leaf; choose among {', '.join(LEARNABLE)}")
-    if emit not in ("spike", "potential"):
+    if emit not in get_args(Emit):
         raise UserError(f"emit={emit!r} is unknown; choose spike or potential")

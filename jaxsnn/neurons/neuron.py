@@ -2,16 +2,19 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple, ParamSpec, cast
 
 import jax.numpy as jnp
 from jax import Array
 
 from jaxsnn.errors import UserError
-from jaxsnn.options import binder
+from jaxsnn.options import Options, binder
+from jaxsnn.types import PyTree
+
+P = ParamSpec("P")
 
 Leaves = dict[str, Array]
-State = Any
+State = PyTree
 Shape = tuple[int, ...]
 
 
@@ -69,7 +72,7 @@ class Neuron(NamedTuple):
     silent_without_drive: bool = False
     drops_spikes: bool = False
     name: str = ""
-    options: tuple[tuple[str, Any], ...] = ()
+    options: Options = ()
 
     @property
     def stateless(self) -> bool:
@@ -80,17 +83,17 @@ class Neuron(NamedTuple):
 FACTORIES: dict[str, Callable[..., Neuron]] = {}
 
 
-def neuron(factory: Callable[..., Neuron]) -> Callable[..., Neuron]:
+def neuron(factory: Callable[P, Neuron]) -> Callable[P, Neuron]:
     """Register a factory; equal options give the same object, so jit compiles once."""
 
     @functools.cache
-    def build(options: tuple[tuple[str, Any], ...]) -> Neuron:
-        return factory(**dict(options))._replace(name=factory.__name__, options=options)
+    def build(options: Options) -> Neuron:
+        return rebuilt(**dict(options))._replace(name=factory.__name__, options=options)
 
-    bind = binder(factory)
+    bind, rebuilt = binder(factory), cast("Callable[..., Neuron]", factory)
 
     @functools.wraps(factory)
-    def make(*args: Any, **kwargs: Any) -> Neuron:
+    def make(*args: P.args, **kwargs: P.kwargs) -> Neuron:
         return build(bind(*args, **kwargs))
 
     FACTORIES[factory.__name__] = make

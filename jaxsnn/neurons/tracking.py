@@ -121,12 +121,13 @@ def tracking(highest: int = 127, per_step: int = 1, rising: bool = False) -> Neu
     >>> leaves = {"first": 2, "step": 1, "first_fraction": 0, "step_fraction": 0, "highest": 9}
     >>> leaves = {name: jnp.array([value]) for name, value in leaves.items()}
     >>> def spikes(neuron, drives):
-    ...     state, found = neuron.init(leaves, (1, 1), None), []
+    ...     state, counts = neuron.init(leaves, (1, 1), None), []
     ...     for drive in drives:
     ...         state, out = neuron.step(leaves, state, jnp.full((1, 1), drive))
-    ...         found.append(int(out[0, 0]))
-    ...     return found
-    >>> [spikes(tracking(9, *own), (4, -1, -2, 0)) for own in ((1, False), (2, False), (1, True))]
+    ...         counts.append(int(out[0, 0]))
+    ...     return counts
+    >>> options = ((1, False), (2, False), (1, True))  # per_step, rising
+    >>> [spikes(tracking(9, *each), (4, -1, -2, 0)) for each in options]
     [[1, 1, -1, -1], [2, 0, -2, 0], [1, 0, -1, 0]]
     """
     if not 1 <= per_step <= 127:
@@ -140,13 +141,7 @@ def tracking(highest: int = 127, per_step: int = 1, rising: bool = False) -> Neu
         before, net = state
         refuse_truncation(leaves["first"], drive)
         potential = before + drive.astype(before.dtype)
-        if per_step == 1:
-            up = (net < leaves["highest"]) & (potential >= even_threshold(leaves, net + 1))
-            down = (net > 0) & (potential < even_threshold(leaves, net))
-            out = up.astype(jnp.int8) - down.astype(jnp.int8)
-        else:
-            missing = _level(leaves, potential) - net
-            out = jnp.clip(missing, -per_step, per_step).astype(jnp.int8)
+        out = _spikes_towards_level(leaves, potential, net, per_step)
         if rising:
             out = jnp.where(potential < before, jnp.minimum(out, 0), out)
         return (potential, net + out), out
@@ -161,6 +156,16 @@ def tracking(highest: int = 127, per_step: int = 1, rising: bool = False) -> Neu
         silence_is_final=True,
         holds_back=rising,
     )
+
+
+def _spikes_towards_level(leaves: Leaves, potential: Array, net: Array, per_step: int) -> Array:
+    """By how many spikes the net count moves towards the potential's level in a step, int8."""
+    if per_step == 1:  # two comparisons, without a level
+        up = (net < leaves["highest"]) & (potential >= even_threshold(leaves, net + 1))
+        down = (net > 0) & (potential < even_threshold(leaves, net))
+        return up.astype(jnp.int8) - down.astype(jnp.int8)
+    missing = _level(leaves, potential) - net
+    return jnp.clip(missing, -per_step, per_step).astype(jnp.int8)
 
 
 def _even(highest: int, channels: int) -> Leaves:

@@ -123,8 +123,8 @@ def fused_energy(arch: Arch, constants: SpikeSim = SPIKESIM) -> float:
 def final_only_energy(arch: Arch, constants: SpikeSim = SPIKESIM) -> float:
     """Energy in pJ per time step of the trunk and its last head, without the side exits."""
     exits = {site.name for site in plan(arch) if site.role == "exit"}
-    found = step_energy(arch, constants).items()
-    return math.fsum(energy for name, energy in found if name.removesuffix(".pool") not in exits)
+    energies = step_energy(arch, constants).items()
+    return math.fsum(energy for name, energy in energies if name.removesuffix(".pool") not in exits)
 
 
 def as_coded(arch: Arch, constants: SpikeSim = SPIKESIM) -> Energies:
@@ -144,11 +144,11 @@ def as_coded(arch: Arch, constants: SpikeSim = SPIKESIM) -> Energies:
             f"{len(exits)} exits and head_pool={arch.head_pool}; take fused_energy"
         )
     exit_pool, last_pool = sites[f"{exits[0]}.pool"], sites["readout.pool"]
-    found = step_energy(arch, constants)
+    energies = step_energy(arch, constants)
     channels = last_pool.in_shape[-1]
-    found[exit_pool.name] = _layer_energy(channels, channels, 1, exit_pool.window, constants)
-    fused = math.fsum(found.values())
-    return Energies(fused, fused - found[last_pool.name])
+    energies[exit_pool.name] = _layer_energy(channels, channels, 1, exit_pool.window, constants)
+    fused = math.fsum(energies.values())
+    return Energies(fused, fused - energies[last_pool.name])
 
 
 def first_step(accuracies: Accuracies, target: float) -> int | None:

@@ -6,12 +6,12 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from typing_extensions import TypedDict
 
 from jaxsnn.io.files import read_object
 from jaxsnn.io.typed_json import from_text
+from jaxsnn.types import JsonObject
 
 
 class LayerGap(TypedDict):
@@ -52,7 +52,7 @@ def read_gaps(path: str | Path) -> list[LayerGap]:
     return from_text(list[LayerGap], Path(path).read_bytes(), path)
 
 
-def read_finetune(path: str | Path) -> dict[str, Any]:
+def read_finetune(path: str | Path) -> JsonObject:
     """Content of ``finetune.json``, which has a record of every tuned layer in ``layers``.
 
     Raises:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
 from jaxsnn.io.files import plain, write_json
 from jaxsnn.io.typed_json import from_text
+from jaxsnn.types import JsonObject
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Precision = Literal["quantised", "fp32"]
@@ -192,7 +193,7 @@ class Results:
         same = (one for one in self.variants or [] if (one.kind, one.share) == (kind, share))
         return next(same, None)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return a dictionary of plain JSON values, every field present."""
         return plain(asdict(self))
 
@@ -218,7 +219,7 @@ def read_results(path: str | Path) -> Results:
     return from_text(Results, Path(path).read_bytes(), path)
 
 
-def sort_key(row: Results) -> tuple[Any, ...]:
+def sort_key(row: Results) -> tuple[object, ...]:
     """By network, then bits, ``k`` and bound as numbers; full precision before ``k`` of 0."""
     one = row.settings
     numbers = (-1 if one.k is None else one.k, one.bound or 0, one.width)

@@ -65,16 +65,16 @@ def threshold_units(row: Results) -> int | None:
 
 def having(results: Sequence[Results], *some: str, needed: Sequence[str] = ()) -> list[Results]:
     """Settings that have one of the fields `some` and all of `needed`, in drawing order."""
-    found = [
+    rows = [
         row
         for row in results
         if any(getattr(row, name) not in (None, [], {}) for name in some)
         and all(getattr(row, name) not in (None, [], {}) for name in needed)
     ]
-    if not found:
+    if not rows:
         settings = ", ".join(row.setting for row in results) or "none"
         raise NothingToDrawError(f"no setting has {' or '.join(some)}; settings found: {settings}")
-    return sorted(found, key=drawing_order)
+    return sorted(rows, key=drawing_order)
 
 
 def drawing_order(row: Results) -> tuple[object, ...]:
@@ -175,14 +175,14 @@ def settled_step(row: Results) -> int | None:
     True
     """
     step, steps = row.accuracy_settled_step, len(row.accuracy_per_step or [])
-    known = step is not None and 1 <= step <= steps and not step == steps > 1
-    return step if known else None
+    settles = step is not None and 1 <= step <= steps and not step == steps > 1
+    return step if settles else None
 
 
 def full_precision_value(group: Sequence[Results]) -> float | None:
     """Accuracy in percent of the full-precision ANN among the results of one network."""
-    found = [percent(float_accuracy(row)) for row in group if is_full_precision(row)]
-    return next((value for value in found if value is not None), None)
+    accuracies = [percent(float_accuracy(row)) for row in group if is_full_precision(row)]
+    return next((value for value in accuracies if value is not None), None)
 
 
 def final_values(group: Sequence[Results]) -> list[float]:

@@ -9,12 +9,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jaxsnn.errors import UserError
 from jaxsnn.io.files import read_object
 from jaxsnn.io.metrics import read_metrics
 from jaxsnn.report.results import Results, read_results, sort_key
+from jaxsnn.types import JsonObject
 
 Warn = Callable[[str], None]
 
@@ -34,7 +34,7 @@ class Training:
     folder: Path
     name: str
     network: str
-    records: list[dict[str, Any]]
+    records: list[JsonObject]
     begins: list[int]
 
 
@@ -95,7 +95,7 @@ def _described(folder: Path, row: Results | None) -> tuple[str, str, list[int]]:
     try:
         config = read_object(folder / "config.json")
     except (OSError, UserError):
-        config = dict[str, Any]()
+        config = JsonObject()
     try:
         later = config["phases"][1:]
         begins = [int(one["first_step"] // one["steps_per_epoch"]) for one in later]

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sized
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +19,7 @@ from jaxsnn.simulation.horizon import MOST_STEPS
 from jaxsnn.simulation.totals import Batch, Evaluation, counted, of_batches
 from jaxsnn.simulation.until_silent import restless
 from jaxsnn.simulation.until_silent import settle as run_until_silent
+from jaxsnn.types import PyTree
 
 
 class Streams(Protocol):
@@ -74,23 +75,30 @@ def evaluate(
     check_presentation(snn, examples)
     labels = checked_labels(examples, labels, snn.arch.classes)
     steps = whole_number("steps", steps, 1, MOST_STEPS)
-    found: list[Batch] = []
-    for rows, real in processes.dealt(batches(len(examples), batch_size, progress)):
+    parts: list[Batch] = []
+    for rows, real in processes.shard(batches(len(examples), batch_size, progress)):
         batch, lengths = _shown(examples, rows, steps)
         if settle:
             trace = run_until_silent(snn, batch, steps=steps, devices=devices)
         else:
-            options: dict[str, Any] = {"steps": steps, "block": block, "devices": devices}
-            options |= {"key": key, "first_image": int(rows[0]), "lengths": lengths}
-            trace = simulate(snn, batch, **options)
-        found.append(counted(trace, real))
-    evaluation = of_batches(snn.arch, processes.in_order(found), labels)
+            trace = simulate(
+                snn,
+                batch,
+                steps=steps,
+                block=block,
+                key=key,
+                first_image=int(rows[0]),
+                devices=devices,
+                lengths=lengths,
+            )
+        parts.append(counted(trace, real))
+    evaluation = of_batches(snn.arch, processes.unsharded(parts), labels)
     if comes_to_rest(snn) and not restless(snn):
         warn_unsettled(evaluation.unsettled, evaluation.steps)
     return evaluation
 
 
-def _shown(examples: Any, rows: NDArray[np.intp], steps: int) -> tuple[Any, Array | None]:
+def _shown(examples: PyTree, rows: NDArray[np.intp], steps: int) -> tuple[PyTree, Array | None]:
     """The images of a batch, or its frames and lengths."""
     if isinstance(examples, np.ndarray):
         return examples[rows], None
@@ -110,7 +118,7 @@ def warn_unsettled(unsettled: np.ndarray, steps: int) -> None:
         )
 
 
-def check_presentation(snn: Spiking, examples: Any) -> None:
+def check_presentation(snn: Spiking, examples: PyTree) -> None:
     """Refuse images for a network that is shown frames, and frames for one that is not.
 
     Raises:

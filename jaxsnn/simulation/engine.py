@@ -6,11 +6,12 @@ block, so memory grows with the number of steps by readouts and counters alone.
 
 import functools
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
 
 from jaxsnn.arch.plan import site_named, spiking_sites
 from jaxsnn.conversion.spiking import Spiking
@@ -19,6 +20,7 @@ from jaxsnn.network import net as net_module
 from jaxsnn.neurons.neuron import count_dtype
 from jaxsnn.simulation import counters as counters_module
 from jaxsnn.simulation.counters import Counters
+from jaxsnn.types import PyTree
 
 
 class Trace(NamedTuple):
@@ -66,7 +68,7 @@ class Carry(NamedTuple):
         counts: site -> net spike count so far, int32 ``[B, ...]``; empty unless asked for.
     """
 
-    state: Any
+    state: PyTree
     total: tuple[Array, ...]
     counts: dict[str, Array]
 
@@ -159,7 +161,7 @@ def proceed(
     record: tuple[str, ...],
     carry: Carry,
     numbers: Array,
-) -> tuple[Carry, Any]:
+) -> tuple[Carry, PyTree]:
     """Some blocks of time, one after the other.
 
     Args:
@@ -190,7 +192,7 @@ def _advance(
     record: tuple[str, ...],
     carry: Carry,
     number: Array,
-) -> tuple[Carry, Any]:
+) -> tuple[Carry, PyTree]:
     """One block of time: the carry, and what is stacked over blocks."""
     first = number * block
     numbers, alive = first + jnp.arange(block), jnp.ones(block, jnp.int32)
@@ -215,7 +217,7 @@ def _advance(
     return after, (sums, counters_module.count(outs, snn.arch, snn.neurons), packed)
 
 
-def _block(snn: Spiking, shown: Shown, state: Any, first: Array, gate: Array) -> net_module.Out:
+def _block(snn: Spiking, shown: Shown, state: PyTree, first: Array, gate: Array) -> net_module.Out:
     """Present what ``gate [K]`` lets through: frames from ``first`` on, or the image's current."""
     if shown.current is None:
         x = jax.lax.dynamic_slice_in_dim(shown.frames, first, gate.shape[0])
@@ -252,7 +254,7 @@ def _zero_readouts(snn: Spiking, batch: int) -> tuple[Array, ...]:
     return tuple(jnp.zeros((batch, one.shape[-1]), _sum_dtype(one.dtype)) for one in shapes)
 
 
-def _sum_dtype(dtype: Any) -> Any:
+def _sum_dtype(dtype: DTypeLike) -> DTypeLike:
     return jnp.int32 if jnp.issubdtype(dtype, jnp.integer) else dtype
 
 

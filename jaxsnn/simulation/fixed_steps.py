@@ -4,8 +4,8 @@ One run gives the prediction after every step. The batch may be shared between l
 """
 
 import functools
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,10 @@ from jaxsnn.conversion.spiking import Spiking, comes_to_rest
 from jaxsnn.errors import UserError, whole_number
 from jaxsnn.inputs.checks import check_range, check_scaled, check_units, is_whole
 from jaxsnn.network import net as net_module
+from jaxsnn.options import Options
 from jaxsnn.simulation.engine import Running, Trace, encode_axis, run
 from jaxsnn.simulation.horizon import MOST_STEPS, check_horizon
+from jaxsnn.types import PyTree
 
 
 def simulate(
@@ -68,16 +70,16 @@ def simulate(
     images, record = check_input(snn, images), (record,) if isinstance(record, str) else record
     check_run(snn, images, steps, block, record, devices, counts)
     keys = image_keys(key, whole_number("first_image", first_image, 0), images.shape[-4])
-    own = None if lengths is None else check_lengths(lengths, images.shape[-4], steps)
+    each_steps = None if lengths is None else check_lengths(lengths, images.shape[-4], steps)
     if state is not None:
         check_state(snn, state, images, steps, block)
         if key is not None or lengths is not None or counts:
             raise UserError("state holds keys and counts already: give key and counts to start()")
     options = {"steps": int(steps), "block": int(block), "record": tuple(record), "counts": counts}
     if devices == 1:
-        return _simulate(snn.program, images, keys, own, state, **options)
+        return _simulate(snn.program, images, keys, each_steps, state, **options)
     shared = _sharded(devices, tuple(options.items()), encode_axis(snn), state is not None)
-    return Trace(*shared(snn.program, images, keys, own, state))
+    return Trace(*shared(snn.program, images, keys, each_steps, state))
 
 
 def check_state(
@@ -138,14 +140,14 @@ def check_lengths(lengths: Array | np.ndarray, batch: int, steps: int) -> Array:
     Raises:
         UserError: another shape, no whole numbers, or a length outside 1 to ``steps``.
     """
-    own = np.asarray(lengths)
-    fits = own.shape == (batch,) and np.issubdtype(own.dtype, np.integer)
-    if not fits or own.min(initial=1) < 1 or own.max(initial=1) > steps:
+    checked = np.asarray(lengths)
+    fits = checked.shape == (batch,) and np.issubdtype(checked.dtype, np.integer)
+    if not fits or checked.min(initial=1) < 1 or checked.max(initial=1) > steps:
         raise UserError(
-            f"lengths are {own.dtype} of shape {own.shape}; give one whole number of 1 to "
+            f"lengths are {checked.dtype} of shape {checked.shape}; give one whole number of 1 to "
             f"{steps} (steps) for each of the {batch} examples"
         )
-    return jnp.asarray(own, jnp.int32)
+    return jnp.asarray(checked, jnp.int32)
 
 
 def check_run(
@@ -192,14 +194,16 @@ _simulate = jax.jit(run, static_argnames=STATIC)
 
 
 @functools.lru_cache(maxsize=16)
-def _sharded(devices: int, options: tuple[tuple[str, Any], ...], axis: int, goes_on: bool) -> Any:
+def _sharded(
+    devices: int, options: Options, axis: int, goes_on: bool
+) -> Callable[..., tuple[PyTree, ...]]:
     """The engine with the batch shared between local devices; from a state where it goes on."""
     mesh = Mesh(np.array(jax.local_devices()[:devices]), ("batch",))
     along = PartitionSpec(None, "batch")
     images = along if axis else PartitionSpec("batch")
     each = PartitionSpec("batch")
-    state = Running(cast("Any", each), cast("Any", PartitionSpec())) if goes_on else None
-    out: Any = (along, along, each, PartitionSpec(None, None, "batch"), state)
+    state = Running(cast("PyTree", each), cast("PyTree", PartitionSpec())) if goes_on else None
+    out: PyTree = (along, along, each, PartitionSpec(None, None, "batch"), state)
 
     def body(
         snn: Spiking,
@@ -207,7 +211,7 @@ def _sharded(devices: int, options: tuple[tuple[str, Any], ...], axis: int, goes
         keys: Array | None,
         lengths: Array | None,
         state: Running | None,
-    ) -> tuple[Any, ...]:
+    ) -> tuple[PyTree, ...]:
         return tuple(run(snn, images, keys, lengths, state, **dict(options)))
 
     specs = (PartitionSpec(), images, each, each, state)

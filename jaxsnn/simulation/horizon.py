@@ -8,7 +8,7 @@ step. Counters of one step do not grow with T, but with the size of a network.
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +20,7 @@ from jaxsnn.conversion.spiking import Spiking, comes_to_rest
 from jaxsnn.errors import UserError, whole_number
 from jaxsnn.network.per_site import spikes_at
 from jaxsnn.simulation.counters import reaches
+from jaxsnn.types import PyTree
 
 LARGEST = 2**31 - 1  # of int32
 MOST_STEPS = 2**24  # up to which float32 counts the spikes of a head one by one
@@ -105,7 +106,7 @@ def _largest_drive(snn: Spiking, site: Site) -> int:
     return drive + _largest(bias, 0)
 
 
-def _largest_current(snn: Spiking, site: Site, kernel: Any) -> int:
+def _largest_current(snn: Spiking, site: Site, kernel: PyTree) -> int:
     """Largest ``|sum|`` over an integer kernel in one step: conversion's, or from the kernel."""
     record = next((one for one in snn.report if one.site == site.name), None)
     levels = all(snn.neurons.at(one).stateless for one in spiking_sites(snn.arch))
@@ -139,9 +140,9 @@ def _check_counters(snn: Spiking) -> None:
             )
 
 
-def _largest(leaf: Any, otherwise: int) -> int:
+def _largest(leaf: PyTree, otherwise: int) -> int:
     return otherwise if leaf is None else int(np.abs(np.asarray(leaf, np.int64)).max(initial=0))
 
 
-def _is_whole(leaf: Any) -> bool:
+def _is_whole(leaf: PyTree) -> bool:
     return bool(jnp.issubdtype(leaf.dtype, jnp.integer))

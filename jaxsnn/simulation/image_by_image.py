@@ -25,10 +25,11 @@ from jaxsnn.simulation import engine
 from jaxsnn.simulation.counters import Counters
 from jaxsnn.simulation.engine import Carry, Shown, Trace, encode_axis
 from jaxsnn.simulation.fixed_steps import check_input, check_run
+from jaxsnn.types import PyTree, Tree
 
-Criterion = Callable[[Any, tuple[Array, ...], Counters, Array], Array]
+Criterion = Callable[[PyTree, tuple[Array, ...], Counters, Array], Array]
 Flags = NDArray[np.bool_]
-Numbers = NDArray[np.integer[Any]]
+Numbers = NDArray[np.integer]
 
 
 class Stopped(NamedTuple):
@@ -53,7 +54,7 @@ def run(
     snn: Spiking,
     images: Array | np.ndarray,
     criterion: Criterion,
-    values: Any = (),
+    values: PyTree = (),
     *,
     steps: int,
     every: int,
@@ -93,9 +94,9 @@ def run(
     batch = _Batch(shown, going, np.arange(images.shape[axis]))
     history = _History(len(batch.rows))
     for number in range(-(-steps // every)):
-        going, found = further(network, values, batch.shown, batch.going, number, limit)
+        going, piece = further(network, values, batch.shown, batch.going, number, limit)
         batch = batch._replace(going=going)
-        running = history.add(batch, found)
+        running = history.add(batch, piece)
         if not running.any():
             break
         size = halved(len(batch.rows), int(running.sum()), devices)
@@ -150,7 +151,7 @@ def programs(
     counts: bool,
     devices: int,
     axis: int,
-) -> tuple[Any, Any]:
+) -> tuple[Callable[..., tuple[Shown, _Going]], Callable[..., tuple[_Going, PyTree]]]:
     """The compiled programs: before the first step, and ``every`` steps of a batch.
 
     ``(network, images, limit) -> (shown, going)`` with the batch along ``axis`` of the images, and
@@ -164,8 +165,8 @@ def programs(
         return engine.show(snn, images, 1), going
 
     def further(
-        snn: Spiking, values: Any, shown: Shown, going: _Going, number: Array, limit: Array
-    ) -> tuple[_Going, Any]:
+        snn: Spiking, values: PyTree, shown: Shown, going: _Going, number: Array, limit: Array
+    ) -> tuple[_Going, PyTree]:
         network = replace(snn, variables=net_module.prepared(snn.net, snn.variables))
         following = functools.partial(_advance, network, criterion, values, shown, limit, record)
         numbers = number * every + jnp.arange(every, dtype=jnp.int32)
@@ -178,29 +179,29 @@ def programs(
     share = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
     everywhere = PartitionSpec()
     batch, later, packed = (PartitionSpec(*(None,) * before, "batch") for before in range(3))
-    given = (everywhere, later if axis else batch, everywhere)
-    shared_begin = share(begin, in_specs=given, out_specs=(later, batch))
-    given = (everywhere, everywhere, later, batch, everywhere, everywhere)
-    shared = share(further, in_specs=given, out_specs=(batch, (later, later, packed)))
+    in_specs = (everywhere, later if axis else batch, everywhere)
+    shared_begin = share(begin, in_specs=in_specs, out_specs=(later, batch))
+    in_specs = (everywhere, everywhere, later, batch, everywhere, everywhere)
+    shared = share(further, in_specs=in_specs, out_specs=(batch, (later, later, packed)))
     return jax.jit(shared_begin), jax.jit(shared, donate_argnums=3)
 
 
 def _advance(
     snn: Spiking,
     criterion: Criterion,
-    values: Any,
+    values: PyTree,
     shown: Shown,
     limit: Array,
     record: tuple[str, ...],
     going: _Going,
     number: Array,
-) -> tuple[_Going, Any]:
+) -> tuple[_Going, PyTree]:
     """One step, in which only images that are not done count anything."""
-    numbers, own = number[None], shown._replace(lengths=going.stops)
-    carry, rows = engine.proceed(snn, own, 1, limit, record, going.carry, numbers)
+    numbers, going_on = number[None], shown._replace(lengths=going.stops)
+    carry, rows = engine.proceed(snn, going_on, 1, limit, record, going.carry, numbers)
     sums, counters, _ = rows
-    found = criterion(values, sums, counters, numbers)[0]
-    ended = found & ~going.done & (number < limit)
+    meets = criterion(values, sums, counters, numbers)[0]
+    ended = meets & ~going.done & (number < limit)
     stops = jnp.where(ended, number + 1, going.stops)
     return _Going(carry, stops, going.done | ended), rows
 
@@ -228,14 +229,14 @@ class _History:
 
     def __init__(self, images: int) -> None:
         self.images = images
-        self.pieces: list[Any] = []
+        self.pieces: list[PyTree] = []
         self.sizes: list[int] = []
-        self.counts: dict[str, Any] = {}
+        self.counts: Tree = {}
         self.stops, self.done = np.zeros(images, np.int32), np.zeros(images, bool)
 
-    def add(self, batch: _Batch, found: Any) -> Flags:
+    def add(self, batch: _Batch, piece: PyTree) -> Flags:
         """Put one piece's rows in their images' places; which rows are still running."""
-        sums, counters, packed = jax.device_get(found)
+        sums, counters, packed = jax.device_get(piece)
         real = batch.rows >= 0
 
         def placed(value: np.ndarray, axis: int = 1) -> np.ndarray:
@@ -257,14 +258,14 @@ class _History:
         self.stops[rows] = np.asarray(going.stops)[leaving]
         self.done[rows] = np.asarray(going.done)[leaving]
         for name, count in going.carry.counts.items():
-            found = np.asarray(count)[leaving]
-            empty = np.zeros((self.images, *found.shape[1:]), found.dtype)
-            self.counts.setdefault(name, empty)[rows] = found
+            leaving_counts = np.asarray(count)[leaving]
+            empty = np.zeros((self.images, *leaving_counts.shape[1:]), leaving_counts.dtype)
+            self.counts.setdefault(name, empty)[rows] = leaving_counts
 
     def stopped(self, every: int) -> Stopped:
         """Everything up to the last step of all."""
         steps = int(self.stops.max())
-        whole: Any = jax.tree.map(lambda *a: np.concatenate(a)[:steps], *self.pieces)
+        whole: PyTree = jax.tree.map(lambda *a: np.concatenate(a)[:steps], *self.pieces)
         sums, counters, records = whole
         held = np.minimum(np.arange(steps)[:, None], self.stops - 1)[..., None]
         readouts: Any = tuple(np.take_along_axis(one, held, axis=0) for one in sums)

@@ -24,8 +24,8 @@ from jaxsnn.simulation.engine import run
 from jaxsnn.simulation.fixed_steps import check_input, check_run
 from jaxsnn.simulation.horizon import MOST_STEPS, check_horizon
 
-Integers = NDArray[np.integer[Any]]
-Grid = tuple[tuple[str, tuple[Any, ...]], ...]
+Integers = NDArray[np.integer]
+Grid = tuple[tuple[str, tuple[object, ...]], ...]
 
 IN_CACHE = 160  # images times grid of one call of a sweep (measured on a CPU)
 INPUT = "input"  # the site of noise on the images themselves
@@ -100,13 +100,10 @@ def sweep(
     grid = _grid(horizons, noise, keys, leaves, networks)
     if noise is not None:
         snn = _noisy(snn, site, noise)
-    if leaves is not None:
-        with_leaf(snn, leaves[0], leaves[1], leaves[2][0])
-        check_leaf(f"{leaves[0]}/{leaves[1]}", jnp.asarray(leaves[2]))
     values = (
         None if noise is None else jnp.asarray(noise, jnp.float32),
         keys,
-        None if leaves is None else jnp.asarray(leaves[2]),
+        None if leaves is None else _checked_leaves(snn, leaves),
         differing(snn, networks) if networks else None,
     )
     for one in networks or ():
@@ -118,10 +115,18 @@ def sweep(
     for rows, real in batches(len(images), size, progress):
         batch = check_input(snn, images[rows])
         check_run(snn, batch, max(horizons), block, (), 1)
-        found = _swept(snn.program, batch, jnp.asarray(rows), values, where, horizons, block)
-        parts.append(jax.tree.map(lambda a, n=real: np.asarray(a)[..., :n], found))
+        swept = _swept(snn.program, batch, jnp.asarray(rows), values, where, horizons, block)
+        parts.append(jax.tree.map(lambda a, n=real: np.asarray(a)[..., :n], swept))
     predictions, spikes, events = jax.tree.map(lambda *a: np.concatenate(a, axis=-1), *parts)
     return _table(snn, grid, predictions, spikes, events, labels)
+
+
+def _checked_leaves(snn: Spiking, leaves: tuple[str, str, Array]) -> Array:
+    """The values of a leaf that the network has; refuses others."""
+    site, leaf, values = leaves
+    with_leaf(snn, site, leaf, values[0])
+    check_leaf(f"{site}/{leaf}", jnp.asarray(values))
+    return jnp.asarray(values)
 
 
 def differing(snn: Spiking, networks: Sequence[Spiking]) -> dict[str, Array]:
@@ -138,15 +143,15 @@ def differing(snn: Spiking, networks: Sequence[Spiking]) -> dict[str, Array]:
                 f"networks[{number}] has another architecture, other neurons or another encoding "
                 "than snn; convert the same network in the same way"
             )
-    found: dict[str, Array] = {}
+    arrays: dict[str, Array] = {}
     for path in trees[0]:
         values = [np.asarray(tree[path]) for tree in (flatten(snn.variables), *trees)]
         if all(np.array_equal(values[0], other) for other in values[1:]):
             continue
         if path.endswith("/kernel"):
             raise UserError(f"{path} differs from network to network; sweep over one kernel")
-        found[path] = jnp.asarray(np.stack(values[1:]))
-    return found
+        arrays[path] = jnp.asarray(np.stack(values[1:]))
+    return arrays
 
 
 def _with_arrays(snn: Spiking, arrays: Mapping[str, Array]) -> Spiking:
@@ -198,7 +203,7 @@ def _grid(
 ) -> Grid:
     if noise is not None and keys is None:
         raise UserError("noise draws random numbers; pass keys=jax.random.split(key, seeds)")
-    grid: list[tuple[str, tuple[Any, ...]]] = []
+    grid: list[tuple[str, tuple[object, ...]]] = []
     if noise is not None:
         grid.append(("noise", tuple(noise)))
     if keys is not None:
@@ -250,14 +255,16 @@ def _swept(
         arrays: dict[str, Array] | None,
     ) -> tuple[Array, dict[str, Array], dict[str, Array]]:
         changed, shown = snn if arrays is None else _with_arrays(snn, arrays), images
-        own = None if key is None else jax.vmap(lambda n: jax.random.fold_in(key, n))(numbers)
-        if ratio is not None and own is not None and noisy == INPUT:
-            shown = encoding.jitter(images, own, ratio, snn.encoding.highest)
+        image_keys = (
+            None if key is None else jax.vmap(lambda n: jax.random.fold_in(key, n))(numbers)
+        )
+        if ratio is not None and image_keys is not None and noisy == INPUT:
+            shown = encoding.jitter(images, image_keys, ratio, snn.encoding.highest)
         elif ratio is not None:
             changed = with_leaf(changed, noisy, "drop_ratio", ratio)
         if value is not None and leaf is not None:
             changed = with_leaf(changed, *leaf, value)
-        trace = run(changed, shown, own, steps=max(horizons), block=block)
+        trace = run(changed, shown, image_keys, steps=max(horizons), block=block)
         return trace.predictions[rows], trace.counters.spikes, trace.counters.events
 
     mapped: Any = one

@@ -13,8 +13,9 @@ from jaxsnn.errors import UserError
 from jaxsnn.inputs import class_numbers
 from jaxsnn.simulation import counters as counters_module
 from jaxsnn.simulation.engine import Trace
+from jaxsnn.types import PyTree, Tree
 
-Integers = NDArray[np.integer[Any]]
+Integers = NDArray[np.integer]
 Sites = dict[str, Integers]
 Batch = tuple[Integers, tuple[Sites, Sites, Sites], NDArray[np.bool_]]
 """Predictions; spikes, negative spikes and events by site; which images are undecided; each
@@ -98,8 +99,8 @@ def of_trace(
 ) -> Evaluation:
     """Totals of one simulated batch, of its first ``real`` images (None: all), labels ``[B]``."""
     real = trace.readout.shape[1] if real is None else real
-    own = None if labels is None else class_numbers(labels, arch.classes, "labels")[:real]
-    return of_batches(arch, [counted(trace, real)], own)
+    classes = None if labels is None else class_numbers(labels, arch.classes, "labels")[:real]
+    return of_batches(arch, [counted(trace, real)], classes)
 
 
 def of_batches(
@@ -116,7 +117,7 @@ def of_batches(
 def counted(trace: Trace, real: int) -> Batch:
     """Predictions and counters of the first ``real`` images of a simulated batch."""
 
-    def cut(parts: dict[str, Any]) -> dict[str, Any]:
+    def cut(parts: Tree) -> Tree:
         return {name: np.asarray(part)[:, :real] for name, part in parts.items()}
 
     spikes, negative, events = map(cut, trace.counters)
@@ -144,13 +145,13 @@ def joined(parts: Sequence[Evaluation]) -> Evaluation:
     if len(lengths) != 1:
         raise UserError(f"parts of {lengths} steps: simulate all of them for the same number")
 
-    def together(name: str) -> Any:
-        own = [getattr(part, name) for part in parts]
-        if isinstance(own[0], dict):
-            return {key: np.sum([one[key] for one in own], axis=0) for key in own[0]}
+    def together(name: str) -> PyTree:
+        values = [getattr(part, name) for part in parts]
+        if isinstance(values[0], dict):
+            return {key: np.sum([one[key] for one in values], axis=0) for key in values[0]}
         if name in ("correct", "images", "undecided"):
-            return None if any(one is None for one in own) else sum(own[1:], own[0])
-        return np.concatenate(own, axis=1)
+            return None if any(one is None for one in values) else sum(values[1:], values[0])
+        return np.concatenate(values, axis=1)
 
     return Evaluation(*map(together, Evaluation._fields))
 
@@ -205,5 +206,5 @@ def _totals(
     )
 
 
-def _per_step(parts: dict[str, Any]) -> Sites:
+def _per_step(parts: Tree) -> Sites:
     return {name: np.asarray(part.sum(1, dtype=np.int64)) for name, part in parts.items()}

@@ -8,8 +8,6 @@ below every threshold that would fire. What such an image adds to any sum is zer
 This is a criterion of :mod:`jaxsnn.simulation.image_by_image`, which runs it.
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -59,8 +57,10 @@ def settle(
     if reason:
         raise UserError(f"a silent step does not end this simulation: {reason}; leave settle out")
     ends = jnp.asarray(snn.encoding.ends or 1, jnp.int32)
-    options: dict[str, Any] = {"every": every, "counts": counts, "devices": devices}
-    return image_by_image.run(snn, images, silent, ends, steps=steps, **options).trace
+    ended = image_by_image.run(
+        snn, images, silent, ends, steps=steps, every=every, counts=counts, devices=devices
+    )
+    return ended.trace
 
 
 def silent(ends: Array, sums: tuple[Array, ...], counters: Counters, numbers: Array) -> Array:

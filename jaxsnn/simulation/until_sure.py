@@ -74,13 +74,13 @@ class EarlyExit(NamedTuple):
             and counts nothing.
     """
 
-    predictions: NDArray[np.integer[Any]]
-    confidence: NDArray[np.floating[Any]]
+    predictions: NDArray[np.integer]
+    confidence: NDArray[np.floating]
     stops: NDArray[np.int32]
     done: NDArray[np.bool_]
-    spikes: NDArray[np.integer[Any]]
-    operations: NDArray[np.integer[Any]]
-    sizes: NDArray[np.integer[Any]]
+    spikes: NDArray[np.integer]
+    operations: NDArray[np.integer]
+    sizes: NDArray[np.integer]
     undecided: NDArray[np.bool_]
     trace: Trace
 
@@ -108,22 +108,22 @@ def early_exit(
         UserError: a rule that does not fit the network or the steps, or as ``simulate``.
     """
     rule = checked(snn, rule, whole_number("steps", steps, 1, MOST_STEPS))
-    found = image_by_image.run(snn, images, sure, rule, steps=steps, every=every, devices=devices)
-    sums = tuple(one[-1] for one in found.trace.readouts)
-    predictions, reached = jax.device_get(_judged(rule, sums, jnp.asarray(found.stops)))
-    counters: Any = found.trace.counters
+    ended = image_by_image.run(snn, images, sure, rule, steps=steps, every=every, devices=devices)
+    sums = tuple(one[-1] for one in ended.trace.readouts)
+    predictions, reached = jax.device_get(_judged(rule, sums, jnp.asarray(ended.stops)))
+    counters: Any = ended.trace.counters
     operations = counters_module.synaptic_operations(counters.events, snn.arch)
     heads = tuple(site.name for site in head_sites(snn.arch))
     return EarlyExit(
         predictions=predictions,
         confidence=reached,
-        stops=found.stops,
-        done=found.done,
+        stops=ended.stops,
+        done=ended.done,
         spikes=counters_module.total(counters.spikes).sum(0),
         operations=counters_module.total(operations, without=heads).sum(0),
-        sizes=found.sizes,
+        sizes=ended.sizes,
         undecided=~np.any([sums[rule.early].any(-1), sums[rule.final].any(-1)], axis=0),
-        trace=found.trace,
+        trace=ended.trace,
     )
 
 

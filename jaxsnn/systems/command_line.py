@@ -9,13 +9,15 @@ import re
 import sys
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import Field
 from difflib import get_close_matches
 from pathlib import PurePath
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
+from typing import ClassVar, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 
 from jaxsnn.errors import UserError
+from jaxsnn.io.typed import Hint
 
 STAGES: Mapping[str, str] = {
     "all": "every stage below, in this order",
@@ -44,7 +46,7 @@ where the class has a flag of the alias's own name. A class may have more, in ``
 class Settings(Protocol):
     """A frozen dataclass whose fields are the flags."""
 
-    __dataclass_fields__: ClassVar[dict[str, Any]]
+    __dataclass_fields__: ClassVar[dict[str, Field[object]]]
 
     @property
     def implied_stage(self) -> str:
@@ -108,15 +110,15 @@ def _named(config_class: type, stage: str, words: Sequence[str]) -> list[str]:
     A class says in ``positionals`` which they are; the last of a stage may take several.
     """
     names = getattr(config_class, "positionals", {}).get(stage, ())
-    kinds, rest, found = flags(config_class), deque(words), list[str]()
+    kinds, rest, flagged = flags(config_class), deque(words), list[str]()
     for name in names:
         values: list[str] = []
         while rest and not re.match(r"-|[A-Za-z][\w.-]*=", rest[0]):
             values.append(rest.popleft())
             if get_origin(kinds[name]) is not tuple:
                 break
-        found += [f"--{name}", *values] if values else []
-    return [*found, *rest]
+        flagged += [f"--{name}", *values] if values else []
+    return [*flagged, *rest]
 
 
 def _split_stage(argv: Sequence[str], stages: Mapping[str, str]) -> tuple[str, Sequence[str]]:
@@ -166,14 +168,14 @@ def normalise(config_class: type, argv: Sequence[str]) -> list[str]:
     return [word for name, values in chosen.items() for word in _emit(name, kinds[name], values)]
 
 
-def flags(config_class: type) -> dict[str, Any]:
+def flags(config_class: type) -> dict[str, Hint]:
     """Type of every flag by its name."""
     hints = get_type_hints(config_class)
     fields = [field for field in dataclasses.fields(config_class) if field.init]
     return {field.name: hints[field.name] for field in fields if field.name != "argv"}
 
 
-def _resolve(spelling: str, kinds: Mapping[str, Any], aliases: Mapping[str, str]) -> str:
+def _resolve(spelling: str, kinds: Mapping[str, Hint], aliases: Mapping[str, str]) -> str:
     name, others = spelling.replace("-", "_"), {**ALIASES, **aliases}
     if name in kinds:
         return name
@@ -189,7 +191,7 @@ def _nearest(name: str, names: Iterable[str], also: Iterable[str] = ()) -> str:
     return f"nearest: {by_lower[close[0]]}" if close else f"known: {', '.join(names)}"
 
 
-def _values(word: str, kind: Any, attached: str | None, words: deque[str]) -> list[str]:
+def _values(word: str, kind: Hint, attached: str | None, words: deque[str]) -> list[str]:
     """Values of one flag, taken from behind its ``=`` or from the words that follow."""
     if kind is bool or bool in get_args(kind):
         return [_switch(word, kind, attached, words)]
@@ -208,7 +210,7 @@ def _values(word: str, kind: Any, attached: str | None, words: deque[str]) -> li
     return [part for value in values for part in re.split(r"[\[\](), ]+", value) if part]
 
 
-def _switch(word: str, kind: Any, attached: str | None, words: deque[str]) -> str:
+def _switch(word: str, kind: Hint, attached: str | None, words: deque[str]) -> str:
     """True, False, or None where the flag may be left open."""
     answers = {"true": "True", "false": "False"} | ({} if kind is bool else {"none": "None"})
     if attached is None and words and _unquote(words[0]).lower() in answers:
@@ -219,7 +221,7 @@ def _switch(word: str, kind: Any, attached: str | None, words: deque[str]) -> st
     return answer
 
 
-def _refuse_choice(name: str, kind: Any, values: Sequence[str]) -> None:
+def _refuse_choice(name: str, kind: Hint, values: Sequence[str]) -> None:
     """Refuse a word that is none of a flag's choices; tyro would take a page for it."""
     alone = get_origin(kind) is Literal
     members = [kind] if alone else [one for one in get_args(kind) if get_origin(one) is Literal]
@@ -240,6 +242,6 @@ def _unquote(value: str) -> str:
     return value[1:-1] if quoted else value
 
 
-def _emit(name: str, kind: Any, values: list[str]) -> list[str]:
+def _emit(name: str, kind: Hint, values: list[str]) -> list[str]:
     flag = f"--{name.replace('_', '-')}"
     return [flag, *values] if get_origin(kind) is tuple else [f"{flag}={values[0]}"]

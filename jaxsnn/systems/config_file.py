@@ -6,12 +6,14 @@ settings) and the phases of training, each with the words of its command.
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from jaxsnn.errors import UserError
 from jaxsnn.io.typed_json import from_text
 from jaxsnn.systems.settings.base import Scripted
+from jaxsnn.training.schedules import Phase
+from jaxsnn.types import JsonObject
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -30,12 +32,12 @@ class _Beside:
     phases: Phases
 
 
-def to_json(config: "DataclassInstance", phases: Sequence[Mapping[str, Any]] = ()) -> str:
+def to_json(config: "DataclassInstance", phases: Sequence[Phase] = ()) -> str:
     """Text of config.json: every field, and the phases of training that the pipeline records.
 
     Fields that take no part in comparisons say how a program is started; they are left out.
     """
-    record: dict[str, Any] = {}
+    record: JsonObject = {}
     if isinstance(config, Scripted):
         described = dataclasses.asdict(config.described)
         record = dict(zip(MADE, (config.experiment, config.setting, described), strict=True))
@@ -82,7 +84,7 @@ def from_json(
         raise UserError(f"{place}: {error}; {REMEDY}") from None
     if not isinstance(record, dict):
         raise UserError(f"{place}: not a JSON object; {REMEDY}")
-    record = dict[str, Any](record)
+    record = JsonObject(record)
     made = {name: record.pop(name, None) for name in MADE}
     _refuse_other(config_class, made["experiment"], place)
     beside = {"phases": record.pop("phases", None)}

@@ -5,9 +5,8 @@ Advanced Intelligent Systems, 2023: CNN 1 and CNN 2 on CIFAR-10, LeNet and an ML
 Fashion-MNIST. Stages: train, evaluate, simulate (convert, simulate, certify), plot.
 """
 
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TypeAlias
 
 from jaxsnn import neurons
 from jaxsnn.arch import zoo
@@ -23,8 +22,12 @@ from jaxsnn.report.figures import accuracy, bars
 from jaxsnn.report.figures.draw import Draw, Figures
 from jaxsnn.simulation.totals import Evaluation
 from jaxsnn.systems import original_files
-from jaxsnn.systems.experiment import Experiment, Paper
+from jaxsnn.systems.experiment import Experiment
+from jaxsnn.systems.setting import Horizon, Paper
+from jaxsnn.systems.settings.conversion import NegativeSpikesCnn1, NegativeSpikesMnist
+from jaxsnn.types import JsonObject, Variables
 
+AnyNegative: TypeAlias = NegativeSpikesMnist | NegativeSpikesCnn1  # CNN 2's is a kind of CNN 1's
 STEP_LIMIT = 1000  # where nothing else limits a simulation; trained networks settle far below
 ARCHITECTURES = {
     "lenet": zoo.lenet_negative,
@@ -73,7 +76,7 @@ NOISE = partial(
 )
 
 
-def published(dataset: str, config: Any) -> Paper | None:
+def published(dataset: str, config: AnyNegative) -> Paper | None:
     """What the original reports of a setting on a data set; None where it reports nothing."""
     where = dataset, config.arch
     if config.precision == "fp32":
@@ -90,7 +93,7 @@ def published(dataset: str, config: Any) -> Paper | None:
     }
 
 
-class NegativeSpikes(Experiment):
+class NegativeSpikes(Experiment[AnyNegative]):
     """One setting of a network whose neurons settle by negative spikes."""
 
     system = "negative_spikes"
@@ -110,16 +113,18 @@ class NegativeSpikes(Experiment):
         """CNN 1 and CNN 2 see cropped, standardised images, the others grey values."""
         if self.config.arch not in ("cnn1", "cnn2"):
             return preprocess.unchanged()
-        how, colourful = self.config.training, self.data.input_shape[2] == 3
+        training, colourful = self.config.training, self.data.input_shape[2] == 3
         return preprocess.standardised(
-            flip=how.flip if colourful else "none", radius=how.crop_radius, colours=how.colours
+            flip=training.flip if colourful else "none",
+            radius=training.crop_radius,
+            colours=training.colours,
         )
 
     def activation(self) -> Neuron:
         """Quantised in steps of ``2^-k``, without an upper bound."""
         return neurons.quantised_relu(self.config.k, None)
 
-    def converted(self, variables: Mapping[str, Any]) -> Spiking:
+    def converted(self, variables: Variables) -> Spiking:
         """Every neuron tracks its level with spikes +1 and -1."""
         method = methods.negative_spikes(
             k=self.config.k,
@@ -129,10 +134,10 @@ class NegativeSpikes(Experiment):
         return convert(variables, self.arch, method, given=self.net, encoding=self.encoding)
 
     @property
-    def conversion_settings(self) -> dict[str, Any] | None:
+    def conversion_settings(self) -> JsonObject | None:
         """Float weights have no number of bits."""
-        found = super().conversion_settings
-        return found if self.config.weights == "integer" else {"weights": "float"}
+        settings = super().conversion_settings
+        return settings if self.config.weights == "integer" else {"weights": "float"}
 
     @property
     def precision(self) -> str:
@@ -140,11 +145,11 @@ class NegativeSpikes(Experiment):
         return super().precision if self.config.weights == "integer" else "float32 weights"
 
     @property
-    def horizon(self) -> dict[str, Any]:
+    def horizon(self) -> Horizon:
         """So many steps as asked, else until every image has settled."""
         if self.config.steps is not None:
-            return {"steps": self.config.steps}
-        return {"steps": STEP_LIMIT, "settle": True}
+            return Horizon(self.config.steps)
+        return Horizon(STEP_LIMIT, settle=True)
 
     @property
     def certified(self) -> int | None:

@@ -1,11 +1,11 @@
 """Training the network of a run folder as its recipe says."""
 
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from jaxsnn.arch.plan import plan
 from jaxsnn.errors import UserError
@@ -21,6 +21,7 @@ from jaxsnn.training.task import Task
 from jaxsnn.training.train import Data
 from jaxsnn.training.update import TrainState
 from jaxsnn.training.whitening import IMAGES, whitened
+from jaxsnn.types import PyTree, Variables
 
 FIXED_PARTS = tuple(part for part in PARTS if part not in PHASE)
 """Parts of a recipe that no later phase of a run may change."""
@@ -39,7 +40,7 @@ def initialiser(recipe: Recipe, usual: Initialiser) -> Initialiser:
 
 
 def train_recipe(
-    run: Run, task: Task, net: Net, preprocessing: Preprocessing, data: Data
+    run: Run[Any], task: Task, net: Net, preprocessing: Preprocessing, data: Data
 ) -> TrainState:
     """Train, or resume, as ``run.config.training`` says; writes the run's files.
 
@@ -72,8 +73,8 @@ def train_recipe(
 
 
 def _finished(
-    net: Net, preprocessing: Preprocessing, images: Any, variables: Mapping[str, Any]
-) -> Mapping[str, Any]:
+    net: Net, preprocessing: Preprocessing, images: PyTree, variables: Variables
+) -> Variables:
     return final_statistics(net, variables, preprocessing, images)
 
 
@@ -85,7 +86,7 @@ def _started(task: Task, net: Net, preprocessing: Preprocessing, data: Data) -> 
     units = units_of(preprocessing, data[0][:IMAGES])
     images = np.asarray(preprocessing.encoding.decode(jnp.asarray(units)))
 
-    def init(key: Any) -> Mapping[str, Any]:
+    def init(key: Array) -> Variables:
         variables = task.init(key)
         first = variables["params"][site.name]
         kernel = whitened(first["kernel"], site, images)

@@ -1,6 +1,6 @@
 """From a simulation and its certificate to the fields of results.json; shared by all systems."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from jaxsnn.report.results import Layer, TrainedBy
 from jaxsnn.simulation.totals import Evaluation
 from jaxsnn.systems.run_folder import Run, seconds_of
 from jaxsnn.systems.settings.training import Trained
+
+Fields: TypeAlias = dict[str, Any]  # of Results, by name
 
 
 class Counting(NamedTuple):
@@ -37,7 +39,7 @@ def spiking_fields(
     proof: Certificate | None,
     counting: Counting,
     settle: bool = False,
-) -> dict[str, Any]:
+) -> Fields:
     """Fields that a spiking network has.
 
     Args:
@@ -68,14 +70,14 @@ def spiking_fields(
     }
 
 
-def _proved(proof: Certificate | None) -> dict[str, Any]:
+def _proved(proof: Certificate | None) -> Fields:
     """What the certificate says; nothing of a network that was not converted."""
     if proof is None:
         return {}
-    found = {"neurons": proof.mismatches, "predictions": proof.predictions}
+    mismatches = {"neurons": proof.mismatches, "predictions": proof.predictions}
     return {
         "equality": proof.equality,
-        "mismatches": found | {"compared": proof.images},
+        "mismatches": mismatches | {"compared": proof.images},
         "given_predictions": proof.given_predictions,
     }
 
@@ -99,7 +101,7 @@ def _operations(spiking: Evaluation, counting: Counting) -> float:
     return float(counted) / spiking.images
 
 
-def run_fields(run: Run, system: str, dataset: str, test_examples: int) -> dict[str, Any]:
+def run_fields(run: Run[Any], system: str, dataset: str, test_examples: int) -> Fields:
     """Fields that every setting has, whatever its network: whose they are, training, environment.
 
     Args:
@@ -127,7 +129,7 @@ def run_fields(run: Run, system: str, dataset: str, test_examples: int) -> dict[
     }
 
 
-def trained_by(run: Run) -> TrainedBy | None:
+def trained_by(run: Run[Any]) -> TrainedBy | None:
     """How the run in a folder was trained, whatever is asked for now; None where none was.
 
     Raises:
@@ -151,7 +153,7 @@ def ledger(
     return energy.ledger(snn, spiking, settle=settle, adds_per_update=counting.adds_per_update)
 
 
-def _mean(part: Any, images: int) -> float:
+def _mean(part: np.ndarray | None, images: int) -> float:
     return 0.0 if part is None else float(np.sum(part)) / images
 
 

@@ -6,9 +6,9 @@ else that differs is refused, both values named.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import jax
 import numpy as np
@@ -23,22 +23,26 @@ from jaxsnn.io.arrays import flatten, load_arrays, load_params, unflatten
 from jaxsnn.io.checkpoints import Checkpoints
 from jaxsnn.io.files import exclusive, plain, read_text, write_bytes
 from jaxsnn.systems.config_file import differences, from_json, to_json
-from jaxsnn.systems.settings.base import Common
+from jaxsnn.systems.settings.base import Common, Scripted
 from jaxsnn.training.options import Options
-from jaxsnn.training.schedules import PHASE, STEPS, Schedule, adam
+from jaxsnn.training.schedules import PHASE, STEPS, Phase, Schedule, adam
 from jaxsnn.training.task import Task
 from jaxsnn.training.train import AfterEpoch, Data, Finish
 from jaxsnn.training.train import train as train_task
 from jaxsnn.training.update import TrainState
+from jaxsnn.types import JsonObject, Tree, Variables
 
 KEPT = "kept.npz"  # what remains of a run below results/
 WEIGHTS = ("best.npz", "model.npz", KEPT)  # of a run, the first that is there
 
-Optimiser = Callable[[Sequence[Mapping[str, Any]]], tuple[optax.GradientTransformation, Schedule]]
+Optimiser = Callable[[Sequence[Phase]], tuple[optax.GradientTransformation, Schedule]]
+
+
+Config = TypeVar("Config", bound=Scripted)
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class Run(Generic[Config]):
     """One setting's folder and configuration.
 
     Attributes:
@@ -49,7 +53,7 @@ class Run:
     """
 
     folder: Path
-    config: Any
+    config: Config
     identity: tuple[str, ...]
     network: tuple[str, ...]
 
@@ -62,7 +66,7 @@ class Run:
         """Whether the folder holds a run."""
         return self._config_path.is_file()
 
-    def saved(self, names: tuple[str, ...]) -> tuple[Any, list[dict[str, Any]]]:
+    def saved(self, names: tuple[str, ...]) -> tuple[Config, list[JsonObject]]:
         """Settings and phases of the run that lies in the folder; ``names`` must be as asked.
 
         Raises:
@@ -75,12 +79,12 @@ class Run:
             )
         text = read_text(self._config_path)
         saved, phases = from_json(type(self.config), text, str(self._config_path), self.network)
-        found = differences(saved, self.config, names, str(self._config_path))
-        if found:
-            raise UserError("this run was trained differently: " + "; ".join(found))
+        differing = differences(saved, self.config, names, str(self._config_path))
+        if differing:
+            raise UserError("this run was trained differently: " + "; ".join(differing))
         return saved, phases
 
-    def record(self, phases: Sequence[Mapping[str, Any]]) -> None:
+    def record(self, phases: Sequence[Phase]) -> None:
         """Write config.json."""
         write_bytes(self._config_path, to_json(self.config, phases).encode())
 
@@ -96,18 +100,18 @@ class Run:
             raise UserError(f"{path} is missing; train the network first (stage train)")
         return path
 
-    def variables(self, expected: Mapping[str, Any]) -> dict[str, Any]:
+    def variables(self, expected: Variables) -> Tree:
         """Trained variables, strictly as ``expected``."""
         return load_params(self.weights(), expected)
 
-    def phases(self, steps_per_epoch: int) -> list[dict[str, Any]]:
+    def phases(self, steps_per_epoch: int) -> list[JsonObject]:
         """Phases of training, the one to be run now last, each with the words of its command.
 
         Raises:
             UserError: resume without a run, or with other settings than it was trained with.
         """
         now = {name: getattr(self.config, name) for name in PHASE}
-        if self.config.schedule == "steps":
+        if now["schedule"] == "steps":
             now |= {name: plain(getattr(self.config, name)) for name in STEPS}
         asked = {"argv": list(self.config.argv)} if self.config.argv else {}
         if not self.config.resume:
@@ -123,7 +127,7 @@ class Run:
         return [*phases, {**now, "first_step": first, "steps_per_epoch": steps_per_epoch, **asked}]
 
 
-def _check_phases(phases: Sequence[Mapping[str, Any]], path: Path) -> None:
+def _check_phases(phases: Sequence[Phase], path: Path) -> None:
     """Refuse phases that no training has written.
 
     Raises:
@@ -189,7 +193,7 @@ def weights_at(place: str | Path) -> Path:
 
 
 def start_from(
-    task: Task, place: str | Path, template: Mapping[str, Any], newly: Sequence[str] = ()
+    task: Task, place: str | Path, template: Variables, newly: Sequence[str] = ()
 ) -> Task:
     """The task whose training starts from trained weights, strictly as ``template``.
 
@@ -211,7 +215,7 @@ def start_from(
 
 
 def train_run(
-    run: Run,
+    run: Run[Any],
     task: Task,
     data: Data,
     micro_batch: int | None = None,
@@ -239,7 +243,7 @@ def train_run(
             f"--batch-size {config.batch_size}: {len(data[1])} training images do not fill one "
             "batch; choose a smaller one"
         )
-    with processes.together():  # all look into the folder before one writes there
+    with processes.collective():  # all look into the folder before one writes there
         phases = run.phases(steps_per_epoch)
         if not config.resume and (run.folder / "checkpoints").is_dir():
             raise UserError(
@@ -295,14 +299,14 @@ def own_devices(config: Common, batch_size: int) -> int:
     """Devices of this process to share a batch of its own between, in a simulation.
 
     Raises:
-        UserError: as :func:`jaxsnn.io.processes.share`.
+        UserError: as :func:`jaxsnn.io.processes.devices_per_process`.
     """
     if config.devices:
-        return processes.share(config.devices)
+        return processes.devices_per_process(config.devices)
     here = jax.local_device_count()
     return max(n for n in range(1, here + 1) if batch_size % n == 0)
 
 
-def seconds_of(streams: Sequence[Mapping[str, Any]]) -> float:
+def seconds_of(streams: Sequence[JsonObject]) -> float:
     """Training time in seconds, from the records of metrics.jsonl."""
     return float(np.sum([record["seconds"] for record in streams]))

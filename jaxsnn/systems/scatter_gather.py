@@ -4,9 +4,7 @@ Zou et al., A Scatter-and-Gather Spiking CNN on a Reconfigurable Neuromorphic Ha
 Neuroscience 15:694170, 2021. Stages: train, evaluate, simulate (convert, simulate, certify), plot.
 """
 
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -24,8 +22,11 @@ from jaxsnn.report.figures import accuracy, bars
 from jaxsnn.report.figures.draw import Figures
 from jaxsnn.simulation.totals import Evaluation
 from jaxsnn.systems import original_files
-from jaxsnn.systems.experiment import Experiment, Paper
+from jaxsnn.systems.experiment import Experiment
 from jaxsnn.systems.result_fields import Counting
+from jaxsnn.systems.setting import Paper
+from jaxsnn.systems.settings.conversion import LeNetScatter
+from jaxsnn.types import Variables
 
 LINE = 200  # images per line of the original's text files
 SYNAPSES_ON_CHIP = 2  # a ternary synapse is mapped on two of the chip's binary ones
@@ -41,7 +42,7 @@ QUANTISED = {
 }
 
 
-def published(dataset: str, config: Any) -> Paper | None:
+def published(dataset: str, config: LeNetScatter) -> Paper | None:
     """What the original reports of a setting on a data set; None where it reports nothing."""
     if dataset != "mnist":
         return None
@@ -51,7 +52,7 @@ def published(dataset: str, config: Any) -> Paper | None:
     return None if claimed is None else {"ann_accuracy": claimed, "snn_accuracy": claimed}
 
 
-class ScatterGather(Experiment):
+class ScatterGather(Experiment[LeNetScatter]):
     """One setting of the scatter-and-gather LeNet."""
 
     system = "scatter_gather"
@@ -81,7 +82,7 @@ class ScatterGather(Experiment):
         """Ternary but for the encoder and the readout."""
         return float_ends(weight_quantisers.ternary())
 
-    def converted(self, variables: Mapping[str, Any]) -> Spiking:
+    def converted(self, variables: Variables) -> Spiking:
         """Every neuron as ``2^k * B`` threshold units."""
         method = methods.scatter_gather(k=self.config.k, bound=self.config.B)
         return convert(variables, self.arch, method, given=self.net, encoding=self.encoding)

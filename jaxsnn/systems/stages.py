@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Generic, NamedTuple, TypeAlias, TypeVar
 
 from rich.console import Console
 
@@ -21,6 +21,9 @@ from jaxsnn.report import scan, table
 from jaxsnn.report.figures.draw import Figures, draw_all
 from jaxsnn.systems import endings
 from jaxsnn.systems.command_line import STAGES, parse_command
+from jaxsnn.systems.settings.base import Scripted
+
+Config = TypeVar("Config", bound=Scripted)
 
 
 class Stage(NamedTuple):
@@ -64,10 +67,11 @@ COMMON: Mapping[str, Stage] = {
 }
 
 
-class System(ABC):
+class System(ABC, Generic[Config]):
     """One setting of a published system; a class of it, and its settings, are an experiment.
 
     Attributes:
+        config: the settings.
         system: name of the published system.
         measured: what the number is that ``evaluate`` returns.
         stages: the stages of its script by name; the four that most have.
@@ -75,6 +79,7 @@ class System(ABC):
         figures: what is drawn of it beside the figures that all systems share.
     """
 
+    config: Config
     system: ClassVar[str]
     measured: ClassVar[str] = "test accuracy"
     stages: ClassVar[Mapping[str, Stage]] = COMMON
@@ -82,14 +87,17 @@ class System(ABC):
     figures: ClassVar[Figures] = Figures()
 
     @abstractmethod
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Config) -> None:
         """Read the data and refuse what does not fit; nothing is written."""
 
     @classmethod
-    def draw(cls, config: Any) -> dict[str, Path]:
+    def draw(cls, config: Config) -> dict[str, Path]:
         """Draw all figures from files of earlier runs alone; a picture of each, by name."""
         drawn = draw_all(config.out, {cls.system: cls.figures}, config.compared)
         return {name: paths[0] for name, paths in drawn.items()}
+
+
+AnySystem: TypeAlias = type[System[Any]]
 
 
 @dataclass(frozen=True)
@@ -103,13 +111,13 @@ class Request:
         console: where a stage says what it found.
     """
 
-    system: type[System]
-    config: Any
+    system: AnySystem
+    config: Any  # the stages of a system know the class of its settings
     stage: str = "all"
     console: Console = field(default_factory=console)
 
     @functools.cached_property
-    def one(self) -> Any:
+    def one(self) -> Any:  # and the system itself
         """The setting, its data and network, made for the first stage that needs them."""
         return self.system(self.config)
 
@@ -118,10 +126,10 @@ class Request:
         show(text, self.console)
 
 
-def described(system: type[System]) -> dict[str, str]:
+def described(system: AnySystem) -> dict[str, str]:
     """What each stage of a system's script does, ``all`` first.
 
-    >>> class OnlyFigures(System):
+    >>> class OnlyFigures(System[Any]):
     ...     stages = {"plot": COMMON["plot"]}
     ...     every = ("plot",)
     >>> list(described(OnlyFigures)), described(OnlyFigures)["all"]
@@ -131,7 +139,7 @@ def described(system: type[System]) -> dict[str, str]:
     return whole | {name: stage.what for name, stage in system.stages.items()}
 
 
-def run(system: type[System], stage: str, config: Any) -> None:
+def run(system: AnySystem, stage: str, config: Scripted) -> None:
     """Run one stage of a setting, or ``all`` that the system says.
 
     Raises:
@@ -142,10 +150,10 @@ def run(system: type[System], stage: str, config: Any) -> None:
     request = Request(system, config, stage)
     for name in system.every if stage == "all" else (stage,):
         system.stages[name].work(request)
-        processes.meet()  # the next stage reads what the first process has written
+        processes.barrier()  # the next stage reads what the first process has written
 
 
-def main(system: type[System], config_class: type[Any], argv: Sequence[str]) -> int:
+def main(system: AnySystem, config_class: type[Scripted], argv: Sequence[str]) -> int:
     """Run the stage that a command line asks for; the exit status.
 
     With ``--coordinator`` this is one of several processes, each of which runs the whole stage. A
@@ -163,15 +171,15 @@ def main(system: type[System], config_class: type[Any], argv: Sequence[str]) -> 
         return nobody_reads()
 
 
-def _main(system: type[System], config_class: type[Any], argv: Sequence[str]) -> int:
+def _main(system: AnySystem, config_class: type[Scripted], argv: Sequence[str]) -> int:
     stage, config = parse_command(config_class, argv, described(system))
     object.__setattr__(config, "argv", tuple(argv))  # replaced, it would forget what was implied
     try:
         with endings.within_seconds():
             if config.coordinator:
-                own = config.processes, config.process_id, config.heartbeat_timeout
-                processes.join(config.coordinator, *own)
-            with processes.one_voice():
+                place = config.processes, config.process_id, config.heartbeat_timeout
+                processes.join(config.coordinator, *place)
+            with processes.primary_prints():
                 run(system, stage, config)
     except BrokenPipeError:
         raise

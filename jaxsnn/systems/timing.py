@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import jax
 import numpy as np
@@ -14,15 +14,20 @@ from jaxsnn.io.terminal import show
 from jaxsnn.simulation.dataset import evaluate
 from jaxsnn.simulation.sweep import sweep
 from jaxsnn.simulation.totals import Evaluation
+from jaxsnn.systems.settings.conversion import Conversion
+from jaxsnn.types import JsonObject, PyTree
 
 
 def timed(
     snn: Spiking,
-    shown: Callable[[slice], Any],
+    shown: Callable[[slice], PyTree],
     labels: np.ndarray,
     *,
     batch_size: int,
-    **options: Any,
+    devices: int = 1,
+    steps: int = 1,
+    settle: bool = False,
+    block: int = 1,
 ) -> tuple[Evaluation, dict[str, float]]:
     """Simulate a test set; what came out, and the seconds that compiling and simulating took.
 
@@ -34,24 +39,35 @@ def timed(
         shown: what is simulated, given its rows.
         labels: of all of it.
         batch_size: images per compiled call.
-        options: further arguments of :func:`jaxsnn.simulation.evaluate`.
+        devices: see :func:`jaxsnn.simulation.evaluate`, as the further arguments.
+        steps: time steps, at most.
+        settle: end when all is silent.
+        block: steps that are computed layer by layer.
     """
-    options["batch_size"] = batch_size
+    simulated = partial(
+        evaluate,
+        snn,
+        batch_size=batch_size,
+        devices=devices,
+        steps=steps,
+        settle=settle,
+        block=block,
+    )
     first, everything = shown(slice(batch_size * processes.count())), shown(slice(None))
     times: list[float] = []
     for _ in range(2):
         began = time.perf_counter()
-        evaluate(snn, first, **options)
+        simulated(first)
         times.append(time.perf_counter() - began)
     began = time.perf_counter()
-    found = evaluate(snn, everything, labels, progress="simulating", **options)
-    simulated = time.perf_counter() - began
-    return found, {"compile": max(times[0] - times[1], 0.0), "simulate": simulated}
+    evaluation = simulated(everything, labels, progress="simulating")
+    seconds = time.perf_counter() - began
+    return evaluation, {"compile": max(times[0] - times[1], 0.0), "simulate": seconds}
 
 
 def noisy(
-    snn: Spiking, images: np.ndarray, labels: np.ndarray, config: Any, site: str, steps: int
-) -> list[dict[str, Any]]:
+    snn: Spiking, images: np.ndarray, labels: np.ndarray, config: Conversion, site: str, steps: int
+) -> list[JsonObject]:
     """Accuracy under noise after ``steps``, for every ratio and seed, in one program.
 
     Args:
@@ -66,10 +82,10 @@ def noisy(
         return []
     keys = jax.random.split(jax.random.key(config.seed), config.noise_seeds)
     ratios = config.noise_ratio
-    found = sweep(
+    swept = sweep(
         snn, images, labels, noise=ratios, keys=keys, site=site, steps=steps, progress="noise"
     )
-    accuracies = np.asarray(found.accuracy)[..., 0].tolist()
+    accuracies = np.asarray(swept.accuracy)[..., 0].tolist()
     return [{"ratio": r, "accuracy": row} for r, row in zip(ratios, accuracies, strict=True)]
 
 

@@ -1,7 +1,6 @@
 """Statistics of batch norm computed anew when training has ended."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +10,14 @@ from jaxsnn.inputs.preprocess import Preprocessing
 from jaxsnn.network import net as net_module
 from jaxsnn.network.arithmetic import Arithmetic
 from jaxsnn.network.net import Net
+from jaxsnn.types import PyTree, Tree, Variables
 
 BATCH = 500
 
 
 def final_statistics(
-    net: Net, variables: Mapping[str, Any], preprocessing: Preprocessing, images: np.ndarray
-) -> dict[str, Any]:
+    net: Net, variables: Variables, preprocessing: Preprocessing, images: np.ndarray
+) -> Tree:
     """The variables with the statistics of ``images``, in plain float32.
 
     Running statistics are those of weights that have moved on, in the arithmetic of training. Each
@@ -33,13 +33,13 @@ def final_statistics(
     plain = net.clone(arithmetic=Arithmetic.PLAIN, norm_momentum=0.0, axis_name=None)
 
     @jax.jit
-    def of_batch(variables: Mapping[str, Any], images: np.ndarray) -> Any:
+    def of_batch(variables: Variables, images: np.ndarray) -> PyTree:
         x = preprocessing.encoding.decode(preprocessing.test(jnp.asarray(images)))[None]
         state = net_module.initial_state(plain, variables, x.shape[1])
         return net_module.apply_training(plain, variables, x, state)[1]["batch_stats"]
 
-    found = [jax.device_get(of_batch(variables, part)) for part in _batches(images)]
-    return {**variables, "batch_stats": jax.tree.map(_pooled, *found, is_leaf=_is_norm)}
+    statistics = [jax.device_get(of_batch(variables, part)) for part in _batches(images)]
+    return {**variables, "batch_stats": jax.tree.map(_pooled, *statistics, is_leaf=_is_norm)}
 
 
 def _batches(images: np.ndarray) -> Iterator[np.ndarray]:
@@ -49,11 +49,11 @@ def _batches(images: np.ndarray) -> Iterator[np.ndarray]:
         yield images[first : first + size]
 
 
-def _is_norm(tree: Any) -> bool:
+def _is_norm(tree: PyTree) -> bool:
     return isinstance(tree, Mapping) and set(tree) == {"mean", "var"}
 
 
-def _pooled(*norms: Mapping[str, Any]) -> dict[str, Any]:
+def _pooled(*norms: Variables) -> Tree:
     """Mean and variance of all batches together, from those of each."""
     means = np.stack([norm["mean"] for norm in norms]).astype(np.float64)
     variances = np.stack([norm["var"] for norm in norms]).astype(np.float64)

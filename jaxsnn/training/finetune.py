@@ -10,7 +10,7 @@ training images as they are.
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from jaxsnn.inputs import class_numbers
 from jaxsnn.inputs.preprocess import Preprocessing
 from jaxsnn.io.progress import bar, batches
 from jaxsnn.network import net as net_module
-from jaxsnn.network.net import Net, Variables
+from jaxsnn.network.net import Net
 from jaxsnn.neurons.integrate_and_fire import NEGATIVE_THRESHOLD
 from jaxsnn.neurons.levels import levels
 from jaxsnn.training.finetune_step import (
@@ -33,6 +33,7 @@ from jaxsnn.training.finetune_step import (
     spiking_of,
     unit_of,
 )
+from jaxsnn.types import PyTree, Variables
 
 
 @dataclass(frozen=True)
@@ -144,12 +145,12 @@ def finetune_layer(
     key = jax.random.fold_in(jax.random.key(settings.seed), len(tuned.layers))
     best, losses, accuracies = tuned, [], []
     for epoch in range(settings.epochs):
-        own = jax.random.fold_in(key, epoch)
-        order = np.asarray(jax.random.permutation(own, len(images)))
+        epoch_key = jax.random.fold_in(key, epoch)
+        order = np.asarray(jax.random.permutation(epoch_key, len(images)))
         total = jnp.zeros(())
         for number in bar(range(per_epoch), per_epoch, f"tuning {name}"):
             rows = order[number * settings.batch_size : (number + 1) * settings.batch_size]
-            loss = step(images[rows], jax.random.fold_in(own, number))
+            loss = step(images[rows], jax.random.fold_in(epoch_key, number))
             total = total + loss
         losses.append(_finite(float(total) / per_epoch, name))
         candidate = merged(tuned.variables, step.params)
@@ -174,24 +175,24 @@ def accuracy_of(
 ) -> float:
     """Accuracy of the spiking network over a training tree, after ``2**bits - 1`` steps."""
     spiking = spiking_of(tuner.ann, signed, tuner.settings.negative_threshold)
-    predict = _predictions(cast("Any", spiking), tuner.settings.bits, tuner.preprocessing)
+    predict = _predictions(spiking, tuner.settings.bits, tuner.preprocessing)
     labels = class_numbers(labels, tuner.ann.arch.classes, "fine-tuning labels")
     right = 0
     for rows, real in batches(len(images), min(batch_size, len(images)), "accuracy"):
-        found = np.asarray(predict(variables, images[rows]))[:real]
-        right += int(np.sum(found == labels[rows[:real]]))
+        predicted = np.asarray(predict(variables, images[rows]))[:real]
+        right += int(np.sum(predicted == labels[rows[:real]]))
     return right / len(images)
 
 
 class _Step:
     """The updates of one layer: its params, and the state of the optimiser."""
 
-    def __init__(self, tuner: Tuner, rest: Variables, name: str, params: Any) -> None:
+    def __init__(self, tuner: Tuner, rest: Variables, name: str, params: PyTree) -> None:
         settings = tuner.settings
         rates = settings.learning_rate, settings.weight_decay, settings.decay_clips
         below = settings.negative_threshold
-        found = programs(cast("Any", tuner.ann), name, settings.bits, rates, below)
-        self.observe, self.update, optimiser = found
+        compiled = programs(tuner.ann, name, settings.bits, rates, below)
+        self.observe, self.update, optimiser = compiled
         self.tuner, self.rest, self.params = tuner, rest, params
         self.state = optimiser.init(params)
         self.size = at_once(settings.batch_size, levels(settings.bits))
@@ -205,8 +206,8 @@ class _Step:
             for first in range(0, len(x), self.size)
         ]
         observed = jax.tree.map(lambda *some: jnp.concatenate(some), *parts)
-        found = self.update(self.params, self.state, self.rest, observed, x)
-        self.params, self.state, loss = found
+        updated = self.update(self.params, self.state, self.rest, observed, x)
+        self.params, self.state, loss = updated
         return loss
 
 

@@ -6,8 +6,8 @@ that of the quantised layer which is given the same input rates.
 """
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +17,12 @@ from jax import Array
 from jaxsnn.arch.plan import plan
 from jaxsnn.errors import UserError
 from jaxsnn.network import net as net_module
-from jaxsnn.network.net import Net, Variables
+from jaxsnn.network.net import Net
 from jaxsnn.network.per_site import hidden
 from jaxsnn.neurons.integrate_and_fire import NEGATIVE_THRESHOLD, clipped_spikes
 from jaxsnn.neurons.levels import levels, straight_through
 from jaxsnn.training.schedules import sgd_step
+from jaxsnn.types import PyTree, Tree, Variables
 
 FROZEN = ("clip",)  # the threshold; running statistics are no params
 AT_ONCE = 200  # images times time steps of one pass of the spiking network
@@ -31,12 +32,12 @@ class Observed(NamedTuple):
     """What one update of a layer is made from, in the ANN's units.
 
     Attributes:
-        given: site -> input rates of the layer (and of its projection) ``[B, ...]``.
+        inputs: site -> input rates of the layer (and of its projection) ``[B, ...]``.
         rate: of the spiking layer, ``[B, ...]``.
         target: activation of the quantised ANN as trained, ``[B, ...]``.
     """
 
-    given: dict[str, Array]
+    inputs: dict[str, Array]
     rate: Array
     target: Array
 
@@ -77,7 +78,7 @@ def spiking_of(
     return ann.clone(neurons=hidden(clipped_spikes(signed, negative_threshold)))
 
 
-def params_of(variables: Variables, unit: tuple[str, ...]) -> dict[str, Any]:
+def params_of(variables: Variables, unit: tuple[str, ...]) -> Tree:
     """What is tuned: ``{site: leaves}``."""
     params = {
         site: {name: leaf for name, leaf in variables["params"][site].items() if name not in FROZEN}
@@ -86,10 +87,10 @@ def params_of(variables: Variables, unit: tuple[str, ...]) -> dict[str, Any]:
     return jax.tree.map(jnp.asarray, params)
 
 
-def merged(variables: Variables, params: Mapping[str, Any]) -> dict[str, Any]:
+def merged(variables: Variables, params: Variables) -> Tree:
     """Variables with the tuned params in their places."""
-    own = {site: {**variables["params"][site], **tree} for site, tree in params.items()}
-    return {**variables, "params": {**variables["params"], **own}}
+    tuned = {site: {**variables["params"][site], **tree} for site, tree in params.items()}
+    return {**variables, "params": {**variables["params"], **tuned}}
 
 
 def observe(
@@ -116,13 +117,13 @@ def observe(
     state = net_module.initial_state(spiking, variables, len(x))
     trains = net_module.apply(spiking, variables, x[None], state, steps=levels(bits)).outs
     # Nothing behind the layer is used, so nothing behind it is computed.
-    given = {site: jnp.mean(trains[site], axis=0) for site in _inputs(ann, name)}
+    inputs = {site: jnp.mean(trains[site], axis=0) for site in _inputs(ann, name)}
     target = net_module.forward(ann, reference, x).outs[name][0]
-    return Observed(given, jnp.mean(trains[name], axis=0), target)
+    return Observed(inputs, jnp.mean(trains[name], axis=0), target)
 
 
 def proxy_loss(
-    ann: Net, name: str, params: Any, rest: Variables, observed: Observed, x: Array
+    ann: Net, name: str, params: PyTree, rest: Variables, observed: Observed, x: Array
 ) -> Array:
     """Mean squared difference of rate and target; the gradient of the quantised layer.
 
@@ -134,13 +135,13 @@ def proxy_loss(
         observed: with these params, as constants.
         x: the images; of no use where the input rates are given.
     """
-    given = {site: rate[None] for site, rate in observed.given.items()}
-    proxy = net_module.forward(ann, merged(rest, params), x, forced=given).outs[name][0]
+    inputs = {site: rate[None] for site, rate in observed.inputs.items()}
+    proxy = net_module.forward(ann, merged(rest, params), x, forced=inputs).outs[name][0]
     return jnp.mean((straight_through(observed.rate, proxy) - observed.target) ** 2)
 
 
 def loss_of(
-    ann: Net, name: str, bits: int, params: Any, rest: Variables, reference: Variables, x: Array
+    ann: Net, name: str, bits: int, params: PyTree, rest: Variables, reference: Variables, x: Array
 ) -> Array:
     """Both in one: observe, then the loss (arguments as there)."""
     frozen = jax.lax.stop_gradient(merged(rest, params))
@@ -154,7 +155,11 @@ def programs(
     bits: int,
     rates: tuple[float, float, bool],
     negative_threshold: float = NEGATIVE_THRESHOLD,
-) -> tuple[Callable[..., Any], Callable[..., Any], optax.GradientTransformation]:
+) -> tuple[
+    Callable[..., Observed],
+    Callable[..., tuple[PyTree, PyTree, Array]],
+    optax.GradientTransformation,
+]:
     """Compiled :func:`observe` and update of a layer, and the optimiser.
 
     Args:
@@ -169,8 +174,8 @@ def programs(
 
     @jax.jit
     def update(
-        params: Any, state: Any, rest: Variables, observed: Observed, x: Array
-    ) -> tuple[Any, Any, Array]:
+        params: PyTree, state: PyTree, rest: Variables, observed: Observed, x: Array
+    ) -> tuple[PyTree, PyTree, Array]:
         value, slopes = jax.value_and_grad(loss)(params, rest, observed, x)
         moved, state = optimiser.update(slopes, state, params)
         return optax.apply_updates(params, moved), state, value

@@ -8,14 +8,14 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterator
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jaxsnn.errors import UserError
 
-Integers = NDArray[np.integer[Any]]
+Integers = NDArray[np.integer]
 Plan: TypeAlias = tuple[int, tuple[int, ...]]
 
 MOST = 4  # different lengths, that is, compiled programs

@@ -2,7 +2,6 @@
 
 import functools
 import math
-from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ from jaxsnn.network.arithmetic import Arithmetic
 from jaxsnn.network.net import Net
 from jaxsnn.training.early_loss_weight import Ramp
 from jaxsnn.training.task import Task
+from jaxsnn.types import PyTree
 
 
 def classification(
@@ -38,7 +38,7 @@ def classification(
         spike_penalty: weight of the mean activation of all hidden neurons in the loss of training.
     """
     shown = preprocessing or unchanged()
-    return _classification(cast("Any", net), shown, early, label_smoothing, spike_penalty)
+    return _classification(net, shown, early, label_smoothing, spike_penalty)
 
 
 @functools.cache
@@ -54,8 +54,8 @@ def _classification(
     neurons = sum(site.neurons for site in hidden)
 
     def loss(
-        params: Any,
-        rest: Any,
+        params: PyTree,
+        rest: PyTree,
         images: Array,
         labels: Array,
         key: Array,
@@ -65,7 +65,7 @@ def _classification(
         axis_name: str | None,
         steps: int | None = None,
         moment: Moment | None = None,
-    ) -> tuple[Array, tuple[Array, Any]]:
+    ) -> tuple[Array, tuple[Array, PyTree]]:
         del steps  # one pass
         body = (net if train else evaluated).clone(axis_name=axis_name)
         units = preprocessing.train(images, key, moment) if train else preprocessing.test(images)

@@ -2,8 +2,7 @@
 
 import functools
 import math
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +12,14 @@ from optax.contrib import MuonDimensionNumbers, scale_by_muon
 
 from jaxsnn.training import schedules
 from jaxsnn.training.recipe import Recipe
-from jaxsnn.training.schedules import Schedule, keep_clips
+from jaxsnn.training.schedules import Phase, Schedule, keep_clips
+from jaxsnn.types import PyTree
 
 HEADS = ("readout", "exit")  # sites whose kernels are the readouts
 
 
 def from_recipe(
-    recipe: Recipe, phases: Sequence[Mapping[str, Any]]
+    recipe: Recipe, phases: Sequence[Phase]
 ) -> tuple[optax.GradientTransformation, Schedule]:
     """The optimiser of all parameters, and the learning rate of every global update of a kernel.
 
@@ -72,7 +72,7 @@ def renormalised() -> optax.GradientTransformation:
     does not see the length. Source: airbench94_muon.
     """
 
-    def update(updates: Any, params: Any) -> Any:
+    def update(updates: PyTree, params: PyTree) -> PyTree:
         def one(update: Array, kernel: Array) -> Array:
             length = jnp.maximum(jnp.linalg.norm(kernel), jnp.finfo(kernel.dtype).tiny)
             return update + kernel * (math.sqrt(kernel.shape[-1]) / length - 1)
@@ -82,21 +82,21 @@ def renormalised() -> optax.GradientTransformation:
     return optax.stateless(update)
 
 
-def _dimensions(params: Any) -> Any:
+def _dimensions(params: PyTree) -> PyTree:
     """Of kernels ``[..., C_in, C_out]``: everything but the last axis is reduced."""
     return jax.tree.map(lambda leaf: MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), -1), params)
 
 
-def _groups(params: Any) -> Any:
+def _groups(params: PyTree) -> PyTree:
     """Every leaf's group: "kernel", "readout", "scale" or "bias"."""
     return jax.tree_util.tree_map_with_path(lambda path, _: _group(path), params)
 
 
-def _fixed_or_all(params: Any) -> Any:
+def _fixed_or_all(params: PyTree) -> PyTree:
     return jax.tree.map(lambda group: "fixed" if group == "scale" else "all", _groups(params))
 
 
-def _group(path: Sequence[Any]) -> str:
+def _group(path: Sequence[PyTree]) -> str:
     site, *_, leaf = (str(part.key) for part in path)
     if leaf == "kernel":
         return "readout" if site.startswith(HEADS) else "kernel"

@@ -65,7 +65,7 @@ class Options:
                 f"micro_batch = {self.micro_batch} does not divide the {share} examples that a "
                 "device has of every batch"
             )
-        if processes.share(self.devices) > jax.local_device_count():
+        if processes.devices_per_process(self.devices) > jax.local_device_count():
             raise UserError(f"devices = {self.devices}, but only {jax.device_count()} are here")
         if self.resume and self.directory is None:
             raise UserError("resume needs the directory of the run to continue")

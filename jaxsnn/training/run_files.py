@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from jaxsnn.errors import UserError
 from jaxsnn.io import processes
@@ -14,6 +14,7 @@ from jaxsnn.io.checkpoints import Checkpoints
 from jaxsnn.io.files import append_jsonl, remove
 from jaxsnn.io.metrics import read_metrics
 from jaxsnn.training.update import TrainState
+from jaxsnn.types import Json, JsonObject
 
 Record: TypeAlias = dict[str, float | int | None]
 
@@ -30,7 +31,7 @@ class TrainFiles:
         best: the validation accuracy of ``best.npz``; -1 without one.
     """
 
-    def __init__(self, directory: str | Path, run: Mapping[str, Any]) -> None:
+    def __init__(self, directory: str | Path, run: Mapping[str, Json]) -> None:
         """Name the folder; nothing is written yet.
 
         Args:
@@ -48,7 +49,7 @@ class TrainFiles:
         Raises:
             UserError: the folder holds checkpoints.
         """
-        with processes.together():
+        with processes.collective():
             if steps := self.checkpoints.steps():
                 raise UserError(
                     f"{self.checkpoints.directory} holds an earlier run up to step {steps[-1]}; "
@@ -64,13 +65,13 @@ class TrainFiles:
         Raises:
             UserError: there is none, it belongs to another run, or processes see different ones.
         """
-        with processes.together():
+        with processes.collective():
             state: TrainState | None = self.checkpoints.restore_latest(template)
             if state is None:
                 raise UserError(f"{self.checkpoints.directory} holds no checkpoint to resume from")
         processes.same("the newest checkpoints", int(state.step))
         self._save_weights(state)
-        with processes.together():
+        with processes.collective():
             self.best = self._best_again(state)
         self.step, self.time = int(state.step), time.monotonic()
         return state
@@ -95,7 +96,7 @@ class TrainFiles:
         remove(path)
         return -1.0
 
-    def _records(self) -> list[dict[str, Any]]:
+    def _records(self) -> list[JsonObject]:
         """The lines of ``metrics.jsonl`` that have a validation accuracy."""
         path = self.directory / "metrics.jsonl"
         records = read_metrics(path) if path.exists() else []

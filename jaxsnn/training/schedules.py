@@ -1,16 +1,17 @@
 """Courses of the learning rate over one phase of training or several, and the optimiser."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxsnn.errors import UserError
+from jaxsnn.types import Json, PyTree
 
-Schedule = Callable[[Any], Any]
+Schedule = optax.Schedule
+Phase = Mapping[str, Json]  # settings of one phase of a training, and where it begins
 
 COURSES = ("constant", "cosine", "linear", "steps")
 PHASE = ("epochs", "learning_rate", "schedule")  # what a phase says of itself,
@@ -52,7 +53,7 @@ def course(
     raise UserError(f"schedule {name!r} is unknown; choose one of {', '.join(COURSES)}")
 
 
-def joined(phases: Sequence[Mapping[str, Any]]) -> Schedule:
+def joined(phases: Sequence[Phase]) -> Schedule:
     """Learning rate of every global update over phases that follow each other.
 
     Args:
@@ -63,7 +64,7 @@ def joined(phases: Sequence[Mapping[str, Any]]) -> Schedule:
     return _joined(_key(phases))
 
 
-def adam(phases: Sequence[Mapping[str, Any]]) -> tuple[optax.GradientTransformation, Schedule]:
+def adam(phases: Sequence[Phase]) -> tuple[optax.GradientTransformation, Schedule]:
     """Adam (0.9, 0.999, 1e-8) without weight decay, and the learning rate of every global update.
 
     Args:
@@ -73,7 +74,7 @@ def adam(phases: Sequence[Mapping[str, Any]]) -> tuple[optax.GradientTransformat
 
 
 def sgd(
-    phases: Sequence[Mapping[str, Any]],
+    phases: Sequence[Phase],
     weight_decay: float,
     decay_clips: bool = True,
     nesterov: bool = False,
@@ -101,8 +102,8 @@ def sgd_step(
 def keep_clips() -> optax.GradientTransformation:
     """Cut updates that would move a learned clip below ``SMALLEST_CLIP``."""
 
-    def cut(updates: Any, params: Any) -> Any:
-        def above(path: Any, update: Any, param: Any) -> Any:
+    def cut(updates: PyTree, params: PyTree) -> PyTree:
+        def above(path: Sequence[PyTree], update: PyTree, param: PyTree) -> PyTree:
             return jnp.maximum(update, SMALLEST_CLIP - param) if is_clip(path) else update
 
         return jax.tree_util.tree_map_with_path(above, updates, params)
@@ -110,19 +111,19 @@ def keep_clips() -> optax.GradientTransformation:
     return optax.stateless(cut)
 
 
-def is_clip(path: Sequence[Any]) -> bool:
+def is_clip(path: Sequence[PyTree]) -> bool:
     """Whether a leaf of the params, by its path, is the learned clip of a quantiser."""
     return str(getattr(path[-1], "key", "")) in ("clip", "kernel_clip")
 
 
-Key = tuple[tuple[tuple[Any, ...], int], ...]
+Key = tuple[tuple[tuple[Json, ...], int], ...]
 
 
-def _key(phases: Sequence[Mapping[str, Any]]) -> Key:
+def _key(phases: Sequence[Phase]) -> Key:
     return tuple((_course_of(phase), phase["first_step"]) for phase in phases)
 
 
-def _course_of(phase: Mapping[str, Any]) -> tuple[Any, ...]:
+def _course_of(phase: Phase) -> tuple[Json, ...]:
     updates = phase["steps_per_epoch"]
     milestones = tuple(epoch * updates for epoch in phase.get("lr_step", ()))
     fixed = (phase["schedule"], phase["learning_rate"], phase["epochs"] * updates)
@@ -145,7 +146,7 @@ def _adam(phases: Key) -> optax.GradientTransformation:
 def _sgd(
     phases: Key, weight_decay: float, decay_clips: bool, nesterov: bool
 ) -> optax.GradientTransformation:
-    def decayed(params: Any) -> Any:
+    def decayed(params: PyTree) -> PyTree:
         return jax.tree_util.tree_map_with_path(
             lambda path, leaf: decay_clips or not is_clip(path), params
         )

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -21,22 +21,24 @@ from jaxsnn.inputs.preprocess import Moment
 from jaxsnn.io import processes
 from jaxsnn.network.arithmetic import Arithmetic
 from jaxsnn.training import length_buckets
+from jaxsnn.types import PyTree, Variables
 
 
 class Loss(Protocol):
     """Per-example loss of a batch, pure: casts and augments the images itself, inside jit.
 
     Takes ``(params, rest, images, labels int32 [B], key, train)``, the name of the device axis that
-    batch statistics are averaged over (None on one device), if the task has lengths the time steps
-    of this batch, and if it is paced the moment of training (not in evaluation); returns
+    batch statistics are averaged over (None on one device), the time steps of this batch (None if
+    the task has no lengths) and the moment of training (None in evaluation, and if the task is not
+    paced); returns
     ``(loss float [B], (logits [B, classes], new rest))``. Images are uint8 ``[B, ...]``, or a tree
     of arrays with B in front.
     """
 
     def __call__(
         self,
-        params: Any,
-        rest: Any,
+        params: PyTree,
+        rest: PyTree,
         images: Array,
         labels: Array,
         key: Array,
@@ -46,9 +48,17 @@ class Loss(Protocol):
         axis_name: str | None,
         steps: int | None = None,
         moment: Moment | None = None,
-    ) -> tuple[Array, tuple[Array, Any]]:
+    ) -> tuple[Array, tuple[Array, PyTree]]:
         """Compute the loss of every example; see the class."""
         ...
+
+
+class Evaluated(TypedDict):
+    """What an evaluation gives: means of the loss and of the hits, and the number of hits."""
+
+    loss: float
+    accuracy: float
+    correct: int
 
 
 class Task(NamedTuple):
@@ -69,32 +79,24 @@ class Task(NamedTuple):
             are turns of a loop.
     """
 
-    init: Callable[[Array], Mapping[str, Any]]
+    init: Callable[[Array], Variables]
     loss: Loss
-    lengths: Callable[[Any], np.ndarray] | None = None
+    lengths: Callable[[PyTree], np.ndarray] | None = None
     paced: bool = False
     classes: int | None = None
     single_norm: str | None = None
     arithmetic: Arithmetic = Arithmetic.PLAIN
 
 
-def keywords(
-    axis_name: str | None, steps: int | None, moment: Moment | None = None
-) -> dict[str, Any]:
-    """The keyword arguments of a loss; what is None only other tasks know."""
-    known = {"steps": steps, "moment": moment}
-    return {"axis_name": axis_name} | {k: v for k, v in known.items() if v is not None}
-
-
 def evaluate(
     task: Task,
-    variables: Mapping[str, Any],
-    images: Any,
-    labels: Any,
+    variables: Variables,
+    images: PyTree,
+    labels: PyTree,
     batch_size: int,
     key: Array | None = None,
     micro_batch: int | None = None,
-) -> dict[str, Any]:
+) -> Evaluated:
     """Mean loss and accuracy with ``train=False``: ``{"loss", "accuracy", "correct"}``.
 
     The last batch is padded and masked, so that one compiled program serves every batch. Several
@@ -121,26 +123,26 @@ def evaluate(
     rest = {name: value for name, value in variables.items() if name != "params"}
     program, sums = _evaluator(task.loss, micro_batch), list[tuple[Array, Array]]()
     every = enumerate(_batches(task, images, len(labels), batch_size))
-    for number, (rows, real, steps) in processes.dealt(every):
+    for number, (rows, real, steps) in processes.shard(every):
         batch_key = jax.random.fold_in(key, number)
-        own = jax.tree.map(lambda leaf, rows=rows: leaf[rows], images)
-        sums.append(program(params, rest, own, labels[rows], real, batch_key, steps=steps))
-    losses, counts = zip(*processes.in_order(jax.device_get(sums)), strict=True)
+        batch = jax.tree.map(lambda leaf, rows=rows: leaf[rows], images)
+        sums.append(program(params, rest, batch, labels[rows], real, batch_key, steps=steps))
+    losses, counts = zip(*processes.unsharded(jax.device_get(sums)), strict=True)
     correct = sum(int(count) for count in counts)
     loss = math.fsum(float(part) for part in losses) / len(labels)
     return {"loss": loss, "accuracy": correct / len(labels), "correct": correct}
 
 
 def _batches(
-    task: Task, images: Any, count: int, size: int
+    task: Task, images: PyTree, count: int, size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, int | None]]:
     """Rows of every batch, which of them are real, and the batch's time steps."""
     groups: list[tuple[np.ndarray, int | None]] = [(np.arange(count), None)]
     if task.lengths is not None:
         lengths = task.lengths(images)
         steps = length_buckets.bucket_lengths(lengths)
-        own = np.searchsorted(steps, lengths)
-        groups = [(np.flatnonzero(own == number), long) for number, long in enumerate(steps)]
+        bucket = np.searchsorted(steps, lengths)
+        groups = [(np.flatnonzero(bucket == number), long) for number, long in enumerate(steps)]
     for rows, long in groups:
         for start in range(0, len(rows), size):
             places = np.arange(start, start + size)
@@ -152,34 +154,40 @@ def _evaluator(loss: Loss, micro_batch: int | None) -> Callable[..., tuple[Array
     """``(params, rest, images, labels, real, key, steps)`` -> sum of losses, number correct."""
 
     def of_some(
-        variables: tuple[Any, Any], batch: tuple[Any, Array, Array], key: Array, steps: int | None
+        variables: tuple[PyTree, PyTree],
+        batch: tuple[PyTree, Array, Array],
+        key: Array,
+        steps: int | None,
     ) -> tuple[Array, Array]:
         images, labels, real = batch
-        how = keywords(None, steps)
-        losses, (logits, _) = loss(*variables, images, labels, key, False, **how)
+        losses, (logits, _) = loss(
+            *variables, images, labels, key, False, axis_name=None, steps=steps
+        )
         hits = (jnp.argmax(logits, axis=-1) == labels) & real
         # select, not multiply: a NaN of the padding times zero would still be a NaN
         kept = jnp.where(real, losses.astype(jnp.float32), 0.0)
         return jnp.sum(kept), jnp.sum(hits, dtype=jnp.int32)
 
-    def sums(params: Any, rest: Any, *operands: Any, steps: int | None) -> tuple[Array, Array]:
+    def sums(
+        params: PyTree, rest: PyTree, *operands: PyTree, steps: int | None
+    ) -> tuple[Array, Array]:
         *batch, key = operands
-        found = functools.partial(of_some, (params, rest), steps=steps)
+        of_part = functools.partial(of_some, (params, rest), steps=steps)
         if micro_batch is None or micro_batch == len(batch[1]):
-            return found(tuple(batch), key)
+            return of_part(tuple(batch), key)
         parts = jax.tree.map(
             lambda leaf: leaf.reshape(-1, micro_batch, *leaf.shape[1:]), tuple(batch)
         )
         keys = jax.random.split(key, len(parts[1]))
-        losses, hits = jax.lax.map(lambda own: found(*own), (parts, keys))
+        losses, hits = jax.lax.map(lambda part: of_part(*part), (parts, keys))
         return jnp.sum(losses), jnp.sum(hits)
 
     return jax.jit(sums, static_argnames="steps")
 
 
 def as_examples(
-    images: Any, labels: Any, what: str, classes: int | None = None
-) -> tuple[Any, np.ndarray]:
+    images: PyTree, labels: PyTree, what: str, classes: int | None = None
+) -> tuple[PyTree, np.ndarray]:
     """Images and labels as NumPy arrays, labels int32; `what` says in an error whose they are.
 
     Raises:

@@ -6,8 +6,6 @@ the way back, so that memory grows with the number of blocks and not with that o
 """
 
 import functools
-from collections.abc import Mapping
-from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +27,7 @@ from jaxsnn.neurons.neuron import Neuron
 from jaxsnn.training.losses_over_time import LOSSES
 from jaxsnn.training.one_pass import is_single_norm
 from jaxsnn.training.task import Task
+from jaxsnn.types import PyTree, Variables
 
 
 def spiking_net(arch: arch_module.Arch, cell: Neuron, readout: Neuron | None = None) -> Net:
@@ -67,7 +66,7 @@ def through_time(
             or batch norm with ``time_block`` (its statistics are over all steps).
     """
     _check(net, loss, time_block)
-    return _through_time(cast("Any", net), stimulus, loss, time_block)
+    return _through_time(net, stimulus, loss, time_block)
 
 
 def _check(net: Net, loss: str, time_block: int | None) -> None:
@@ -91,9 +90,9 @@ def _through_time(net: Net, stimulus: Stimulus, loss: str, time_block: int | Non
     head = plan(net.arch)[-1].name
 
     def of_batch(
-        params: Any,
-        rest: Any,
-        images: Any,
+        params: PyTree,
+        rest: PyTree,
+        images: PyTree,
         labels: Array,
         key: Array,
         train: bool,
@@ -102,7 +101,7 @@ def _through_time(net: Net, stimulus: Stimulus, loss: str, time_block: int | Non
         axis_name: str | None,
         steps: int | None = None,
         moment: Moment | None = None,
-    ) -> tuple[Array, tuple[Array, Any]]:
+    ) -> tuple[Array, tuple[Array, PyTree]]:
         del moment  # the loss stays what it is
         body, variables = net.clone(axis_name=axis_name), {"params": params, **rest}
         shown = stimulus.show(images, key if train else None, steps)
@@ -128,8 +127,8 @@ def _through_time(net: Net, stimulus: Stimulus, loss: str, time_block: int | Non
 
 
 def _readout(
-    net: Net, variables: Mapping[str, Any], rest: Any, shown: Shown, train: bool, block: int | None
-) -> tuple[Array, Any]:
+    net: Net, variables: Variables, rest: PyTree, shown: Shown, train: bool, block: int | None
+) -> tuple[Array, PyTree]:
     """The last readout ``[T, B, classes]``, and the collections after the batch."""
     state = net_module.initial_state(net, variables, shown.x.shape[1])
     if block is not None:
@@ -141,9 +140,7 @@ def _readout(
     return out.readouts[-1], {**rest, **updated}
 
 
-def _in_blocks(
-    net: Net, variables: Mapping[str, Any], shown: Shown, state: Any, block: int
-) -> Array:
+def _in_blocks(net: Net, variables: Variables, shown: Shown, state: PyTree, block: int) -> Array:
     """The readout, with the steps of a block computed again on the way back."""
     blocks, steps = -(-shown.steps // block), block
     x, stem = shown.x, None
@@ -156,9 +153,9 @@ def _in_blocks(
         parts, steps = padded.reshape(blocks, block, *x.shape[1:]), 1
 
     @jax.checkpoint
-    def following(state: Any, part: Array | None) -> tuple[Any, Array]:
-        own = x if part is None else part
-        out = net_module.apply(net, variables, own, state, steps=steps, stem=stem)
+    def following(state: PyTree, part: Array | None) -> tuple[PyTree, Array]:
+        block_input = x if part is None else part
+        out = net_module.apply(net, variables, block_input, state, steps=steps, stem=stem)
         return out.state, out.readouts[-1]
 
     _, readouts = jax.lax.scan(following, state, parts, length=blocks)
@@ -167,7 +164,7 @@ def _in_blocks(
 
 @functools.partial(jax.jit, static_argnums=(0, 3, 4))
 def watch(
-    net: Net, variables: Mapping[str, Any], x: Array, steps: int, sites: tuple[str, ...]
+    net: Net, variables: Variables, x: Array, steps: int, sites: tuple[str, ...]
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Membrane potentials and outputs of some sites after every step.
 
@@ -185,7 +182,7 @@ def watch(
     if x.shape[0] not in (1, steps):
         raise UserError(f"x has {x.shape[0]} steps; give one image, or as many frames as {steps}")
 
-    def following(state: Any, number: Array) -> tuple[Any, Any]:
+    def following(state: PyTree, number: Array) -> tuple[PyTree, PyTree]:
         shown = x if x.shape[0] == 1 else jax.lax.dynamic_slice_in_dim(x, number, 1)
         out = net_module.apply(net, variables, shown, state)
         potentials = {name: out.state[name][0] for name in sites}
@@ -195,11 +192,11 @@ def watch(
     return jax.lax.scan(following, state, jnp.arange(steps))[1]
 
 
-def threshold(variables: Mapping[str, Any], site: str) -> Array | None:
+def threshold(variables: Variables, site: str) -> Array | None:
     """Threshold ``[C]`` that a site's leaky neurons use, learned or fixed; None without neurons."""
     trees = (variables.get(name, {}).get(site, {}) for name in ("params", "fixed"))
-    found = [tree["threshold"] for tree in trees if "threshold" in tree]
-    return jnp.maximum(found[0], LEAST_THRESHOLD) if found else None
+    thresholds = [tree["threshold"] for tree in trees if "threshold" in tree]
+    return jnp.maximum(thresholds[0], LEAST_THRESHOLD) if thresholds else None
 
 
 def _counted(spikes: Array, mask: Array | None) -> Array:

@@ -12,8 +12,8 @@ import functools
 import math
 import time
 import zlib
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -26,15 +26,18 @@ from jaxsnn.errors import UserError
 from jaxsnn.io import processes
 from jaxsnn.io.arrays import flatten
 from jaxsnn.io.progress import Display
+from jaxsnn.training.gradients import Plan, mesh_of
 from jaxsnn.training.length_buckets import bucket_lengths, in_batches
 from jaxsnn.training.options import Options, refuse_single_norm, steps_per_call
 from jaxsnn.training.run_files import Record, TrainFiles
+from jaxsnn.training.schedules import Schedule
 from jaxsnn.training.task import Task, as_examples, evaluate
-from jaxsnn.training.update import Plan, Totals, TrainState, mesh_of, programs
+from jaxsnn.training.update import Totals, TrainState, programs
+from jaxsnn.types import PyTree, Variables
 
-Data: TypeAlias = tuple[Any, Any, Any, Any]
-AfterEpoch: TypeAlias = Callable[[Record, Mapping[str, Any]], Record]
-Finish: TypeAlias = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+Data: TypeAlias = tuple[PyTree, PyTree, PyTree, PyTree]
+AfterEpoch: TypeAlias = Callable[[Record, Variables], Record]
+Finish: TypeAlias = Callable[[Variables], Variables]
 
 CHECK_CALLS = 100  # at most so many compiled calls between two looks at the loss
 REFRESH_SECONDS = 0.5
@@ -47,7 +50,7 @@ def train(
     data: Data,
     options: Options,
     progress: bool = True,
-    schedule: Callable[[int], Any] | None = None,
+    schedule: Schedule | None = None,
     after_epoch: AfterEpoch | None = None,
     finish: Finish | None = None,
 ) -> tuple[TrainState, list[Record]]:
@@ -92,7 +95,7 @@ def train(
         for epoch in range(int(state.step) // run.steps_per_epoch, options.epochs):
             state, record = run.epoch(state, epoch, display)
             history.append(record)
-    processes.meet()  # the files are there for all
+    processes.barrier()  # the files are there for all
     return state, history
 
 
@@ -105,7 +108,7 @@ class _Run:
         optimiser: optax.GradientTransformation,
         data: Data,
         options: Options,
-        schedule: Callable[[int], Any] | None,
+        schedule: Schedule | None,
         after_epoch: AfterEpoch | None,
         finish: Finish | None,
     ) -> None:
@@ -133,9 +136,9 @@ class _Run:
         share = (options.devices, options.micro_batch, options.averaging)
         plan = Plan(*sizes, *share)
         self.initial, self.update = programs(task, optimiser, plan)
-        self.everywhere = NamedSharding(mesh_of(options.devices), PartitionSpec())
+        self.replicated = NamedSharding(mesh_of(options.devices), PartitionSpec())
         processes.same_arrays("training images and labels", (images, labels))
-        self.images, self.labels = processes.everywhere((images, labels), self.everywhere)
+        self.images, self.labels = processes.replicated((images, labels), self.replicated)
         self.files = None
         if options.directory is not None:
             run = {"seed": options.seed, "batch_size": options.batch_size, "images": len(labels)}
@@ -157,7 +160,7 @@ class _Run:
         # Copied, because the step reuses the memory of the state it is given; and of strong types,
         # because a weak one would become strong in the first step and compile it twice.
         state = jax.tree.map(lambda leaf: jnp.array(leaf, dtype=leaf.dtype), state)
-        state = processes.everywhere(state, self.everywhere)
+        state = processes.replicated(state, self.replicated)
         if self.files is not None and not self.options.resume:
             # A kill before the first periodic checkpoint can be resumed, too.
             self.files.save(self._on_host(state))
@@ -167,7 +170,7 @@ class _Run:
         """Train to the end of the epoch (counted from 0) and write down what came out."""
         began = time.monotonic()
         order, lengths = self._batches(epoch)
-        order = processes.everywhere(order, self.everywhere)
+        order = processes.replicated(order, self.replicated)
         step, end = int(state.step), (epoch + 1) * self.steps_per_epoch
         looked, calls, timed = began, 0, began
         while step < end:
@@ -208,17 +211,17 @@ class _Run:
         """The state with what ``finish`` makes of the other collections than the params."""
         host: TrainState = jax.device_get(state)
         rest = {name: leaf for name, leaf in finish(host.variables).items() if name != "params"}
-        return dataclasses.replace(state, rest=processes.everywhere(rest, self.everywhere))
+        return dataclasses.replace(state, rest=processes.replicated(rest, self.replicated))
 
-    def _batches(self, epoch: int) -> tuple[Any, tuple[int, ...] | None]:
+    def _batches(self, epoch: int) -> tuple[PyTree, tuple[int, ...] | None]:
         """The order of the examples in an epoch, and the time steps of its batches, if any."""
         order = _order(jax.random.fold_in(self.order_key, epoch), len(self.labels))
         if self.lengths is None:
             return order, None
         steps = bucket_lengths(self.lengths)
         size, seed = self.options.batch_size, self.options.seed + epoch
-        found = in_batches(np.asarray(order), self.lengths, steps, size, seed)
-        return found.order.astype(np.int32), found.steps
+        batches = in_batches(np.asarray(order), self.lengths, steps, size, seed)
+        return batches.order.astype(np.int32), batches.steps
 
     def _checked(self, state: TrainState) -> Totals:
         """The totals on the host; a loss that is not finite stays in them and ends the run."""
@@ -253,9 +256,13 @@ class _Run:
             # One device of each process does it; copies on all of them would all do the same.
             variables = jax.tree.map(lambda leaf: leaf.addressable_data(0), state.variables)
             size, micro_batch = self.options.batch_size, self.options.micro_batch
-            found = evaluate(self.task, variables, *self.validation, size, micro_batch=micro_batch)
-            record["validation_loss"] = found["loss"] if math.isfinite(found["loss"]) else None
-            record["validation_accuracy"] = found["accuracy"]
+            validated = evaluate(
+                self.task, variables, *self.validation, size, micro_batch=micro_batch
+            )
+            record["validation_loss"] = (
+                validated["loss"] if math.isfinite(validated["loss"]) else None
+            )
+            record["validation_accuracy"] = validated["accuracy"]
         return record
 
     def _on_host(self, state: TrainState) -> TrainState:

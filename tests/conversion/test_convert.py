@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -554,7 +555,7 @@ def test_conversion_does_not_change_what_it_is_given():
     before = jax.tree.map(np.array, variables)
     snn = convert(variables, arch, methods.scatter_gather(k=1, bound=2), weights=HIDDEN_TERNARY)
     snapped(variables, snn)
-    assert jax.tree.all(jax.tree.map(np.array_equal, before, variables))
+    chex.assert_trees_all_equal(before, variables)
     assert isinstance(snn, Spiking)
     assert [site.name for site in plan(arch)] == [record.site for record in snn.report]
 

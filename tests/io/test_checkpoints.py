@@ -5,6 +5,7 @@ import pickle
 import zipfile
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -178,8 +179,7 @@ def test_parameters_load_from_file_and_from_mapping(tmp_path, nested: bool):
     expected = unflatten(template()) if nested else template()
     for source in (tmp_path / "model.npz", str(tmp_path / "model.npz"), VARIABLES):
         loaded = load_params(source, expected)
-        assert jax.tree.structure(loaded) == jax.tree.structure(VARIABLES)
-        jax.tree.map(np.testing.assert_array_equal, loaded, VARIABLES)
+        chex.assert_trees_all_equal(loaded, VARIABLES)
 
 
 def test_every_difference_is_named_at_once_with_what_was_expected():

@@ -57,13 +57,13 @@ from jaxsnn.io.files import exclusive, write_bytes
 folder, *own = sys.argv[1:]
 processes.join(own[0], 2, int(own[1]), int(own[2]))
 me = processes.index()
-assert processes.count() == 2 and processes.first() == (me == 0)
+assert processes.count() == 2 and processes.is_primary() == (me == 0)
 for number in range(6):
-    mine = [n * n for n in processes.dealt(range(number))]
+    mine = [n * n for n in processes.shard(range(number))]
     assert len(mine) == (number + 1 - me) // 2
-    assert processes.in_order(mine) == [n * n for n in range(number)]
+    assert processes.unsharded(mine) == [n * n for n in range(number)]
 large = np.arange(700_000 + me, dtype=np.int64) * 2**33
-for process, found in enumerate(processes.gathered(large)):
+for process, found in enumerate(processes.all_gather(large)):
     assert len(found) == 700_000 + process and found.dtype == np.int64
     assert (found == np.arange(len(found)) * 2**33).all()
 processes.same("numbers", 3)
@@ -79,15 +79,15 @@ def refused(work, *said):
 
 refused(lambda: processes.same("seeds", me), "seeds differ", "0 in process", "1 in process")
 refused(lambda: processes.same_arrays("images", np.full(2, me)), "images differ")
-refused(lambda: processes.share(3), "devices = 3", "2 processes")
+refused(lambda: processes.devices_per_process(3), "devices = 3", "2 processes")
 
 def one_fails():
-    with processes.together():
+    with processes.collective():
         if me == 1:
             raise ValueError("no file")
 
 refused(one_fails, "no file", *(["process 1 has stopped"] if me == 0 else []))
-with processes.together():
+with processes.collective():
     lock = Path(folder, ".lock").open("w") if me == 0 else None
     if lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -259,8 +259,8 @@ def test_a_start_of_which_something_is_unknown_is_refused(values, name):
 
 
 def test_one_process_is_first_and_alone():
-    assert processes.first()
+    assert processes.is_primary()
     assert processes.count() == 1
-    assert list(processes.dealt("abc")) == processes.in_order(list("abc")) == ["a", "b", "c"]
-    with pytest.raises(OSError, match="gone"), processes.together():
+    assert list(processes.shard("abc")) == processes.unsharded(list("abc")) == ["a", "b", "c"]
+    with pytest.raises(OSError, match="gone"), processes.collective():
         raise OSError("gone")

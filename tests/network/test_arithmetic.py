@@ -18,8 +18,9 @@ from jaxsnn.network import synapse as synapse_module
 from jaxsnn.network.arithmetic import ONEDNN_CONVOLUTION, Arithmetic, training_arithmetic
 from jaxsnn.network.net import Net, init_variables
 from jaxsnn.network.per_site import hidden
+from jaxsnn.training.gradients import Plan
 from jaxsnn.training.one_pass import classification
-from jaxsnn.training.update import Plan, programs
+from jaxsnn.training.update import programs
 
 SHAPES = [
     (Conv(64, 3, padding=1), (12, 12, 16), 4),  # a map large enough for products tap by tap

@@ -1,5 +1,6 @@
 """Batch norm, what follows it, and the derivative of both, against automatic differentiation."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,11 +46,7 @@ def test_value_statistics_and_every_gradient(with_shortcut):
     out, pull = jax.vjp(ours, drive, scale, bias, others)
     expected, pull_by_hand = jax.vjp(by_hand, drive, scale, bias, others)
     np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
-    pairs = zip(
-        jax.tree.leaves(pull(gradient)), jax.tree.leaves(pull_by_hand(gradient)), strict=True
-    )
-    for mine, theirs in pairs:
-        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_close(pull(gradient), pull_by_hand(gradient), rtol=1e-4, atol=1e-5)
     _, mean, variance = normalise(relu_level, 1e-5, None, drive, scale, bias, others)
     np.testing.assert_allclose(mean, np.mean(drive, (0, 1, 2)), rtol=1e-5)
     np.testing.assert_allclose(variance, np.var(drive, (0, 1, 2)), rtol=1e-4)

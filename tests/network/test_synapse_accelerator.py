@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import re
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,8 +24,9 @@ from jaxsnn.network import convolutions, synapse
 from jaxsnn.network.arithmetic import Arithmetic
 from jaxsnn.network.net import forward, init_variables
 from jaxsnn.simulation.engine import run
+from jaxsnn.training.gradients import Plan
 from jaxsnn.training.one_pass import classification
-from jaxsnn.training.update import Plan, programs
+from jaxsnn.training.update import programs
 
 SPECS = [
     (Conv(5, 3, padding="same"), (7, 6, 3)),
@@ -164,7 +166,7 @@ def test_a_simulation_is_the_same_as_a_processors(network, on_processor, acceler
     del accelerator  # from here on
     snn = dataclasses.replace(network[0], skip_silent=skip_silent)
     again = simulate(snn, network[2], **OPTIONS)
-    jax.tree.map(np.testing.assert_array_equal, on_processor, again)
+    chex.assert_trees_all_equal(on_processor, again)
 
 
 @pytest.mark.usefixtures("accelerator")

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from jaxsnn.network.convolutions import convolution
-from jaxsnn.network.winograd import LARGEST, Blocks, fitting, transforms, winograd
+from jaxsnn.network.winograd import Blocks, fitting, winograd
+from jaxsnn.network.winograd_matrices import LARGEST, transforms
 
 SAME, VALID = ((1, 1), (1, 1)), ((0, 0), (0, 0))
 BOUND = {2: 2e-6, 3: 1e-5, 4: 2e-5, 5: 2e-5, 6: 3e-5}  # error over the largest value

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -443,7 +444,7 @@ def test_block_sizes_give_the_same_spikes_and_a_saved_network_too(tmp_path):
     expected = simulate(snn, images, steps=20, record=names)
     for network, block in ((snn, 4), (snn, 20), (again, 1)):
         found = simulate(network, images, steps=20, block=block, record=names)
-        assert jax.tree.all(jax.tree.map(np.array_equal, found.records, expected.records))
+        chex.assert_trees_all_equal(found.records, expected.records)
         np.testing.assert_array_equal(found.readout, expected.readout)
 
 

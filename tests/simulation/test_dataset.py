@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -80,8 +81,7 @@ def test_noise_does_not_depend_on_the_batch_size():
     one, other = (
         evaluate(noisy, images, labels, batch_size=size, key=jax.random.key(2)) for size in (3, 11)
     )
-    same = jax.tree.map(np.array_equal, tuple(one), tuple(other))
-    assert jax.tree.all(same)
+    chex.assert_trees_all_equal(one, other)
     clean = evaluate(snn, images, labels)
     assert one.per_image_spikes.sum() < clean.per_image_spikes.sum()
 
@@ -141,8 +141,7 @@ def test_evaluation_until_silence_equals_a_fixed_number_of_steps():
     assert further._cache_size() == again
     assert found.steps < 60
     fixed = evaluate(snn, images, labels, steps=found.steps, batch_size=11)
-    same = jax.tree.map(np.array_equal, tuple(found), tuple(fixed))
-    assert jax.tree.all(same)
+    chex.assert_trees_all_equal(found, fixed)
     assert not found.unsettled.any()
     assert found.last_spike_step.max() == found.steps - 1
     last = [  # the last batch of 3 images ran for fewer steps than the others

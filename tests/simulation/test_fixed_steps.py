@@ -306,7 +306,7 @@ def test_noise_is_drawn_anew_in_every_step_and_alike_in_every_block():
 
 DEVICES = """
 import sys; sys.path.insert(0, "tests")
-import jax, numpy as np
+import chex, jax, numpy as np
 from helpers import converted, firing, firing_images, firing_network
 from jaxsnn import neurons, simulate, evaluate, with_unit_dropout
 assert jax.local_device_count() == 8
@@ -317,16 +317,14 @@ def same(snn, images, **options):
     one = simulate(snn, images, counts=True, devices=1, **options)
     for devices in (2, 8):
         many = simulate(snn, images, counts=True, devices=devices, **options)
-        left, right = jax.tree.leaves(one), jax.tree.leaves(many)
-        assert len(left) == len(right) > 5
-        for a, b in zip(left, right):
-            assert a.dtype == b.dtype and np.array_equal(a, b), options
+        assert len(jax.tree.leaves(one)) > 5
+        chex.assert_trees_all_equal(one, many, strict=True)
 same(snn, images, steps=1, record=("conv2",))
 same(with_unit_dropout(snn, "conv1", 0.3), images, steps=1, key=jax.random.key(0))
 same(fires, firing_images(6, 16), steps=5, block=2, record=("conv1",))
 one = evaluate(snn, images[:13], np.arange(13) % 5, batch_size=8)
 many = evaluate(snn, images[:13], np.arange(13) % 5, batch_size=8, devices=8)
-assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(many)))
+chex.assert_trees_all_equal(one, many)
 try:
     simulate(snn, images[:9], steps=1, devices=8)
 except ValueError as error:

@@ -1,5 +1,6 @@
 """A network step by step, from a state that goes on, and as a function of other programs."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,10 +64,6 @@ def rows(trace, number):
     return jax.tree.map(lambda leaf: leaf[number], (trace.readouts, trace.counters))
 
 
-def assert_equal(one, other):
-    jax.tree.map(np.testing.assert_array_equal, one, other)
-
-
 def test_every_step_is_a_row_of_the_whole_run(network):
     images, at = shown(network)
     site = jaxsnn.plan(network.arch)[0].name
@@ -75,7 +72,7 @@ def test_every_step_is_a_row_of_the_whole_run(network):
     state = jaxsnn.start(network, len(IMAGES))
     for number in range(STEPS):
         state, out = jaxsnn.step(network, state, at(number), record=(site,))
-        assert_equal((out.readouts, out.counters), rows(trace, number))
+        chex.assert_trees_all_equal((out.readouts, out.counters), rows(trace, number))
         np.testing.assert_array_equal(out.spikes[site], spikes[number])
         np.testing.assert_array_equal(out.predictions, trace.predictions[number])
     assert int(state.steps) == STEPS
@@ -98,7 +95,7 @@ def test_a_run_goes_on_where_another_ended(network, tmp_path):
         (first.readouts, first.counters),
         (second.readouts, second.counters),
     )
-    assert_equal(joined, (whole.readouts, whole.counters))
+    chex.assert_trees_all_equal(joined, (whole.readouts, whole.counters))
     assert whole.state is None
 
 
@@ -129,7 +126,7 @@ def test_random_neurons_draw_the_same(key):
     state = jaxsnn.start(snn, len(IMAGES), key=key, first_image=5)
     for number in range(3):
         state, out = jaxsnn.step(snn, state, IMAGES)
-        assert_equal((out.readouts, out.counters), rows(trace, number))
+        chex.assert_trees_all_equal((out.readouts, out.counters), rows(trace, number))
 
 
 def test_a_step_compiles_once():

@@ -1,6 +1,6 @@
 """Parts of a data set that were evaluated one by one are the whole data set."""
 
-import jax
+import chex
 import numpy as np
 import pytest
 from helpers import fires
@@ -21,7 +21,7 @@ def parts(steps=(4, 4), labelled=(True, True)):
 def test_parts_are_joined_into_the_whole():
     snn, images, labels = fires()
     whole = evaluate(snn, images, labels, steps=4)
-    jax.tree.map(np.testing.assert_array_equal, joined(parts()), whole)
+    chex.assert_trees_all_equal(joined(parts()), whole)
     without = joined(parts(labelled=(False, False)))
     assert without.correct is None
     np.testing.assert_array_equal(without.predictions, whole.predictions)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -35,13 +36,8 @@ def check(snn, images, steps, **options):
     """`settle` equals `simulate` of as many steps; returns it."""
     found = settle(snn, images, steps=steps, counts=True, **options)
     fixed = simulate(snn, images, steps=len(found.readout), counts=True)
-    for one, other in zip(found, fixed, strict=True):
-        left, right = jax.tree.leaves(one), jax.tree.leaves(other)
-        assert len(left) == len(right)
-        for a, b in zip(left, right, strict=True):
-            assert isinstance(a, np.ndarray)
-            assert a.dtype == b.dtype
-            np.testing.assert_array_equal(a, b)
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(found))
+    chex.assert_trees_all_equal(found, fixed, strict=True)
     ends = snn.encoding.ends  # before its last step the input may bring the next spike
     assert len(found.readout) == min(max(last_steps(fixed).max() + 1, ends), steps)
     return found
@@ -225,7 +221,7 @@ def test_refusals():
 
 DEVICES = """
 import sys; sys.path.insert(0, "tests")
-import jax, numpy as np
+import chex, jax
 from helpers import converted
 from jaxsnn import settle, evaluate, methods
 *_, snn, images = converted(33, 12, method=methods.negative_spikes, bound=None, shape=(4, 4, 1),
@@ -233,10 +229,8 @@ from jaxsnn import settle, evaluate, methods
 images[::2] //= 32
 one = settle(snn, images, steps=60, every=1, counts=True)
 many = settle(snn, images, steps=60, every=1, counts=True, devices=2)
-left, right = jax.tree.leaves(one), jax.tree.leaves(many)
-assert len(left) == len(right) > 5
-for a, b in zip(left, right):
-    assert a.dtype == b.dtype and np.array_equal(a, b)
+assert len(jax.tree.leaves(one)) > 5
+chex.assert_trees_all_equal(one, many, strict=True)
 print(len(one.readout), "steps alike")
 """
 

@@ -5,6 +5,7 @@ import functools
 import math
 import sys
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -214,12 +215,7 @@ def test_thresholds_that_end_at_once_and_never():
     assert found.stops.tolist() == [STEPS] * 5
     assert not found.done.any()
     whole = everything(5)
-    for one, other in zip(
-        jax.tree.leaves(found.trace._replace(counts={})),
-        jax.tree.leaves(whole._replace(counts={})),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(one, other)
+    chex.assert_trees_all_equal(found.trace._replace(counts={}), whole._replace(counts={}))
 
 
 def test_another_rule_compiles_nothing():

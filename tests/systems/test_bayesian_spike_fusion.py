@@ -686,4 +686,4 @@ def test_a_run_says_its_data_set_and_network(copy, tmp_path, capsys):
 
 def test_another_network_than_the_run_has_is_refused(copy, capsys):
     found = run("evaluate", str(copy / RUN), out=copy, further=("--arch", "vgg16"))
-    refused(found, capsys, "has arch = 'vgg11', not 'vgg16'; leave --arch away")
+    refused(found, capsys, "has arch = 'vgg11', not 'vgg16'; leave --arch out")

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -92,7 +93,7 @@ def test_adam_is_the_optimiser_of_before_unless_scales_are_fixed():
     updates, _ = optimiser.update(slopes, optimiser.init(before), before)
     plain = optax.adam(0.05)
     expected, _ = plain.update(slopes, plain.init(before), before)
-    jax.tree.map(np.testing.assert_array_equal, updates, expected)
+    chex.assert_trees_all_equal(updates, expected)
     fixed, _ = optimisers.from_recipe(dataclasses.replace(PAPER, norm_scale=1.0), PHASES)
     updates, _ = fixed.update(slopes, fixed.init(before), before)
     assert not updates["conv2"]["norm"]["scale"].any()

@@ -4,6 +4,7 @@ import functools
 from collections import Counter
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,11 +17,12 @@ from jaxsnn.arch.plan import parse, totals
 from jaxsnn.inputs import stimulus
 from jaxsnn.io.checkpoints import Checkpoints
 from jaxsnn.network import convolutions
+from jaxsnn.training.gradients import Plan
 from jaxsnn.training.options import Options
 from jaxsnn.training.task import evaluate
 from jaxsnn.training.through_time import spiking_net, threshold, through_time
 from jaxsnn.training.train import train
-from jaxsnn.training.update import Plan, programs
+from jaxsnn.training.update import programs
 
 SENSOR = (8, 8, 2)
 LEAKY = functools.partial(neurons.leaky, slope=5.0)
@@ -88,8 +90,7 @@ def found(task, net, batch, labels, steps=None, key=None):
 def assert_close(one, other, tolerance=1e-6):
     """Equal trees, up to a share of the largest number: all come from sums of such numbers."""
     largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(other))
-    for left, right in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        np.testing.assert_allclose(left, right, rtol=0, atol=tolerance * largest)
+    chex.assert_trees_all_close(one, other, rtol=0, atol=tolerance * largest)
 
 
 def assert_alive(result):
@@ -231,7 +232,7 @@ def test_without_a_mask_the_silent_steps_count():
 def counted(task, calls):
     """The same task, noting for how many steps its loss is traced."""
 
-    def loss(*operands, axis_name, steps=None):
+    def loss(*operands, axis_name, steps=None, moment=None):
         calls[operands[5], steps] += 1
         return task.loss(*operands, axis_name=axis_name, steps=steps)
 
@@ -345,7 +346,7 @@ def test_a_bucketed_run_broken_off_within_an_epoch_continues_bit_for_bit(tmp_pat
 
 DEVICES = """
 import sys; sys.path.insert(0, sys.argv[1])
-import jax, numpy as np, optax, test_through_time as own
+import chex, jax, numpy as np, optax, test_through_time as own
 from jaxsnn.training.through_time import through_time
 from jaxsnn.inputs import stimulus
 from jaxsnn.training.options import Options
@@ -360,8 +361,7 @@ for task, data in ((task, own.separable()), (events, own.eventful())):
     one, two = states
     assert len(jax.tree.leaves(two.params)[0].sharding.device_set) == 2
     np.testing.assert_allclose(one.totals.loss, two.totals.loss, rtol=1e-5)
-    for left, right in zip(*(jax.tree.leaves(jax.device_get(s.params)) for s in states)):
-        np.testing.assert_allclose(left, right, atol=1e-5)
+    chex.assert_trees_all_close(*(jax.device_get(s.params) for s in states), rtol=0, atol=1e-5)
 """
 
 

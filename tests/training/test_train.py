@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,7 +88,7 @@ def test_each_epoch_visits_the_images_once_in_an_order_of_its_own(steps_per_call
         counts = {"seen": jnp.zeros(11, jnp.int32), "last": jnp.zeros(4, jnp.int32)}
         return {"params": {"unused": jnp.zeros(1)}, "visits": counts}
 
-    def loss(params, rest, images, labels, key, train, *, axis_name):
+    def loss(params, rest, images, labels, key, train, *, axis_name, steps=None, moment=None):
         visits = {"seen": rest["visits"]["seen"].at[labels].add(1), "last": labels}
         zeros = jnp.zeros(len(labels)) * params["unused"]
         return zeros, (jax.nn.one_hot(images[:, 0], 11), {"visits": visits} if train else rest)
@@ -240,7 +241,7 @@ def test_divergence_ends_the_run_and_leaves_the_last_good_checkpoint(tmp_path, w
     """The loss turns NaN in step 30, or the very last update of epoch 2 ruins the parameters."""
     task = linear()
 
-    def loss(params, rest, images, labels, key, train, *, axis_name):
+    def loss(params, rest, images, labels, key, train, *, axis_name, steps=None, moment=None):
         losses, (logits, _) = task.loss(params, rest, images, labels, key, train, axis_name=None)
         step = rest["count"]["step"] + (1 if train else 0)
         losses = jnp.where((step == 30) & (where == "loss"), jnp.nan, losses)
@@ -473,10 +474,7 @@ def test_micro_batches_give_the_update_of_the_whole_batch_in_programs_that_compi
     counted = task._replace(loss=loss)
     parts, history = train(counted, optimiser, data, Options(2, 12, micro_batch=4), False)
     assert traced["loss"] == 1
-    for one, other in zip(
-        jax.tree.leaves(whole.params), jax.tree.leaves(parts.params), strict=True
-    ):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    chex.assert_trees_all_close(whole.params, parts.params, rtol=1e-4, atol=1e-6)
     assert int(parts.totals.examples) == 24
     assert float(parts.totals.loss) == pytest.approx(float(whole.totals.loss), rel=1e-4)
     assert [record["step"] for record in history] == [2, 4]

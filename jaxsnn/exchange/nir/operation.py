@@ -1,6 +1,6 @@
 """What every node of a NIR graph is to the executor: pure functions over its parameters."""
 
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from jax import Array
@@ -8,7 +8,7 @@ from jax import Array
 Params: TypeAlias = dict[str, Array]
 Shape: TypeAlias = tuple[int, ...]
 State: TypeAlias = tuple[Array, ...]
-DType: TypeAlias = np.dtype[Any]
+DType: TypeAlias = np.dtype
 
 
 class Operation(Protocol):

@@ -19,7 +19,7 @@ from jaxsnn.exchange.nir.linear import Identity
 from jaxsnn.exchange.nir.network import NirNetwork, Node, precision
 from jaxsnn.exchange.nir.operation import DType, Shape
 from jaxsnn.exchange.nir.rules import Rules
-from jaxsnn.exchange.nir.topology import order
+from jaxsnn.exchange.nir.topology import Order, order
 from jaxsnn.exchange.nir.translate import KINDS, TIMED, Translated, translate
 
 if TYPE_CHECKING:
@@ -82,8 +82,19 @@ def from_nir(
         if isinstance(one.operation, Delay) and one.operation.shortest > 0
     ]
     ordered = order(list(flat.nodes), flat.edges, flat.inputs, early)
+    nodes = _nodes(flat, translated, ordered)
+    with precision(kind):
+        params = {
+            name: {leaf: jnp.asarray(array) for leaf, array in one.params.items()}
+            for name, one in translated.items()
+        }
+    return NirNetwork(params, nodes, flat.inputs, flat.outputs, length, kind)
+
+
+def _nodes(flat: Flat, translated: Mapping[str, Translated], ordered: Order) -> tuple[Node, ...]:
+    """The nodes in the order in which they are computed, with the edges into each."""
     shapes = _shapes(flat, translated)
-    nodes = tuple(
+    return tuple(
         Node(
             name,
             type(flat.nodes[name]).__name__,
@@ -95,12 +106,6 @@ def from_nir(
         )
         for name in ordered.names
     )
-    with precision(kind):
-        params = {
-            name: {leaf: jnp.asarray(array) for leaf, array in one.params.items()}
-            for name, one in translated.items()
-        }
-    return NirNetwork(params, nodes, flat.inputs, flat.outputs, length, kind)
 
 
 def _read(path: Path) -> NIRGraph:

@@ -32,9 +32,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn, get_args
+from typing import Literal, NoReturn, get_args
 
 from jaxsnn.errors import UserError
+from jaxsnn.types import JsonObject
 
 WeightKind = Literal["ternary", "int8", "float32"]
 
@@ -175,9 +176,9 @@ class EnergyLedger:
             name: break_even_rate(getattr(self, name), self.spikes_per_neuron) for name in LINES
         }
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return the content of ``energy_pj_per_image`` in results.json."""
-        record: dict[str, Any] = {}
+        record: JsonObject = {}
         for name, rate in self.break_even().items():
             line: Line = getattr(self, name)
             record[name] = {"snn": line.snn, "ann": line.ann, "encoder": line.encoder}

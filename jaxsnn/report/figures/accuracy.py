@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
@@ -12,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from jaxsnn.report.figures.parts import (
     TEXT_SIZE,
     TITLE_SIZE,
+    Style,
     caption,
     head,
     label,
@@ -38,8 +38,9 @@ from jaxsnn.report.rows import (
     precision_name,
     settled_step,
 )
+from jaxsnn.types import Json
 
-Records = Sequence[Mapping[str, Any]]
+Records = Sequence[Mapping[str, Json]]
 
 _PER_PRECISION = ("o", "*", "^", "s", "D", "v")  # k = 0, 1, 2 as in the original
 _DASHES = ("-", (0, (6, 2)), "-.", ":")
@@ -110,12 +111,12 @@ def noise(
     ratios: set[float] = set()
     for style, row in enumerate(shown):
         dots = _percentages(row)
-        how = line_style(style)
+        look = line_style(style)
         for ratio, values in dots:
-            ax.plot([ratio] * len(values), values, **how, linestyle="", alpha=0.55)
+            ax.plot([ratio] * len(values), values, **look, linestyle="", alpha=0.55)
             drawn += values
         means = [sum(values) / len(values) for _, values in dots]
-        ax.plot([ratio for ratio, _ in dots], means, **how, markevery=[], label=display_name(row))
+        ax.plot([ratio for ratio, _ in dots], means, **look, markevery=[], label=display_name(row))
         ratios |= {ratio for ratio, _ in dots}
     ax.set_xticks(sorted(ratios))
     label(ax, axis, "test accuracy (%)")
@@ -132,17 +133,17 @@ def _against_time(ax: Axes, group: Sequence[Results], logarithmic: bool) -> None
     for place, row in enumerate(shown):
         values, step = per_step(row), settled_step(row)
         bits = place if row.settings.k is None else row.settings.k  # those without k differ, too
-        how: dict[str, Any] = line_style(bits)
-        how["marker"] = _PER_PRECISION[bits % len(_PER_PRECISION)]
-        line: dict[str, Any] = {"linestyle": _DASHES[bits % len(_DASHES)], "markersize": 6}
+        look: Style = line_style(bits)
+        look["marker"] = _PER_PRECISION[bits % len(_PER_PRECISION)]
+        line: Style = {"linestyle": _DASHES[bits % len(_DASHES)], "markersize": 6}
         line["markevery"] = sorted(mark for mark in marked if mark < len(values))
         ended = f", settles at step {step}" if step else ", not settled"
         ended = "" if row.accuracy_settled_step is None else ended
         line["label"] = f"{precision_name(row)}: {values[-1]:.2f} %{ended}"
-        ax.plot(range(1, len(values) + 1), values, **(how | line))
+        ax.plot(range(1, len(values) + 1), values, **(look | line))
         if step:
-            how |= {"markersize": 12, "markerfacecolor": "white", "markeredgewidth": 1.6}
-            ax.plot([step], [values[step - 1]], **how, linestyle="", zorder=3)
+            look |= {"markersize": 12, "markerfacecolor": "white", "markeredgewidth": 1.6}
+            ax.plot([step], [values[step - 1]], **look, linestyle="", zorder=3)
     full = full_precision_value(group)
     if full is not None:
         name = f"full-precision ANN: {full:.2f} %"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -32,6 +32,7 @@ from jaxsnn.report.figures.parts import (
     label,
     new_figure,
 )
+from jaxsnn.types import Untyped
 
 _SIZE, _DOTS_PER_INCH = (5.6, 3.6), 120
 _SHORTEST = 20  # milliseconds; viewers slow down what is faster
@@ -43,7 +44,7 @@ class _Chart(NamedTuple):
     """A chart whose still parts are drawn, and what moves in it."""
 
     canvas: FigureCanvasAgg
-    still: Any
+    still: Untyped
     bars: BarContainer
     numbers: list[Text]
     title: Text
@@ -209,7 +210,7 @@ def _chart(classes: int, target: int, highest: int) -> _Chart:
     for artist in (*bars, *numbers, title):
         artist.set_animated(True)
     canvas.draw()
-    still = canvas.copy_from_bbox(cast("Any", figure.bbox))
+    still = canvas.copy_from_bbox(cast("Untyped", figure.bbox))
     return _Chart(canvas, still, bars, numbers, title, [ax.spines["bottom"]])
 
 

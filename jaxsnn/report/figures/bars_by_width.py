@@ -178,12 +178,12 @@ def _float_line(ax: Axes, value: float | None) -> list[float]:
 
 def _of_variants(rows: Sequence[Results], field: str, scale: float) -> list[Series]:
     """A series for each variant: its field, times ``scale``."""
-    found: list[Series] = []
+    series: list[Series] = []
     for name in VARIANTS:
         values: list[float | None] = [getattr(row.find(name), field, None) for row in rows]
         scaled = [None if value is None else scale * value for value in values]
-        found.append(Series(name, scaled, _STYLES[name]))
-    return found
+        series.append(Series(name, scaled, _STYLES[name]))
+    return series
 
 
 def _paper(row: Results, key: str) -> float | None:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from jaxsnn.errors import UserError
 from jaxsnn.io.files import read_json
@@ -20,6 +20,7 @@ from jaxsnn.report.recorded import read_finetune, read_gaps
 from jaxsnn.report.results import Results
 from jaxsnn.report.rows import NothingToDrawError, by_network
 from jaxsnn.report.scan import Training, scan_folders, scan_trainings
+from jaxsnn.types import Json
 
 Paths = tuple[Path, Path]
 Draw = Callable[[Sequence[Results], Path, str], Paths]
@@ -31,7 +32,9 @@ SHARED: Mapping[str, Draw] = {
     "layers": layers.activity,
     "energy": bars.energy,
 }
-READ: Mapping[str, Callable[[Path], Any]] = {"gaps": read_gaps, "finetune": read_finetune}
+T = TypeVar("T")
+
+READ: Mapping[str, Callable[[Path], Json]] = {"gaps": read_gaps, "finetune": read_finetune}
 
 
 @dataclass(frozen=True)
@@ -104,10 +107,10 @@ def draw_all(
 
 def _declared(system: str, figures: Mapping[str, Figures]) -> Figures:
     if system not in figures:
-        known = ", ".join(sorted(figures)) or "none"
+        declared = ", ".join(sorted(figures)) or "none"
         print(
             f"warning: no figures of the system {system!r} are known, only those that all systems "
-            f"share are drawn; known: {known}",
+            f"share are drawn; known: {declared}",
             file=sys.stderr,
         )
     return figures.get(system, Figures())
@@ -145,7 +148,7 @@ def _draw_records(
             _try(drawn, name + end, draw, part, to)
 
 
-def _beside(folder: Path, name: str) -> Any:
+def _beside(folder: Path, name: str) -> Json:
     """Content of a setting's ``<name>.json``, checked; None without one, or with a broken one."""
     path = folder / f"{name}.json"
     if not path.is_file():
@@ -192,7 +195,7 @@ def _draw_losses(
 
 
 def _try(
-    drawn: dict[str, Paths], key: str, draw: Callable[[Any, Path, str], Paths], data: Any, to: Path
+    drawn: dict[str, Paths], key: str, draw: Callable[[T, Path, str], Paths], data: T, to: Path
 ) -> None:
     """Draw one figure, named as the last part of `key`, unless nothing is there for it."""
     try:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 
 from jaxsnn.report.figures.parts import (
+    Style,
     caption,
     head,
     label,
@@ -49,11 +50,11 @@ class Curves(Protocol):
         ...
 
     @property
-    def accuracies(self) -> Mapping[str, NDArray[np.floating[Any]]]:
+    def accuracies(self) -> Mapping[str, NDArray[np.floating]]:
         """Series -> ``[T]``."""
         ...
 
-    def energies(self, series: str) -> NDArray[np.floating[Any]]:
+    def energies(self, series: str) -> NDArray[np.floating]:
         """``[T]``, J."""
         ...
 
@@ -123,7 +124,7 @@ def alpha_over_time(
     figure, axes = new_figure(1, 1)
     ax = axes[0]
     for number, (way, (chosen, raw, smooth)) in enumerate(curves.items()):
-        style: dict[str, Any] = line_style(STYLES.get(way, number))
+        style: Style = line_style(STYLES.get(way, number))
         steps = np.arange(1, len(np.asarray(smooth)) + 1)
         ax.plot(chosen, raw, ".", color=style["color"], markersize=2, alpha=0.4)
         ax.plot(steps, smooth, color=style["color"], label=LONGER.get(way, way), linewidth=1.8)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
@@ -16,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from jaxsnn.report.figures.parts import (
     LABEL_SIZE,
     Series,
+    Style,
     caption,
     grouped_bars,
     head,
@@ -37,9 +37,10 @@ from jaxsnn.report.rows import (
     spiking_layers,
     threshold_units,
 )
+from jaxsnn.types import Json
 
 Paths = tuple[Path, Path]
-Records = Sequence[tuple[Results, Any]]  # results, and what a file beside them holds
+Records = Sequence[tuple[Results, Json]]  # results, and what a file beside them holds
 PARTS = {  # of gaps.json, as the legend calls them
     "clipping": "clipping (ANN)",
     "quantisation": "quantisation (ANN)",
@@ -122,19 +123,19 @@ def finetune(records: Records, folder: str | Path, name: str = "finetune") -> Pa
     return save(figure, folder, name)
 
 
-def _recorded(records: Records, file: str, layers: Callable[[Any], Any]) -> Records:
+def _recorded(records: Records, file: str, layers: Callable[[Json], Json]) -> Records:
     """Records that have a layer, in drawing order."""
-    found = [(row, content) for row, content in records if content and layers(content)]
-    if not found:
+    drawable = [(row, content) for row, content in records if content and layers(content)]
+    if not drawable:
         settings = ", ".join(row.setting for row, _ in records) or "none"
         raise NothingToDrawError(f"no setting has a layer in {file}; settings found: {settings}")
-    return sorted(found, key=lambda record: drawing_order(record[0]))
+    return sorted(drawable, key=lambda record: drawing_order(record[0]))
 
 
 def _layer_line(
     ax: Axes,
     sites: Sequence[str],
-    layers: Sequence[Mapping[str, Any]],
+    layers: Sequence[Mapping[str, Json]],
     field: str,
     scale: float,
     style: int,
@@ -154,8 +155,8 @@ def _layer_line(
     lost = [(a, b) for a, b, (*_, kept) in zip(x, y, points, strict=True) if not kept]
     if lost:
         xs, ys = zip(*lost, strict=True)
-        own: dict[str, Any] = {**drawn, "linestyle": "", "markerfacecolor": "white"}
-        ax.plot(xs, ys, **own)
+        open_marks: Style = {**drawn, "linestyle": "", "markerfacecolor": "white"}
+        ax.plot(xs, ys, **open_marks)
 
 
 def _place(epoch: int, epochs: int) -> float:
@@ -167,7 +168,7 @@ def _place(epoch: int, epochs: int) -> float:
     return (epoch - 0.5) / epochs - 0.5
 
 
-def _tested(row: Results, content: Mapping[str, Any]) -> str:
+def _tested(row: Results, content: Mapping[str, Json]) -> str:
     """The test accuracy before and after, where both were measured."""
     ends = [content.get(f"test_accuracy_{when}") for when in ("before", "after")]
     before, after = map(percent, ends)
@@ -189,21 +190,21 @@ def activity(results: Sequence[Results], folder: str | Path, name: str = "layers
     if not shown:
         raise NothingToDrawError("no layer of these results has a firing rate")
     names = list(dict.fromkeys(entry["name"] for row in shown for entry in spiking_layers(row)))
-    known = {
+    recorded = {
         key
         for row in shown
         for entry in spiking_layers(row)
         for key in entry
         if entry[key] is not None
     }
-    panels = [(key, title) for key, title in _ACTIVITY.items() if key in known]
+    panels = [(key, title) for key, title in _ACTIVITY.items() if key in recorded]
     size = (max(7.0, 1.1 * len(names) * max(1.0, len(shown) * 0.45)), 1 + 2.0 * len(panels))
     figure, axes = new_figure(rows=len(panels), size=size)
     for ax, (key, title) in zip(axes, panels, strict=True):
         series: list[Series] = []
         for style, row in enumerate(shown):
-            found = {entry["name"]: entry[key] for entry in spiking_layers(row)}
-            values = [percent(found.get(layer)) for layer in names]
+            by_layer = {entry["name"]: entry[key] for entry in spiking_layers(row)}
+            values = [percent(by_layer.get(layer)) for layer in names]
             series.append(Series(display_name(row), values, style))
         if key == "rate" and any(value and value > 100 for one in series for value in one.values):
             title, series = "spikes per neuron", [_unscaled(one) for one in series]
@@ -215,7 +216,7 @@ def activity(results: Sequence[Results], folder: str | Path, name: str = "layers
         "Firing rate: spikes per neuron"
         + (" and threshold unit" if any(threshold_units(row) for row in shown) else "")
         + ". Silent: without a spike"
-        + ("; saturated: at the highest count." if "saturated" in known else "."),
+        + ("; saturated: at the highest count." if "saturated" in recorded else "."),
     )
     return save(figure, folder, name)
 

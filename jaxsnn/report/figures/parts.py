@@ -44,6 +44,7 @@ class Series(NamedTuple):
     style: int = 0
 
 
+Style: TypeAlias = dict[str, Any]  # keyword arguments of matplotlib, by name
 Written: TypeAlias = Callable[[float], str]  # a value as the text above its bar
 WHOLE: Written = "{:,.0f}".format
 
@@ -169,7 +170,7 @@ def _finish_groups(ax: Axes, groups: Sequence[str]) -> None:
         ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 
-def bar_style(style: int) -> dict[str, Any]:
+def bar_style(style: int) -> Style:
     """Colour and hatch number `style`; the hatch is drawn in white over the colour."""
     return {
         "color": COLOURS[style % len(COLOURS)],
@@ -179,7 +180,7 @@ def bar_style(style: int) -> dict[str, Any]:
     }
 
 
-def line_style(style: int) -> dict[str, Any]:
+def line_style(style: int) -> Style:
     """Colour and marker number `style`."""
     return {
         "color": COLOURS[style % len(COLOURS)],

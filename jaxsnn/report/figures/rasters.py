@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,6 +15,7 @@ from jaxsnn.report.figures.parts import (
     LABEL_SIZE,
     RED,
     TITLE_SIZE,
+    Style,
     caption,
     head,
     label,
@@ -121,7 +121,7 @@ def membranes(
     steps = np.arange(1, len(membrane) + 1)
     for number, (ax, neuron) in enumerate(zip(axes, names, strict=True)):
         potential, level = membrane[:, number], float(levels[number])
-        line: dict[str, Any] = {"marker": "o", "markersize": 3, "linewidth": 1.2}
+        line: Style = {"marker": "o", "markersize": 3, "linewidth": 1.2}
         line = line if len(steps) <= _MANY_STEPS else {"linewidth": 0.8}
         ax.plot(steps, potential, color=BLUE, label="membrane potential", **line)
         ax.axhline(level, color="0.25", linestyle="--", linewidth=1.2, label="threshold")
@@ -140,18 +140,18 @@ def _layers(spikes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Spikes of every layer as bool [T, neurons]."""
     if not spikes:
         raise UserError("spikes has no layer; give zeros and ones [T, neurons] by layer name")
-    found: dict[str, np.ndarray] = {}
-    for layer, given in spikes.items():
-        array = np.asarray(given)
+    layers: dict[str, np.ndarray] = {}
+    for layer, values in spikes.items():
+        array = np.asarray(values)
         if array.ndim < 2 or 0 in array.shape:
             raise UserError(
                 f"{layer} has shape {array.shape}; give [T, neurons] or [T, ..., C], none empty"
             )
-        found[layer] = _binary(array, layer).reshape(len(array), -1)
-    lengths = {layer: len(fired) for layer, fired in found.items()}
+        layers[layer] = _binary(array, layer).reshape(len(array), -1)
+    lengths = {layer: len(fired) for layer, fired in layers.items()}
     if len(set(lengths.values())) > 1:
         raise UserError(f"layers differ in their steps: {lengths}; give those of one simulation")
-    return found
+    return layers
 
 
 def _binary(array: np.ndarray, what: str) -> np.ndarray:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from jaxsnn.report.figures.parts import (
+    Style,
     caption,
     head,
     label,
@@ -23,8 +23,9 @@ from jaxsnn.report.figures.parts import (
     zoom,
 )
 from jaxsnn.report.rows import NothingToDrawError
+from jaxsnn.types import Json
 
-Records = Sequence[Mapping[str, Any]]
+Records = Sequence[Mapping[str, Json]]
 
 _DASHES = ("--", "-.", ":")
 _ACCURACIES = {  # line, face of its marks and explanation by field of a record
@@ -56,9 +57,9 @@ def training(
     figure, (left, right) = new_figure(columns=2, size=(9.0, 4.4))
     for style, (setting, records) in enumerate(epochs.items()):
         for part, dashes in (("train", "--"), ("validation", "-")):
-            how = line_style(style) | {"linestyle": dashes, "markersize": 3}
-            _curve(left, records, f"{part}_loss", how)
-            _curve(right, records, f"{part}_accuracy", how, 100)
+            look = line_style(style) | {"linestyle": dashes, "markersize": 3}
+            _curve(left, records, f"{part}_loss", look)
+            _curve(right, records, f"{part}_accuracy", look, 100)
         right.plot([], [], **line_style(style), label=setting)
     begins = sorted({one for setting in epochs for one in (phases or {}).get(setting, ())})
     _plain_logarithm(left)
@@ -100,8 +101,8 @@ def loss_by_epoch(
     for style, (setting, records) in enumerate(epochs.items()):
         _curve(ax, records, "train_loss", line_style(style) | {"label": setting})
     for style, (level, value) in enumerate((levels or {}).items()):
-        how: dict[str, Any] = {"linestyle": _DASHES[style % len(_DASHES)], "linewidth": 1.2}
-        ax.axhline(value, color="0.25", label=f"{level}: {value:.4f}", **how)
+        look: Style = {"linestyle": _DASHES[style % len(_DASHES)], "linewidth": 1.2}
+        ax.axhline(value, color="0.25", label=f"{level}: {value:.4f}", **look)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     label(ax, "epoch", "training loss")
     head(figure, ax, "Training loss")
@@ -123,8 +124,8 @@ def accuracy_by_epoch(
     figure, (ax,) = new_figure()
     for style, (setting, records) in enumerate(epochs.items()):
         for key, (dashes, face, _) in _ACCURACIES.items():
-            how = line_style(style) | {"linestyle": dashes}
-            _curve(ax, records, key, how | ({"markerfacecolor": face} if face else {}), 100)
+            look = line_style(style) | {"linestyle": dashes}
+            _curve(ax, records, key, look | ({"markerfacecolor": face} if face else {}), 100)
         ax.plot([], [], **line_style(style), label=setting)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     label(ax, "epoch", "accuracy (%)")
@@ -157,24 +158,24 @@ def rate_loss_levels(classes: int = 10) -> dict[str, float]:
 
 def _by_epoch(streams: Mapping[str, Records], *keys: str) -> dict[str, Records]:
     """Records with an epoch by setting, of the settings where some have one of `keys`."""
-    found: dict[str, Records] = {}
+    by_setting: dict[str, Records] = {}
     for setting, stream in streams.items():
         records = [record for record in stream if "epoch" in record]
-        known = any(record.get(key) is not None for record in records for key in keys)
-        if records and (known or not keys):
-            found[setting] = records
-    if not found:
+        measured = any(record.get(key) is not None for record in records for key in keys)
+        if records and (measured or not keys):
+            by_setting[setting] = records
+    if not by_setting:
         what = f"an epoch and {' or '.join(keys)}" if keys else "an epoch"
         raise NothingToDrawError(f"no record with {what} in the metrics of {list(streams)}")
-    return found
+    return by_setting
 
 
-def _curve(ax: Axes, records: Records, key: str, how: Mapping[str, Any], factor: float = 1) -> None:
+def _curve(ax: Axes, records: Records, key: str, look: Style, factor: float = 1) -> None:
     """Draw one quantity of the records that have it."""
     points = [(one["epoch"], factor * one[key]) for one in records if one.get(key) is not None]
     if points:
         epochs, values = zip(*points, strict=True)
-        ax.plot(epochs, values, **how, markevery=marks(len(points)))
+        ax.plot(epochs, values, **look, markevery=marks(len(points)))
 
 
 def _plain_logarithm(ax: Axes) -> None:

@@ -1,7 +1,7 @@
 """Accuracy after every step of two heads' spike trains, alone and fused; one batch at a time."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from jaxsnn.errors import UserError
 from jaxsnn.simulation.fusion import bayes, confidence
 
 Floats = NDArray[np.float64]
-Batch = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class Judged(NamedTuple):
@@ -40,14 +40,14 @@ def accuracies(batches: Iterable[Batch], curves: Mapping[str, ArrayLike]) -> dic
     Raises:
         UserError: no batch, or a curve of another length than the spike trains.
     """
-    correct: dict[str, Any] = {}
+    correct: dict[str, np.ndarray] = {}
     images = 0
     for early, final, labels in batches:
-        own = {"final": jnp.argmax(final, -1), "early": jnp.argmax(early, -1)}
+        predictions = {"final": jnp.argmax(final, -1), "early": jnp.argmax(early, -1)}
         for name, alpha in curves.items():
             bayes.check_curve(alpha, len(final))
-            own[name] = bayes.predictions(early, final, alpha)
-        for name, predicted in own.items():
+            predictions[name] = bayes.predictions(early, final, alpha)
+        for name, predicted in predictions.items():
             hits = np.asarray(predicted == labels).sum(1)
             correct[name] = correct.get(name, 0) + hits
         images += len(labels)

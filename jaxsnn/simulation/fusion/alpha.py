@@ -1,7 +1,7 @@
 """What every choice of alpha takes and makes: batches of tuning data, and curves over time."""
 
 from collections.abc import Iterable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from jaxsnn.errors import UserError
 
 Floats: TypeAlias = NDArray[np.float64]
-Integers: TypeAlias = NDArray[np.integer[Any]]
+Integers: TypeAlias = NDArray[np.integer]
 Batches: TypeAlias = Iterable[tuple[ArrayLike, ArrayLike, ArrayLike]]
 """Cumulative counts of the early and of the final classifier, integer ``[T, B, C]``, and labels,
 integer ``[B]``, of one batch after another."""

@@ -11,7 +11,7 @@ Pure functions for float32 and any number of leading axes. Counts are cumulative
 ``[T, B, C]`` holding those of steps 1 to ``t + 1``; they lie in ``0..N``.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -150,7 +150,7 @@ def check_curve(alpha: npt.ArrayLike, steps: int) -> npt.NDArray[np.float64]:
 
 def check_counts(
     early: npt.ArrayLike, final: npt.ArrayLike
-) -> tuple[npt.NDArray[np.integer[Any]], npt.NDArray[np.integer[Any]]]:
+) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]:
     """Both cumulative counts as they are, if they can be counts ``[T, B, C]`` of so many steps.
 
     Raises:

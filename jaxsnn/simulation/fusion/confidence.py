@@ -7,7 +7,7 @@ probability of being right; an image stops where that reaches a threshold, chose
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from jaxsnn.errors import UserError
 from jaxsnn.simulation.fusion.bayes import Posterior
 
-Floats: TypeAlias = NDArray[np.floating[Any]]
+Floats: TypeAlias = NDArray[np.floating]
 
 
 def gap(posterior: Posterior) -> Array:
@@ -47,9 +47,9 @@ def gap(posterior: Posterior) -> Array:
     second = jnp.argmax(others, -1, keepdims=True)
     best, next_best = (jnp.take_along_axis(mean, which, -1)[..., 0] for which in (first, second))
     spread = sum(jnp.take_along_axis(variance, which, -1)[..., 0] for which in (first, second))
-    known = jnp.where(best > next_best, jnp.inf, 0.0)  # without variance, whoever is ahead is
+    certain = jnp.where(best > next_best, jnp.inf, 0.0)  # without variance, whoever is ahead is
     divisor = jnp.sqrt(jnp.where(spread > 0, spread, 1))
-    return ndtr(jnp.where(spread > 0, (best - next_best) / divisor, known))
+    return ndtr(jnp.where(spread > 0, (best - next_best) / divisor, certain))
 
 
 class Calibration(NamedTuple):
@@ -92,9 +92,9 @@ def fit(scores: ArrayLike, correct: ArrayLike) -> Calibration:
     """
     from sklearn.isotonic import IsotonicRegression
 
-    given, right = _pairs("scores", scores, correct)
+    values, right = _pairs("scores", scores, correct)
     model = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
-    model.fit(given.astype(np.float32).astype(np.float64), right.astype(np.float64))
+    model.fit(values.astype(np.float32).astype(np.float64), right.astype(np.float64))
     points = np.asarray(model.X_thresholds_), np.asarray(model.y_thresholds_)
     if len(points[0]) == 1:  # one score: the same probability everywhere
         points = np.append(points[0], points[0] + 1), np.repeat(points[1], 2)
@@ -118,14 +118,14 @@ def expected_calibration_error(probability: ArrayLike, correct: ArrayLike, bins:
     >>> round(expected_calibration_error([0.75, 0.75, 0.25, 0.25], [1, 0, 0, 0], bins=2), 6)
     0.25
     """
-    given, right = _pairs("probability", probability, correct)
-    if given.min() < 0 or given.max() > 1:
-        raise UserError(f"probability from {given.min()} to {given.max()}: must lie within 0..1")
+    stated, right = _pairs("probability", probability, correct)
+    if stated.min() < 0 or stated.max() > 1:
+        raise UserError(f"probability from {stated.min()} to {stated.max()}: must lie within 0..1")
     if bins < 1:
         raise UserError(f"bins={bins}: at least one is needed")
-    which = np.clip(np.ceil(given * bins).astype(int) - 1, 0, bins - 1)
-    surplus = np.bincount(which, weights=right - given, minlength=bins)
-    return float(np.abs(surplus).sum() / len(given))
+    which = np.clip(np.ceil(stated * bins).astype(int) - 1, 0, bins - 1)
+    surplus = np.bincount(which, weights=right - stated, minlength=bins)
+    return float(np.abs(surplus).sum() / len(stated))
 
 
 def stopping(confidences: ArrayLike, threshold: float, earliest: int = 1) -> NDArray[np.int64]:
@@ -214,9 +214,9 @@ def _first(highest: Floats, threshold: float, earliest: int) -> NDArray[np.int64
 
 def _pairs(name: str, values: ArrayLike, correct: ArrayLike) -> tuple[Floats, Floats]:
     """Finite values and whether they are right, both ``[N]`` and of the same length."""
-    given, right = np.asarray(values, np.float64), np.asarray(correct, np.float64)
-    if given.ndim != 1 or given.shape != right.shape or not len(given):
-        raise UserError(f"{name} {given.shape}, correct {right.shape}: both must be [images]")
-    if not np.all(np.isfinite(given)):
-        raise UserError(f"{name}: {np.sum(~np.isfinite(given))} of {len(given)} are not finite")
-    return given, right
+    checked, right = np.asarray(values, np.float64), np.asarray(correct, np.float64)
+    if checked.ndim != 1 or checked.shape != right.shape or not len(checked):
+        raise UserError(f"{name} {checked.shape}, correct {right.shape}: both must be [images]")
+    if not np.all(np.isfinite(checked)):
+        raise UserError(f"{name}: {np.sum(~np.isfinite(checked))} of {len(checked)} are not finite")
+    return checked, right

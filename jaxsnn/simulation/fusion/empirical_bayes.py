@@ -63,8 +63,8 @@ def empirical_bayes(batches: Batches, mode: Mode = "pooled", at: ArrayLike | Non
         lengths.append(len(m))
         check_lengths(lengths)
         chosen = chosen_steps(at, len(m))
-        found = [RULES[mode](*_pairs(m[step], total[step]), int(step) + 1) for step in chosen]
-        whole = whole + np.stack(found)
+        fitted = [RULES[mode](*_pairs(m[step], total[step]), int(step) + 1) for step in chosen]
+        whole = whole + np.stack(fitted)
     check_lengths(lengths)
     *values, weight = np.moveaxis(whole, -1, 0)
     if mode == "pooled":
@@ -92,9 +92,9 @@ def log_evidence(m: ArrayLike, total: ArrayLike, steps: int, alpha: ArrayLike) -
     finals, of_final = np.unique(final, return_inverse=True)
     rates, of_early = np.unique(early, return_inverse=True)
     beta = values * (steps - rates[:, None]) / rates[:, None]
-    known = gammaln(values + beta) - gammaln(values + beta + steps) - gammaln(beta)
+    of_rate = gammaln(values + beta) - gammaln(values + beta + steps) - gammaln(beta)
     risen = gammaln(values + finals[:, None]) - gammaln(values)
-    return risen[of_final] + known[of_early] + gammaln(beta[of_early] + steps - final[:, None])
+    return risen[of_final] + of_rate[of_early] + gammaln(beta[of_early] + steps - final[:, None])
 
 
 def _pooled(m: Integers, total: Integers, number: Integers, steps: int) -> Floats:

@@ -107,9 +107,9 @@ def _block(
     step, image, rival = np.nonzero(undecided)
     if len(step):
         steps, label = numbers[step], labels[image]
-        own = _factors(m[step, image, label], total[step, image, label], steps, alpha)
+        of_label = _factors(m[step, image, label], total[step, image, label], steps, alpha)
         other = _factors(m[step, image, rival], total[step, image, rival], steps, alpha)
-        left, right = own[0] * other[1], other[0] * own[1]
+        left, right = of_label[0] * other[1], other[0] * of_label[1]
         ahead = np.where(before[step, image, rival][:, None], left > right, left >= right)
         begins = np.flatnonzero(np.diff(step * len(labels) + image, prepend=-1))  # of an image
         np.add.at(correct, step[begins], np.logical_and.reduceat(ahead, begins, axis=0))

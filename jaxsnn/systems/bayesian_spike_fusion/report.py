@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +21,14 @@ from jaxsnn.io.files import read_object, write_json
 from jaxsnn.report import crossbar_energy
 from jaxsnn.simulation.fusion.accuracy import accuracies
 from jaxsnn.systems.bayesian_spike_fusion.spike_trains import MADE_FROM, check_same, simulated
+from jaxsnn.types import Json
 
 CURVES = {"grid": "grid", "empirical": "emp"}  # our name of a choice of alpha, and the original's
 ENERGY, SERIES = "energy.json", "ene_acc.npz"
 OF_IMAGES = ("images", "pixels", "batch", "steps")  # what two simulations of a network differ in
 USUAL = {"init_mem": 0.0, "percentile": 0.999}  # settings that curves and rules have names for
 JOULE = 1e-12  # of a picojoule
-Floats = NDArray[np.floating[Any]]
+Floats = NDArray[np.floating]
 
 
 class Simulation(NamedTuple):
@@ -109,9 +110,9 @@ class Simulation(NamedTuple):
             reached = ("not reached", "")
             if step is not None and energy is not None:
                 reached = f"{step:,}", f"{energy * 1e3:.3g}"
-            own = "" if saved is None else f"{saved:.1f}"
+            saving = "" if saved is None else f"{saved:.1f}"
             last = f"{100 * self.accuracies[name][-1]:.2f}"
-            table.add_row(f"{share:.0%}", name, *reached, own, last)
+            table.add_row(f"{share:.0%}", name, *reached, saving, last)
         return table
 
     def save(self, folder: Path) -> None:
@@ -155,7 +156,7 @@ def describe(
             "as_coded_pj_per_step": coded,
         },
     )
-    processes.meet()  # what the first wrote, all read
+    processes.barrier()  # what the first wrote, all read
 
 
 def _has_exit(arch: Arch) -> bool:
@@ -170,11 +171,11 @@ def read(folder: Path) -> Simulation:
     """
     if not (folder / ENERGY).is_file():
         raise UserError(f"{folder / ENERGY} is missing; run the stage simulate to the end")
-    known = read_object(folder / ENERGY)
+    description = read_object(folder / ENERGY)
     place = str(folder / ENERGY)
-    arch = arch_of(known.get("arch"), f"{place}.arch")
-    accuracy = typed.entry(known, "ann_accuracy", float, place)
-    target = typed.entry(known, "target", list[float], place)
+    arch = arch_of(description.get("arch"), f"{place}.arch")
+    accuracy = typed.entry(description, "ann_accuracy", float, place)
+    target = typed.entry(description, "target", list[float], place)
     trains = simulated(folder)
     if _has_exit(arch):
         series = accuracies(trains.counts(), curves_of(folder, trains.of))
@@ -182,12 +183,12 @@ def read(folder: Path) -> Simulation:
         steps = trains.evaluation().accuracy_per_step
         series = {"final": np.asarray(steps)}
     usual = [folder.parent.name, folder.name]
-    names = typed.checked(known.get("names", usual), list[str], f"{place}.names") or usual
-    known_of = "/".join(names), arch, accuracy, tuple(target), series
-    return Simulation(*known_of, run=names[0], tag=tag_of(trains.of))
+    names = typed.checked(description.get("names", usual), list[str], f"{place}.names") or usual
+    name, tag = "/".join(names), tag_of(trains.of)
+    return Simulation(name, arch, accuracy, tuple(target), series, run=names[0], tag=tag)
 
 
-def curves_of(folder: Path, of: Mapping[str, Any]) -> dict[str, Floats]:
+def curves_of(folder: Path, of: Mapping[str, Json]) -> dict[str, Floats]:
     """The smoothed alpha curves, by our names, that were tuned for the simulation in a folder.
 
     Args:
@@ -218,7 +219,7 @@ def curve_file(run_folder: Path, choice: str, tag: str) -> Path:
     return run_folder / f"division_linear_alpha_{CURVES[choice]}{tag}.npz"
 
 
-def tag_of(of: Mapping[str, Any]) -> str:
+def tag_of(of: Mapping[str, Json]) -> str:
     """What the names of a run's alpha curves end with: nothing for the usual simulation.
 
     Args:

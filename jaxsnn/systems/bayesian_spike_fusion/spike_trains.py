@@ -7,16 +7,15 @@ number of steps is refused, and a stopped simulation goes on where it was.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from jaxsnn.errors import UserError
 from jaxsnn.io.arrays import load_arrays, save_arrays
 from jaxsnn.simulation.totals import Evaluation, joined
+from jaxsnn.types import Json, Tree
 
-Arrays = Mapping[str, Any]
 PER_SITE = ("spikes", "negative", "operations")  # fields of an Evaluation that are dicts of sites
 MADE_FROM = "of"
 
@@ -55,7 +54,7 @@ class Trains:
 
     folder: Path
     names: Names
-    of: Mapping[str, Any]
+    of: Mapping[str, Json]
     count: int
 
     def path(self, file: str, number: int) -> Path:
@@ -76,9 +75,16 @@ class Trains:
         except UserError:
             return False
 
-    def write(self, number: int, labels: Any, final: Any, early: Any, more: Arrays) -> None:
+    def write(
+        self,
+        number: int,
+        labels: np.ndarray,
+        final: np.ndarray,
+        early: np.ndarray | None,
+        more: Mapping[str, np.ndarray],
+    ) -> None:
         """Write a batch: spikes uint8 ``[T, B, C]``, and further arrays beside the labels."""
-        content: dict[str, dict[str, Any]] = {file: {} for file in self.names.files}
+        content: dict[str, dict[str, np.ndarray]] = {file: {} for file in self.names.files}
         for (file, key), value in zip(self.names, (labels, final, early), strict=True):
             if value is not None:
                 content[file][key] = value
@@ -87,20 +93,20 @@ class Trains:
             meta = {MADE_FROM: dict(self.of)}
             save_arrays(self.path(file, number), arrays, meta, compressed=True)
 
-    def read(self, number: int) -> dict[str, dict[str, NDArray[Any]]]:
+    def read(self, number: int) -> dict[str, dict[str, np.ndarray]]:
         """All arrays of a batch by file.
 
         Raises:
             UserError: a file is missing, damaged, or of another run; both are named.
         """
-        found = {}
+        by_file = {}
         for file in self.names.files:
             arrays, meta = load_arrays(self.path(file, number))
             check_same(self.path(file, number), meta.get(MADE_FROM, {}), self.of, "simulate again")
-            found[file] = arrays
-        return found
+            by_file[file] = arrays
+        return by_file
 
-    def counts(self) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
+    def counts(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Cumulative spike counts int32 ``[T, B, C]`` of early and final, and labels, by batch.
 
         Raises:
@@ -138,28 +144,28 @@ def simulated(folder: Path) -> Trains:
 
 
 def check_same(
-    path: Path, found: Mapping[str, Any] | None, of: Mapping[str, Any], remedy: str
+    path: Path, made_from: Mapping[str, Json] | None, of: Mapping[str, Json], remedy: str
 ) -> None:
     """Refuse a file that was not made from ``of``; one that says nothing is taken as it is.
 
     Raises:
         UserError: naming the file, and what it was made from beside what it should have been.
     """
-    if found is None:
+    if made_from is None:
         return
     differ = [
-        f"{name} {found.get(name)!r} instead of {value!r}"
+        f"{name} {made_from.get(name)!r} instead of {value!r}"
         for name, value in of.items()
-        if found.get(name) != value
+        if made_from.get(name) != value
     ]
     if differ:
         raise UserError(f"{path} is of another run: {', '.join(differ)}; {remedy}")
 
 
-def flattened(found: Evaluation) -> dict[str, Any]:
+def flattened(evaluation: Evaluation) -> dict[str, np.ndarray]:
     """An evaluation as arrays by name."""
-    arrays: dict[str, Any] = {}
-    for name, value in found._asdict().items():
+    arrays: dict[str, np.ndarray] = {}
+    for name, value in evaluation._asdict().items():
         if name in PER_SITE:
             arrays |= {f"{name}/{site}": one for site, one in value.items()}
         elif value is not None:
@@ -167,9 +173,9 @@ def flattened(found: Evaluation) -> dict[str, Any]:
     return arrays
 
 
-def restored(arrays: Mapping[str, NDArray[Any]]) -> Evaluation:
+def restored(arrays: Mapping[str, np.ndarray]) -> Evaluation:
     """The evaluation that `flattened` took apart, among other arrays."""
-    fields: dict[str, Any] = {"correct": None} | {name: {} for name in PER_SITE}
+    fields: Tree = {"correct": None} | {name: {} for name in PER_SITE}
     for path, value in arrays.items():
         name, _, site = path.partition("/")
         if name in PER_SITE:

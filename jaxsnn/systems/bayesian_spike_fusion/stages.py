@@ -6,10 +6,8 @@ Spike trains, the choice of alpha, and what results.json says of every series.
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 
 from jaxsnn.arch.plan import head_sites
@@ -36,18 +34,20 @@ from jaxsnn.systems.bayesian_spike_fusion.spike_trains import (
     tuning_names,
 )
 from jaxsnn.systems.run_folder import own_devices
+from jaxsnn.systems.settings.bayesian_spike_fusion import BayesianSpikeFusion as Settings
+from jaxsnn.types import Json, JsonObject, Variables
 
 CONVERSION = ("percentile", "init_mem", "pipeline_delay", "weight_bits", "calibration")
 CHOOSERS = {"grid": fusion.grid_search, "empirical": fusion.empirical_bayes}  # keys of CURVES
 
 
-def converted_from(config: Any, variables: Mapping[str, Any]) -> dict[str, Any]:
+def converted_from(config: Settings, variables: Variables) -> JsonObject:
     """What a rate-coded network was made from: trained weights, settings of the conversion."""
     return {"weights": checksum(variables)} | {name: getattr(config, name) for name in CONVERSION}
 
 
 def trains_of(
-    folder: Path, names: Names, config: Any, network: Mapping[str, Any], images: NDArray[Any]
+    folder: Path, names: Names, config: Settings, network: Mapping[str, Json], images: np.ndarray
 ) -> Trains:
     """The spike trains of a network on some images, whether they are there yet or not."""
     size = min(config.simulation_batch, len(images))
@@ -62,28 +62,33 @@ def trains_of(
 
 
 def run(
-    trains: Trains, config: Any, snn: Spiking, images: Any, labels: Any, what: str
+    trains: Trains,
+    config: Settings,
+    snn: Spiking,
+    images: np.ndarray,
+    labels: np.ndarray,
+    what: str,
 ) -> dict[str, float | None]:
     """Simulate what is not there yet, batch by batch; seconds of it, None where all was there."""
     heads = [site.name for site in head_sites(snn.arch)]
     _drop_others(trains)
     took: list[float] = []
     size = min(config.simulation_batch, len(images))
-    options: dict[str, Any] = {"steps": config.steps, "devices": own_devices(config, size)}
+    devices = own_devices(config, size)
     for number, (rows, real) in enumerate(batches(len(images), size, what)):
         if trains.have(number):
             continue
         began = time.perf_counter()
-        trace = simulate_batch(snn, images[rows], record=heads, **options)
-        found = of_trace(snn.arch, trace, labels[rows], real)
+        trace = simulate_batch(snn, images[rows], record=heads, steps=config.steps, devices=devices)
+        evaluation = of_trace(snn.arch, trace, labels[rows], real)
         spikes = [
             np.asarray(unpack(trace.records[name], snn, name))[:, :real].astype(np.uint8)
             for name in heads
         ]
         took.append(time.perf_counter() - began)
         early = spikes[0] if len(spikes) > 1 else None
-        trains.write(number, labels[rows][:real], spikes[-1], early, flattened(found))
-    processes.meet()  # what the first wrote, all read
+        trains.write(number, labels[rows][:real], spikes[-1], early, flattened(evaluation))
+    processes.barrier()  # what the first wrote, all read
     # The first batch also compiled; the others say what a batch costs.
     each = float(np.mean(took[1:])) if took[1:] else None
     return {
@@ -102,35 +107,40 @@ def _drop_others(trains: Trains) -> None:
 
 
 def simulate(
-    folder: Path, config: Any, network: Mapping[str, Any], snn: Spiking, images: Any, labels: Any
+    folder: Path,
+    config: Settings,
+    network: Mapping[str, Json],
+    snn: Spiking,
+    images: np.ndarray,
+    labels: np.ndarray,
 ) -> tuple[Evaluation, dict[str, float | None]]:
     """Simulate the test images; simulate.txt says how the final classifier did."""
     trains = trains_of(folder, SIMULATED, config, network, images)
     seconds = run(trains, config, snn, images, labels, "simulating")
-    found = trains.evaluation()
-    lines = [f"step {t}: {a:.4f}\n" for t, a in enumerate(found.accuracy_per_step, 1)]
+    evaluation = trains.evaluation()
+    lines = [f"step {t}: {a:.4f}\n" for t, a in enumerate(evaluation.accuracy_per_step, 1)]
     write_bytes(folder / "simulate.txt", "".join(lines).encode())
-    return found, seconds
+    return evaluation, seconds
 
 
-def undecided(folder: Path, found: Evaluation, fused: bool) -> float:
+def undecided(folder: Path, evaluation: Evaluation, fused: bool) -> float:
     """The share of the test images of which no head has fired by the last step."""
     if fused:
         return float(fusion.undecided(simulated(folder).counts())[-1])
-    return found.undecided_share or 0.0
+    return evaluation.undecided_share or 0.0
 
 
 def tune(
     run_folder: Path,
-    config: Any,
-    network: Mapping[str, Any],
+    config: Settings,
+    network: Mapping[str, Json],
     snn: Spiking,
-    images: Any,
-    labels: Any,
+    images: np.ndarray,
+    labels: np.ndarray,
     console: Console,
 ) -> None:
     """Choose alpha in two ways, and the stop rule; every file in the run's folder."""
-    names = tuning_names(config.ic_index)
+    names = tuning_names(config.exit_block)
     place = run_folder / f"train{config.tag}"
     trains = trains_of(place, names, config, network, images)
     run(trains, config, snn, images, labels, "tuning images")
@@ -142,8 +152,8 @@ def tune(
 
 
 def _choose_alpha(
-    run_folder: Path, config: Any, trains: Trains
-) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    run_folder: Path, config: Settings, trains: Trains
+) -> tuple[dict[str, np.ndarray], list[str]]:
     """Both choices of alpha, as they are used at every step; in two files each, and in words."""
     tag, meta = config.tag, {MADE_FROM: dict(trains.of)}
     # Between the knots of the smoothed curve nothing is used: at T = 3000 that is 39 of 40 steps.
@@ -163,25 +173,33 @@ def _choose_alpha(
     return smooth, lines
 
 
-def variants(folder: Path, config: Any, series: Simulation, found: Evaluation) -> list[Variant]:
+def variants(
+    folder: Path, config: Settings, series: Simulation, evaluation: Evaluation
+) -> list[Variant]:
     """Entries of results.json: every series at the end and at each target, and the stop rule."""
     entries: list[Variant] = []
     for name, curve in series.accuracies.items():
         energy = float(series.energies(name)[-1]) * 1e12
-        entries.append(_variant(name, None, curve[-1], len(curve), energy))
+        entries.append(_variant(name, None, float(curve[-1]), len(curve), energy))
     for share, name, step, energy, _ in series.crossings():
         curve = series.accuracies[name]
         reached = None if step is None else float(curve[step - 1])
         pj = None if energy is None else energy * 1e12
         entries.append(_variant(name, share, reached, step, pj))
-    return [*entries, stop_rule.stopped(folder, config, series, found)]
+    return [*entries, stop_rule.stopped(folder, config, series, evaluation)]
 
 
-def _variant(kind: str, share: float | None, accuracy: Any, steps: Any, energy: Any) -> Variant:
+def _variant(
+    kind: str,
+    share: float | None,
+    accuracy: float | None,
+    steps: float | None,
+    energy: float | None,
+) -> Variant:
     return Variant(
         kind=kind,
         share=share,
-        accuracy=None if accuracy is None else float(accuracy),
+        accuracy=accuracy,
         steps=steps,
         energy_pj_per_image=None if energy is None else {"spikesim": energy},
     )

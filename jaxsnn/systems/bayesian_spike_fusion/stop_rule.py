@@ -4,11 +4,9 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 
 from jaxsnn.conversion.spiking import Spiking
@@ -34,6 +32,8 @@ from jaxsnn.systems.bayesian_spike_fusion.spike_trains import (
     simulated,
 )
 from jaxsnn.systems.run_folder import own_devices
+from jaxsnn.systems.settings.bayesian_spike_fusion import BayesianSpikeFusion as Settings
+from jaxsnn.types import Json, JsonObject, PyTree, Tree
 
 LOST = 0.001  # accuracy on the tuning images that stopping early may cost
 POINTS = 200  # steps of which the calibration of the stop rule is made
@@ -43,12 +43,12 @@ COMPARED_AT = "empirical"  # choice of alpha that a fixed number of steps is com
 
 
 def choose(
-    run_folder: Path, config: Any, trains: Trains, curves: Mapping[str, NDArray[Any]]
+    run_folder: Path, config: Settings, trains: Trains, curves: Mapping[str, np.ndarray]
 ) -> str:
     """Of both choices of alpha, the rule that stops soonest; in a file, and in words."""
-    found = {name: _rule(config, judged(trains.counts(), curve)) for name, curve in curves.items()}
-    best = min(found, key=lambda name: found[name][1])
-    rule, steps = found[best]
+    rules = {name: _rule(config, judged(trains.counts(), curve)) for name, curve in curves.items()}
+    best = min(rules, key=lambda name: rules[name][1])
+    rule, steps = rules[best]
     meta = {MADE_FROM: dict(trains.of), "alpha": best}
     save_arrays(_files(run_folder, config)[RULE], rule, meta)
     return (
@@ -57,30 +57,31 @@ def choose(
     )
 
 
-def _files(run_folder: Path, config: Any) -> dict[str, Path]:
+def _files(run_folder: Path, config: Settings) -> dict[str, Path]:
     """The curves of alpha by their choice, and the rule."""
     tag = config.tag
     curves = {name: curve_file(run_folder, name, tag) for name in CURVES}
     return {**curves, RULE: run_folder / f"stop_rule{tag}.npz"}
 
 
-def _rule(config: Any, found: Judged) -> tuple[dict[str, Any], float]:
+def _rule(config: Settings, outcomes: Judged) -> tuple[Tree, float]:
     """Calibrated on some steps of all images; a threshold that costs next to no accuracy.
 
     Early steps weigh more, because it is there that images stop. Also the mean steps to a stop.
     """
     earliest = config.depth + 1 if config.pipeline_delay else 1
-    steps = np.geomspace(earliest, len(found.scores), POINTS).astype(int)
-    steps = np.unique(np.clip(steps, 1, len(found.scores))) - 1
-    calibration = confidence.fit(found.scores[steps].ravel(), found.correct[steps].ravel())
-    probabilities = np.asarray(calibration.probability(found.scores))
+    steps = np.geomspace(earliest, len(outcomes.scores), POINTS).astype(int)
+    steps = np.unique(np.clip(steps, 1, len(outcomes.scores))) - 1
+    calibration = confidence.fit(outcomes.scores[steps].ravel(), outcomes.correct[steps].ravel())
+    probabilities = np.asarray(calibration.probability(outcomes.scores))
     threshold = config.sure
     if not threshold:
-        wanted = float(found.correct[-1].mean()) - LOST
+        wanted = float(outcomes.correct[-1].mean()) - LOST
         levels = np.unique(np.asarray(calibration.probabilities, np.float64))
         levels = levels[np.unique(np.linspace(0, len(levels) - 1, LEVELS).astype(int))]
-        own = probabilities, found.correct, wanted, levels
-        threshold = confidence.choose_threshold(*own, earliest=earliest)
+        threshold = confidence.choose_threshold(
+            probabilities, outcomes.correct, wanted, levels, earliest=earliest
+        )
         threshold = 1.0 if threshold is None else threshold
     stops = confidence.stopping(probabilities, threshold, earliest)
     rule = {
@@ -91,12 +92,12 @@ def _rule(config: Any, found: Judged) -> tuple[dict[str, Any], float]:
     return rule, float(stops.mean())
 
 
-def tuned(run_folder: Path, config: Any) -> bool:
+def tuned(run_folder: Path, config: Settings) -> bool:
     """Whether there are curves of alpha and a stop rule for this simulation."""
     return all(path.is_file() for path in _files(run_folder, config).values())
 
 
-def rule_of(run_folder: Path, config: Any, network: Mapping[str, Any]) -> Rule:
+def rule_of(run_folder: Path, config: Settings, network: Mapping[str, Json]) -> Rule:
     """The stop rule that was found on the tuning images.
 
     Raises:
@@ -106,8 +107,8 @@ def rule_of(run_folder: Path, config: Any, network: Mapping[str, Any]) -> Rule:
     if not tuned(run_folder, config):
         raise UserError(f"{run_folder} holds no {files[RULE].name}; run the stage tune first")
     loaded = {name: load_arrays(path) for name, path in files.items()}
-    own, known = loaded[RULE]
-    chosen = known.get("alpha", COMPARED_AT)
+    arrays_of_rule, meta_of_rule = loaded[RULE]
+    chosen = meta_of_rule.get("alpha", COMPARED_AT)
     arrays, meta = loaded[chosen]
     path, curve = files[chosen], arrays["y"]
     check_same(path, meta.get(MADE_FROM), network, "tune again")
@@ -119,36 +120,36 @@ def rule_of(run_folder: Path, config: Any, network: Mapping[str, Any]) -> Rule:
             f"{path} is a curve of {len(curve)} steps, the simulation has {config.steps}; tune "
             "again with as many --steps"
         )
-    calibration = Calibration(own["scores"], own["probabilities"])
-    threshold = np.float32(config.sure) if config.sure else own["threshold"]
-    return Rule(curve, threshold, own["earliest"], calibration)
+    calibration = Calibration(arrays_of_rule["scores"], arrays_of_rule["probabilities"])
+    threshold = np.float32(config.sure) if config.sure else arrays_of_rule["threshold"]
+    return Rule(curve, threshold, arrays_of_rule["earliest"], calibration)
 
 
 def stop(
     run_folder: Path,
-    config: Any,
-    network: Mapping[str, Any],
+    config: Settings,
+    network: Mapping[str, Json],
     snn: Spiking,
-    images: Any,
-    labels: Any,
+    images: np.ndarray,
+    labels: np.ndarray,
     console: Console,
 ) -> None:
     """Simulate each test image until it is sure; stop.json compares with fixed numbers of steps."""
     rule, size = rule_of(run_folder, config, network), min(config.simulation_batch, len(images))
-    options: dict[str, Any] = {"steps": config.steps, "devices": own_devices(config, size)}
+    devices = own_devices(config, size)
     took, parts = [], []
     for rows, real in batches(len(images), size, "simulating until sure"):
         began = time.perf_counter()
-        found = early_exit(snn, images[rows], rule, **options)
+        ended = early_exit(snn, images[rows], rule, steps=config.steps, devices=devices)
         took.append(time.perf_counter() - began)
-        counters: Any = found.trace.counters
+        counters: PyTree = ended.trace.counters
         counted = counters_module.synaptic_operations(counters.events, snn.arch)
         operations = counters_module.total(counted).sum(0)  # those of the heads as well
-        own = found.predictions, found.confidence, found.stops, found.spikes, operations
-        parts.append([np.asarray(one)[:real] for one in own])
+        per_image = ended.predictions, ended.confidence, ended.stops, ended.spikes, operations
+        parts.append([np.asarray(one)[:real] for one in per_image])
     predicted, sure, stops, spikes, operations = map(np.concatenate, zip(*parts, strict=True))
     correct = predicted == labels
-    record: Mapping[str, Any] = {
+    record: JsonObject = {
         "images": len(images),
         "threshold": np.asarray(rule.threshold).item(),
         "accuracy": float(correct.mean()),
@@ -171,7 +172,7 @@ def stop(
     )
 
 
-def _fixed(folder: Path, accuracy: float, steps: int, images: int) -> dict[str, Any]:
+def _fixed(folder: Path, accuracy: float, steps: int, images: int) -> JsonObject:
     """The first common step at which fusion is as accurate; None where there is none.
 
     A simulation of other images, steps or weights is not compared with.
@@ -189,21 +190,21 @@ def _fixed(folder: Path, accuracy: float, steps: int, images: int) -> dict[str, 
     return {"fixed_step": step, "fixed_accuracy": None if step is None else float(curve[step - 1])}
 
 
-def stopped(folder: Path, config: Any, series: Simulation, found: Evaluation) -> Variant:
+def stopped(folder: Path, config: Settings, series: Simulation, evaluation: Evaluation) -> Variant:
     """The stop rule applied to recorded spike trains: what `stop` computes, without the saving."""
     rule = rule_of(folder.parent, config, {})
     outcomes = judged(simulated(folder).counts(), np.asarray(rule.alpha))
     probabilities = np.asarray(calibrated(rule, jnp.asarray(outcomes.scores)))
     threshold, earliest = np.asarray(rule.threshold).item(), np.asarray(rule.earliest).item()
     stops = confidence.stopping(probabilities, threshold, earliest)
-    before = np.arange(1, found.steps + 1)[:, None] <= stops
-    operations = found.image_operations + found.image_head_operations
+    before = np.arange(1, evaluation.steps + 1)[:, None] <= stops
+    operations = evaluation.image_operations + evaluation.image_head_operations
     return Variant(
         kind="stop per image",
         accuracy=confidence.stopped_accuracy(outcomes.correct, stops),
         steps=float(stops.mean()),
-        spikes_per_image=float((found.image_spikes * before).sum() / found.images),
-        sops_per_image=float((operations * before).sum() / found.images),
+        spikes_per_image=float((evaluation.image_spikes * before).sum() / evaluation.images),
+        sops_per_image=float((operations * before).sum() / evaluation.images),
         energy_pj_per_image={
             "spikesim": float(stops.mean()) * crossbar_energy.fused_energy(series.arch)
         },

@@ -9,16 +9,19 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
 from rich.console import Console
 
 from jaxsnn import neurons
 from jaxsnn.arch import zoo
 from jaxsnn.arch.notation import Arch
+from jaxsnn.arch.plan import head_sites
 from jaxsnn.conversion import methods, percentiles
 from jaxsnn.conversion.convert import convert
 from jaxsnn.conversion.spiking import Spiking
@@ -31,7 +34,7 @@ from jaxsnn.io.progress import batches
 from jaxsnn.io.terminal import show
 from jaxsnn.network import net as net_module
 from jaxsnn.network.initialisers import FanInUniform, Initialiser
-from jaxsnn.network.net import Net, Variables
+from jaxsnn.network.net import Net
 from jaxsnn.neurons.neuron import Neuron
 from jaxsnn.report.figures import accuracy
 from jaxsnn.report.figures.draw import Figures
@@ -41,19 +44,19 @@ from jaxsnn.systems import recipes, result_fields
 from jaxsnn.systems.bayesian_spike_fusion import figures, stop_rule
 from jaxsnn.systems.bayesian_spike_fusion import report as bayesian_spike_fusion_report
 from jaxsnn.systems.bayesian_spike_fusion import stages as bayesian_spike_fusion_stages
-from jaxsnn.systems.config_file import from_json
-from jaxsnn.systems.experiment import Experiment, Paper
+from jaxsnn.systems.bayesian_spike_fusion.earlier_run import of_run
+from jaxsnn.systems.experiment import Experiment
 from jaxsnn.systems.run_folder import held_out, task_data, train_run
+from jaxsnn.systems.setting import Horizon, Paper
+from jaxsnn.systems.settings.bayesian_spike_fusion import BayesianSpikeFusion as Settings
 from jaxsnn.systems.stages import COMMON, Request, Stage
 from jaxsnn.training import schedules
 from jaxsnn.training.early_loss_weight import Ramp, share_of_macs
 from jaxsnn.training.one_pass import classification
+from jaxsnn.training.train import Data
+from jaxsnn.types import Variables
 
 WITH_EXIT = "needs an early classifier; train with --ic_index 0 or more"
-OF_RUN = (  # what a run's folder says of itself
-    *("dataset", "arch", "ic_index", "data_dir", "limit_train", "limit_test", "validation", "seed"),
-)
-ANEW = ("data_dir", "limit_test")  # of these, what may be asked for anew
 SAVING = {  # per cent of the energy, of each family of networks over the paper's data sets
     **dict.fromkeys(("vgg11", "vgg16", "vgg19"), 38.8),
     **dict.fromkeys(("resnet18", "resnet34"), 48.0),
@@ -65,7 +68,7 @@ def _ann2snn(request: Request) -> None:
 
 
 def _tune(request: Request) -> None:
-    if request.config.ic_index >= 0 or request.stage == "tune":
+    if request.config.exit_block >= 0 or request.stage == "tune":
         request.one.tune(request.console)
 
 
@@ -85,11 +88,11 @@ def _of_run(request: Request) -> Request:
 
 
 def _stop(request: Request) -> None:
-    if request.config.ic_index >= 0 or request.stage == "stop":
+    if request.config.exit_block >= 0 or request.stage == "stop":
         request.one.stop(request.console)
 
 
-class BayesianSpikeFusion(Experiment):
+class BayesianSpikeFusion(Experiment[Settings]):
     """One network on one data set."""
 
     system = "bayesian_spike_fusion"
@@ -114,7 +117,7 @@ class BayesianSpikeFusion(Experiment):
     }
     every = ("train", "ann2snn", "tune", "simulate", "stop", "plot")
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: Settings) -> None:
         """Read the data and refuse what does not fit; nothing is written."""
         super().__init__(of_run(config))
         if config.run:
@@ -124,7 +127,7 @@ class BayesianSpikeFusion(Experiment):
 
     def architecture(self) -> Arch:
         """The original's network with its early classifier."""
-        return zoo.bsf(self.config.arch, self.config.ic_index)
+        return zoo.bsf(self.config.arch, self.config.exit_block)
 
     def activation(self) -> Neuron:
         """Rectified, in full precision."""
@@ -138,7 +141,7 @@ class BayesianSpikeFusion(Experiment):
         """The original's standardisation; crops and mirrors of colour images in training."""
         return recipes.bayesian_spike_fusion(self.data.name)
 
-    def converted(self, variables: Mapping[str, Any]) -> Spiking:
+    def converted(self, variables: Variables) -> Spiking:
         """Rates scaled by percentiles of the activations of training images."""
         config = self.config
         images, _ = self.training_images(config.calibration)
@@ -168,9 +171,9 @@ class BayesianSpikeFusion(Experiment):
         return published(self.data.name, self.config)
 
     @property
-    def horizon(self) -> dict[str, Any]:
+    def horizon(self) -> Horizon:
         """So many steps: rates do not come to rest."""
-        return {"steps": self.config.steps}
+        return Horizon(self.config.steps)
 
     # ------------------------------------------------------------ stages
 
@@ -178,21 +181,21 @@ class BayesianSpikeFusion(Experiment):
         """Train, or resume; ann_acc.csv has the test accuracy of both heads, the final last."""
         config, task = self.config, self.task
         data = self._split()
-        if config.ic_index >= 0:
+        if config.exit_block >= 0:
             updates = max(len(data[1]) // config.batch_size, 1)
             goal = share_of_macs(self.arch) if config.ic_weight is None else config.ic_weight
-            early = Ramp(goal, config.epochs, updates)
+            early = Ramp(goal, config.epochs or 0, updates)
             task = classification(self.net, self.preprocessing, early)
         optimiser = functools.partial(
             schedules.sgd, weight_decay=config.weight_decay, nesterov=True
         )
         train_run(self.run, task, data, optimiser=optimiser)
-        found = self.head_accuracies(self.net, self.variables())
-        indices = [config.ic_index, -1] if config.ic_index >= 0 else [-1]
-        rows = [f"{index},{right}\n" for index, right in zip(indices, found, strict=True)]
+        accuracies = self.head_accuracies(self.net, self.variables())
+        indices = [config.exit_block, -1] if config.exit_block >= 0 else [-1]
+        rows = [f"{index},{right}\n" for index, right in zip(indices, accuracies, strict=True)]
         files.write_bytes(self.run.folder / "ann_acc.csv", "".join(rows).encode())
 
-    def _split(self) -> Any:
+    def _split(self) -> Data:
         return task_data(self.data, held_out(len(self.data.train_images), self.config.validation))
 
     def training_images(self, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -203,7 +206,7 @@ class BayesianSpikeFusion(Experiment):
 
     def head_accuracies(self, net: Net, variables: Variables, decode: bool = True) -> list[float]:
         """Test accuracy of every head of a network, the final one last."""
-        hits: Any = 0
+        hits = np.zeros(len(head_sites(net.arch)), np.int64)
         for rows, real in batches(len(self.images), self.batch):
             units = jnp.asarray(self.images[rows])
             shown = self.encoding.decode(units) if decode else units
@@ -228,13 +231,15 @@ class BayesianSpikeFusion(Experiment):
 
     def tune(self, console: Console) -> None:
         """Choose alpha, and the rule that stops an image, on training images."""
-        if self.config.ic_index < 0:
+        if self.config.exit_block < 0:
             raise UserError(f"ic_index=-1: the stage tune {WITH_EXIT}")
         images, labels = self.training_images(self.config.tune_images)
         variables = self.variables()
         network = bayesian_spike_fusion_stages.converted_from(self.config, variables)
-        given = self.config, network, self.converted(variables), images, labels
-        bayesian_spike_fusion_stages.tune(self.run.folder, *given, console)
+        snn = self.converted(variables)
+        bayesian_spike_fusion_stages.tune(
+            self.run.folder, self.config, network, snn, images, labels, console
+        )
 
     def simulate(self, console: Console) -> Results:
         """Simulate the test set; write spike trains and results.json."""
@@ -246,18 +251,17 @@ class BayesianSpikeFusion(Experiment):
             stop_rule.rule_of(self.run.folder, self.config, network)
         final_accuracy = self.head_accuracies(self.net, variables)[-1]
         folder = self.run.folder / self.config.simulated
-        tested = self.images, self.data.test_labels
-        found, seconds = bayesian_spike_fusion_stages.simulate(
-            folder, self.config, network, snn, *tested
+        evaluation, seconds = bayesian_spike_fusion_stages.simulate(
+            folder, self.config, network, snn, self.images, self.data.test_labels
         )
-        fused = self.config.ic_index >= 0
-        share = bayesian_spike_fusion_stages.undecided(folder, found, fused)
-        show(result_fields.undecided(share, found.steps), console)
+        fused = self.config.exit_block >= 0
+        share = bayesian_spike_fusion_stages.undecided(folder, evaluation, fused)
+        show(result_fields.undecided(share, evaluation.steps), console)
         names = self.config.setting, self.config.simulated
         bayesian_spike_fusion_report.describe(
             folder, names, self.arch, final_accuracy, self.config.target
         )
-        fields = result_fields.spiking_fields(snn, found, None, self.counting)
+        fields = result_fields.spiking_fields(snn, evaluation, None, self.counting)
         fields["accuracy_settled_step"] = None  # a held input never comes to rest
         fields["undecided"] = share
         results = self._base(final_accuracy)
@@ -266,7 +270,9 @@ class BayesianSpikeFusion(Experiment):
         if tuned:
             series = bayesian_spike_fusion_report.read(folder)
             show(series.table(), console)
-            variants = bayesian_spike_fusion_stages.variants(folder, self.config, series, found)
+            variants = bayesian_spike_fusion_stages.variants(
+                folder, self.config, series, evaluation
+            )
         bits = self.config.weight_bits
         precision = f"{bits + 1}-bit weights, float32 potentials" if bits else "float32"
         results = dataclasses.replace(
@@ -283,54 +289,31 @@ class BayesianSpikeFusion(Experiment):
 
     def stop(self, console: Console) -> None:
         """Simulate the test set, each image until it is sure, beside the whole simulation."""
-        if self.config.ic_index < 0:
+        if self.config.exit_block < 0:
             raise UserError(f"ic_index=-1: the stage stop {WITH_EXIT}")
         variables = self.variables()
         network = bayesian_spike_fusion_stages.converted_from(self.config, variables)
-        given = self.config, network, self.converted(variables), self.images
-        stop_rule.stop(self.run.folder, *given, self.data.test_labels, console)
+        snn, labels = self.converted(variables), self.data.test_labels
+        stop_rule.stop(self.run.folder, self.config, network, snn, self.images, labels, console)
 
     @classmethod
-    def draw(cls, config: Any) -> dict[str, Path]:
+    def draw(cls, config: Settings) -> dict[str, Path]:
         """Draw all figures from files of earlier runs alone; a picture of each, by name."""
         drawn = super().draw(config) if not config.exps else {}
         return drawn | figures.draw_all(config)
 
 
-def published(dataset: str, config: Any) -> Paper:
+def published(dataset: str, config: Settings) -> Paper:
     """What the paper's abstract claims for a family of networks, over its data sets."""
     del dataset
     return {"energy_saving_percent": SAVING[config.arch]}
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _hits(net: Any, variables: Variables, images: Any, labels: Any, real: Any) -> Any:
+def _hits(
+    net: Net, variables: Variables, images: Array, labels: ArrayLike, real: ArrayLike
+) -> Array:
     """Right predictions of every head among the first ``real`` images, int32 ``[heads]``."""
     readouts = net_module.forward(net, variables, images).readouts
-    kept = jnp.arange(len(labels)) < real
+    kept = jnp.arange(len(images)) < real
     return jnp.stack([jnp.sum((jnp.argmax(one[-1], -1) == labels) & kept) for one in readouts])
-
-
-def of_run(config: Any) -> Any:
-    """The settings with data set and network of the run that they name, if they name one.
-
-    Raises:
-        UserError: there is no run, or other settings were asked for beside it.
-    """
-    if not config.run:
-        return config
-    path = Path(config.run) / "config.json"
-    if not path.is_file():
-        raise UserError(f"{config.run} holds no trained network (config.json); train it first")
-    saved, _ = from_json(type(config), files.read_text(path), str(path))
-    own = {name: getattr(saved, name) for name in OF_RUN}
-    for name in ANEW:
-        if getattr(config, name) is not None:
-            own[name] = getattr(config, name)
-    usual, middle = type(config)(), type(config)(arch=config.arch).ic_index
-    for name, value in own.items():
-        given = getattr(config, name)
-        # A usual value may not have been given at all.
-        if given not in (value, middle if name == "ic_index" else getattr(usual, name)):
-            raise UserError(f"{path} has {name} = {value!r}, not {given!r}; leave --{name} away")
-    return dataclasses.replace(config, **own, out=str(Path(config.run).parent))

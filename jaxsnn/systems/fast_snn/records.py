@@ -4,7 +4,6 @@ import dataclasses
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -27,6 +26,7 @@ from jaxsnn.io.terminal import show
 from jaxsnn.report.results import Results, Variant, read_results, write_results
 from jaxsnn.training import finetune, finetune_step
 from jaxsnn.training.finetune import LayerRecord, Tuned, Tuner
+from jaxsnn.types import Json, JsonObject
 
 RECORD = "finetune.json"
 WEIGHTS = "finetuned.npz"
@@ -59,7 +59,7 @@ def tune(folder: Path, tuner: Tuner, images: np.ndarray, labels: np.ndarray, res
     return tuned
 
 
-def tuned_alike(folder: Path, of: dict[str, Any]) -> bool:
+def tuned_alike(folder: Path, of: JsonObject) -> bool:
     """Whether fine-tuning that began as ``of`` says is done, and none has begun since."""
     path = folder / RECORD
     done = path.is_file() and (folder / WEIGHTS).is_file() and not (folder / UNFINISHED).is_file()
@@ -87,7 +87,7 @@ def record(
     results = _results(folder)
     signed = results and results.find("signed")
     before = signed and signed.accuracy
-    found = {
+    content = {
         "test_accuracy_before": before,
         "test_accuracy_after": variant.accuracy,
         "training_accuracy_before": tuned.before,
@@ -96,7 +96,7 @@ def record(
         **_layers(tuned),
         "of": identity(tuner, labels),
     }
-    write_json(folder / RECORD, found)
+    write_json(folder / RECORD, content)
     if results is not None:
         others = [one for one in results.variants or [] if one.kind != variant.kind]
         write_results(folder, dataclasses.replace(results, variants=[*others, variant]))
@@ -108,7 +108,7 @@ def record(
 def keep_certificate(folder: Path, variant: str, proof: Certificate, beside: bool) -> None:
     """Put a variant's verdict into certificates.json, beside those of others or alone."""
     path = folder / CERTIFICATES
-    known = read_object(path) if beside and path.is_file() else {}
+    verdicts = read_object(path) if beside and path.is_file() else {}
     verdict = {
         "equality": proof.equality,
         "images": proof.images,
@@ -118,7 +118,7 @@ def keep_certificate(folder: Path, variant: str, proof: Certificate, beside: boo
         "predictions": proof.predictions,
         "given_predictions": proof.given_predictions,
     }
-    write_json(path, {**known, variant: verdict})
+    write_json(path, {**verdicts, variant: verdict})
 
 
 def write_gaps(folder: Path, split: Sequence[Gap], console: Console) -> None:
@@ -137,7 +137,7 @@ def _results(folder: Path) -> Results | None:
     return read_results(path) if path.is_file() else None
 
 
-def _layers(tuned: Tuned) -> dict[str, Any]:
+def _layers(tuned: Tuned) -> JsonObject:
     return {"layers": [dataclasses.asdict(one) for one in tuned.layers]}
 
 
@@ -145,7 +145,7 @@ def _arrays(tuned: Tuned) -> dict[str, np.ndarray]:
     return {name: np.asarray(leaf) for name, leaf in flatten(tuned.variables).items()}
 
 
-def identity(tuner: Tuner, labels: np.ndarray) -> dict[str, Any]:
+def identity(tuner: Tuner, labels: np.ndarray) -> JsonObject:
     """What fine-tuning begins with: its settings, and checksums of weights and labels."""
     return {
         **dataclasses.asdict(tuner.settings),
@@ -154,20 +154,20 @@ def identity(tuner: Tuner, labels: np.ndarray) -> dict[str, Any]:
     }
 
 
-def simulated_alike(folder: Path, of: dict[str, Any]) -> dict[str, Any]:
+def simulated_alike(folder: Path, of: JsonObject) -> JsonObject:
     """What results.json was made from, if that is ``of``; else nothing."""
     path = folder / SIMULATED
-    known = read_object(path) if path.is_file() and (folder / "results.json").is_file() else {}
-    return known if known.get("of") == of else {}
+    content = read_object(path) if path.is_file() and (folder / "results.json").is_file() else {}
+    return content if content.get("of") == of else {}
 
 
-def note_simulated(folder: Path, of: dict[str, Any], variants: Sequence[str]) -> None:
+def note_simulated(folder: Path, of: JsonObject, variants: Sequence[str]) -> None:
     """Say what results.json was made from."""
-    known = simulated_alike(folder, of).get("variants", [])
-    write_json(folder / SIMULATED, {"of": of, "variants": sorted({*known, *variants})})
+    earlier = simulated_alike(folder, of).get("variants", [])
+    write_json(folder / SIMULATED, {"of": of, "variants": sorted({*earlier, *variants})})
 
 
-def _earlier(path: Path, tuner: Tuner, of: dict[str, Any]) -> Tuned | None:
+def _earlier(path: Path, tuner: Tuner, of: JsonObject) -> Tuned | None:
     """What an earlier call left, if it began alike."""
     arrays, meta = load_arrays(path)
     if meta.get("of") != of:
@@ -182,21 +182,21 @@ def _earlier(path: Path, tuner: Tuner, of: dict[str, Any]) -> Tuned | None:
 def _finished(folder: Path, tuner: Tuner) -> Tuned:
     """What a run that came to its end has left."""
     variables = load_params(unflatten(load_arrays(folder / WEIGHTS)[0]), tuner.reference)
-    found = read_object(folder / RECORD)
+    content = read_object(folder / RECORD)
     place = str(folder / RECORD)
-    after = typed.entry(found, "training_accuracy_after", float | None, place)
-    before = typed.entry(found, "training_accuracy_before", float | None, place)
-    return Tuned(variables, after, before, _records(found, place))
+    after = typed.entry(content, "training_accuracy_after", float | None, place)
+    before = typed.entry(content, "training_accuracy_before", float | None, place)
+    return Tuned(variables, after, before, _records(content, place))
 
 
-def _records(found: Mapping[str, Any], place: str) -> tuple[LayerRecord, ...]:
-    layers = typed.entry(found, "layers", list[dict[str, Any]], place)
+def _records(content: Mapping[str, Json], place: str) -> tuple[LayerRecord, ...]:
+    layers = typed.entry(content, "layers", list[JsonObject], place)
     return tuple(
         typed.call(LayerRecord, {**one, **_tuples(one)}, f"{place}.layers[{number}]")
         for number, one in enumerate(layers)
     )
 
 
-def _tuples(record: Mapping[str, Any]) -> dict[str, Any]:
+def _tuples(record: Mapping[str, Json]) -> JsonObject:
     """The lists of a record, as tuples."""
     return {name: tuple(value) for name, value in record.items() if isinstance(value, list)}

@@ -7,9 +7,7 @@ simulate, certify), finetune, plot, and progressive: all of it for every width.
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -21,6 +19,7 @@ from jaxsnn.conversion import methods
 from jaxsnn.conversion.convert import convert
 from jaxsnn.conversion.spiking import Spiking
 from jaxsnn.conversion.weights import quantised_weights
+from jaxsnn.equality.certificate import Certificate
 from jaxsnn.equality.certify import certify
 from jaxsnn.equality.gaps import gaps
 from jaxsnn.errors import UserError
@@ -42,18 +41,22 @@ from jaxsnn.report.results import Results, Variant, read_results, write_results
 from jaxsnn.simulation.totals import Evaluation
 from jaxsnn.systems import recipes, result_fields, timing
 from jaxsnn.systems.config_file import differences, from_json
-from jaxsnn.systems.experiment import Experiment, Paper
+from jaxsnn.systems.experiment import Experiment
 from jaxsnn.systems.fast_snn import records
 from jaxsnn.systems.fast_snn import stages as stages_module
+from jaxsnn.systems.fast_snn.published import published
+from jaxsnn.systems.result_fields import Fields
 from jaxsnn.systems.run_folder import (
     held_out,
-    own_devices,
     start_from,
     task_data,
     train_run,
     weights_at,
 )
+from jaxsnn.systems.setting import Horizon, Paper
+from jaxsnn.systems.settings.fast_snn import FastSnn as Settings
 from jaxsnn.training import finetune, schedules
+from jaxsnn.types import JsonObject, Tree, Variables
 
 ARCHITECTURES = {
     "alex": zoo.fast_alexnet,
@@ -68,29 +71,9 @@ WIDTHS: dict[str, Draw] = {
     "sops": bars_by_width.sops,
 }
 LONGEST = 40  # a settling network is given so many times 2^b - 1 steps; it needs a fraction
-# Accuracy on MNIST and LFW of the quantised ANN, and of unsigned, signed and fine-tuned SNN.
-QUANTISED: dict[tuple[str, str, int], tuple[float, float, float, float]] = {
-    ("mnist", "alex", 3): (0.9898, 0.7892, 0.9890, 0.9889),
-    ("mnist", "alex", 2): (0.9893, 0.1462, 0.6272, 0.8178),
-    ("mnist", "vgg11", 3): (0.9775, 0.9698, 0.9746, 0.9754),
-    ("mnist", "vgg11", 2): (0.9818, 0.9710, 0.9811, 0.9818),
-    ("lfw", "alex", 4): (0.9623, 0.5409, 0.9732, 0.9772),
-    ("lfw", "alex", 3): (0.9905, 0.6827, 0.9841, 0.9881),
-    ("lfw", "vgg11", 4): (0.9436, 0.1151, 0.9277, 0.9453),
-    ("lfw", "vgg11", 3): (0.9711, 0.2622, 0.9700, 0.9884),
-}
 
 
-def published(dataset: str, config: Any) -> Paper | None:
-    """What the original reports of a setting on a data set; None where it reports nothing."""
-    where = dataset, config.arch, config.bit
-    if where not in QUANTISED:
-        return None
-    names = ("ann_accuracy", "unsigned_accuracy", "snn_accuracy", "finetuned_accuracy")
-    return dict(zip(names, QUANTISED[where], strict=True))
-
-
-class FastSnn(Experiment):
+class FastSnn(Experiment[Settings]):
     """One width of a network on one data set."""
 
     system = "fast_snn"
@@ -106,7 +89,7 @@ class FastSnn(Experiment):
     heads = True
     stages = stages_module.STAGES
     every = stages_module.EVERY
-    given: Path | None = None  # weights of another run, instead of this one's
+    weights_path: Path | None = None  # weights of another run, instead of this one's
 
     # ------------------------------------------------------------ what this system is
 
@@ -134,7 +117,7 @@ class FastSnn(Experiment):
         """Standardised with the data set's numbers; cropped, mirrored, turned in training."""
         return recipes.fast_snn(self.data.name)
 
-    def converted(self, variables: Mapping[str, Any], variant: str = "signed") -> Spiking:
+    def converted(self, variables: Variables, variant: str = "signed") -> Spiking:
         """Every neuron integrates and fires."""
         method = methods.signed_if(
             bits=self.config.bit,
@@ -167,7 +150,7 @@ class FastSnn(Experiment):
             task = start_from(task, config.init, template, newly=("clip", "kernel_clip"))
         validation = held_out(len(self.data.train_images), config.validation)
         optimiser = functools.partial(
-            schedules.sgd, weight_decay=config.weight_decay, decay_clips=config.decay_clips
+            schedules.sgd, weight_decay=config.weight_decay or 0.0, decay_clips=config.decay_clips
         )
         train_run(self.run, task, task_data(self.data, validation), optimiser=optimiser)
 
@@ -177,25 +160,29 @@ class FastSnn(Experiment):
         Raises:
             UserError: they are of others, or this setting's folder holds a run of its own.
         """
-        path, own = weights_at(place), self.run.folder
-        if path.parent.resolve() == own.resolve():
+        path, folder = weights_at(place), self.run.folder
+        if path.parent.resolve() == folder.resolve():
             return
-        if (own / "config.json").is_file():
-            raise UserError(f"{own} holds its own run; leave --init out, or give another --out")
+        if (folder / "config.json").is_file():
+            raise UserError(f"{folder} holds its own run; leave --init out, or give another --out")
         beside = path.parent / "config.json"
         if beside.is_file():
             saved, _ = from_json(type(self.config), read_text(beside), str(beside), self.network)
-            found = differences(saved, self.config, self.network, beside)
-            if found:
-                raise UserError("these weights were trained differently: " + "; ".join(found))
-        self.given = path
+            differing = differences(saved, self.config, self.network, beside)
+            if differing:
+                raise UserError("these weights were trained differently: " + "; ".join(differing))
+        self.weights_path = path
 
-    def variables(self) -> dict[str, Any]:
+    def variables(self) -> Tree:
         """Trained variables."""
         expected = net_module.template(self.net)
-        return load_params(self.given, expected) if self.given else self.run.variables(expected)
+        return (
+            load_params(self.weights_path, expected)
+            if self.weights_path
+            else self.run.variables(expected)
+        )
 
-    def _of(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+    def _of(self, variables: Variables) -> JsonObject:
         """What results.json is made from: weights, test images and settings of the simulation."""
         config = self.config
         return {
@@ -208,8 +195,8 @@ class FastSnn(Experiment):
     @property
     def simulated(self) -> bool:
         """Whether results.json was made from these weights, with every variant asked for."""
-        known = records.simulated_alike(self.run.folder, self._of(self.variables()))
-        return bool(known) and set(self.asked) <= set(known["variants"])
+        earlier = records.simulated_alike(self.run.folder, self._of(self.variables()))
+        return bool(earlier) and set(self.asked) <= set(earlier["variants"])
 
     @property
     def asked(self) -> tuple[str, ...]:
@@ -221,20 +208,20 @@ class FastSnn(Experiment):
         asked = self.asked if asked is None else asked
         variables = self.variables()
         results = self._base(self.evaluate(variables))
-        fields: dict[str, Any] = {}
+        fields: Fields = {}
         folder, of = self.run.folder, self._of(variables)
         alike = bool(records.simulated_alike(folder, of))
         earlier = read_results(folder / "results.json") if alike else None
         variants = {one.kind: one for one in (earlier and earlier.variants) or []}
         for name in asked:
             snn, horizon = self.converted(variables, name), self._horizon(name)
-            found, seconds = self._simulated(snn, horizon)
-            variants[name] = self._variant(snn, found, name)
+            evaluation, seconds = self._simulated(snn, horizon)
+            variants[name] = self._variant(snn, evaluation, name)
             proof = self._certified(snn, variables, name, console)
             records.keep_certificate(folder, name, proof, beside=alike or (name,) != asked[:1])
             if name == "signed":
                 saved_module.save(snn, folder / "snn.npz")
-                fields = result_fields.spiking_fields(snn, found, proof, self.counting)
+                fields = result_fields.spiking_fields(snn, evaluation, proof, self.counting)
                 fields["seconds"] = {**(results.seconds or {}), **seconds}
                 self._explained(snn, variables, console)
         if not fields and earlier is not None:
@@ -246,51 +233,52 @@ class FastSnn(Experiment):
         records.note_simulated(folder, of, asked)
         return results
 
-    def _has_signed(self, variables: Mapping[str, Any]) -> bool:
-        known = records.simulated_alike(self.run.folder, self._of(variables))
-        return "signed" in known.get("variants", ())
+    def _has_signed(self, variables: Variables) -> bool:
+        earlier = records.simulated_alike(self.run.folder, self._of(variables))
+        return "signed" in earlier.get("variants", ())
 
     def _is_tuned(self, tuner: finetune.Tuner, labels: np.ndarray) -> bool:
         alike = records.tuned_alike(self.run.folder, records.identity(tuner, labels))
         return alike and records.reported(self.run.folder)
 
-    def _horizon(self, name: str) -> dict[str, Any]:
-        """Arguments ``steps`` and ``settle`` of a variant's simulation."""
+    def _horizon(self, name: str) -> Horizon:
+        """How long a variant's simulation is."""
         if name == "settling":
-            return {"steps": LONGEST * self.steps, "settle": True}
-        return {"steps": self.steps}
+            return Horizon(LONGEST * self.steps, settle=True)
+        return Horizon(self.steps)
 
-    def _simulated(
-        self, snn: Spiking, horizon: Mapping[str, Any]
-    ) -> tuple[Evaluation, dict[str, float]]:
-        """Simulate the test set; what came out, and the seconds it took."""
-        share = own_devices(self.config, self.batch)
-        options = {"batch_size": self.batch, "devices": share, **horizon}
-        tested = lambda rows: self.images[rows], self.data.test_labels
-        return timing.timed(snn, *tested, **options)
-
-    def _variant(self, snn: Spiking, found: Evaluation, name: str) -> Variant:
+    def _variant(self, snn: Spiking, evaluation: Evaluation, name: str) -> Variant:
         settling = name == "settling"
-        fields = result_fields.spiking_fields(snn, found, None, self.counting, settling)
+        fields = result_fields.spiking_fields(snn, evaluation, None, self.counting, settling)
         return Variant(
             kind=name,
             accuracy=fields["snn_accuracy"],
-            steps=fields["last_spike_step"] if settling else found.steps,
+            steps=fields["last_spike_step"] if settling else evaluation.steps,
             spikes_per_image=fields["spikes_per_image"],
             sops_per_image=fields["sops_per_image"],
             energy_pj_per_image=fields["energy_pj_per_image"],
         )
 
-    def _certified(self, snn: Spiking, variables: Any, name: str, console: Console) -> Any:
+    def _certified(
+        self, snn: Spiking, variables: Variables, name: str, console: Console
+    ) -> Certificate:
         """Compare with the quantised ANN, neuron by neuron."""
         images = self.images[: self.config.certify]
         size = min(self.batch, len(images))
-        horizon = self._horizon(name)
-        proof = certify(snn, variables, images, batch_size=size, progress="certifying", **horizon)
+        steps, settle = self._horizon(name)
+        proof = certify(
+            snn,
+            variables,
+            images,
+            steps=steps,
+            settle=settle,
+            batch_size=size,
+            progress="certifying",
+        )
         show(f"{name}, certificate: {proof}", console)
         return proof
 
-    def _explained(self, snn: Spiking, variables: Any, console: Console) -> None:
+    def _explained(self, snn: Spiking, variables: Variables, console: Console) -> None:
         """Say how each layer was folded, and where it departs from the ANN: gaps.json."""
         timing.print_report(snn, console)
         images = self.images[: self.config.certify]
@@ -322,6 +310,6 @@ class FastSnn(Experiment):
         tuned = records.tune(self.run.folder, tuner, images, labels, config.resume)
         snn = self.converted(tuned.variables)
         saved_module.save(snn, self.run.folder / "snn_finetuned.npz")
-        found, _ = self._simulated(snn, self._horizon("signed"))
-        variant = dataclasses.replace(self._variant(snn, found, "signed"), kind="fine-tuned")
+        evaluation, _ = self._simulated(snn, self._horizon("signed"))
+        variant = dataclasses.replace(self._variant(snn, evaluation, "signed"), kind="fine-tuned")
         records.record(self.run.folder, tuner, labels, tuned, variant, console)

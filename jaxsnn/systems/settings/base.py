@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar, TypeVar
 
 import tyro
 
@@ -21,7 +21,10 @@ def require(holds: bool, name: str, value: object, remedy: str) -> None:
         raise UserError(f"{name} is {value!r} in the configuration; give {remedy}")
 
 
-def of_this_start(default: Any) -> Any:
+T = TypeVar("T")
+
+
+def of_this_start(default: T) -> T:
     """A field that says how a program is started: no part of a run, and not in config.json."""
     return field(default=default, repr=False, compare=False)
 
@@ -74,23 +77,23 @@ class Common:
         require(0 <= self.seed < 2**32, "seed", self.seed, "0 to 4294967295")
         self._check_processes()
         for name in ("dataset", "out"):
-            require(getattr(self, name) != "", name, "", "a name, or leave the flag away")
+            require(getattr(self, name) != "", name, "", "a name, or leave the flag out")
 
     def _check_processes(self) -> None:
         """Refuse processes of which something is unknown."""
         wait, where = self.heartbeat_timeout, self.coordinator
         require(wait >= 1, "heartbeat_timeout", wait, "1 second or more")
-        number, own = self.processes, self.process_id
+        number, process_id = self.processes, self.process_id
         if where is None or where == "auto":
             remedy = "--coordinator HOST:PORT with it, or leave it out"
             require(number is None, "processes", number, remedy)
-            require(own is None, "process_id", own, remedy)
+            require(process_id is None, "process_id", process_id, remedy)
             return
         host, _, port = where.rpartition(":")
         require(bool(host) and port.isdigit(), "coordinator", where, "HOST:PORT, or auto")
         require(number is not None and number >= 1, "processes", number, "their number with it")
-        in_range = own is not None and number is not None and 0 <= own < number
-        require(in_range, "process_id", own, f"0 to {(number or 1) - 1} with it")
+        in_range = process_id is not None and number is not None and 0 <= process_id < number
+        require(in_range, "process_id", process_id, f"0 to {(number or 1) - 1} with it")
 
     @property
     def implied_stage(self) -> str:
@@ -139,6 +142,11 @@ class Scripted(Common):
     def described(self) -> RunSettings:
         """What tells the run from others of its system, for results.json and figures."""
         raise NotImplementedError
+
+    @property
+    def full_precision(self) -> bool:
+        """Whether the ANN's activations and weights are floats, not quantised."""
+        return False
 
     @property
     def compared(self) -> tuple[str, ...]:

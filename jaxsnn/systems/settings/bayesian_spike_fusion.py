@@ -147,6 +147,16 @@ class BayesianSpikeFusion(Scripted):
         return BLOCKS[self.arch] + 2
 
     @property
+    def exit_block(self) -> int:
+        """The block behind which the early classifier stands; -1: there is none."""
+        return -1 if self.ic_index is None else self.ic_index
+
+    @property
+    def full_precision(self) -> bool:
+        """Whether the ANN's activations and weights are floats, not quantised."""
+        return True
+
+    @property
     def precision(self) -> Literal["fp32"]:
         """The ANN has float activations and weights."""
         return "fp32"
@@ -179,5 +189,5 @@ def _milestones(epochs: int) -> tuple[int, ...]:
     >>> [_milestones(epochs) for epochs in (200, 5, 1)]
     [(60, 120, 160), (1, 3, 4), ()]
     """
-    found = (3 * epochs // 10, 6 * epochs // 10, 8 * epochs // 10)
-    return tuple(sorted({one for one in found if one >= 1}))
+    milestones = (3 * epochs // 10, 6 * epochs // 10, 8 * epochs // 10)
+    return tuple(sorted({one for one in milestones if one >= 1}))

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, replace
 from pathlib import PurePath
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from jaxsnn.conversion.methods.median import MOST_BITS, MOST_LEVELS
 from jaxsnn.report.results import RunSettings
 from jaxsnn.systems.settings.base import require
 from jaxsnn.systems.settings.training import Trained
 from jaxsnn.training.recipe import Name
+from jaxsnn.types import JsonObject
 
 # What the help says of CIFAR-10: measured for CNN 1; CNN 2 has 1.9 times its operations.
 MACHINE = "two cores of an AMD EPYC with AVX-512 BF16, jax 0.12"
@@ -48,6 +49,11 @@ class Conversion(Trained):
         require(all(0 <= r <= 1 for r in ratios), "noise_ratio", ratios, "shares from 0 to 1")
         object.__setattr__(self, "noise_ratio", tuple(r for r in ratios if r))
         require(self.noise_seeds >= 1, "noise_seeds", self.noise_seeds, "1 or more")
+
+    @property
+    def full_precision(self) -> bool:
+        """Whether the ANN's activations and weights are floats, not quantised."""
+        return self.precision == "fp32"
 
     @property
     def implied_stage(self) -> str:
@@ -190,7 +196,7 @@ class NegativeSpikesCnn1(NegativeSpikes):
     expect: ClassVar[str] = _expect("cnn1")
     usual_epochs: ClassVar[dict[str, int]] = {"digits": 3, "": 30}
     usual_recipe: ClassVar[dict[str, Name]] = {"digits": "paper", "": "fast"}
-    before: ClassVar[dict[str, Any]] = {**NegativeSpikes.before, "width": 1.0}
+    before: ClassVar[JsonObject] = {**NegativeSpikes.before, "width": 1.0}
 
     dataset: str = "cifar10"
     """Data set: cifar10, or digits (embedded: no files needed, minutes)."""

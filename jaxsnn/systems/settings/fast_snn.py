@@ -120,6 +120,11 @@ class FastSnn(Scripted):
         return "fp32" if self.bit == 32 else "quantised"
 
     @property
+    def full_precision(self) -> bool:
+        """Whether the ANN's activations and weights are floats, not quantised."""
+        return self.bit == 32
+
+    @property
     def implied_stage(self) -> str:
         """The stage that the original's ``-e`` stands for."""
         return "evaluate" if self.evaluate else "all"
@@ -161,5 +166,5 @@ def _milestones(epochs: int) -> tuple[int, ...]:
     >>> [_milestones(epochs) for epochs in (300, 3, 1)]
     [(150, 225), (1, 2), ()]
     """
-    found = (epochs // 2, 3 * epochs // 4)
-    return tuple(sorted({one for one in found if one >= 1}))
+    milestones = (epochs // 2, 3 * epochs // 4)
+    return tuple(sorted({one for one in milestones if one >= 1}))

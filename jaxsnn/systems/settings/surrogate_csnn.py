@@ -171,7 +171,7 @@ class NmnistCsnn(Scripted):
             needs |= dict.fromkeys(OF_STEPS, "--schedule steps")
         for one in fields(self):
             value, need = getattr(self, one.name), needs.get(one.name)
-            remedy = f"{need} with it, or leave the flag away: it would have no effect"
+            remedy = f"{need} with it, or leave the flag out: it would have no effect"
             require(need is None or value == one.default, one.name, value, remedy)
 
     @property

@@ -3,10 +3,11 @@
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from jaxsnn.systems.settings.base import Scripted
 from jaxsnn.training.recipe import PARTS, RECIPES, Name, Recipe
+from jaxsnn.types import JsonObject
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Trained(Scripted):
     usual_recipe: ClassVar[dict[str, Name]] = {"": "paper"}  # by data set; "" for all others
     fast_epochs: ClassVar[dict[str, int]] = {"": 16}
     parts_of_training = PARTS
-    before: ClassVar[dict[str, Any]] = {"recipe": "paper", "compute": "float32"}
+    before: ClassVar[JsonObject] = {"recipe": "paper", "compute": "float32"}
 
     recipe: Name | None = None
     """How to train: paper, as the original does, or fast, the same accuracy in a tenth of the

@@ -1,7 +1,7 @@
 """What the directly trained network is trained and tested on: static images, or events."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from jaxsnn.inputs.stimulus import EventStream, Stimulus, event_frames, examples
 from jaxsnn.systems.run_folder import held_out, read_data, task_data
 from jaxsnn.systems.settings.surrogate_csnn import NmnistCsnn
 from jaxsnn.training.train import Data
+from jaxsnn.types import PyTree
 
 GREY = 1 / 255  # value of one grey level
 
@@ -35,10 +36,10 @@ class Material(NamedTuple):
 
     name: str
     parts: Data
-    test: Any
+    test: PyTree
     labels: np.ndarray
     stimulus: Stimulus
-    shown: Callable[[slice], Any]
+    shown: Callable[[slice], PyTree]
     encoding: Encoding
     steps: int
     input_shape: tuple[int, int, int]

@@ -7,13 +7,14 @@ simulate (count spikes and operations, keep what the pictures show), plot.
 
 import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from rich.console import Console
 
 from jaxsnn import neurons
@@ -26,13 +27,14 @@ from jaxsnn.io import files, metrics
 from jaxsnn.io.arrays import flatten, load_arrays, load_params, unflatten
 from jaxsnn.io.terminal import show
 from jaxsnn.network import net as net_module
+from jaxsnn.neurons.leaky import Emit
 from jaxsnn.report import results, scan
 from jaxsnn.report.figures import accuracy, training
 from jaxsnn.report.figures.draw import Figures, draw_all
 from jaxsnn.simulation.totals import Evaluation
 from jaxsnn.systems import result_fields, timing
-from jaxsnn.systems.experiment import Paper
 from jaxsnn.systems.run_folder import Run, devices, own_devices, train_run, weights_at
+from jaxsnn.systems.setting import Paper
 from jaxsnn.systems.settings.surrogate_csnn import NmnistCsnn
 from jaxsnn.systems.stages import COMMON, Stage, System
 from jaxsnn.systems.surrogate_csnn import data as surrogate_csnn_data
@@ -40,6 +42,7 @@ from jaxsnn.systems.surrogate_csnn import pictures as surrogate_csnn_pictures
 from jaxsnn.training.run_files import Record
 from jaxsnn.training.task import Task, evaluate
 from jaxsnn.training.through_time import spiking_net, threshold, through_time, watch
+from jaxsnn.types import Json, Tree, Variables
 
 NETWORK = ("dataset", "spike")
 STILLS = ("num_steps",)
@@ -56,7 +59,7 @@ SAMPLES = 5  # test samples whose spikes are looked at, and kept for the picture
 MICRO_BATCH = 2  # on a CPU, where what is kept for the way back then stays in the cache
 
 
-class Csnn(System):
+class Csnn(System[NmnistCsnn]):
     """One setting on one data set: its data, network and folder."""
 
     system = "surrogate_csnn"
@@ -79,7 +82,7 @@ class Csnn(System):
     def __init__(self, config: NmnistCsnn) -> None:
         """Read the data and refuse what does not fit; nothing is written."""
         config.refuse_idle()
-        self.config: Any = config
+        self.config = config
         self.material = surrogate_csnn_data.read(config)
         shape, classes = self.material.input_shape, self.material.classes
         self.arch = dataclasses.replace(zoo.csnn_static, input_shape=shape, classes=classes)
@@ -92,10 +95,10 @@ class Csnn(System):
         self.run = Run(Path(config.out) / config.setting, config, identity, network)
 
     @property
-    def _emitted(self) -> str:
+    def _emitted(self) -> Emit:
         return "potential" if self.config.loss == "ce_membrane" else "spike"
 
-    def _cell(self, emit: Any = "spike") -> neurons.Neuron:
+    def _cell(self, emit: Emit = "spike") -> neurons.Neuron:
         """The neuron that the settings ask for."""
         config = self.config
         return neurons.leaky(
@@ -107,7 +110,7 @@ class Csnn(System):
             emit=emit,
         )
 
-    def _initial(self, task: Task) -> Any:
+    def _initial(self, task: Task) -> Callable[[Array], Variables]:
         """Where training starts: at random, or from the weights of ``--checkpoint``."""
         if not self.config.checkpoint:
             return task.init
@@ -131,7 +134,7 @@ class Csnn(System):
             micro_batch = self._micro_batch(size // devices(self.config, size))
         train_run(self.run, self.task, self.material.parts, micro_batch, self._after_epoch)
 
-    def _after_epoch(self, record: Record, variables: Mapping[str, Any]) -> Record:
+    def _after_epoch(self, record: Record, variables: Variables) -> Record:
         """The record, with the test accuracy where it is asked for; rewrites training.log."""
         if self.config.test_every_epoch:
             record = {**record, "test_accuracy": self.evaluate(variables)}
@@ -139,17 +142,17 @@ class Csnn(System):
             self._warn_silent(record["epoch"], variables)
         written = self.run.folder / "metrics.jsonl"
         earlier = metrics.read_metrics(written) if written.is_file() else []
-        known = [one for one in earlier if one["epoch"] < (record["epoch"] or 0)]
-        text = "\n".join([str(self.config), *map(_log_lines, [*known, record]), ""])
+        before = [one for one in earlier if one["epoch"] < (record["epoch"] or 0)]
+        text = "\n".join([str(self.config), *map(_log_lines, [*before, record]), ""])
         files.write_bytes(self.run.folder / "training.log", text.encode())
         return record
 
-    def _warn_silent(self, epoch: Any, variables: Mapping[str, Any]) -> None:
+    def _warn_silent(self, epoch: float | None, variables: Variables) -> None:
         """Say which layers never spike, where a network predicts no better than by chance."""
         _, spikes, shown = self._watched(variables)
         if self._emitted == "potential":  # the readout learns without spiking
             spikes.pop(plan(self.arch)[-1].name)
-        silent = [name for name, own in spikes.items() if not np.asarray(own).any()]
+        silent = [name for name, emitted in spikes.items() if not np.asarray(emitted).any()]
         if silent:
             frames = f"fewer and fuller frames (--frames below {shown.steps}), "
             print(
@@ -160,16 +163,16 @@ class Csnn(System):
                 file=sys.stderr,
             )
 
-    def variables(self) -> dict[str, Any]:
+    def variables(self) -> Tree:
         """Trained variables."""
         return self.run.variables(net_module.template(self.net))
 
-    def evaluate(self, variables: Mapping[str, Any] | None = None) -> float:
+    def evaluate(self, variables: Variables | None = None) -> float:
         """Test accuracy by spike count."""
-        found, data = self.variables() if variables is None else variables, self.material
+        trained, data = self.variables() if variables is None else variables, self.material
         size = min(MOST, len(data.labels))
         part = self._micro_batch(size)
-        measured = evaluate(self.task, found, data.test, data.labels, size, micro_batch=part)
+        measured = evaluate(self.task, trained, data.test, data.labels, size, micro_batch=part)
         return measured["accuracy"]
 
     def _micro_batch(self, share: int) -> int | None:
@@ -184,35 +187,41 @@ class Csnn(System):
         variables = self.variables()
         snn = directly_trained(self._spiking_net, variables, self.material.encoding)
         saved.save(snn, self.run.folder / "snn.npz")
-        found, seconds = self._spiking(snn)
+        evaluation, seconds = self._spiking(snn)
         self._samples(variables)
-        results.write_results(self.run.folder, self._results(snn, found, seconds))
-        right = found.accuracy_per_step[-1]
+        results.write_results(self.run.folder, self._results(snn, evaluation, seconds))
+        right = evaluation.accuracy_per_step[-1]
         show(f"{self.config.setting}: test accuracy {right:.2%}", console)
 
     def _spiking(self, snn: Spiking) -> tuple[Evaluation, dict[str, float]]:
         """Simulate the test set; what came out, and the seconds it took."""
         shown, labels = self.material.shown, self.material.labels
         size = min(MOST, len(labels))
-        options: dict[str, Any] = {"steps": self.material.steps, "batch_size": size}
-        options |= {"block": BLOCK, "devices": own_devices(self.config, size)}
-        return timing.timed(snn, shown, labels, **options)
+        return timing.timed(
+            snn,
+            shown,
+            labels,
+            batch_size=size,
+            devices=own_devices(self.config, size),
+            steps=self.material.steps,
+            block=BLOCK,
+        )
 
-    def _watched(self, variables: Mapping[str, Any]) -> tuple[Any, Any, Shown]:
+    def _watched(self, variables: Variables) -> tuple[Tree, Tree, Shown]:
         """Potentials and spikes of the first test samples, by site, and how they are shown."""
         batch = jax.tree.map(lambda leaf: jnp.asarray(leaf[:SAMPLES]), self.material.test)
         shown = self.material.stimulus.show(batch, None, self.material.steps)
         sites = tuple(site.name for site in plan(self.arch) if site.role != "pool")
         return *watch(self._spiking_net, variables, shown.x, shown.steps, sites), shown
 
-    def _samples(self, variables: Mapping[str, Any]) -> None:
+    def _samples(self, variables: Variables) -> None:
         """Keep what the pictures show of the first test samples."""
         potentials, spikes, shown = self._watched(variables)
         head = plan(self.arch)[-1].name
         surrogate_csnn_pictures.keep(
             self.run.folder,
             self.material.labels[:SAMPLES],
-            {name: np.asarray(own) for name, own in spikes.items()},
+            {name: np.asarray(emitted) for name, emitted in spikes.items()},
             np.asarray(potentials[head]),
             np.asarray(threshold(variables, head)),
             None if shown.mask is None else np.asarray(shown.mask),
@@ -235,39 +244,39 @@ class Csnn(System):
         return pictures
 
     def _results(
-        self, snn: Spiking, found: Evaluation, seconds: dict[str, float]
+        self, snn: Spiking, evaluation: Evaluation, seconds: dict[str, float]
     ) -> results.Results:
         """The content of results.json."""
         counting, tested = result_fields.Counting(1, UPDATE, heads=True), len(self.material.labels)
         whole = self.config.limit_test is None and tested == WHOLE
-        fields = result_fields.spiking_fields(snn, found, None, counting)
+        fields = result_fields.spiking_fields(snn, evaluation, None, counting)
         fields["accuracy_settled_step"] = None  # a held image, or events, never come to rest
         if self.config.spike:
             fields["energy_pj_per_image"] = None  # the ledger prices one pass of the first layer
-        known = result_fields.run_fields(self.run, self.system, self.material.name, tested)
-        known["seconds"] |= seconds
+        fields_of_run = result_fields.run_fields(self.run, self.system, self.material.name, tested)
+        fields_of_run["seconds"] |= seconds
         return results.Results(
             ann_macs_per_image=result_fields.macs_driven_by_spikes(self.arch, heads=True),
             precision="float32",
             paper=published(self.material.name, self.config) if whole else None,
             **fields,
-            **known,
+            **fields_of_run,
         )
 
 
-def _weights(arrays: Mapping[str, Any]) -> dict[str, Any]:
+def _weights(arrays: Variables) -> Tree:
     """Kernels and biases; what belongs to the neurons comes from the settings."""
     return {name: leaf for name, leaf in arrays.items() if name.endswith(("/kernel", "/bias"))}
 
 
-def published(dataset: str, config: Any) -> Paper | None:
+def published(dataset: str, config: NmnistCsnn) -> Paper | None:
     """What the original reports of its network on a data set."""
     if dataset not in PUBLISHED or config.loss != "ce_rate":
         return None
     return {"snn_accuracy": PUBLISHED[dataset]}
 
 
-def _log_lines(record: Mapping[str, Any]) -> str:
+def _log_lines(record: Mapping[str, Json]) -> str:
     """Three lines of an epoch, as the original's log has them."""
     epoch, rate = record["epoch"], record["learning_rate"]
     lines = [f"Epoch {epoch}: learning rate {rate:g}"]

@@ -1,0 +1,58 @@
+"""Names say what a value is: five words that say nothing are no names in the package.
+
+The guarantee that a caller asks of a conversion, `convert(..., given=)`, is the one exception.
+"""
+
+import ast
+
+import pytest
+from test_layers import FILES, name_of
+
+EMPTY = {"found", "own", "given", "how", "known"}
+ALLOWED = {"given": ("conversion/", "equality/", "exchange/", "systems/")}  # as an argument
+
+
+def names(tree):
+    """Every name that a file gives a value, an argument, an attribute, a function or a class."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            yield node.id, node.lineno
+        elif isinstance(node, ast.Attribute):
+            yield node.attr, node.lineno
+        elif isinstance(node, ast.arg | ast.keyword):
+            yield node.arg, node.lineno
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name, node.lineno
+
+
+def empty_names(source, path):
+    return [
+        (line, name)
+        for name, line in names(ast.parse(source))
+        if name in EMPTY and not path.startswith(ALLOWED.get(name, ("none",)))
+    ]
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_a_name_says_what_the_value_is(path):
+    assert empty_names(path.read_text(), name_of(path)) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "found = 1",
+        "def f(known): ...",
+        "f(how=1)",
+        "self.own = 1",
+        "def given(): ...",
+        "[own for own in x]",
+        "with f() as known: ...",
+    ],
+)
+def test_the_check_sees_an_empty_name(source):
+    assert empty_names(source, "io/files.py")
+
+
+def test_the_guarantee_of_a_conversion_is_allowed():
+    assert not empty_names("convert(net, given='exact')", "conversion/convert.py")
