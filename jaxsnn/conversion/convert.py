@@ -169,7 +169,7 @@ def snapped(variables: Variables, snn: Spiking) -> Tree:
     return {**variables, "params": params} | pool_signs(snn)
 
 
-def pool_signs(snn: Spiking) -> dict[str, Any]:
+def pool_signs(snn: Spiking) -> Tree:
     """The collection ``fixed`` of the float ANN: where its max pools look for the smallest."""
     signs = {
         site.name: snn.variables["fixed"][site.name]
