@@ -126,8 +126,7 @@ def standardised(
 def _standardised(
     size: int, flip: Flip, radius: int | None, colours: bool, bits: int
 ) -> Preprocessing:
-    if flip not in get_args(Flip):
-        raise UserError(f"flip={flip!r} is unknown; choose one of {', '.join(get_args(Flip))}")
+    _check_flip(flip)
     if not 0 <= bits <= 11:  # units are kept as int16
         raise UserError(f"bits={bits}: the grid of the input has 0 to 11 fractional bits")
     encoding = Encoding("onset", 2.0**-bits, 16 * 2**bits - 1)
@@ -141,13 +140,7 @@ def _standardised(
         cut, mirror, shift, stretch = jax.random.split(key, 4)
         _check_grey(images)
         images = augment.random_crop(images, cut, size=size, radius=radius)
-        if flip == "random":
-            images = augment.random_flip(images, mirror)
-        elif flip == "alternating":
-            if moment is None:
-                raise UserError('flip="alternating" needs the moment: rows and epoch of the batch')
-            images = augment.alternating_flip(images, moment.rows, moment.epoch)
-        images = images.astype(jnp.float32)
+        images = _mirrored(images, flip, mirror, moment).astype(jnp.float32)
         if colours:
             images = augment.contrast(augment.brightness(images, shift), stretch)
         return units(images)
@@ -166,7 +159,8 @@ def normalised(
     size: int,
     *,
     padding: int = 0,
-    flip: bool = False,
+    flip: Flip = "none",
+    radius: int | None = None,
     rotation: float = 0.0,
     bits: int = 8,
 ) -> Preprocessing:
@@ -174,8 +168,8 @@ def normalised(
 
     Training turns every image counter-clockwise by an angle uniform in 0 to ``rotation`` degrees,
     cuts a window of ``size`` (with ``padding`` a random one of the image in a frame of so many
-    black pixels, otherwise the central one) and mirrors it with probability one half. Testing takes
-    the central window. An image smaller than the window lies in the middle of black pixels, one of
+    black pixels, otherwise the central one) and mirrors it as ``flip`` says. Testing takes the
+    central window. An image smaller than the window lies in the middle of black pixels, one of
     28 in a window of 32 with 2 on each side.
 
     A turned image has whole grey values again (half up), like one that was turned on disk. So there
@@ -187,7 +181,9 @@ def normalised(
         std: as many deviations.
         size: height and width of the window.
         padding: black pixels around the image, from which training draws its window.
-        flip: mirror images.
+        flip: mirror images "random", with probability one half, "alternating" from epoch to epoch,
+            or "none"; see :func:`standardised`.
+        radius: with ``padding``, most pixels between a window and the central one; None: anywhere.
         rotation: largest angle in degrees.
         bits: fractional bits of the grid.
 
@@ -203,13 +199,21 @@ def normalised(
     (512, True)
     """
     means, deviations = tuple(map(float, mean)), tuple(map(float, std))
-    return _normalised(means, deviations, size, padding, flip, float(rotation), bits)
+    return _normalised(means, deviations, size, padding, flip, radius, float(rotation), bits)
 
 
 @functools.cache
 def _normalised(
-    mean: Moments, std: Moments, size: int, padding: int, flip: bool, rotation: float, bits: int
+    mean: Moments,
+    std: Moments,
+    size: int,
+    padding: int,
+    flip: Flip,
+    radius: int | None,
+    rotation: float,
+    bits: int,
 ) -> Preprocessing:
+    _check_flip(flip)
     if min(size - 1, padding) < 0 or not (0 <= rotation <= 360 and 0 <= bits <= 15):
         raise UserError(
             f"size={size}, padding={padding}, rotation={rotation}, bits={bits}: size is 1 or more, "
@@ -223,17 +227,16 @@ def _normalised(
         return jnp.asarray(table)[jnp.arange(len(mean)), images.astype(jnp.int32)]
 
     def train(images: Array, key: Array, moment: Moment | None = None, /) -> Array:
-        del moment
         turn, cut, mirror = jax.random.split(key, 3)
         images = _checked(images, len(mean))
         if rotation:
             turned = augment.random_rotation(images.astype(jnp.float32), turn, rotation)
             images = jnp.floor(turned + 0.5)
         if padding:
-            images = augment.random_crop(images, cut, padding, size)
+            images = augment.random_crop(images, cut, padding, size, radius)
         else:
             images = _central_window(images, size)
-        return units(augment.random_flip(images, mirror) if flip else images)
+        return units(_mirrored(images, flip, mirror, moment))
 
     def test(images: Array) -> Array:
         return units(_central_window(_checked(images, len(mean)), size))
@@ -242,7 +245,7 @@ def _normalised(
         _check_channels(whole[2], len(mean))
         return size, size, whole[2]
 
-    return Preprocessing(train, test, encoding, shape)
+    return Preprocessing(train, test, encoding, shape, flip == "alternating")
 
 
 def _units_of_pixels(mean: Moments, std: Moments, bits: int) -> np.ndarray:
@@ -261,6 +264,21 @@ def _units_of_pixels(mean: Moments, std: Moments, bits: int) -> np.ndarray:
             f"bits={bits}: a unit is as large as {np.abs(table).max():.0f}, beyond 32767; use fewer"
         )
     return table.astype(np.int32)
+
+
+def _check_flip(flip: Flip) -> None:
+    if flip not in get_args(Flip):
+        raise UserError(f"flip={flip!r} is unknown; choose one of {', '.join(get_args(Flip))}")
+
+
+def _mirrored(images: Array, flip: Flip, key: Array, moment: Moment | None) -> Array:
+    if flip == "random":
+        return augment.random_flip(images, key)
+    if flip == "none":
+        return images
+    if moment is None:
+        raise UserError('flip="alternating" needs the moment: rows and epoch of the batch')
+    return augment.alternating_flip(images, moment.rows, moment.epoch)
 
 
 def _central_window(images: Array, size: int) -> Array:

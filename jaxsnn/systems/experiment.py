@@ -28,12 +28,12 @@ from jaxsnn.network.net import Net
 from jaxsnn.report.results import Results, Variant, write_results
 from jaxsnn.simulation.totals import Evaluation
 from jaxsnn.systems import result_fields, timing
-from jaxsnn.systems.recipe_run import train_recipe
+from jaxsnn.systems.recipe_run import TrainedConfig, train_recipe
 from jaxsnn.systems.result_fields import Fields
 from jaxsnn.systems.run_folder import KEPT, held_out, own_devices, task_data
 from jaxsnn.systems.setting import Horizon, Setting
 from jaxsnn.systems.settings.conversion import Conversion
-from jaxsnn.systems.stages import COMMON, Config, Request, Stage
+from jaxsnn.systems.stages import COMMON, Request, Stage
 from jaxsnn.training.one_pass import classification
 from jaxsnn.training.task import evaluate as evaluate_ann
 from jaxsnn.types import JsonObject, Tree, Variables
@@ -47,7 +47,7 @@ def _keep(request: Request) -> None:
     request.one.keep(request.console)
 
 
-class Experiment(Setting[Config]):
+class Experiment(Setting[TrainedConfig]):
     """One setting on one data set, and its way from training to results.json."""
 
     measured = "ANN test accuracy"

@@ -1,7 +1,7 @@
 """Training the network of a run folder as its recipe says."""
 
 import functools
-from typing import Any
+from typing import TypeVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +13,7 @@ from jaxsnn.inputs.preprocess import Preprocessing, units_of
 from jaxsnn.network.initialisers import Dirac, FixedScale, Initialiser
 from jaxsnn.network.net import Net
 from jaxsnn.systems.run_folder import Run, train_run
+from jaxsnn.systems.settings.training import Trained
 from jaxsnn.training import optimisers
 from jaxsnn.training.final_statistics import final_statistics
 from jaxsnn.training.recipe import PARTS, Recipe
@@ -23,6 +24,7 @@ from jaxsnn.training.update import TrainState
 from jaxsnn.training.whitening import IMAGES, whitened
 from jaxsnn.types import PyTree, Variables
 
+TrainedConfig = TypeVar("TrainedConfig", bound=Trained)
 FIXED_PARTS = tuple(part for part in PARTS if part not in PHASE)
 """Parts of a recipe that no later phase of a run may change."""
 
@@ -40,7 +42,13 @@ def initialiser(recipe: Recipe, usual: Initialiser) -> Initialiser:
 
 
 def train_recipe(
-    run: Run[Any], task: Task, net: Net, preprocessing: Preprocessing, data: Data
+    run: Run[TrainedConfig],
+    task: Task,
+    net: Net,
+    preprocessing: Preprocessing,
+    data: Data,
+    *,
+    fresh: bool = True,
 ) -> TrainState:
     """Train, or resume, as ``run.config.training`` says; writes the run's files.
 
@@ -50,8 +58,9 @@ def train_recipe(
         net: the network.
         preprocessing: what becomes of the images.
         data: training images and labels, validation images and labels.
+        fresh: weights start at random, so that the recipe may put whitening filters in their place.
     """
-    recipe: Recipe = run.config.training
+    recipe = run.config.training
     finish = None
     if recipe.final_statistics:
         images = data[0][: recipe.final_statistics]
@@ -63,7 +72,7 @@ def train_recipe(
         finish = functools.partial(_finished, net, preprocessing, images)
     return train_run(
         run,
-        _started(task, net, preprocessing, data) if recipe.whitened else task,
+        _started(task, net, preprocessing, data) if recipe.whitened and fresh else task,
         data,
         micro_batch=recipe.micro_batch or None,
         optimiser=functools.partial(optimisers.from_recipe, recipe),

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 from abc import abstractmethod
 from pathlib import Path
-from typing import ClassVar, NamedTuple, TypeAlias, cast
+from typing import ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -21,19 +21,17 @@ from jaxsnn.inputs import preprocess
 from jaxsnn.inputs.encoding import Encoding
 from jaxsnn.inputs.preprocess import Preprocessing
 from jaxsnn.network import weight_quantisers
-from jaxsnn.network.arithmetic import Arithmetic, compute_of, training_arithmetic
+from jaxsnn.network.arithmetic import compute_of, training_arithmetic
 from jaxsnn.network.initialisers import CutNormal, Initialiser
 from jaxsnn.network.net import Net
 from jaxsnn.network.per_site import SiteMap, hidden
 from jaxsnn.neurons.neuron import Neuron
 from jaxsnn.simulation.totals import Evaluation
-from jaxsnn.systems.recipe_run import FIXED_PARTS, initialiser
+from jaxsnn.systems.recipe_run import FIXED_PARTS, TrainedConfig, initialiser
 from jaxsnn.systems.result_fields import Counting
 from jaxsnn.systems.run_folder import Run, read_data
-from jaxsnn.systems.settings.training import Trained
-from jaxsnn.systems.stages import Config, System
+from jaxsnn.systems.stages import System
 from jaxsnn.training.one_pass import classification
-from jaxsnn.training.recipe import PAPER
 from jaxsnn.types import JsonObject, Variables
 
 Paper: TypeAlias = JsonObject  # figures of a paper, by the names of results.json
@@ -51,7 +49,7 @@ class Horizon(NamedTuple):
     settle: bool = False
 
 
-class Setting(System[Config]):
+class Setting(System[TrainedConfig]):
     """One setting on one data set: its data, network and folder.
 
     Attributes:
@@ -68,18 +66,11 @@ class Setting(System[Config]):
     training: ClassVar[tuple[str, ...]] = ("seed", "limit_train", "validation")
     conversion: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: TrainedConfig) -> None:
         """Read the data and refuse what does not fit; nothing is written."""
-        arithmetic, recipe = Arithmetic.PLAIN, PAPER
-        by_recipe: tuple[str, ...] = ()
-        self.config = config
-        self.paper_implied = False
-        if isinstance(config, Trained):  # other systems have one way to train, of their own
-            arithmetic, recipe = training_arithmetic(config.compute), config.training
-            by_recipe = ("compute", "recipe", *FIXED_PARTS)
-            replaced = dataclasses.replace(config, compute=compute_of(arithmetic))
-            self.config = cast("Config", replaced)
-            self.paper_implied = config.paper_implied
+        arithmetic, recipe = training_arithmetic(config.compute), config.training
+        self.config = dataclasses.replace(config, compute=compute_of(arithmetic))
+        self.paper_implied = config.paper_implied
         self.data: Dataset = read_data(config)
         self.preprocessing = self.recipe()
         self.arch = dataclasses.replace(
@@ -105,7 +96,7 @@ class Setting(System[Config]):
             label_smoothing=recipe.label_smoothing,
             spike_penalty=recipe.spike_penalty,
         )
-        identity = (*self.network, *self.training, *by_recipe)
+        identity = (*self.network, *self.training, "compute", "recipe", *FIXED_PARTS)
         self.run = Run(Path(config.out) / config.setting, self.config, identity, self.network)
 
     # ------------------------------------------------------------ what a system says

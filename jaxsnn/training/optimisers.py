@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -38,31 +38,49 @@ def _optimiser(recipe: Recipe, rate: Schedule) -> optax.GradientTransformation:
         if not recipe.norm_scale:
             return moving
         return optax.partition({"all": moving, "fixed": optax.set_to_zero()}, _fixed_or_all)
+    readout, bias = (
+        1.0 if own_rate is None else own_rate / recipe.learning_rate
+        for own_rate in (recipe.readout_learning_rate, recipe.bias_learning_rate)
+    )
+    plain = _sgd(rate, readout, recipe, recipe.decay_all)
     groups: dict[Hashable, optax.GradientTransformation] = {
         "kernel": _kernels(recipe, rate),
-        "readout": _sgd(rate, recipe.readout_learning_rate / recipe.learning_rate, recipe),
-        "bias": _sgd(rate, recipe.bias_learning_rate / recipe.learning_rate, recipe),
+        "readout": plain,
+        "bias": _sgd(rate, bias, recipe, recipe.decay_all),
+        "clip": _sgd(rate, bias, recipe, recipe.decay_all and recipe.decay_clips),
         "scale": optax.set_to_zero(),
     }
     if not recipe.norm_scale:
         groups["scale"] = groups["bias"]
+    # An update of a given length is for kernels whose length a batch norm takes away.
+    groups["free kernel"] = plain if recipe.optimiser == "muon" else groups["kernel"]
     return optax.chain(optax.partition(groups, _groups), keep_clips())
 
 
 def _kernels(recipe: Recipe, rate: Schedule) -> optax.GradientTransformation:
-    decay = optax.add_decayed_weights(recipe.weight_decay)
     if recipe.optimiser == "sgd":
-        return optax.chain(decay, optax.sgd(rate, recipe.momentum, nesterov=True))
+        return _sgd(rate, 1.0, recipe, decayed=True)
     orthogonal = scale_by_muon(
         ns_steps=recipe.newton_schulz_steps,
         beta=recipe.momentum,
+        nesterov=recipe.nesterov,
         weight_dimension_numbers=_dimensions,
     )
-    return optax.chain(decay, orthogonal, optax.scale_by_learning_rate(rate), renormalised())
+    return optax.chain(
+        optax.add_decayed_weights(recipe.weight_decay),
+        orthogonal,
+        optax.scale_by_learning_rate(rate),
+        renormalised(),
+    )
 
 
-def _sgd(rate: Schedule, share: float, recipe: Recipe) -> optax.GradientTransformation:
-    return optax.sgd(lambda update: share * rate(update), recipe.momentum, nesterov=True)
+def _sgd(
+    rate: Schedule, share: float, recipe: Recipe, decayed: bool
+) -> optax.GradientTransformation:
+    return optax.chain(
+        optax.add_decayed_weights(recipe.weight_decay if decayed else 0.0),
+        optax.sgd(lambda update: share * rate(update), recipe.momentum, nesterov=recipe.nesterov),
+    )
 
 
 def renormalised() -> optax.GradientTransformation:
@@ -88,16 +106,29 @@ def _dimensions(params: PyTree) -> PyTree:
 
 
 def _groups(params: PyTree) -> PyTree:
-    """Every leaf's group: "kernel", "readout", "scale" or "bias"."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: _group(path), params)
+    """Every leaf's group: "kernel", "free kernel", "readout", "scale", "clip" or "bias"."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    normed = {tuple(path[:-2]) for path, _ in leaves if len(path) > 1 and _key(path[-2]) == "norm"}
+    return jax.tree_util.tree_map_with_path(lambda path, _: _group(path, normed), params)
 
 
 def _fixed_or_all(params: PyTree) -> PyTree:
     return jax.tree.map(lambda group: "fixed" if group == "scale" else "all", _groups(params))
 
 
-def _group(path: Sequence[PyTree]) -> str:
-    site, *_, leaf = (str(part.key) for part in path)
-    if leaf == "kernel":
-        return "readout" if site.startswith(HEADS) else "kernel"
-    return "scale" if leaf == "scale" else "bias"
+def _group(path: Sequence[PyTree], normed: Collection[Sequence[PyTree]]) -> str:
+    if schedules.is_clip(path):
+        return "clip"
+    match _key(path[-1]):
+        case "kernel" if _key(path[0]).startswith(HEADS):
+            return "readout"
+        case "kernel":
+            return "kernel" if tuple(path[:-1]) in normed else "free kernel"
+        case "scale":
+            return "scale"
+        case _:
+            return "bias"
+
+
+def _key(part: object) -> str:
+    return str(getattr(part, "key", part))

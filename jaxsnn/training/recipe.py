@@ -16,7 +16,7 @@ from jaxsnn.errors import UserError
 Name = Literal["paper", "fast"]
 Flip = Literal["none", "random", "alternating"]
 Optimiser = Literal["adam", "sgd", "muon"]
-Schedule = Literal["constant", "cosine", "linear"]
+Schedule = Literal["constant", "cosine", "linear", "steps"]
 Start = Literal["normal", "dirac"]
 
 
@@ -28,14 +28,19 @@ class Recipe:
 
     Attributes:
         optimiser: of the kernels. "adam" moves everything; beside "sgd" and "muon" biases, norms
-            and readout are moved by SGD.
+            and readout are moved by SGD, and beside "muon" every kernel that has no batch norm
+            behind it, since its length matters.
         learning_rate: of the kernels (adam: of everything).
-        bias_learning_rate: of biases and norm parameters.
-        readout_learning_rate: of the kernels of readout and side exits.
-        momentum: of sgd and muon, Nesterov's.
+        bias_learning_rate: of biases, norm parameters and learned clips; None: the kernels'.
+        readout_learning_rate: of the kernels of readout and side exits; None: the kernels'.
+        momentum: of sgd and muon.
+        nesterov: whether it is Nesterov's momentum.
         newton_schulz_steps: iterations that make muon's update orthogonal.
-        weight_decay: added to the gradient, times the weight; of kernels under sgd and muon.
-        schedule: course of the learning rates over the epochs; cosine and linear end at zero.
+        weight_decay: added to the gradient, times the weight; under sgd and muon.
+        decay_all: it acts on all parameters; otherwise on the kernels of hidden layers alone.
+        decay_clips: with decay_all, on learned clips, too.
+        schedule: course of the learning rates over the epochs; cosine and linear end at zero,
+            "steps" multiplies them at the epochs that the run names.
         batch_size: images of an update.
         micro_batch: images whose gradient, and batch statistics, are computed at once; 0: all.
         label_smoothing: share of the target that is spread over all classes.
@@ -61,11 +66,14 @@ class Recipe:
 
     optimiser: Optimiser = "adam"
     learning_rate: float = 1e-3
-    bias_learning_rate: float = 1e-3
-    readout_learning_rate: float = 1e-3
+    bias_learning_rate: float | None = 1e-3
+    readout_learning_rate: float | None = 1e-3
     momentum: float = 0.9
+    nesterov: bool = True
     newton_schulz_steps: int = 3
     weight_decay: float = 0.0
+    decay_all: bool = False
+    decay_clips: bool = True
     schedule: Schedule = "cosine"
     batch_size: int = 128
     micro_batch: int = 0
@@ -85,7 +93,9 @@ class Recipe:
         """Refuse values out of range, by name."""
         positive = ("learning_rate", "bias_learning_rate", "readout_learning_rate")
         for name in positive:
-            _require(self, name, 0 < getattr(self, name) < math.inf, "a number above 0")
+            rate = getattr(self, name)
+            fits = rate is None or 0 < rate < math.inf
+            _require(self, name, fits, "a number above 0")
         for name in ("momentum", "label_smoothing", "norm_momentum", "averaging"):
             _require(self, name, 0 <= getattr(self, name) < 1, "0 or more, and less than 1")
         for name in ("weight_decay", "spike_penalty", "norm_scale"):

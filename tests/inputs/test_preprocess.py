@@ -8,6 +8,7 @@ from pictures import on_grid, pictures
 
 from jaxsnn import hidden, neurons, parse
 from jaxsnn.inputs import preprocess
+from jaxsnn.inputs.preprocess import Moment
 from jaxsnn.network.net import Net, init_variables
 from jaxsnn.training.one_pass import classification
 
@@ -197,3 +198,21 @@ def test_images_that_do_not_fit_are_refused():
         grey.test(np.zeros((1, 28, 28, 1), np.float32))
     with pytest.raises(ValueError, match="a 32x32 window does not fit images of 20x20 with pad"):
         grey.train(pictures(1, 20, 1), jax.random.key(0))
+
+
+def test_normalised_images_are_mirrored_every_other_epoch_and_cut_near_the_middle():
+    recipe = preprocess.normalised((0.0,), (1.0,), 4, padding=3, radius=1, flip="alternating")
+    assert recipe.paced
+    image = np.zeros((1, 4, 4, 1), np.uint8)
+    image[0, 1:3, 1:3, 0] = [[10, 40], [10, 40]]
+    images, rows, orders = np.repeat(image, 200, 0), jnp.arange(200), []
+    for epoch in (0, 1):
+        moment = Moment(jnp.int32(0), jnp.int32(epoch), rows)
+        units = np.asarray(recipe.train(images, jax.random.key(epoch), moment))[..., 0]
+        # No window is more than a pixel off the middle, so that every pixel is in sight.
+        assert ((units > 0).sum((1, 2)) == 4).all()
+        columns = units.max(1)
+        assert len(set(columns.argmax(1))) == 4  # but they move
+        orders.append([row[row > 0].tolist() for row in columns])
+    assert all(one == other[::-1] for one, other in zip(*orders, strict=True))
+    assert len({tuple(one) for one in orders[0]}) == 2

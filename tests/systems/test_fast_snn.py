@@ -97,6 +97,18 @@ def test_training_starts_at_the_weights_of_init(out, tmp_path):
             np.testing.assert_array_equal(start[name], end[name], err_msg=name)
 
 
+def test_the_fast_recipe_trains_from_whitening_filters_and_keeps_norm_scales(out, tmp_path):
+    fast = ("--recipe", "fast", "--micro-batch", "8", "--final-statistics", "32")
+    assert run("train", "--bit", "4", *fast, "--epochs", "1", out=tmp_path) == 0
+    config, _ = from_json(Settings, (tmp_path / "alex_4bit/config.json").read_text())
+    assert (config.recipe, config.optimiser, config.flip) == ("fast", "muon", "alternating")
+    model = arrays(tmp_path / "alex_4bit/model.npz")
+    scales = [leaf for name, leaf in model.items() if name.endswith("norm/scale")]
+    assert len(scales) == 4
+    assert all((leaf == 1).all() for leaf in scales)
+    assert run("train", "--bit", "4", "--resume", "--recipe", "paper", out=tmp_path) == 2
+
+
 def test_clips_start_at_their_defaults_behind_full_precision(out, tmp_path):
     given = ("--init", str(out / "alex_32bit/best.npz"), "--lr", "1e-30", "--wd", "0")
     assert run("train", "--bit", "4", *given, out=tmp_path) == 0

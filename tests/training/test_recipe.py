@@ -1,6 +1,7 @@
 """What each part of a recipe does to the weights, the images or the loss."""
 
 import dataclasses
+import json
 
 import chex
 import jax
@@ -18,7 +19,9 @@ from jaxsnn.network.initialisers import Dirac, FanInUniform, FixedScale
 from jaxsnn.network.net import Net, forward, init_variables
 from jaxsnn.network.per_site import hidden
 from jaxsnn.systems.config_file import from_json, to_json
+from jaxsnn.systems.settings.bayesian_spike_fusion import BayesianSpikeFusion
 from jaxsnn.systems.settings.conversion import NegativeSpikesCnn1, NegativeSpikesMnist
+from jaxsnn.systems.settings.fast_snn import FastSnn
 from jaxsnn.training import optimisers
 from jaxsnn.training.final_statistics import final_statistics
 from jaxsnn.training.one_pass import classification
@@ -98,6 +101,74 @@ def test_adam_is_the_optimiser_of_before_unless_scales_are_fixed():
     updates, _ = fixed.update(slopes, fixed.init(before), before)
     assert not updates["conv2"]["norm"]["scale"].any()
     np.testing.assert_array_equal(updates["conv2"]["kernel"], expected["conv2"]["kernel"])
+
+
+def clipped_params():
+    net = Net(ARCH, hidden(neurons.clipped_relu(3)))
+    return init_variables(net, jax.random.key(0))["params"]
+
+
+@pytest.mark.parametrize("decay_clips", [True, False])
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_one_rate_and_one_decay_are_the_gradient_descent_of_the_papers(nesterov, decay_clips):
+    recipe = Recipe(
+        optimiser="sgd",
+        learning_rate=0.05,
+        bias_learning_rate=None,
+        readout_learning_rate=None,
+        nesterov=nesterov,
+        weight_decay=0.1,
+        decay_all=True,
+        decay_clips=decay_clips,
+    )
+    optimiser, _ = optimisers.from_recipe(recipe, PHASES)
+    params = clipped_params()
+    state, velocity = optimiser.init(params), jax.tree.map(np.zeros_like, params)
+    moved = params
+    for step in range(3):
+        slopes = normals(params, step)
+        updates, state = optimiser.update(slopes, state, moved)
+        rate = 0.05 * (1 - step / 10)
+        expected = {}
+        for (path, weight), slope in zip(
+            jax.tree_util.tree_leaves_with_path(moved), jax.tree.leaves(slopes), strict=True
+        ):
+            name = jax.tree_util.keystr(path)
+            decay = 0.0 if "clip" in name and not decay_clips else 0.1
+            slope = np.asarray(slope, np.float64) + decay * np.asarray(weight, np.float64)
+            speed = 0.9 * expected_speed(velocity, path) + slope
+            set_speed(velocity, path, speed)
+            expected[name] = -rate * (slope + 0.9 * speed if nesterov else speed)
+        for path, update in jax.tree_util.tree_leaves_with_path(updates):
+            name = jax.tree_util.keystr(path)
+            np.testing.assert_allclose(update, expected[name], rtol=1e-5, atol=1e-7, err_msg=name)
+        moved = optax.apply_updates(moved, updates)
+
+
+def expected_speed(tree, path):
+    for part in path:
+        tree = tree[part.key]
+    return tree
+
+
+def set_speed(tree, path, speed):
+    for part in path[:-1]:
+        tree = tree[part.key]
+    tree[path[-1].key] = speed
+
+
+def test_muon_leaves_kernels_without_a_norm_their_length():
+    arch = parse("8C3same-16", input_shape=(8, 8, 3), norm=False)
+    net = Net(arch, hidden(neurons.relu()))
+    before = init_variables(net, jax.random.key(0))["params"]
+    assert "norm" not in before["dense1"]
+    recipe = dataclasses.replace(FAST, momentum=0.0, readout_learning_rate=0.5)
+    optimiser, _ = optimisers.from_recipe(recipe, PHASES)
+    slopes = normals(before, 1)
+    updates, _ = optimiser.update(slopes, optimiser.init(before), before)
+    np.testing.assert_allclose(
+        updates["dense1"]["kernel"], -0.5 * slopes["dense1"]["kernel"], rtol=1e-5
+    )
 
 
 def test_the_linear_schedule_ends_at_zero():
@@ -262,3 +333,26 @@ def test_a_run_from_before_there_were_recipes_is_one_of_the_paper():
     old, _ = from_json(NegativeSpikesCnn1, json.dumps(record))
     assert (old.recipe, old.compute) == ("paper", "float32")
     assert old.training == dataclasses.replace(PAPER, batch_size=32)
+
+
+def test_systems_of_gradient_descent_have_both_recipes():
+    paper, fast = FastSnn(bit=3), FastSnn(bit=3, recipe="fast", weight_decay=1e-3)
+    assert (paper.recipe, paper.optimiser, paper.schedule) == ("paper", "sgd", "steps")
+    assert (paper.learning_rate, paper.weight_decay, paper.nesterov) == (0.04, 1e-4, False)
+    assert (fast.optimiser, fast.schedule, fast.weight_decay) == ("muon", "linear", 1e-3)
+    assert fast.training.norm_scale == 1.0
+    assert [one.learning_rate for one in fast.widths()] == [0.05] * 3
+    assert [one.learning_rate for one in FastSnn(bit=4, learning_rate=0.2).widths()] == [0.2] * 2
+    fusion = BayesianSpikeFusion()
+    assert (fusion.learning_rate, fusion.nesterov, fusion.decay_all) == (0.1, True, True)
+    assert BayesianSpikeFusion(recipe="fast").batch_size == FAST.batch_size
+
+
+def test_a_config_from_before_recipes_is_the_papers():
+    parts = {field.name for field in dataclasses.fields(Recipe)}
+    written = {"weight_decay", "decay_clips", "schedule", "learning_rate", "batch_size"}
+    record = json.loads(to_json(FastSnn(bit=2, learning_rate=0.3)))
+    for name in (parts - written) | {"recipe", "compute"}:
+        del record[name]
+    config, _ = from_json(FastSnn, json.dumps(record))
+    assert config == FastSnn(bit=2, learning_rate=0.3, compute="float32")

@@ -46,11 +46,11 @@ from jaxsnn.systems.bayesian_spike_fusion import report as bayesian_spike_fusion
 from jaxsnn.systems.bayesian_spike_fusion import stages as bayesian_spike_fusion_stages
 from jaxsnn.systems.bayesian_spike_fusion.earlier_run import of_run
 from jaxsnn.systems.experiment import Experiment
-from jaxsnn.systems.run_folder import held_out, task_data, train_run
+from jaxsnn.systems.recipe_run import train_recipe
+from jaxsnn.systems.run_folder import held_out, task_data
 from jaxsnn.systems.setting import Horizon, Paper
 from jaxsnn.systems.settings.bayesian_spike_fusion import BayesianSpikeFusion as Settings
 from jaxsnn.systems.stages import COMMON, Request, Stage
-from jaxsnn.training import schedules
 from jaxsnn.training.early_loss_weight import Ramp, share_of_macs
 from jaxsnn.training.one_pass import classification
 from jaxsnn.training.train import Data
@@ -97,7 +97,7 @@ class BayesianSpikeFusion(Experiment[Settings]):
 
     system = "bayesian_spike_fusion"
     network = ("arch", "ic_index", "dataset")
-    training = (*Experiment.training, "weight_decay", "ic_weight")
+    training = (*Experiment.training, "ic_weight")
     conversion = bayesian_spike_fusion_stages.CONVERSION
     most = 100
     heads = True
@@ -139,7 +139,8 @@ class BayesianSpikeFusion(Experiment[Settings]):
 
     def recipe(self) -> Preprocessing:
         """The original's standardisation; crops and mirrors of colour images in training."""
-        return recipes.bayesian_spike_fusion(self.data.name)
+        recipe = self.config.training
+        return recipes.bayesian_spike_fusion(self.data.name, recipe.flip, recipe.crop_radius)
 
     def converted(self, variables: Variables) -> Spiking:
         """Rates scaled by percentiles of the activations of training images."""
@@ -182,14 +183,17 @@ class BayesianSpikeFusion(Experiment[Settings]):
         config, task = self.config, self.task
         data = self._split()
         if config.exit_block >= 0:
-            updates = max(len(data[1]) // config.batch_size, 1)
+            updates = max(len(data[1]) // config.training.batch_size, 1)
             goal = share_of_macs(self.arch) if config.ic_weight is None else config.ic_weight
             early = Ramp(goal, config.epochs or 0, updates)
-            task = classification(self.net, self.preprocessing, early)
-        optimiser = functools.partial(
-            schedules.sgd, weight_decay=config.weight_decay, nesterov=True
-        )
-        train_run(self.run, task, data, optimiser=optimiser)
+            task = classification(
+                self.net,
+                self.preprocessing,
+                early,
+                label_smoothing=config.training.label_smoothing,
+                spike_penalty=config.training.spike_penalty,
+            )
+        train_recipe(self.run, task, self.net, self.preprocessing, data)
         accuracies = self.head_accuracies(self.net, self.variables())
         indices = [config.exit_block, -1] if config.exit_block >= 0 else [-1]
         rows = [f"{index},{right}\n" for index, right in zip(indices, accuracies, strict=True)]

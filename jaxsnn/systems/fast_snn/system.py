@@ -6,7 +6,6 @@ simulate, certify), finetune, plot, and progressive: all of it for every width.
 """
 
 import dataclasses
-import functools
 from pathlib import Path
 
 import numpy as np
@@ -45,17 +44,17 @@ from jaxsnn.systems.experiment import Experiment
 from jaxsnn.systems.fast_snn import records
 from jaxsnn.systems.fast_snn import stages as stages_module
 from jaxsnn.systems.fast_snn.published import published
+from jaxsnn.systems.recipe_run import train_recipe
 from jaxsnn.systems.result_fields import Fields
 from jaxsnn.systems.run_folder import (
     held_out,
     start_from,
     task_data,
-    train_run,
     weights_at,
 )
 from jaxsnn.systems.setting import Horizon, Paper
 from jaxsnn.systems.settings.fast_snn import FastSnn as Settings
-from jaxsnn.training import finetune, schedules
+from jaxsnn.training import finetune
 from jaxsnn.types import JsonObject, Tree, Variables
 
 ARCHITECTURES = {
@@ -83,7 +82,7 @@ class FastSnn(Experiment[Settings]):
         joined=WIDTHS,
         recorded={"gaps": layers.gaps, "finetune": layers.finetune},
     )
-    training = (*Experiment.training, "weight_decay", "decay_clips", "init")
+    training = (*Experiment.training, "init")
     conversion = ("negative_threshold",)
     most = 100
     heads = True
@@ -115,7 +114,8 @@ class FastSnn(Experiment[Settings]):
 
     def recipe(self) -> Preprocessing:
         """Standardised with the data set's numbers; cropped, mirrored, turned in training."""
-        return recipes.fast_snn(self.data.name)
+        recipe = self.config.training
+        return recipes.fast_snn(self.data.name, recipe.flip, recipe.crop_radius)
 
     def converted(self, variables: Variables, variant: str = "signed") -> Spiking:
         """Every neuron integrates and fires."""
@@ -149,10 +149,9 @@ class FastSnn(Experiment[Settings]):
             template = net_module.template(self.net)
             task = start_from(task, config.init, template, newly=("clip", "kernel_clip"))
         validation = held_out(len(self.data.train_images), config.validation)
-        optimiser = functools.partial(
-            schedules.sgd, weight_decay=config.weight_decay or 0.0, decay_clips=config.decay_clips
-        )
-        train_run(self.run, task, task_data(self.data, validation), optimiser=optimiser)
+        data = task_data(self.data, validation)
+        fresh = not config.init
+        train_recipe(self.run, task, self.net, self.preprocessing, data, fresh=fresh)
 
     def take(self, place: str) -> None:
         """Take the weights of another run, of the same network, width and data set.
@@ -295,8 +294,8 @@ class FastSnn(Experiment[Settings]):
         settings = finetune.Settings(
             bits=config.bit,
             epochs=config.num_epochs,
-            batch_size=min(config.batch_size, len(images)),
-            decay_clips=config.decay_clips,
+            batch_size=min(config.training.batch_size, len(images)),
+            decay_clips=config.training.decay_clips,
             negative_threshold=config.negative_threshold,
             force=config.force,
             seed=config.seed,

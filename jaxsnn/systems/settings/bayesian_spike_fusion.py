@@ -8,14 +8,16 @@ from pathlib import PurePath
 from typing import ClassVar, Literal
 
 from jaxsnn.report.results import RunSettings
-from jaxsnn.systems.settings.base import Scripted, require
+from jaxsnn.systems.settings.base import require
+from jaxsnn.systems.settings.training import Trained
+from jaxsnn.training.recipe import PARTS, Name, Recipe
 
 BLOCKS = {"vgg11": 8, "vgg16": 13, "vgg19": 16, "resnet18": 9, "resnet34": 17}
 MIDDLE = {"vgg11": 3, "vgg16": 6, "vgg19": 6, "resnet18": 4, "resnet34": 7}
 
 
 @dataclass(frozen=True)
-class BayesianSpikeFusion(Scripted):
+class BayesianSpikeFusion(Trained):
     """BayesianSpikeFusion: an early classifier's rate is the prior, the final's spikes decide.
 
     >>> BayesianSpikeFusion().setting, BayesianSpikeFusion().simulated
@@ -27,8 +29,8 @@ class BayesianSpikeFusion(Scripted):
     experiment = "bayesian_spike_fusion"
     usual_epochs: ClassVar[dict[str, int]] = {"digits": 10, "mnist": 5, "fashion_mnist": 5, "": 200}
     parts_of_training = (
-        *Scripted.parts_of_training,
-        *("lr_step", "lr_factor", "weight_decay", "ic_weight"),
+        *PARTS,
+        *("lr_step", "lr_factor", "ic_weight"),
     )
     positionals: ClassVar[dict[str, tuple[str, ...]]] = {
         **dict.fromkeys(("all", "train"), ("dataset", "arch")),
@@ -57,14 +59,9 @@ class BayesianSpikeFusion(Scripted):
     exps: tuple[str, ...] = ()
     """Folders of simulations to draw, RUN/snn_<init_mem>_<percentile>; in the stage plot they may
     stand first, without the flag. None given: all below out."""
-    batch_size: int = 128
-    """Images per training step."""
-    learning_rate: float = 0.1
-    """Step size of stochastic gradient descent at the beginning."""
-    weight_decay: float = 5e-4
-    """Weight decay."""
-    schedule: Literal["steps", "cosine", "constant"] = "steps"
-    """Course of the learning rate: steps (see --lr_step), cosine (to zero), or constant."""
+    schedule: Literal["steps", "cosine", "linear", "constant"] | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Course of the learning rate: steps (see --lr_step; the recipe paper), cosine or linear (to
+    zero), or constant."""
     lr_step: tuple[int, ...] = ()
     """Epochs before which the learning rate is multiplied by --lr_factor; none given: 30, 60 and
     80 % of the epochs, as the paper's 60, 120, 160 of 200."""
@@ -129,8 +126,7 @@ class BayesianSpikeFusion(Scripted):
     def _refuse_numbers(self) -> None:
         for name in ("calibration", "tune_images", "simulation_batch"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        decay, factor = self.weight_decay, self.lr_factor
-        require(math.isfinite(decay) and decay >= 0, "weight_decay", decay, "0 or more")
+        factor = self.lr_factor
         require(math.isfinite(factor) and factor > 0, "lr_factor", factor, "a number above 0")
         rising = all(a < b for a, b in itertools.pairwise((0, *self.lr_step)))
         require(rising, "lr_step", self.lr_step, "ascending epochs of at least 1")
@@ -140,6 +136,20 @@ class BayesianSpikeFusion(Scripted):
         for share in self.target:
             require(0 < share <= 1, "target", self.target, "shares above 0, at most 1")
         require(0 <= self.sure <= 1, "sure", self.sure, "a probability, or 0")
+
+    def usual_training(self, name: Name) -> Recipe:
+        """The paper: one rate and one decay for all parameters."""
+        if name != "paper":
+            return super().usual_training(name)
+        return Recipe(
+            optimiser="sgd",
+            learning_rate=0.1,
+            bias_learning_rate=None,
+            readout_learning_rate=None,
+            weight_decay=5e-4,
+            decay_all=True,
+            schedule="steps",
+        )
 
     @property
     def depth(self) -> int:

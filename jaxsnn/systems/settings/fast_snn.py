@@ -7,14 +7,16 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from jaxsnn.report.results import RunSettings
-from jaxsnn.systems.settings.base import Scripted, require
+from jaxsnn.systems.settings.base import require
+from jaxsnn.systems.settings.training import Trained
+from jaxsnn.training.recipe import PARTS, Name, Recipe
 
 WIDTHS = (32, 4, 3, 2)  # in the order in which each starts from the last
 VARIANTS = ("signed", "unsigned", "settling")
 
 
 @dataclass(frozen=True)
-class FastSnn(Scripted):
+class FastSnn(Trained):
     """Fast-SNN: networks of 32, 4, 3, 2 bits; signed neurons, 2^b-1 steps; layer-wise fine-tuning.
 
     >>> FastSnn(bit=3).setting, FastSnn(bit=3).learning_rate, FastSnn(bit=2).weight_decay
@@ -30,8 +32,8 @@ class FastSnn(Scripted):
     usual_rates: ClassVar[dict[int, float]] = {32: 0.1, 4: 0.04, 3: 0.04, 2: 0.04}
     usual_decays: ClassVar[dict[int, float]] = {32: 5e-4, 4: 1e-4, 3: 1e-4, 2: 3e-5}
     parts_of_training = (
-        *Scripted.parts_of_training,
-        *("lr_step", "lr_factor", "weight_decay", "decay_clips", "init"),
+        *PARTS,
+        *("lr_step", "lr_factor", "init"),
     )
     aliases: ClassVar[dict[str, str]] = {
         "wd": "weight_decay",
@@ -54,17 +56,16 @@ class FastSnn(Scripted):
     that the file lacks start at their defaults."""
     epochs: int | None = None
     """Passes over the training images (the paper: 300). None: mnist 3, digits 5, others 30."""
-    batch_size: int = 128
-    """Images per training step (the original: 512 on MNIST)."""
-    learning_rate: float = 0.0
-    """Step size of stochastic gradient descent at the beginning. 0: 0.1 for 32 bits, else 0.04. In
-    the stage progressive one that is not the usual one of --bit holds for all widths."""
+    batch_size: int | None = None
+    """Images per training step; the recipe paper: 128 (the original: 512 on MNIST)."""
+    learning_rate: float | None = None
+    """Step size at the beginning; the recipe paper: 0.1 for 32 bits, else 0.04. In the stage
+    progressive one that is not the usual one of --bit holds for all widths."""
     weight_decay: float | None = None
-    """Weight decay. None: 5e-4 for 32 bits, 1e-4 for 4 and 3, 3e-5 for 2."""
-    decay_clips: bool = True
-    """Let the weight decay act on the learned clips, too, as in the paper."""
-    schedule: Literal["steps", "cosine", "constant"] = "steps"
-    """Course of the learning rate: steps (see --lr_step), cosine (to zero), or constant."""
+    """Weight decay; the recipe paper: 5e-4 for 32 bits, 1e-4 for 4 and 3, 3e-5 for 2."""
+    schedule: Literal["steps", "cosine", "linear", "constant"] | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Course of the learning rate: steps (see --lr_step; the recipe paper), cosine or linear (to
+    zero), or constant."""
     lr_step: tuple[int, ...] = ()
     """Epochs before which the learning rate is multiplied by --lr_factor; none given: half and
     three quarters of the epochs, as in the paper."""
@@ -89,10 +90,6 @@ class FastSnn(Scripted):
     def __post_init__(self) -> None:
         """Fill in what follows from the width; refuse values out of range."""
         put = functools.partial(object.__setattr__, self)
-        if not self.learning_rate:
-            put("learning_rate", self.usual_rates[self.bit])
-        if self.weight_decay is None:
-            put("weight_decay", self.usual_decays[self.bit])
         if self.unsigned:
             put("variants", ("unsigned",))
         super().__post_init__()
@@ -103,8 +100,6 @@ class FastSnn(Scripted):
             require(one in VARIANTS, "variants", self.variants, ", ".join(VARIANTS))
 
     def _refuse_numbers(self) -> None:
-        decay = self.weight_decay or 0.0
-        require(math.isfinite(decay) and decay >= 0, "weight_decay", decay, "0 or more")
         factor = self.lr_factor
         require(math.isfinite(factor) and factor > 0, "lr_factor", factor, "a number above 0")
         rising = all(a < b for a, b in itertools.pairwise((0, *self.lr_step)))
@@ -113,6 +108,21 @@ class FastSnn(Scripted):
         require(-math.inf < below < 0, "negative_threshold", below, "a number below 0")
         require(self.num_epochs >= 1, "num_epochs", self.num_epochs, "1 or more")
         require(self.certify is None or self.certify >= 1, "certify", self.certify, "1 or more")
+
+    def usual_training(self, name: Name) -> Recipe:
+        """The paper: one rate and one decay for all parameters, by the width."""
+        if name != "paper":
+            return super().usual_training(name)
+        return Recipe(
+            optimiser="sgd",
+            learning_rate=self.usual_rates[self.bit],
+            bias_learning_rate=None,
+            readout_learning_rate=None,
+            nesterov=False,
+            weight_decay=self.usual_decays[self.bit],
+            decay_all=True,
+            schedule="steps",
+        )
 
     @property
     def precision(self) -> Literal["quantised", "fp32"]:
@@ -144,10 +154,9 @@ class FastSnn(Scripted):
 
         A learning rate or weight decay that is not this width's usual one holds for all.
         """
-        own_rate = self.learning_rate != self.usual_rates[self.bit]
-        own_decay = self.weight_decay != self.usual_decays[self.bit]
-        rate = self.learning_rate if own_rate else 0.0
-        decay = self.weight_decay if own_decay else None
+        usual = self.usual_training(self.recipe or "paper")
+        rate = None if self.learning_rate == usual.learning_rate else self.learning_rate
+        decay = None if self.weight_decay == usual.weight_decay else self.weight_decay
         return [
             replace(
                 self,

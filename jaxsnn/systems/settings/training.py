@@ -35,15 +35,21 @@ class Trained(Scripted):
     optimiser: Literal["adam", "sgd", "muon"] | None = None
     """What moves the kernels; beside sgd and muon, biases and readout are moved by SGD."""
     bias_learning_rate: float | None = None
-    """Step size of biases and norms, beside sgd and muon."""
+    """Step size of biases, norms and learned clips, beside sgd and muon."""
     readout_learning_rate: float | None = None
     """Step size of the readout's kernel, beside sgd and muon."""
     momentum: float | None = None
-    """Momentum (Nesterov's) of sgd and muon."""
+    """Momentum of sgd and muon."""
+    nesterov: bool | None = None
+    """Whether it is Nesterov's momentum."""
     newton_schulz_steps: int | None = None
     """Iterations that make an update of muon orthogonal."""
     weight_decay: float | None = None
-    """Weight decay of the kernels, of sgd and muon."""
+    """Weight decay, of sgd and muon."""
+    decay_all: bool | None = None
+    """Let the weight decay act on all parameters, not on the kernels of hidden layers alone."""
+    decay_clips: bool | None = None
+    """With --decay-all: on learned clips, too."""
     micro_batch: int | None = None
     """Images whose gradient and batch statistics are computed at once; 0: a whole batch."""
     label_smoothing: float | None = None
@@ -84,10 +90,14 @@ class Trained(Scripted):
             object.__setattr__(self, "epochs", epochs)
         asked = {part: getattr(self, part) for part in PARTS if getattr(self, part) is not None}
         for part, value in dataclasses.asdict(
-            dataclasses.replace(RECIPES[chosen], **asked)
+            dataclasses.replace(self.usual_training(chosen), **asked)
         ).items():
             object.__setattr__(self, part, value)
         super().__post_init__()
+
+    def usual_training(self, name: Name) -> Recipe:
+        """The recipe of that name for these settings, before any flag changes a part."""
+        return RECIPES[name]
 
     @property
     def training(self) -> Recipe:
