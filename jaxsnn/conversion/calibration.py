@@ -39,7 +39,7 @@ from jaxsnn.types import Variables
 
 PERCENTILES = (99.0, 99.9, 99.99, 100.0)
 FINEST = 10  # most fractional bits that are tried
-AGREEMENT = 0.98  # of the images, that a quantised network must see as the network itself does
+AGREEMENT = 0.995  # of the images, that a quantised network must see as the network itself does
 MARGIN = 1.25  # of the largest count over the largest activation that was seen
 INT8 = 127  # counts up to it cost nothing
 MOST_COUNT = 32767

@@ -17,10 +17,12 @@ from jax import Array
 from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import spiking_sites
 from jaxsnn.conversion.calibration import Calibration, calibrate
+from jaxsnn.conversion.convert import snapped
 from jaxsnn.conversion.method import Method
 from jaxsnn.conversion.spiking import Spiking, comes_to_rest, settled
 from jaxsnn.equality.certificate import Certificate
 from jaxsnn.equality.certify import certify
+from jaxsnn.equality.rates import is_rate_coded
 from jaxsnn.errors import UserError
 from jaxsnn.inputs import class_numbers
 from jaxsnn.inputs.encoding import Encoding
@@ -101,6 +103,7 @@ def compare(
         networks={label: one[0] for label, one in kept.items()},
         evaluations={label: one[1] for label, one in kept.items()},
         certificates={label: one[2] for label, one in kept.items() if one[2] is not None},
+        methods={trial.label: one for (trial, _), one in zip(found, tried, strict=True)},
     )
 
 
@@ -132,8 +135,8 @@ def _tried(
         measured = _measured(calibration, snn, images, labels, sizes, (steps, settle), name)
     except UserError as error:  # the images and labels are known to be right
         return replace(row, reason=_short(error)), None
-    variables, size = calibration.variables, sizes.batch_size
-    quantised = accuracy(snn.quantised_ann, variables, images, labels, snn.encoding, size)
+    weights, size = snapped(calibration.variables, snn), sizes.batch_size
+    quantised = accuracy(snn.float_ann, weights, images, labels, snn.encoding, size)
     filled = _filled(row, measured, quantised, settle)
     return replace(filled, seconds=time.perf_counter() - began), measured
 
@@ -164,15 +167,17 @@ def _measured(
         spiking = evaluate(
             snn, images, labels, batch_size=size, progress=_named(name, "simulating"), **run
         )
-        if not len(some) or not _has_levels(snn):
+        if not len(some) or not _has_reference(snn):
             return snn, spiking, None
         size = min(size, len(some))
         run |= {"batch_size": size, "progress": _named(name, "certifying")}
         return snn, spiking, certify(snn, calibration.variables, some, **run)
 
 
-def _has_levels(snn: Spiking) -> bool:
-    """Whether theory gives the final count of every neuron, which a certificate needs."""
+def _has_reference(snn: Spiking) -> bool:
+    """Whether theory gives every final count, or every rate, which a certificate needs."""
+    if is_rate_coded(snn):
+        return True
     try:
         settled(snn)
     except UserError:
@@ -185,7 +190,7 @@ def _filled(row: Trial, measured: _Measured, quantised: float, settle: bool) -> 
     snn, spiking, proof = measured
     per_step = tuple(spiking.accuracy_per_step)
     rests = snn.encoding.ends is not None
-    word = None if _has_levels(snn) else "approximate"
+    word = None if _has_reference(snn) else "approximate"
     return replace(
         row,
         quantised_accuracy=quantised,
@@ -197,6 +202,7 @@ def _filled(row: Trial, measured: _Measured, quantised: float, settle: bool) -> 
         energy_pj_per_image=energy.ledger(snn, spiking, settle=settle).to_json(),
         equality=word if proof is None else proof.equality,
         certified=0 if proof is None else proof.images,
+        given_predictions=None if proof is None else proof.given_predictions,
         unsettled=int(spiking.unsettled.sum()) if settle else 0,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,15 +29,16 @@ class Trial:
         method: name of the method, and
         options: its options, those that are not the usual ones, as text.
         reason: why it does not apply; empty where it does.
-        quantised_accuracy: of the network with the method's activations, not spiking.
+        quantised_accuracy: of the network with the method's activations and weights, not spiking.
         accuracy_per_step: of the spiking network after every step.
         settled_step: first step from which the spiking network's accuracy stays within 0.1 point
             of the quantised network's; None: there is none.
         last_spike_step: over all images; None where the input never ends.
         spikes_per_image, operations_per_image: spikes, and synaptic operations without the heads'.
         energy_pj_per_image: by the lines of :mod:`jaxsnn.report.energy`.
-        equality: the certificate's word; "approximate" without one where no theory gives counts.
+        equality: the certificate's word; "approximate" without one where there is no theory.
         certified: images that were compared neuron by neuron; 0: none.
+        given_predictions: of those, predictions other than the network's as it is.
         unsettled: images that still spike in the last step of a network that comes to rest.
         seconds: that converting, simulating and comparing took.
     """
@@ -54,6 +55,7 @@ class Trial:
     energy_pj_per_image: Energy | None = None
     equality: str | None = None
     certified: int = 0
+    given_predictions: int | None = None
     unsettled: int = 0
     seconds: float | None = None
 
@@ -94,6 +96,7 @@ class Comparison:
         images: number of test images.
         trials: a row for each method, in the order in which they were tried.
         networks, evaluations, certificates: of those that apply, by :attr:`Trial.label`.
+        methods: all that were tried, by label.
     """
 
     accuracy: float
@@ -102,6 +105,7 @@ class Comparison:
     networks: Mapping[str, Spiking] = field(default_factory=dict[str, Spiking])
     evaluations: Mapping[str, Evaluation] = field(default_factory=dict[str, Evaluation])
     certificates: Mapping[str, Certificate] = field(default_factory=dict[str, Certificate])
+    methods: Mapping[str, Method] = field(default_factory=dict[str, Method])
 
     @property
     def best(self) -> Trial:
@@ -155,9 +159,11 @@ class Comparison:
 
     def __rich__(self) -> Table:
         title = f"{_percent(self.accuracy)} as given, on {self.images:,} test images"
-        table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, caption=_CAPTION)
+        table = Table(
+            title=title, caption=_CAPTION, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0)
+        )
         table.caption_justify = "left"
-        table.add_column("method", overflow="fold", min_width=16)
+        table.add_column("method", overflow="fold", min_width=15)
         for name, (heading, _) in _COLUMNS.items():
             table.add_column(heading, justify="left" if name == "certificate" else "right")
         taken = self.best if any(trial.applies for trial in self.trials) else None
@@ -176,7 +182,9 @@ class Comparison:
 
 
 def described(method: Method) -> str:
-    """The options of a method that are not the usual ones, as text; tables of numbers left out.
+    """The options of a method that are not the usual ones, as text.
+
+    Tables of numbers are left out, and that weights keep all their bits.
 
     >>> from jaxsnn.conversion import methods
     >>> described(methods.scatter_gather(k=1, bound=2)), described(methods.rate(scales={}))
@@ -185,7 +193,8 @@ def described(method: Method) -> str:
     parts: list[str] = []
     for one in dataclasses.fields(method):
         value = getattr(method, one.name)
-        if value != one.default and not isinstance(value, Mapping):
+        finest = one.name == "weight_bits" and value is None
+        if value != one.default and not isinstance(value, Mapping) and not finest:
             parts.append(f"{one.name}={value}")
     return ", ".join(parts)
 
@@ -212,6 +221,10 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f} %"
 
 
+def _points(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
 def _count(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f}"
 
@@ -230,36 +243,47 @@ def in_short(value: float | None) -> str:
     return f"{value:.0f}"
 
 
-def _energy(trial: Trial) -> str:
-    """Spiking network over quantised one, microjoules by the field's convention."""
-    line = (trial.energy_pj_per_image or {}).get("convention")
-    if not isinstance(line, Mapping):
-        return "-"
-    parts = [
-        "-" if (pj := line.get(side)) is None else f"{pj / 1e6:.3g}" for side in ("snn", "ann")
-    ]
-    return "/".join(parts)
+def _energy(side: str) -> Callable[[Trial], str]:
+    """Microjoules by the field's convention, of the spiking network or of the quantised one."""
+
+    def cell(trial: Trial) -> str:
+        line = (trial.energy_pj_per_image or {}).get("convention")
+        value = line.get(side) if isinstance(line, Mapping) else None
+        return "-" if value is None else f"{value / 1e6:.3g}"
+
+    return cell
+
+
+def _steps(trial: Trial) -> str:
+    """From which step the accuracy stays, and of how many."""
+    return f"{_count(trial.settled_step)}/{_count(trial.steps)}"
+
+
+def _unlike(trial: Trial) -> str:
+    """Predictions other than those of the network as it is, of the images that were certified."""
+    number = trial.given_predictions
+    return "-" if number is None else f"{number:,}/{trial.certified:,}"
 
 
 def _certificate(trial: Trial) -> str:
-    settled = trial.is_exact and trial.last_spike_step and (trial.steps or 0) > 1
-    last = f"\nlast spike {trial.last_spike_step}" if settled else ""
-    left = f"\n{trial.unsettled:,} images not settled" if trial.unsettled else ""
-    return f"{trial.equality or '-'}{last}{left}"
+    left = f"\n{trial.unsettled:,} unsettled" if trial.unsettled else ""
+    return f"{trial.equality or '-'}{left}"
 
 
-_COLUMNS: Mapping[str, tuple[str, Any]] = {
-    "quantised": ("quantised", lambda trial: _percent(trial.quantised_accuracy)),
-    "spiking": ("spiking", lambda trial: _percent(trial.accuracy)),
-    "within": ("0.1 from", lambda trial: _count(trial.settled_step)),
-    "steps": ("steps", lambda trial: _count(trial.steps)),
+_COLUMNS: Mapping[str, tuple[str, Callable[[Trial], str]]] = {
+    "quantised": ("quan-\ntised %", lambda trial: _points(trial.quantised_accuracy)),
+    "spiking": ("spiking\n%", lambda trial: _points(trial.accuracy)),
+    "steps": ("steps", _steps),
     "spikes": ("spikes", lambda trial: in_short(trial.spikes_per_image)),
-    "operations": ("operations", lambda trial: in_short(trial.operations_per_image)),
-    "energy": ("energy µJ", _energy),
+    "operations": ("opera-\ntions", lambda trial: in_short(trial.operations_per_image)),
+    "energy": ("spiking\nµJ", _energy("snn")),
+    "energy of the ANN": ("ANN\nµJ", _energy("ann")),
+    "unlike given": ("unlike\ngiven", _unlike),
     "certificate": ("certificate", _certificate),
 }
 _CAPTION = (
-    "0.1 from: step from which the accuracy stays within 0.1 point of the quantised network's; per "
-    "image: spikes, synaptic operations without the readout's, energy of the spiking/quantised "
-    "network, additions against float multiplications (Horowitz 2014)"
+    "steps: from which the accuracy stays within 0.1 point of the quantised network's, and of how "
+    "many; per image: spikes, synaptic operations without the readout's, energy (additions, and "
+    "float multiplications of the ANN; Horowitz 2014); unlike given: predictions other than those "
+    "of the network as it is, of the images that the certificate compares"
 )
