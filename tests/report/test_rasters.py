@@ -144,8 +144,8 @@ def test_files_are_whole_and_not_large(tmp_path: Path, steps: int):
         ({"lif": np.zeros((0, 3))}, r"lif has shape \(0, 3\); give \[T, neurons\]"),
         ({"lif": np.zeros((3, 0))}, r"lif has shape \(3, 0\)"),
         ({"lif": np.zeros(3)}, r"lif has shape \(3,\)"),
-        ({"lif": np.array([[0, 2]])}, r"lif \(1, 2\) holds 2; give 1 for a spike"),
-        ({"lif": np.array([[0, np.nan]])}, r"lif \(1, 2\) holds nan"),
+        ({"lif": np.array([[0, 0.5]])}, r"lif \(1, 2\) holds 0.5; give whole numbers of spikes"),
+        ({"lif": np.array([[0, np.nan]])}, r"lif \(1, 2\) holds nan; give whole numbers"),
         ({"a": np.zeros((3, 1)), "b": np.zeros((4, 1))}, r"differ in their steps: .*'b': 4"),
     ],
 )
@@ -153,6 +153,64 @@ def test_what_is_no_raster_is_refused(tmp_path: Path, spikes: dict[str, np.ndarr
     with pytest.raises(ValueError, match=message):
         raster(spikes, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+SIGNED = np.array([[0, 1, -1], [2, 0, 0], [0, -4, 1]])
+
+
+def test_signed_and_graded_spikes_have_a_mark_each_and_are_counted(
+    tmp_path: Path, drawn: list[Figure]
+):
+    raster({"conv": SIGNED, "dense": SIGNED[:, :1]}, tmp_path)
+    assert marks(drawn[0], 0) == [(1, 1), (1, 2), (2, 0), (3, 1), (3, 2)]
+    assert [ax.get_title() for ax in drawn[0].axes] == [
+        "conv: 3 neurons, 9 spikes, 5 negative",
+        "dense: 1 neuron, 2 spikes",
+    ]
+    assert "Blue: positive spikes, red: negative ones." in said(drawn[0])
+    assert "up to 4" in said(drawn[0])
+
+
+def test_colours_say_sign_and_number(tmp_path: Path, drawn: list[Figure]):
+    """Red less blue by sign; the more spikes in a step, the further from white."""
+    raster({"conv": SIGNED}, tmp_path)
+    (collection,) = drawn[0].axes[0].collections
+    at = {tuple(place): colour for place, colour in zip(
+        np.asarray(collection.get_offsets(), int).tolist(), collection.get_edgecolors(), strict=True
+    )}  # fmt: skip
+    for (step, neuron), colour in at.items():
+        spikes = SIGNED[step - 1, neuron]
+        assert (colour[0] > colour[2]) == (spikes < 0)
+    lightness = {SIGNED[s - 1, n]: at[s, n][:3].sum() for s, n in at}
+    assert lightness[2] < lightness[1]
+    assert lightness[-4] < lightness[-1]
+
+
+def test_single_spikes_are_all_of_one_colour(tmp_path: Path, drawn: list[Figure]):
+    raster(SPIKES, tmp_path)
+    for ax in drawn[0].axes[:2]:
+        (collection,) = ax.collections
+        assert len(collection.get_edgecolors()) == 1
+    assert "negative" not in said(drawn[0])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_picture_stands_beside_the_layers(tmp_path: Path, drawn: list[Figure], channels: int):
+    image = np.arange(16 * channels, dtype=np.int16).reshape(4, 4, channels) - 8
+    raster(SPIKES, tmp_path, image=image)
+    picture, *panels = drawn[0].axes
+    assert len(panels) == 3
+    (shown,) = picture.images
+    array = np.asarray(shown.get_array(), float)
+    assert array.shape == ((4, 4) if channels == 1 else (4, 4, 3))
+    assert (array.min(), array.max()) == (0, 1)
+    assert picture.get_position().x1 < min(ax.get_position().x0 for ax in panels)
+
+
+def test_what_is_no_picture_is_refused(tmp_path: Path):
+    for image in (np.zeros((4, 4)), np.zeros((4, 4, 2)), np.full((4, 4, 1), np.nan)):
+        with pytest.raises(ValueError, match="give finite numbers"):
+            raster(SPIKES, tmp_path, image=image)
 
 
 def test_no_neurons_to_draw_are_refused(tmp_path: Path):

@@ -58,12 +58,17 @@ def new_figure(
     figure = Figure(figsize=size, layout="constrained")
     axes: list[Axes] = [figure.add_subplot(rows, columns, i + 1) for i in range(rows * columns)]
     for ax in axes:
-        ax.tick_params(labelsize=TEXT_SIZE)
-        ax.grid(axis="y", color="0.88", linewidth=0.8)
-        ax.set_axisbelow(True)
-        for side in ("top", "right"):
-            ax.spines[side].set_visible(False)
+        dress(ax)
     return figure, axes
+
+
+def dress(ax: Axes) -> None:
+    """Give axes the look of all figures."""
+    ax.tick_params(labelsize=TEXT_SIZE)
+    ax.grid(axis="y", color="0.88", linewidth=0.8)
+    ax.set_axisbelow(True)
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
 
 
 def label(ax: Axes, x: str = "", y: str = "", title: str = "") -> None:

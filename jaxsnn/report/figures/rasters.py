@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from jaxsnn.errors import UserError
@@ -17,6 +19,7 @@ from jaxsnn.report.figures.parts import (
     TITLE_SIZE,
     Style,
     caption,
+    dress,
     head,
     label,
     new_figure,
@@ -26,6 +29,7 @@ from jaxsnn.report.figures.parts import (
 _FEW_NEURONS = 12  # more panels of membranes than this do not fit on a page
 _MANY_STEPS = 100  # more steps than this leave no room for a mark at each
 _MANY_MARKS = 4000  # more marks than this are stored as pixels in the SVG
+_PALEST = 0.3  # share of its colour that a mark has at least
 _PANEL = (430.0, 94.0)  # about the width and height of a panel in points
 
 
@@ -36,39 +40,43 @@ def raster(
     *,
     title: str = "Spikes of one image",
     most_neurons: int = 200,
+    image: np.ndarray | None = None,
 ) -> tuple[Path, Path]:
-    """Draw the spikes of one image, a panel for each layer and a mark for each spike.
+    """Draw the spikes of one image, a panel for each layer and a mark for each neuron and step.
 
-    A layer of more than `most_neurons` neurons is thinned evenly; the neurons keep their numbers,
-    and the counts above the panels are those of all neurons.
+    Positive spikes are blue, negative ones red; where a neuron emits several in one step its mark
+    is the darker the more there are. A layer of more than `most_neurons` neurons is thinned evenly;
+    the neurons keep their numbers, and the counts above the panels are those of all neurons.
 
     Args:
-        spikes: zeros and ones [T, neurons] or [T, ..., C] of each layer, by name, first to last.
+        spikes: whole numbers [T, neurons] or [T, ..., C] of each layer, by name, first to last:
+            spikes of a step, negative ones below 0.
         folder: where the files go.
         name: name of the files.
         title: title of the figure.
         most_neurons: the largest number of neurons drawn of a layer.
+        image: what the network was shown, [H, W, 1 or 3] of any numbers, drawn beside the first
+            layer; None: it is left out.
 
     Returns:
         The paths of PNG and SVG.
 
     Raises:
-        UserError: there is no layer, a layer is empty or holds other values than 0 and 1, or the
-            layers differ in their number of steps; the message names the layer.
+        UserError: there is no layer, a layer is empty or holds what is no whole number, the layers
+            differ in their number of steps, or the image is none; the message names the layer.
     """
     layers = _layers(spikes)
     if most_neurons < 1:
         raise UserError(f"most_neurons is {most_neurons}; give 1 or more")
     steps = len(next(iter(layers.values())))
-    figure, axes = new_figure(rows=len(layers), size=(7.0, 1.1 + 1.9 * len(layers)))
-    thinned = False
+    figure, axes = _panels(len(layers), image)
+    thinned, most = False, max(int(np.abs(fired).max()) for fired in layers.values())
     for ax, (layer, fired) in zip(axes, layers.items(), strict=True):
         neurons = fired.shape[1]
         shown = _thinned(neurons, most_neurons)
         thinned |= len(shown) < neurons
-        _marks(ax, fired, shown)
-        count = int(np.count_nonzero(fired))
-        label(ax, y="neuron", title=f"{layer}: {_many(neurons, 'neuron')}, {_many(count, 'spike')}")
+        _marks(ax, fired, shown, most)
+        label(ax, y="neuron", title=f"{layer}: {_many(neurons, 'neuron')}, {_counted(fired)}")
         ax.set_ylim(-0.5 - 0.02 * neurons, neurons - 0.5 + 0.02 * neurons)
         ax.yaxis.set_major_locator(MaxNLocator(nbins=10 if neurons <= 10 else 5, integer=True))
         ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
@@ -80,8 +88,51 @@ def raster(
         "are drawn; counts are of all."
         if thinned
         else "",
+        _legend(min(int(fired.min()) for fired in layers.values()), most),
     )
     return save(figure, folder, name)
+
+
+def _panels(rows: int, image: np.ndarray | None) -> tuple[Figure, list[Axes]]:
+    """A panel for each layer, and the image at the left of them."""
+    height = 1.1 + 1.9 * rows
+    if image is None:
+        return new_figure(rows=rows, size=(7.0, height))
+    figure = new_figure(0, 0, (8.8, height))[0]
+    grid = figure.add_gridspec(rows, 2, width_ratios=(1.0, 3.6))
+    picture = figure.add_subplot(grid[0, 0])
+    picture.imshow(_picture(image), cmap="gray", interpolation="nearest")
+    picture.set_axis_off()
+    axes = [figure.add_subplot(grid[row, 1]) for row in range(rows)]
+    for ax in axes:
+        dress(ax)
+    return figure, axes
+
+
+def _picture(image: np.ndarray) -> np.ndarray:
+    """An image of any numbers, stretched to 0..1, as matplotlib takes it."""
+    shown = np.asarray(image, np.float64)
+    if shown.ndim != 3 or shown.shape[-1] not in (1, 3) or not np.isfinite(shown).all():
+        raise UserError(
+            f"image has shape {shown.shape}; give finite numbers [height, width, 1 or 3], or None"
+        )
+    low, high = shown.min(), shown.max()
+    shown = (shown - low) / max(high - low, 1e-12)
+    return shown[..., 0] if shown.shape[-1] == 1 else shown
+
+
+def _counted(fired: np.ndarray) -> str:
+    """How many spikes there are, and how many of them are negative."""
+    negative = int(-fired[fired < 0].sum())
+    total = _many(int(np.abs(fired).sum()), "spike")
+    return f"{total}, {negative:,} negative" if negative else total
+
+
+def _legend(least: int, most: int) -> str:
+    """What the colours mean, where there is more than one."""
+    parts = ["Blue: positive spikes, red: negative ones."] if least < 0 else []
+    parts += [f"The darker, the more in one step (up to {most:,})."] if most > 1 else []
+    return " ".join(parts)
 
 
 def membranes(
@@ -137,9 +188,9 @@ def membranes(
 
 
 def _layers(spikes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Spikes of every layer as bool [T, neurons]."""
+    """Spikes of every layer as int64 [T, neurons]."""
     if not spikes:
-        raise UserError("spikes has no layer; give zeros and ones [T, neurons] by layer name")
+        raise UserError("spikes has no layer; give whole numbers [T, neurons] by layer name")
     layers: dict[str, np.ndarray] = {}
     for layer, values in spikes.items():
         array = np.asarray(values)
@@ -147,11 +198,23 @@ def _layers(spikes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             raise UserError(
                 f"{layer} has shape {array.shape}; give [T, neurons] or [T, ..., C], none empty"
             )
-        layers[layer] = _binary(array, layer).reshape(len(array), -1)
+        layers[layer] = _whole(array, layer).reshape(len(array), -1)
     lengths = {layer: len(fired) for layer, fired in layers.items()}
     if len(set(lengths.values())) > 1:
         raise UserError(f"layers differ in their steps: {lengths}; give those of one simulation")
     return layers
+
+
+def _whole(array: np.ndarray, what: str) -> np.ndarray:
+    """Spikes of a step as int64."""
+    numbers = np.asarray(array, np.float64)
+    wrong = ~np.isfinite(numbers) | (numbers != np.floor(numbers))
+    if wrong.any():
+        raise UserError(
+            f"{what} {array.shape} holds {array[wrong].flat[0]}; give whole numbers of spikes, "
+            "negative ones below 0"
+        )
+    return numbers.astype(np.int64)
 
 
 def _binary(array: np.ndarray, what: str) -> np.ndarray:
@@ -199,20 +262,36 @@ def _thinned(neurons: int, most: int) -> np.ndarray:
     return np.arange(min(neurons, most)) * neurons // min(neurons, most)
 
 
-def _marks(ax: Axes, fired: np.ndarray, shown: np.ndarray) -> None:
+def _marks(ax: Axes, fired: np.ndarray, shown: np.ndarray, most: int) -> None:
     """Put an upright stroke at the step and neuron of every spike, as high as the neuron's row."""
     step, row = np.nonzero(fired[:, shown])
+    colour = _colours(fired[:, shown][step, row], most)
     width, height = (0.8 * of / by for of, by in zip(_PANEL, fired[:, shown].shape, strict=True))
     ax.scatter(
         step + 1,
         shown[row],
         s=min(max(height, 1.6), 9.0) ** 2,
         marker="|",
-        color=BLUE,
+        color=colour,
         linewidths=min(max(0.4 * width, 0.6), 2.5),
         rasterized=len(step) > _MANY_MARKS,
     )
     ax.grid(visible=False)
+
+
+def _colours(spikes: np.ndarray, most: int) -> Any:
+    """Blue of positive and red of negative spikes, the lighter the fewer; of single ones full.
+
+    >>> _colours(np.array([1, 1]), 1) == BLUE
+    True
+    >>> [str(one) for one in _colours(np.array([2, -2]), 2)[:, 0].round(2)]
+    ['0.0', '0.84']
+    """
+    if most <= 1 and not (spikes < 0).any():
+        return BLUE
+    full = np.where(spikes[:, None] < 0, to_rgb(RED), to_rgb(BLUE))
+    share = (_PALEST + (1 - _PALEST) * np.abs(spikes) / most)[:, None]
+    return 1 - share * (1 - full)
 
 
 def _spikes_above(ax: Axes, steps: np.ndarray, *, slender: bool) -> None:

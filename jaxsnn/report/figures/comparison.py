@@ -1,0 +1,181 @@
+"""Figure of one network under every method: accuracy against time, accuracy, work, energy."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+
+from jaxsnn.report.comparison import Comparison, Trial, in_short
+from jaxsnn.report.figures.parts import (
+    TEXT_SIZE,
+    TITLE_SIZE,
+    Series,
+    caption,
+    grouped_bars,
+    label,
+    line_style,
+    marks,
+    new_figure,
+    plain_numbers,
+    save,
+    zoom,
+)
+from jaxsnn.report.rows import NothingToDrawError
+
+_WORDS = 116  # characters of a line of the caption
+_MICROJOULE = 1e6  # in pJ
+
+
+def compare(
+    comparison: Comparison, folder: str | Path, name: str = "compare", *, title: str = ""
+) -> tuple[Path, Path]:
+    """Draw a comparison of methods: four panels, and below them what does not apply.
+
+    Accuracy after every step, with the network as it is as a dotted line; accuracy quantised and
+    spiking; synaptic operations and spikes; energy beside the quantised network's.
+
+    Args:
+        comparison: from :func:`jaxsnn.compare`.
+        folder: where the files go.
+        name: name of the files.
+        title: title of the figure; empty: what is compared on how many images.
+
+    Returns:
+        The paths of PNG and SVG.
+
+    Raises:
+        NothingToDrawError: no method applies.
+    """
+    shown = [trial for trial in comparison.trials if trial.applies]
+    if not shown:
+        raise NothingToDrawError("no method applies to the network; there is nothing to draw")
+    figure, axes = new_figure(2, 2, (11.0, 8.4))
+    names = _names(shown)
+    _over_time(axes[0], comparison, shown, names)
+    started = _accuracies(axes[1], comparison, shown, names)
+    _work(axes[2], shown, names)
+    _energy(axes[3], shown, names)
+    figure.suptitle(
+        title or f"One network, {len(shown)} ways to spike ({comparison.images:,} test images)",
+        fontsize=TITLE_SIZE,
+    )
+    reasons = [textwrap.fill(f"{one}: {why}", _WORDS) for one, why in comparison.reasons.items()]
+    caption(
+        figure,
+        "Energy by the convention of the field: additions of the spiking network against float "
+        "multiplications of the quantised one.",
+        started,
+        "Does not apply:" if reasons else "",
+        *reasons,
+    )
+    return save(figure, folder, name)
+
+
+def _names(shown: Sequence[Trial]) -> list[str]:
+    """Names below bars: the method, and what tells it from others of the method."""
+    words: list[str] = []
+    for trial in shown:
+        parts = trial.method.split("_")
+        if len([one for one in shown if one.method == trial.method]) > 1:
+            parts.append(_apart(trial, shown))
+        words.append("\n".join(parts))
+    return words
+
+
+def _apart(trial: Trial, shown: Sequence[Trial]) -> str:
+    """The first option that not all trials of a method have, "plain" where it has none.
+
+    >>> some = [Trial(method="a", options=text) for text in ("b=5, slow=True", "b=5, c=2", "b=5")]
+    >>> [_apart(one, some) for one in some]
+    ['slow', 'c=2', 'plain']
+    """
+    same = [one for one in shown if one.method == trial.method]
+    common = set.intersection(*(set(one.options.split(", ")) for one in same))
+    others = [one for one in trial.options.split(", ") if one and one not in common]
+    return others[0].removesuffix("=True") if others else "plain"
+
+
+def _over_time(
+    ax: Axes, comparison: Comparison, shown: Sequence[Trial], names: Sequence[str]
+) -> None:
+    """Accuracy after every step, on a logarithmic axis; an open mark where it has settled."""
+    steps = max(trial.steps or 1 for trial in shown)
+    for style, (trial, name) in enumerate(zip(shown, names, strict=True)):
+        values = [100 * one for one in trial.accuracy_per_step]
+        look = line_style(style)
+        one_line = name.replace("\n", " ")
+        marked = [mark for mark in marks(len(values), logarithmic=True) if mark < len(values)]
+        ax.plot(range(1, len(values) + 1), values, label=one_line, markevery=marked, **look)
+        if trial.settled_step:
+            place = trial.settled_step
+            look |= {"markersize": 11, "markerfacecolor": "white", "markeredgewidth": 1.5}
+            ax.plot([place], [values[place - 1]], linestyle="", zorder=3, **look)
+    given = 100 * comparison.accuracy
+    ax.axhline(given, color="0.25", linestyle=(0, (1, 1)), label=f"as given: {given:.2f} %")
+    ax.set_xscale("log")
+    plain_numbers(ax.xaxis)
+    ax.set_xlim(0.9, max(steps, 2) * 1.15)
+    ax.set_ylim(0, 103)
+    title = "accuracy after every step; open mark: within 0.1 point"
+    label(ax, "time step (log scale)", "test accuracy (%)", title)
+    ax.legend(loc="lower right", fontsize=TEXT_SIZE, framealpha=0.9)
+
+
+def _accuracies(
+    ax: Axes, comparison: Comparison, shown: Sequence[Trial], names: Sequence[str]
+) -> str:
+    """Quantised and spiking; what the caption says of the axis."""
+    quantised = [_percent(trial.quantised_accuracy) for trial in shown]
+    spiking = [_percent(trial.accuracy) for trial in shown]
+    series = [Series("quantised", quantised, 1), Series("spiking", spiking, 0)]
+    grouped_bars(ax, names, series, "{:.2f}".format)
+    given = 100 * comparison.accuracy
+    ax.axhline(given, color="0.25", linestyle=(0, (1, 1)))
+    values = [value for value in (*quantised, *spiking, given) if value is not None]
+    started = zoom(ax, values)
+    label(ax, y="test accuracy (%)", title="accuracy; dotted: as given")
+    ax.legend(loc="lower left", fontsize=TEXT_SIZE, framealpha=0.9, ncols=2)
+    return started.replace("The y axis", "The accuracies' axis")
+
+
+def _work(ax: Axes, shown: Sequence[Trial], names: Sequence[str]) -> None:
+    series = [
+        Series("spikes", [trial.spikes_per_image for trial in shown], 2),
+        Series("synaptic operations", [trial.operations_per_image for trial in shown], 4),
+    ]
+    grouped_bars(ax, names, series, in_short)
+    _logarithmic(ax, series)
+    label(ax, y="per image (log scale)", title="spikes and synaptic operations")
+    ax.legend(loc="upper left", fontsize=TEXT_SIZE, framealpha=0.9, ncols=2)
+
+
+def _energy(ax: Axes, shown: Sequence[Trial], names: Sequence[str]) -> None:
+    series = [
+        Series("quantised network", [_microjoules(trial, "ann") for trial in shown], 1),
+        Series("spiking network", [_microjoules(trial, "snn") for trial in shown], 0),
+    ]
+    grouped_bars(ax, names, series, "{:.3g}".format)
+    _logarithmic(ax, series)
+    label(ax, y="µJ per image (log scale)", title="energy")
+    ax.legend(loc="upper left", fontsize=TEXT_SIZE, framealpha=0.9, ncols=2)
+
+
+def _logarithmic(ax: Axes, series: Sequence[Series]) -> None:
+    """Let the axis begin below the smallest bar, with room for the legend above the largest."""
+    values = [value for one in series for value in one.values if value]
+    if values:
+        ax.set_yscale("log")
+        ax.set_ylim(min(values) / 3, max(values) * 12)
+
+
+def _microjoules(trial: Trial, side: str) -> float | None:
+    line = (trial.energy_pj_per_image or {}).get("convention")
+    value = line.get(side) if isinstance(line, Mapping) else None
+    return None if value is None else value / _MICROJOULE
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else 100 * value
