@@ -6,10 +6,11 @@ through the epochs, survives a kill and resumes bit for bit.
 
 from jaxsnn.training import finetune, schedules
 from jaxsnn.training.early_loss_weight import Ramp, share_of_macs
+from jaxsnn.training.finetune_quantised import Finetuned, finetune_quantised
 from jaxsnn.training.losses_over_time import LOSSES
 from jaxsnn.training.one_pass import classification
 from jaxsnn.training.options import Options
-from jaxsnn.training.recipe import FAST, PAPER, Recipe
+from jaxsnn.training.recipe import FAST, FINETUNE, PAPER, Recipe
 from jaxsnn.training.run_files import Record
 from jaxsnn.training.task import Task
 from jaxsnn.training.through_time import spiking_net, threshold, through_time, watch
@@ -18,10 +19,12 @@ from jaxsnn.training.update import TrainState
 
 __all__ = [
     "FAST",
+    "FINETUNE",
     "LOSSES",
     "PAPER",
     "AfterEpoch",
     "Data",
+    "Finetuned",
     "Options",
     "Ramp",
     "Recipe",
@@ -30,6 +33,7 @@ __all__ = [
     "TrainState",
     "classification",
     "finetune",
+    "finetune_quantised",
     "schedules",
     "share_of_macs",
     "spiking_net",

@@ -1,0 +1,139 @@
+"""Quantisation-aware fine-tuning: from trained weights to those of a network that converts well.
+
+A network of ReLUs loses accuracy when its activations are quantised; a few epochs with the
+quantised activations in place win it back, because the weights learn to live with the steps.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxsnn.arch.notation import Arch
+from jaxsnn.conversion.convert import refuse
+from jaxsnn.conversion.method import Method
+from jaxsnn.errors import UserError, whole_number
+from jaxsnn.inputs.preprocess import Preprocessing, unchanged
+from jaxsnn.io.arrays import flatten, unflatten
+from jaxsnn.network import net as net_module
+from jaxsnn.network.net import Net, Variables
+from jaxsnn.network.per_site import SiteMap, hidden
+from jaxsnn.network.weight_quantisers import WeightQuantiser, full_precision
+from jaxsnn.training import optimisers
+from jaxsnn.training.final_statistics import final_statistics
+from jaxsnn.training.one_pass import classification
+from jaxsnn.training.options import Options
+from jaxsnn.training.recipe import FINETUNE, Recipe
+from jaxsnn.training.run_files import Record
+from jaxsnn.training.schedules import keep_clips
+from jaxsnn.training.train import Data, train
+
+
+class Finetuned(NamedTuple):
+    """What fine-tuning leaves.
+
+    Attributes:
+        variables: the training tree, to be converted by the same method.
+        history: a record of each epoch, as :func:`jaxsnn.train` makes them.
+    """
+
+    variables: dict[str, Any]
+    history: list[Record]
+
+
+def finetune_quantised(
+    variables: Variables,
+    arch: Arch,
+    data: Data,
+    method: Method,
+    *,
+    preprocessing: Preprocessing | None = None,
+    recipe: Recipe = FINETUNE,
+    epochs: int = 4,
+    weights: SiteMap[WeightQuantiser] | None = None,
+    seed: int = 0,
+    directory: str | Path | None = None,
+    progress: bool = True,
+) -> Finetuned:
+    """Train on from trained weights, with the activations that a method converts.
+
+    What to choose:
+
+    - ``k`` (scatter-and-gather, negative spikes): the spiking network settles twice as fast with
+      one bit less. Without training take :attr:`jaxsnn.Calibration.k`; with some epochs 1 or 2 is
+      usually enough.
+    - ``bound``: none for negative spikes, whose steps it does not change; for scatter-and-gather
+      :meth:`jaxsnn.Calibration.bound`, or less, since every doubling doubles the thresholds.
+    - ``bits`` of ``signed_if``: 4 or 5; clips start where :func:`jaxsnn.calibrate` puts them, and
+      are learned.
+    - learning rate: a tenth of what the weights were trained with, falling to zero. If the loss of
+      the first epoch exceeds what it was before, divide it by three.
+
+    Args:
+        variables: ``params`` and ``batch_stats``; for ``signed_if`` with clips.
+        arch: the architecture.
+        data: training images uint8 ``[N, H, W, C]`` and labels ``[N]``, validation images and
+            labels or None.
+        method: that the network is to be converted by.
+        preprocessing: what becomes of the images; default: grey values over 256.
+        recipe: of optimisation.
+        epochs: passes over the training images.
+        weights: weight quantisers to train with; None: full precision.
+        seed: of the order of the images and the augmentation.
+        directory: where checkpoints and metrics go; None writes nothing.
+        progress: say on the terminal how far it is.
+
+    Raises:
+        UserError: all that stands against converting the network by this method, before anything
+            is trained; or as :func:`jaxsnn.train`.
+    """
+    whole_number("epochs", epochs)
+    weights = weights or SiteMap(full_precision())
+    refuse(variables, arch, method, weights)
+    shown = preprocessing or unchanged()
+    net = Net(arch, hidden(method.activation), weights, norm_momentum=recipe.norm_momentum)
+    start = _start(variables, net)
+    task = classification(
+        net, shown, label_smoothing=recipe.label_smoothing, spike_penalty=recipe.spike_penalty
+    )._replace(init=lambda key: start)
+    size = min(recipe.batch_size, len(data[1]))
+    if not size:
+        raise UserError("there are no training images to fine-tune on")
+    phase = {"epochs": epochs, "learning_rate": recipe.learning_rate, "schedule": recipe.schedule}
+    phases = [phase | {"steps_per_epoch": len(data[1]) // size, "first_step": 0}]
+    moved, rate = optimisers.from_recipe(recipe, phases)
+    finish = None
+    if recipe.final_statistics and start.get("batch_stats"):
+        images = data[0][: recipe.final_statistics]
+        finish = functools.partial(_with_statistics, net, shown, images)
+    options = Options(
+        epochs=epochs,
+        batch_size=size,
+        seed=seed,
+        directory=directory,
+        micro_batch=recipe.micro_batch or None,
+        averaging=recipe.averaging,
+    )
+    moving = optax.chain(moved, keep_clips())
+    state, history = train(
+        task, moving, data, options, progress=progress, schedule=rate, finish=finish
+    )
+    return Finetuned(dict(jax.device_get(state.variables)), history)
+
+
+def _start(variables: Variables, net: Net) -> dict[str, Any]:
+    """Those of the arrays that the network has, float32; clips of other methods stay behind."""
+    given, wanted = flatten(variables), flatten(net_module.template(net))
+    return unflatten({name: jnp.asarray(given[name], leaf.dtype) for name, leaf in wanted.items()})
+
+
+def _with_statistics(
+    net: Net, preprocessing: Preprocessing, images: Any, variables: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    return final_statistics(net, variables, preprocessing, images)

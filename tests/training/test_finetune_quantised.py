@@ -1,0 +1,96 @@
+"""Fine-tuning starts from the weights that it is given, and helps the quantised network."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsnn import Net, certify, convert, finetune_quantised, hidden, init_variables, methods, parse
+from jaxsnn.arch.plan import plan
+from jaxsnn.conversion.calibration import with_clips
+from jaxsnn.inputs.preprocess import PIXELS
+from jaxsnn.network import net as net_module
+from jaxsnn.network.per_site import SiteMap
+from jaxsnn.network.weight_quantisers import full_precision
+from jaxsnn.neurons import relu
+from jaxsnn.training import FINETUNE
+
+ARCH = parse("4C3-8", input_shape=(6, 6, 1), classes=4)
+FLOAT = SiteMap(full_precision())
+METHOD = methods.negative_spikes(k=1)
+
+
+@pytest.fixture(scope="module")
+def data():
+    """One bright quadrant of four, in noise: 256 images."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(256, dtype=np.int32) % 4
+    images = rng.integers(0, 100, (256, 6, 6, 1), dtype=np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        row, column = divmod(int(label), 2)
+        image[3 * row : 3 * row + 3, 3 * column : 3 * column + 3] += 120
+    return images, labels, None, None
+
+
+@pytest.fixture(scope="module")
+def variables():
+    net = Net(ARCH, hidden(relu()))
+    return jax.tree.map(np.asarray, init_variables(net, jax.random.key(0)))
+
+
+def accuracy(variables, method, data):
+    net = Net(ARCH, hidden(method.activation))
+    logits = net_module.forward(net, variables, jnp.asarray(data[0]) / np.float32(256)).readouts
+    return float(np.mean(np.asarray(logits[-1][0]).argmax(-1) == data[1]))
+
+
+def test_it_starts_from_the_given_weights(data, variables):
+    """A step too small to move a float leaves every parameter as it was."""
+    still = dataclasses.replace(FINETUNE, learning_rate=1e-30, final_statistics=0, batch_size=64)
+    found = finetune_quantised(
+        variables, ARCH, data, METHOD, recipe=still, epochs=1, progress=False
+    )
+    before, after = jax.tree.leaves(variables["params"]), jax.tree.leaves(found.variables["params"])
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_allclose(other, one, rtol=0, atol=1e-20)
+    assert [record["epoch"] for record in found.history] == [1]
+
+
+def test_the_quantised_network_learns_and_converts_exactly(data, variables):
+    fast = dataclasses.replace(FINETUNE, learning_rate=1e-2, batch_size=64)
+    found = finetune_quantised(
+        variables, ARCH, data, METHOD, recipe=fast, epochs=20, progress=False
+    )
+    losses = [record["train_loss"] for record in found.history]
+    assert losses[-1] < 0.5 * losses[0]
+    assert accuracy(variables, METHOD, data) < 0.6
+    assert accuracy(found.variables, METHOD, data) > 0.9
+    mean = found.variables["batch_stats"]["conv1"]["norm"]["mean"]
+    assert not np.allclose(mean, variables["batch_stats"]["conv1"]["norm"]["mean"])
+    snn = convert(found.variables, ARCH, METHOD, weights=FLOAT, encoding=PIXELS)
+    proof = certify(snn, found.variables, data[0][:20], steps=100, settle=True)
+    assert proof.equality == "exact after settling"
+
+
+def test_clips_are_learned_and_those_of_others_left_behind(data, variables):
+    names = [site.name for site in plan(ARCH)]
+    clipped = with_clips(variables, ARCH, dict.fromkeys(names, 2.0))
+    method = methods.signed_if(bits=4, settling=True)
+    recipe = dataclasses.replace(FINETUNE, learning_rate=1e-2, batch_size=64)
+    found = finetune_quantised(clipped, ARCH, data, method, recipe=recipe, epochs=1, progress=False)
+    clips = [float(found.variables["params"][name]["clip"]) for name in ("conv1", "dense1")]
+    assert all(clip > 0 and clip != 2 for clip in clips)
+    without = finetune_quantised(clipped, ARCH, data, METHOD, recipe=recipe, epochs=1)
+    assert "clip" not in without.variables["params"]["conv1"]
+
+
+def test_what_cannot_be_converted_is_refused_before_it_is_trained(data, variables):
+    with pytest.raises(ValueError, match="params/conv1/clip"):
+        finetune_quantised(variables, ARCH, data, methods.signed_if(bits=4))
+    with pytest.raises(ValueError, match="epochs=0"):
+        finetune_quantised(variables, ARCH, data, METHOD, epochs=0)
+    none = (data[0][:0], data[1][:0], None, None)
+    with pytest.raises(ValueError, match="no training images"):
+        finetune_quantised(variables, ARCH, none, METHOD)
