@@ -1,4 +1,4 @@
-"""`python -m jaxsnn`: describe a network, show where data are looked for, print versions."""
+"""`python -m jaxsnn`: convert a trained network, describe one, say where data are looked for."""
 
 from __future__ import annotations
 
@@ -28,6 +28,9 @@ _PIPE_WIDTH = 180  # columns where the output is no terminal, so that no cell is
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status: 2 for an argument that makes no sense; 141: no reader."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words[:1] == ["convert"]:
+        return _convert(words[1:])
     parser = _parser()
     chosen = parser.parse_args(arguments)
     to = console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
@@ -39,6 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         parser.error(str(error))
     return 0
+
+
+def _convert(words: Sequence[str]) -> int:
+    # needs everything, and has flags of its own
+    from jaxsnn.systems.bring_your_own.system import main as convert
+
+    return convert(words)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     data = commands.add_parser("data", help="where each data set would be looked for")
     data.add_argument("--data-dir", type=Path, help="the folder with the files, or one above it")
     data.set_defaults(command=_data)
+    commands.add_parser("convert", help="somebody's trained network as a certified spiking one")
     commands.add_parser("version", help="versions and devices").set_defaults(command=_version)
     return parser
 

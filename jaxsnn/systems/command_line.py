@@ -81,27 +81,56 @@ def parse_command(
     """
     try:
         stage, words = _split_stage(argv, stages)
-        arguments = normalise(config_class, _named(config_class, stage or "all", words))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    config = tyro.cli(
-        config_class,
-        prog=f"{PurePath(sys.argv[0]).name} [STAGE]",
-        description=_description(config_class, stages),
-        args=arguments,
-        config=(tyro.conf.FlagConversionOff,),
-    )
+    program = f"{PurePath(sys.argv[0]).name} [STAGE]"
+    named = f"STAGE comes first (default: all).\n{_listed(stages)}"
+    config = parse_flags(config_class, words, program, named, stage or "all")
     return stage or config.implied_stage, config
 
 
-def _description(config_class: type, stages: Mapping[str, str]) -> str:
-    """What the experiment is, what to expect of it, and its stages."""
+Flags = TypeVar("Flags")
+
+
+def parse_flags(
+    config_class: type[Flags], argv: Sequence[str], program: str, about: str = "", stage: str = ""
+) -> Flags:
+    """Read a command line of flags alone, and of words that stand without a flag.
+
+    Args:
+        config_class: a frozen dataclass whose fields are the flags.
+        argv: arguments without the program's name.
+        program: its name, for the help.
+        about: what the help says below the class's own words.
+        stage: whose words ``positionals`` of the class names.
+
+    Raises:
+        SystemExit: as :func:`parse_command`.
+    """
+    try:
+        arguments = normalise(config_class, _named(config_class, stage, argv))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    return tyro.cli(
+        config_class,
+        prog=program,
+        description=_description(config_class, about),
+        args=arguments,
+        config=(tyro.conf.FlagConversionOff,),
+    )
+
+
+def _listed(stages: Mapping[str, str]) -> str:
+    """A line for each stage."""
+    return "\n".join(f"- {name}: {what}" for name, what in stages.items())
+
+
+def _description(config_class: type, about: str) -> str:
+    """What the experiment is, what to expect of it, and how it is called."""
     summary = (config_class.__doc__ or "").split("\n", 1)[0]
-    listed = "\n".join(f"- {name}: {what}" for name, what in stages.items())
-    parts = [summary, getattr(config_class, "expect", "")]
-    parts.append(f"STAGE comes first (default: all).\n{listed}")
-    return "\n\n".join(filter(None, parts))
+    return "\n\n".join(filter(None, (summary, getattr(config_class, "expect", ""), about)))
 
 
 def _named(config_class: type, stage: str, words: Sequence[str]) -> list[str]:

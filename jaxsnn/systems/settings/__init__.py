@@ -7,6 +7,7 @@ class, :mod:`jaxsnn.systems.config_file` a config.json.
 
 from jaxsnn.systems.settings.base import Common, Scripted
 from jaxsnn.systems.settings.bayesian_spike_fusion import BayesianSpikeFusion
+from jaxsnn.systems.settings.bring_your_own import BringYourOwn
 from jaxsnn.systems.settings.conversion import (
     Conversion,
     LeNetScatter,
@@ -20,6 +21,7 @@ from jaxsnn.systems.settings.surrogate_csnn import NmnistCsnn
 
 __all__ = [
     "BayesianSpikeFusion",
+    "BringYourOwn",
     "Common",
     "Conversion",
     "FastSnn",

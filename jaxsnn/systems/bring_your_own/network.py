@@ -1,0 +1,130 @@
+"""The network that a command names: its architecture, its arrays, how it sees images."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxsnn.arch import zoo
+from jaxsnn.arch.layers import Shape
+from jaxsnn.arch.notation import Arch
+from jaxsnn.arch.plan import parse
+from jaxsnn.errors import UserError, shown
+from jaxsnn.exchange.fitting import Fitting
+from jaxsnn.exchange.pytorch import from_torch
+from jaxsnn.exchange.read import read_weights
+from jaxsnn.exchange.table import Table
+from jaxsnn.exchange.weights import Weights
+from jaxsnn.inputs import preprocess
+from jaxsnn.inputs.encoding import Encoding
+from jaxsnn.inputs.preprocess import Preprocessing
+from jaxsnn.systems.settings.bring_your_own import BringYourOwn
+
+PADDING = 4  # black pixels around colour images, from which fine-tuning cuts its windows
+
+
+class Brought(NamedTuple):
+    """A network that was trained elsewhere.
+
+    Attributes:
+        arch: its architecture.
+        variables: its arrays in our tree.
+        table: what became of each of them.
+    """
+
+    arch: Arch
+    variables: dict[str, Any]
+    table: Table
+
+
+def read_network(config: BringYourOwn, shape: Shape, classes: int) -> Brought:
+    """Read the arrays of a network, and fit them into its architecture.
+
+    Args:
+        config: which network.
+        shape: (height, width, channels) of its images.
+        classes: of the data set.
+
+    Raises:
+        UserError: a file that cannot be read, or arrays that do not fit, each named.
+    """
+    weights = read_weights(config.weights, entry=config.entry)
+    if config.module:
+        return _of_module(config.module, weights, (shape[0], shape[1], shape[2]))
+    fittings = [
+        Fitting(weights, arch, epsilon=config.epsilon)
+        for arch in _architectures(config, (shape[0], shape[1], shape[2]), classes)
+    ]
+    best = min(fittings, key=lambda fitting: len(fitting.table.problems))
+    return Brought(best.arch, best.variables(), best.table)
+
+
+def _architectures(config: BringYourOwn, shape: tuple[int, int, int], classes: int) -> list[Arch]:
+    """The architecture, with and without what the flags leave open."""
+    if config.arch in zoo.NAMES:
+        return [replace(zoo.NAMES[config.arch].arch, input_shape=shape, classes=classes)]
+    norms = (True, False) if config.norm is None else (config.norm,)
+    biases = (True, False) if config.head_bias is None else (config.head_bias,)
+    return [
+        parse(
+            config.arch,
+            input_shape=shape,
+            classes=classes,
+            pool=config.pool,
+            norm=norm,
+            head_pool=config.head_pool,
+            head_bias=bias,
+        )
+        for norm, bias in itertools.product(norms, biases)
+    ]
+
+
+def _of_module(place: str, weights: Weights, shape: tuple[int, int, int]) -> Brought:
+    """The network of a PyTorch module, whose file is run, with the weights loaded into it."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    module = _made(place)
+    state = {name: torch.from_numpy(np.array(array)) for name, array in weights.items()}
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(f"{weights.place} does not fit {place}: {error}") from error
+    found = from_torch(module, input_shape=shape)
+    return Brought(found.arch, found.variables, found.table)
+
+
+def _made(place: str) -> Any:
+    """The module that ``FILE:NAME`` stands for: itself, or what the class or function makes."""
+    file, _, name = place.rpartition(":")
+    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
+    if spec is None or spec.loader is None or not Path(file).is_file():
+        raise UserError(f"--module {place}: {shown(file)} is no Python file")
+    code = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(code)
+    made = getattr(code, name, None)
+    if made is None:
+        raise UserError(f"--module {place}: the file has no {shown(name)}")
+    return made if hasattr(made, "state_dict") and not isinstance(made, type) else made()
+
+
+def preprocessing_of(config: BringYourOwn, shape: Shape) -> Preprocessing:
+    """How the network sees images of a data set, whose shape is (height, width, channels).
+
+    Raises:
+        UserError: images that are not square where they are cut or normalised.
+    """
+    channels, size = shape[2], config.size or shape[0]
+    if not config.mean and config.size in (None, shape[0]) and channels == 1:
+        return preprocess.unchanged(Encoding("held", 1 / config.white, 255))
+    if config.size is None and shape[0] != shape[1]:
+        raise UserError(f"images of {shape[0]}x{shape[1]} are not square; say --size")
+    colour = channels == 3
+    scale = config.white / 255  # grey values are divided by 255 there
+    mean, std = config.mean or (0.0,) * channels, config.std or (scale,) * channels
+    padding = PADDING if colour else 0
+    return preprocess.normalised(mean, std, size, padding=padding, flip=colour)

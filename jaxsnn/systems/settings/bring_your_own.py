@@ -1,0 +1,128 @@
+"""Settings of `python -m jaxsnn convert`: somebody's network and what is asked of it (no jax)."""
+
+import math
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Annotated, ClassVar, Literal
+
+import tyro
+
+from jaxsnn.report.results import RunSettings
+from jaxsnn.systems.settings.base import of_this_start, require
+
+MethodName = Literal["auto", "scatter_gather", "negative_spikes", "signed_if", "rate"]
+
+
+@dataclass(frozen=True)
+class BringYourOwn:
+    """Turn a network that somebody trained into a certified spiking one, by every method.
+
+    Attributes are the flags; what each is for stands below it.
+    """
+
+    experiment: ClassVar[str] = "bring_your_own"
+    positionals: ClassVar[dict[str, tuple[str, ...]]] = {"": ("weights",)}
+    aliases: ClassVar[dict[str, str]] = {"data": "dataset"}
+
+    weights: str
+    """File of its weights: PyTorch (.pt, .pth, .th), safetensors, Keras (.keras, .h5) or npz. It is
+    read without its framework, and nothing in it is run."""
+    arch: str = ""
+    """Its architecture in the notation (see python -m jaxsnn describe), or a network's name."""
+    module: str = ""
+    """FILE:NAME of its PyTorch module, instead of --arch: the Python file is run (extra torch)."""
+    dataset: str = "digits"
+    """Data set (also --data): mnist, fashion_mnist, cifar10, cifar100, digits (embedded), or the
+    path of an npz file."""
+    data_dir: str | None = None
+    """Folder of the data files, or the one above it; None: $JAXSNN_DATA, ./data and further."""
+    mean: tuple[float, ...] = ()
+    """Mean of each channel that its images were normalised by, of grey values in 0 to 1."""
+    std: tuple[float, ...] = ()
+    """Deviation of each channel, with --mean; neither: grey values over --white."""
+    white: float = 255.0
+    """Grey value that the network was shown as 1, without --mean."""
+    size: int | None = None
+    """Height and width of its images; smaller ones lie in black, of larger ones the middle is
+    taken. None: those of the data set."""
+    pool: Literal["avg", "max", "conv"] | None = None
+    """What the token P means."""
+    norm: bool | None = None
+    """Whether layers without a suffix have a batch norm (else a bias). None: as the arrays say."""
+    head_pool: bool = False
+    """Global average pool before the readout."""
+    head_bias: bool | None = None
+    """Whether the readout has a bias. None: as the arrays say."""
+    entry: str | None = None
+    """Entry of the checkpoint that holds the arrays, if it has several."""
+    epsilon: float | None = None
+    """What its batch norms add to a variance. None: as the file says, else 1e-5 (Keras 1e-3)."""
+    method: MethodName = "auto"
+    """auto: try every method and take the best (exact ones first, then the most accurate, then the
+    fewest operations); or the one to try."""
+    k: int | None = None
+    """Fractional bits of an activation. None: as few as see the calibration images alike."""
+    bits: int = 5
+    """Width of an activation of signed_if, 2 to 5."""
+    calibration: int = 500
+    """Training images that clips, bounds and scales are read from."""
+    rate_steps: int = 100
+    """Time steps of rate coding."""
+    settling_steps: int = 1024
+    """Most time steps of a network that comes to rest."""
+    certify: int = 200
+    """Test images that are compared neuron by neuron."""
+    finetune_epochs: int = 0
+    """Passes over the training images with quantised activations, before the method that was taken
+    is tried again; 0: nothing is trained."""
+    learning_rate: float = 3e-4
+    """Of the fine-tuning, at its beginning; a tenth of what the network was trained with."""
+    finetune_batch_size: int = 128
+    """Images of an update of the fine-tuning."""
+    limit_train: int | None = None
+    """Use only N training images, of every class its share; None: all."""
+    limit_test: int | None = None
+    """Use only N test images, of every class its share; None: all."""
+    batch_size: int = 100
+    """Images per compiled call of a simulation."""
+    seed: int = 0
+    """Of the order of the images in fine-tuning."""
+    out: str = "runs/bring_your_own"
+    """Folder for the table, pictures, network, certificate and results.json."""
+    argv: Annotated[tuple[str, ...], tyro.conf.Suppress] = of_this_start(())
+    """The words of this command; no flag."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range, by name."""
+        if bool(self.arch) == bool(self.module):
+            require(False, "arch", self.arch, "--arch NOTATION or --module FILE:NAME, one of them")
+        file, _, name = self.module.rpartition(":")
+        require(not self.module or bool(file and name), "module", self.module, "FILE:NAME")
+        for count in ("calibration", "rate_steps", "settling_steps", "batch_size"):
+            require(getattr(self, count) >= 1, count, getattr(self, count), "1 or more")
+        for count in ("limit_train", "limit_test", "size"):
+            value = getattr(self, count)
+            require(value is None or value >= 1, count, value, "1 or more")
+        for count in ("certify", "finetune_epochs"):
+            require(getattr(self, count) >= 0, count, getattr(self, count), "0 or more")
+        require(self.k is None or 0 <= self.k <= 12, "k", self.k, "0 to 12")
+        require(2 <= self.bits <= 5, "bits", self.bits, "2 to 5")
+        same = len(self.mean) == len(self.std)
+        require(same, "std", self.std, "as many numbers as --mean")
+        for number in ("white", "learning_rate"):
+            value = getattr(self, number)
+            require(math.isfinite(value) and value > 0, number, value, "a number above 0")
+        require(bool(self.out), "out", "", "the name of a folder")
+
+    @property
+    def network(self) -> str:
+        """What the network is called: its file, without folder and ending.
+
+        >>> BringYourOwn("models/resnet20-12fca82f.th", arch="resnet18").network
+        'resnet20-12fca82f'
+        """
+        return PurePath(self.weights).stem
+
+    def described(self, k: int | None, bound: int | None, bits: int | None) -> RunSettings:
+        """What tells the network from others, for results.json."""
+        return RunSettings(network=self.network, k=k, bound=bound, bits=bits)

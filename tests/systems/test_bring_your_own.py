@@ -1,0 +1,203 @@
+"""`python -m jaxsnn convert`: flags, what the arrays say of the network, and a run to its files."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsnn import Net, hidden, load, neurons, parse, simulate
+from jaxsnn.__main__ import main
+from jaxsnn.arch.notation import format
+from jaxsnn.errors import UserError
+from jaxsnn.network import net as net_module
+from jaxsnn.report.results import read_results
+from jaxsnn.systems.bring_your_own.network import preprocessing_of, read_network
+from jaxsnn.systems.bring_your_own.pictures import spikes_of
+from jaxsnn.systems.command_line import parse_flags
+from jaxsnn.systems.settings import BringYourOwn
+
+SHAPE = (6, 6, 1)
+FILES = {"arrays.txt", "certificate.txt", "comparison.json", "model.npz", "results.json", "snn.npz"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Somebody's weights in torch's order, and a data set whose labels are what they say."""
+    folder = tmp_path_factory.mktemp("theirs")
+    rng = np.random.default_rng(0)
+    theirs = {
+        "conv.weight": 0.4 * rng.normal(size=(3, 1, 3, 3)).astype(np.float32),
+        "conv.bias": 0.1 * rng.normal(size=3).astype(np.float32),
+        "hidden.weight": rng.normal(size=(6, 12)).astype(np.float32),
+        "hidden.bias": np.zeros(6, np.float32),
+        "out.weight": rng.normal(size=(4, 6)).astype(np.float32),
+        "out.bias": np.zeros(4, np.float32),
+    }
+    np.savez(folder / "theirs.npz", **theirs)
+    config = BringYourOwn(str(folder / "theirs.npz"), arch="3C3-AP2-6")
+    brought = read_network(config, SHAPE, 4)
+    images = rng.integers(0, 256, (120, *SHAPE), dtype=np.uint8)
+    net = Net(brought.arch, hidden(neurons.relu()))
+    shown = jnp.asarray(images) / np.float32(255)
+    logits = np.array(net_module.forward(net, brought.variables, shown).readouts[-1][0])
+    labels = logits.argmax(-1)
+    labels[:4] = range(4)  # every class is there
+    np.savez(
+        folder / "data.npz",
+        images=images[:80], labels=labels[:80], test_images=images[80:], test_labels=labels[80:],
+    )  # fmt: skip
+    return folder
+
+
+def flags(folder, *more):
+    named = (str(folder / "theirs.npz"), "--arch", "3C3-AP2-6", "--data", str(folder / "data.npz"))
+    return [*named, *more]
+
+
+@pytest.fixture(scope="module")
+def ran(folder):
+    """A run by one method: its folder, and what it printed."""
+    out = folder / "run"
+    few = ("--method", "negative_spikes", "--k", "3", "--certify", "8", "--batch-size", "40")
+    assert main(["convert", *flags(folder, *few, "--out", str(out))]) == 0
+    return out
+
+
+@pytest.mark.slow
+def test_a_run_leaves_network_table_certificate_and_pictures(ran):
+    assert {path.name for path in ran.iterdir()} == FILES | {"figs"}
+    pictures = {f"{name}.{kind}" for name in ("compare", "accuracy", "layers", "raster")
+                for kind in ("png", "svg")}  # fmt: skip
+    assert {path.name for path in (ran / "figs").iterdir()} == pictures
+    assert (ran / "certificate.txt").read_text().startswith("exact after settling: 8 images")
+    assert "conv.weight" in (ran / "arrays.txt").read_text()
+
+
+@pytest.mark.slow
+def test_results_are_those_of_the_network_that_is_kept(ran, folder):
+    results = read_results(ran / "results.json")
+    assert results.float_ann_accuracy == 1.0
+    assert results.equality == "exact after settling"
+    assert (results.settings.network, results.settings.k) == ("theirs", 3)
+    assert results.argv[0] == str(folder / "theirs.npz")
+    snn, data = load(ran / "snn.npz"), np.load(folder / "data.npz")
+    trace = simulate(snn, data["test_images"], steps=results.steps)
+    hits = np.mean(np.asarray(trace.predictions[-1]) == data["test_labels"])
+    assert results.snn_accuracy == pytest.approx(hits)
+    assert results.snn_accuracy == results.ann_accuracy
+    (trial,) = json.loads((ran / "comparison.json").read_text())["trials"]
+    assert trial["accuracy"] == results.snn_accuracy
+    assert results.find(results.setting).spikes_per_image == trial["spikes_per_image"]
+    assert "clip" in "".join(np.load(ran / "model.npz").files)
+
+
+@pytest.mark.slow
+def test_spikes_of_one_image_add_up_to_its_counts(ran, folder):
+    snn, data = load(ran / "snn.npz"), np.load(folder / "data.npz")
+    spikes = spikes_of(snn, data["test_images"][:1], 100)
+    trace = simulate(snn, data["test_images"][:1], steps=100, counts=True)
+    for site, train in spikes.items():
+        assert np.array_equal(train.sum(0), np.asarray(trace.counts[site])[0])
+        negative = np.asarray(trace.counters.negative[site])[:, 0]
+        assert -np.minimum(train, 0).sum() == negative.sum()
+    assert any(train[-1].any() for train in spikes.values())  # it ends with the last spike
+    with pytest.raises(UserError, match="2 images"):
+        spikes_of(snn, data["test_images"][:2], 4)
+
+
+@pytest.mark.slow
+def test_fine_tuning_tries_the_method_once_more(folder, capsys):
+    out = folder / "tuned"
+    few = ("--method", "scatter_gather", "--k", "0", "--certify", "4", "--batch-size", "40")
+    tuning = ("--finetune-epochs", "2", "--finetune-batch-size", "20", "--learning-rate", "0.003")
+    assert main(["convert", *flags(folder, *few, *tuning, "--out", str(out))]) == 0
+    trials = json.loads((out / "comparison.json").read_text())["trials"]
+    assert ["2 epochs" in trial["options"] for trial in trials] == [True, False]
+    assert {trial["equality"] for trial in trials} == {"exact"}
+    assert "epoch 2/2" in capsys.readouterr().out
+
+
+def test_arrays_say_whether_there_are_norms_and_biases(folder):
+    config = BringYourOwn(str(folder / "theirs.npz"), arch="3C3-AP2-6")
+    brought = read_network(config, SHAPE, 4)
+    assert format(brought.arch) == "3C3-AP2-6"
+    assert (brought.arch.norm, brought.arch.head_bias) == (False, True)
+    assert brought.arch == parse(
+        "3C3-AP2-6", input_shape=SHAPE, classes=4, norm=False, head_bias=True
+    )
+    said = BringYourOwn(str(folder / "theirs.npz"), arch="3C3-AP2-6", head_bias=False)
+    with pytest.raises(UserError, match="out has a bias, readout has none"):
+        read_network(said, SHAPE, 4)
+
+
+def test_images_are_seen_as_the_network_saw_them():
+    grey = np.array([[0, 51], [204, 255]], np.uint8).reshape(1, 2, 2, 1)
+    plain = preprocessing_of(BringYourOwn("w.pt", arch="8"), (2, 2, 1))
+    assert plain.test(grey) is grey
+    assert plain.encoding.scale == 1 / 255
+    half = preprocessing_of(BringYourOwn("w.pt", arch="8", white=127.5), (2, 2, 1))
+    assert half.encoding.decode(jnp.asarray(grey)).max() == 2
+    normal = BringYourOwn("w.pt", arch="8", mean=(0.5,), std=(0.25,))
+    seen = preprocessing_of(normal, (2, 2, 1))
+    decoded = np.asarray(seen.encoding.decode(seen.test(grey))).ravel()
+    assert decoded == pytest.approx([-2, -1.2, 1.2, 2], abs=2**-9)
+    colour = np.repeat(grey, 3, axis=-1)
+    seen = preprocessing_of(BringYourOwn("w.pt", arch="8", size=4), (2, 2, 3))
+    decoded = np.asarray(seen.encoding.decode(seen.test(colour)))
+    assert decoded.shape == (1, 4, 4, 3)
+    assert decoded[0, 1:3, 1:3, 2].ravel() == pytest.approx([0, 0.2, 0.8, 1], abs=2**-9)
+
+
+def test_words_without_a_flag_name_the_weights():
+    config = parse_flags(BringYourOwn, ["net.pt", "--data", "mnist", "--arch=8C3-8"], "convert")
+    assert (config.weights, config.dataset, config.arch) == ("net.pt", "mnist", "8C3-8")
+    several = ["--arch", "8", "--mean", "0.1,0.2,-0.3", "--std", "1", "1", "1", "--weights", "w.pt"]
+    config = parse_flags(BringYourOwn, several, "convert")
+    assert config.mean == (0.1, 0.2, -0.3)
+    assert config.std == (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "arch is ''.*--arch NOTATION or --module FILE:NAME"),
+        ({"arch": "8", "module": "a.py:Net"}, "one of them"),
+        ({"module": "a.py"}, "module is 'a.py'"),
+        ({"arch": "8", "std": (1.0,)}, "as many numbers as --mean"),
+        ({"arch": "8", "bits": 6}, "bits is 6.*2 to 5"),
+        ({"arch": "8", "white": 0.0}, "white is 0"),
+        ({"arch": "8", "limit_test": 0}, "limit_test is 0"),
+    ],
+)
+def test_flags_out_of_range_are_refused_by_name(options, message):
+    with pytest.raises(UserError, match=message):
+        BringYourOwn("weights.pt", **options)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--arch", "3C3-AP2-7"), "stands for dense1"),
+        (("--data", "nothing.npz"), "nothing.npz"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line(folder, capsys, more, message):
+    assert main(["convert", *flags(folder, "--out", str(folder / "none"), *more)]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.startswith("error: ")
+    assert not (folder / "none").exists()
+
+
+def test_flags_that_contradict_each_other_end_the_command(folder, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["convert", *flags(folder, "--module", "a.py:Net")])
+    assert stopped.value.code == 2
+    assert "--module" in capsys.readouterr().err
+
+
+def test_a_file_of_modules_that_is_none_is_named(folder):
+    config = BringYourOwn(str(folder / "theirs.npz"), module="none.py:Net")
+    with pytest.raises((UserError, ImportError), match=r"none\.py|torch"):
+        read_network(config, SHAPE, 4)
