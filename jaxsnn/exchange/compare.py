@@ -103,7 +103,7 @@ def compare(
         networks={label: one[0] for label, one in kept.items()},
         evaluations={label: one[1] for label, one in kept.items()},
         certificates={label: one[2] for label, one in kept.items() if one[2] is not None},
-        methods={trial.label: one for (trial, _), one in zip(found, tried, strict=True)},
+        methods={trial.label: one for (trial, _), one in zip(outcomes, tried, strict=True)},
     )
 
 

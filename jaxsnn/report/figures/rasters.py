@@ -279,7 +279,7 @@ def _marks(ax: Axes, fired: np.ndarray, shown: np.ndarray, most: int) -> None:
     ax.grid(visible=False)
 
 
-def _colours(spikes: np.ndarray, most: int) -> Any:
+def _colours(spikes: np.ndarray, most: int) -> str | np.ndarray:
     """Blue of positive and red of negative spikes, the lighter the fewer; of single ones full.
 
     >>> _colours(np.array([1, 1]), 1) == BLUE
