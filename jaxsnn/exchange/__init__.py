@@ -3,6 +3,7 @@
 from jaxsnn.errors import UserError
 from jaxsnn.exchange.compare import compare
 from jaxsnn.exchange.fitting import Fitting, fit
+from jaxsnn.exchange.integers import to_integers
 from jaxsnn.exchange.nir.read import from_nir
 from jaxsnn.exchange.nir.to_nir import NirExport, to_nir
 from jaxsnn.exchange.pytorch import Imported, from_torch
@@ -27,5 +28,6 @@ __all__ = [
     "read_weights",
     "save",
     "save_weights",
+    "to_integers",
     "to_nir",
 ]

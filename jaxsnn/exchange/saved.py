@@ -18,7 +18,7 @@ from jaxsnn.conversion.grid import smallest_integer
 from jaxsnn.conversion.kernels import KernelForm
 from jaxsnn.conversion.spiking import Folded, Spiking
 from jaxsnn.errors import UserError, shown
-from jaxsnn.exchange.site_records import neuron_record, site_records
+from jaxsnn.exchange.site_records import folded_record, neuron_record, site_records
 from jaxsnn.inputs.encoding import Encoding
 from jaxsnn.io import typed
 from jaxsnn.io.arrays import META, UNITS, flatten, load_arrays, save_arrays, unflatten
@@ -85,7 +85,7 @@ def save(snn: Spiking, path: str | Path) -> None:
         "accumulators": _map_to_json(snn.accumulators, str),
         "encoding": dataclasses.asdict(snn.encoding),
         "units": dict(snn.units),
-        "report": [_folded_to_json(record) for record in snn.report],
+        "report": [folded_record(record) for record in snn.report],
         "given": None if snn.given is None else _net_to_json(snn.given),
     }
     arrays = {name: np.asarray(a) for name, a in flatten(snn.variables).items()}
@@ -183,12 +183,6 @@ def arch_of(record: object, place: str) -> Arch:
         {name: value for name, value in values.items() if name != "notation"}, hints, place
     )
     return parse(text, **options)
-
-
-def _folded_to_json(record: Folded) -> dict[str, Any]:
-    """The record's fields; form and quantiser are one word, ``kernel``."""
-    fields = dataclasses.asdict(record) | {"kernel": record.kernel}
-    return {name: value for name, value in fields.items() if name not in ("form", "quantiser")}
 
 
 def _folded(record: object, place: str) -> Folded:

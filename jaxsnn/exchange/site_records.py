@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, TypedDict
 
 from jaxsnn.arch.layers import MaxPool, Site
 from jaxsnn.arch.plan import plan
-from jaxsnn.conversion.spiking import Spiking
+from jaxsnn.conversion.spiking import Folded, Spiking
 from jaxsnn.network.net import neuron_at
 from jaxsnn.neurons.neuron import Neuron
 
@@ -78,6 +79,12 @@ def neuron_record(neuron: Neuron) -> NeuronRecord:
         for name, value in neuron.options
     }
     return {"name": neuron.name, "options": options}
+
+
+def folded_record(record: Folded) -> dict[str, Any]:
+    """What conversion did to a site; form and quantiser are one word, ``kernel``."""
+    fields = dataclasses.asdict(record) | {"kernel": record.kernel}
+    return {name: value for name, value in fields.items() if name not in ("form", "quantiser")}
 
 
 def _site_record(site: Site, neuron: Neuron) -> SiteRecord:

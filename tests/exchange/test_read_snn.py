@@ -190,7 +190,7 @@ def test_the_example_of_the_document_runs(tmp_path, monkeypatch):
     save(snn, tmp_path / "snn.npz")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(DOCS))
-    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)  # the other: test_integers.py
     names = {"images": images}
     exec(code, names)  # as a reader runs it
     expected = simulate(snn, images, steps=4).readout * snn.unit("readout")
