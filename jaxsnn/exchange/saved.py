@@ -132,7 +132,7 @@ def load(path: str | Path) -> Spiking:
         if typed.entry(meta, "format", int, META) != FORMAT:
             raise UserError(f"format {shown(meta.get('format'))}, this version reads {FORMAT}")
         snn = _rebuild(meta, arrays)
-    except UserError as error:
+    except (UserError, RecursionError) as error:  # of neurons inside neurons, without end
         raise UserError(
             f"{path} holds no converted network that this version can read: {error}; "
             "convert again and save()"

@@ -260,6 +260,18 @@ def replaced(meta, path, value):
     return changed
 
 
+def test_neurons_inside_neurons_end(tmp_path):
+    path = tmp_path / "snn.npz"
+    save(network()[2], path)
+    arrays, meta = load_arrays(path)
+    nested = meta["neurons"]["default"]
+    for _ in range(330):
+        nested = {"name": "delayed", "options": {"inner": nested, "steps": 1}}
+    save_arrays(path, arrays, {**meta, "neurons": {**meta["neurons"], "default": nested}})
+    with pytest.raises(UserError, match=r"snn\.npz"):
+        load(path)
+
+
 def test_every_entry_of_another_type_is_refused_by_name_or_read(tmp_path):
     """Whatever stands anywhere in the description: a UserError of one line, or a network."""
     path = tmp_path / "snn.npz"
