@@ -28,7 +28,8 @@ from jaxsnn.report.results import Results, RunSettings, Variant
 from jaxsnn.report.rows import display_name, having, is_full_precision, threshold_units
 from jaxsnn.systems.bayesian_spike_fusion.system import BayesianSpikeFusion
 from jaxsnn.systems.config_file import to_json
-from jaxsnn.systems.fast_snn.system import QUANTISED, FastSnn
+from jaxsnn.systems.fast_snn.published import QUANTISED
+from jaxsnn.systems.fast_snn.system import FastSnn
 from jaxsnn.systems.negative_spikes import NegativeSpikes
 from jaxsnn.systems.scatter_gather import ScatterGather
 from jaxsnn.systems.settings import NegativeSpikesMnist
