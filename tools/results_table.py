@@ -21,6 +21,7 @@ from jaxsnn.systems import negative_spikes, scatter_gather
 from jaxsnn.systems.bayesian_spike_fusion import system as bayesian_spike_fusion_system
 from jaxsnn.systems.command_line import STAGES, parse_command
 from jaxsnn.systems.config_file import from_json
+from jaxsnn.systems.fast_snn import published as fast_snn_published
 from jaxsnn.systems.fast_snn import system as fast_snn_system
 from jaxsnn.systems.settings import (
     BayesianSpikeFusion,
@@ -384,7 +385,7 @@ def _cifar_runs() -> Iterator[str]:
 
 def _fast_runs() -> Iterator[str]:
     """Every width of the published table, trained after the wider ones."""
-    for data, arch, bit in fast_snn_system.QUANTISED:
+    for data, arch, bit in fast_snn_published.QUANTISED:
         words = "fast_snn progressive" + ("" if data == "mnist" else f" --dataset {data}")
         batch = " --batch-size 512" if data == "mnist" else ""
         yield f"{words} --bit {bit} --arch {arch} --epochs 300{batch} --validation 0"

@@ -94,8 +94,8 @@ def _of_module(place: str, weights: Weights, shape: tuple[int, int, int]) -> Bro
         module.load_state_dict(state)
     except RuntimeError as error:
         raise UserError(f"{weights.place} does not fit {place}: {error}") from error
-    found = from_torch(module, input_shape=shape)
-    return Brought(found.arch, found.variables, found.table)
+    imported = from_torch(module, input_shape=shape)
+    return Brought(imported.arch, imported.variables, imported.table)
 
 
 def _made(place: str) -> Any:

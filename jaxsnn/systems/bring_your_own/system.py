@@ -121,7 +121,7 @@ class _Run:
         """Clips, bounds and scales, from training images."""
         config, data = self.config, self.data
         rows = limited_rows(data.train_labels, config.calibration, config.seed)
-        found = calibrate(
+        calibration = calibrate(
             variables,
             self.brought.arch,
             units_of(self.preprocessing, data.train_images[rows]),
@@ -131,12 +131,12 @@ class _Run:
             progress="calibrating",
         )
         show(
-            f"calibrated on {found.images:,} training images: activations reach "
-            f"{found.largest:.3g}, {found.k} fractional bits see {found.agreement[found.k]:.1%} of "
-            f"them alike, clips at {found.percentile:g} %",
+            f"calibrated on {calibration.images:,} training images: activations reach "
+            f"{calibration.largest:.3g}, {calibration.k} fractional bits see {calibration.agreement[calibration.k]:.1%} of "
+            f"them alike, clips at {calibration.percentile:g} %",
             self.to,
         )
-        return found
+        return calibration
 
     def compared(self, calibration: Calibration, tried: Sequence[Method]) -> Comparison:
         """The methods on the test images."""
