@@ -249,7 +249,9 @@ class _Run:
             "train_accuracy": accuracy,
             "validation_loss": None,
             "validation_accuracy": None,
-            "learning_rate": None if self.schedule is None else float(self.schedule(step - 1)),
+            "learning_rate": None
+            if self.schedule is None
+            else float(np.asarray(self.schedule(step - 1))),
             "seconds": round(seconds, 3),
         }
         if self.validation is not None:

@@ -133,7 +133,8 @@ class _Run:
         show(
             f"calibrated on {calibration.images:,} training images: activations reach "
             f"{calibration.largest:.3g}, {calibration.k} fractional bits see "
-            f"{calibration.agreement[calibration.k]:.1%} of them alike, clips at {calibration.percentile:g} %",
+            f"{calibration.agreement[calibration.k]:.1%} of them alike, clips at "
+            f"{calibration.percentile:g} %",
             self.to,
         )
         return calibration
