@@ -70,7 +70,11 @@ def pytest_addoption(parser):
     )
 
 
-ON_REQUEST = {"realdata": "real-data check", "parity": "comparison with other libraries"}
+ON_REQUEST = {
+    "realdata": "real-data check",
+    "parity": "comparison with other libraries",
+    "simulators": "NIR files in other simulators",
+}
 
 
 def pytest_collection_modifyitems(config, items):

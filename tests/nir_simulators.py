@@ -8,11 +8,19 @@ import numpy as np
 import pytest
 
 MARKS = [
-    pytest.mark.parity,
+    pytest.mark.simulators,
     # What their imports and importers say of themselves.
     pytest.mark.filterwarnings("ignore:nirtorch.load:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning"),  # torch 2.13
 ]
+
+
+def in_simulators(test):
+    """One test that other simulators take part in."""
+    for mark in MARKS:
+        test = mark(test)
+    return test
 
 
 def in_norse(graph, x):

@@ -70,6 +70,18 @@ class Neurons:
 
         return self.add(part, nir.Delay(self.full(self.draft.dt)), *sources)
 
+    def each_before(self, *sources: str) -> tuple[str, ...]:
+        """Each of ``sources`` in the step before, by itself.
+
+        nirtorch closes a cycle only at a node that has several inputs.
+        """
+        import nir
+
+        return tuple(
+            self.draft.add(f"{source}_before", nir.Delay(self.full(self.draft.dt)), source)
+            for source in sources
+        )
+
     def integrator(self, part: str, *sources: str) -> str:
         """The sum of ``sources`` over all steps so far."""
         import nir
@@ -129,9 +141,9 @@ def integrate_and_fire(
         low = cells.above("low", cells.below(lowest), cells.scale("turned", -1.0, potential))
         some = cells.above("some", 0.5, count)
         spikes = cells.signal(up, cells.scale("down", -1.0, cells.both("back", low, some)))
-    after = cells.before("before", *spikes.nodes)
-    cells.draft.connect((after,), count)
-    cells.draft.connect((cells.scale("reset", -threshold, after),), potential)
+    after = cells.each_before(*spikes.nodes)
+    cells.draft.connect(after, count)
+    cells.draft.connect((cells.scale("reset", -threshold, *after),), potential)
     return spikes
 
 

@@ -1,7 +1,7 @@
 """What other simulators make of a NIR graph: which nodes they import, and by which rules they run.
 
 Read from their importers and neurons, and compared with what they compute (``tests``, marker
-``parity``). One ``nir.IF`` resets to zero in the first, subtracts in the second and leaks in a
+``simulators``). One ``nir.IF`` resets to zero in the first, subtracts in the second and leaks in a
 third, so a graph is written for one of them, or for whoever follows NIR's own definition.
 """
 

@@ -45,7 +45,7 @@ def tracking(
     if not cells.whole:
         raise UserError(
             f"{cells.name}: thresholds that are floats decide ties by their rounding; convert with "
-            "exact=True"
+            "float_weights=False"
         )
     potential = cells.integrator("potential", *drive)
     level = _level(cells, potential, thresholds(leaves, bound))
@@ -60,7 +60,7 @@ def tracking(
         nodes.append(cells.both(f"rise{end}", up, climbs) if rising else up)
         down = cells.above(f"back{end}", number - 0.5, lower, count)
         nodes.append(cells.scale(f"down{end}", -1.0, down))
-    cells.draft.connect((cells.before("before", *nodes),), count)
+    cells.draft.connect(cells.each_before(*nodes), count)
     return cells.signal(*nodes)
 
 
