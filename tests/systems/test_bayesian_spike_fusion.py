@@ -317,6 +317,8 @@ def test_stopping_is_the_rule_applied_to_the_recorded_trains(out):
     assert sooner.mean() <= found["mean_steps"] <= later.mean()
     right = mean.argmax(-1)[sooner - 1, np.arange(TEST)] == labels
     assert found["accuracy"] == pytest.approx(right.mean(), abs=doubtful + 1e-9)
+    fired = (early + final).sum(-1)[sooner - 1, np.arange(TEST)] > 0
+    assert found["undecided"] == pytest.approx((~fired).mean(), abs=doubtful + 1e-9)
     files = [npz(out / RUN / SIMULATED / f"output_{number}.npz") for number in range(3)]
     spikes, own, heads = (
         np.concatenate([file[name] for file in files], axis=1).cumsum(0, dtype=int)

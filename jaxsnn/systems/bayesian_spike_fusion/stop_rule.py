@@ -146,8 +146,10 @@ def stop(
         counted = counters_module.synaptic_operations(counters.events, snn.arch)
         operations = counters_module.total(counted).sum(0)  # those of the heads as well
         per_image = ended.predictions, ended.confidence, ended.stops, ended.spikes, operations
+        per_image = *per_image, ended.undecided
         parts.append([np.asarray(one)[:real] for one in per_image])
-    predicted, sure, stops, spikes, operations = map(np.concatenate, zip(*parts, strict=True))
+    joined = map(np.concatenate, zip(*parts, strict=True))
+    predicted, sure, stops, spikes, operations, undecided = joined
     correct = predicted == labels
     record: JsonObject = {
         "images": len(images),
@@ -156,6 +158,7 @@ def stop(
         "mean_steps": float(stops.mean()),
         "median_steps": float(np.median(stops)),
         "expected_calibration_error": confidence.expected_calibration_error(sure, correct),
+        "undecided": float(undecided.mean()),
         "spikes_per_image": float(spikes.mean()),
         "sops_per_image": float(operations.mean()),
         "spikesim_pj_per_image": float(stops.mean()) * crossbar_energy.fused_energy(snn.arch),
@@ -167,7 +170,8 @@ def stop(
         f"stopped when sure: test accuracy {record['accuracy']:.2%} after "
         f"{record['mean_steps']:.1f} steps on average, as fusion at a fixed step after "
         f"{record['fixed_step'] or 'more'}; calibration error "
-        f"{record['expected_calibration_error']:.4f}",
+        f"{record['expected_calibration_error']:.4f}; {record['undecided']:.2%} without a spike to "
+        "decide on",
         console,
     )
 

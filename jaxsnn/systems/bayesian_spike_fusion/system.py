@@ -176,6 +176,9 @@ class BayesianSpikeFusion(Experiment[Settings]):
         """So many steps: rates do not come to rest."""
         return Horizon(self.config.steps)
 
+    def _refuse_floats(self, stage: str) -> None:
+        """Rates are made of a network of full precision."""
+
     # ------------------------------------------------------------ stages
 
     def train(self) -> None:

@@ -34,7 +34,7 @@ class BayesianSpikeFusion(Trained):
     )
     positionals: ClassVar[dict[str, tuple[str, ...]]] = {
         **dict.fromkeys(("all", "train"), ("dataset", "arch")),
-        **dict.fromkeys(("evaluate", "ann2snn", "tune", "simulate", "stop"), ("run",)),
+        **dict.fromkeys(("evaluate", "ann2snn", "tune", "simulate", "stop", "certify"), ("run",)),
         "plot": ("exps",),
     }
     aliases: ClassVar[dict[str, str]] = {
