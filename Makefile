@@ -1,4 +1,4 @@
-.PHONY: check test smoke notebooks bench docs
+.PHONY: check test smoke notebooks bench tables docs
 
 check:      ## style and types
 	ruff check . && ruff format --check . && pyright
@@ -15,5 +15,10 @@ notebooks:  ## execute every notebook
 bench:      ## every measured claim, as JSON lines; accelerator.py is for a graphics card
 	for script in $(filter-out %/accelerator.py,$(wildcard benchmarks/*.py)); do python "$$script" || exit 1; done
 
-docs:       ## the examples in docstrings and in the README
-	python -m pytest jaxsnn tests/test_readme.py
+tables:     ## what a command writes: tables of results, pages of the API, figures of the gallery
+	python tools/results_table.py
+	python tools/api_pages.py
+	python tools/gallery.py
+
+docs:       ## the site, docs/_build/html/index.html (pip install '.[docs]'); a warning ends it
+	python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build/html

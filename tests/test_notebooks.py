@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import nbformat
+import notebook_outputs as tool
 import pytest
 from nbclient import NotebookClient
 
@@ -29,14 +30,62 @@ def test_there_is_a_notebook():
     assert NOTEBOOKS
 
 
-def test_notebooks_are_short_and_hold_no_outputs(notebook):
+def test_notebooks_are_short(notebook):
     assert len(notebook.cells) < 40
     for cell in code_cells(notebook):
-        assert not cell.outputs
         assert cell.execution_count is None
         assert len(cell.source.splitlines()) <= 13, cell.source
         assert "def " not in cell.source  # what is worth a name belongs to the library
     assert "import jaxsnn" in "\n".join(cell.source for cell in notebook.cells)
+
+
+def test_outputs_are_those_of_the_code_as_it_is(notebook):
+    """Stored by tools/notebook_outputs.py, which also compares them with a run."""
+    outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
+    if "jaxsnn" not in notebook.metadata:
+        assert not outputs  # none are stored
+        return
+    assert notebook.metadata["jaxsnn"] == {"code": tool.checksum(notebook)}
+    shown = [output for output in outputs if INLINE in output.get("data", {})]
+    drawn = sum(cell.source.count("plt.show()") for cell in code_cells(notebook))
+    assert len(shown) == drawn > 0
+    assert not [one for one in outputs if one.output_type == "error"]
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "same"),
+    [
+        ("accuracy 97.22%\n", "accuracy 97.50%\n", True),
+        ("accuracy 97.22%", "accuracy 90.22%", False),
+        ("16,297 spikes", "16,400 spikes", True),
+        ("16,297 spikes", "17,297 spikes", False),
+        ("exact", "exact after settling", False),
+        ("[1 2]", "[1 2 3]", False),
+        ("1e-05", "2e-05", True),
+    ],
+)
+def test_numbers_of_two_runs_are_compared_within_a_tolerance(left, right, same):
+    assert tool.alike(left, right) is same
+
+
+def test_outputs_are_compared_cell_by_cell():
+    def notebook(*printed):
+        stream = [nbformat.v4.new_output("stream", text=text) for text in printed]
+        return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=stream)])
+
+    assert tool.differences(notebook("a 1"), notebook("a 1")) == []
+    assert tool.differences(notebook("a 1"), notebook("a 2")) == ["cell 1: 'a 1' and 'a 2'"]
+    assert tool.differences(notebook("a"), notebook()) == ["cell 1: 1 outputs and 0"]
+
+
+def test_what_depends_on_the_moment_is_not_stored():
+    error = nbformat.v4.new_output("stream", name="stderr", text="99 %")
+    assert tool.stored(error) is None
+    data = {"text/plain": "1", "text/html": "<b>1</b>"}
+    result = nbformat.v4.new_output("execute_result", data, execution_count=7)
+    kept = tool.stored(result)
+    assert kept.data == {"text/plain": "1"}
+    assert kept.execution_count is None
 
 
 def test_the_first_cell_asks_for_an_address_where_there_is_no_checkout(

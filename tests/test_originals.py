@@ -1,4 +1,4 @@
-"""Every command of docs/from_the_originals.md, on digits, and the files that it promises."""
+"""Every command of the pages below docs/systems, on digits, and the files that it promises."""
 
 import re
 import shlex
@@ -12,15 +12,15 @@ from jaxsnn.systems import negative_spikes
 from jaxsnn.systems.command_line import STAGES
 from jaxsnn.systems.fast_snn import system as fast_snn_system
 
-DOCUMENT = ROOT / "docs/from_the_originals.md"
+PAGES = sorted((ROOT / "docs/systems").glob("*.md"))
+TEXT = "\n".join(path.read_text(encoding="utf-8") for path in PAGES)
 
 
 def commands(system):
     """Rows (ours, files that it writes) of the table of commands of one system."""
-    text = DOCUMENT.read_text(encoding="utf-8")
     start, end = f"<!-- commands: {system} -->\n", "<!-- /commands -->"
-    assert text.count(start) == 1
-    table = text.split(start)[1].split(end)[0]
+    assert TEXT.count(start) == 1
+    table = TEXT.split(start)[1].split(end)[0]
     for row in table.strip().splitlines()[2:]:
         _, ours, writes = (cell.strip() for cell in row.strip("|").split(" | "))
         found = re.fullmatch(r"`python (experiments/\w+\.py) (.*)`", ours)
@@ -95,7 +95,6 @@ def folders(tmp_path_factory):
 
 def test_the_tables_have_the_commands_of_the_originals():
     # two modes of the training scripts, spiking scripts with and without noise, the figures
-    text = DOCUMENT.read_text(encoding="utf-8")
     for words in (
         "Quant_LeNet_MNIST.py --k 0 --B 1 --resume False --mode 'training'",
         "Quant_LeNet_MNIST.py --k 0 --B 1 --resume True --mode 'inference'",
@@ -114,7 +113,7 @@ def test_the_tables_have_the_commands_of_the_originals():
         *FAST_SNN,
         *BAYESIAN,
     ):
-        assert words in text
+        assert words in TEXT
     for system in SMALL:
         used = {words.split()[0] for name, _, _, words, _ in ROWS if name == system}
         own = {"surrogate_csnn": "all", "fast_snn": "finetune"}  # one script, stages of its own
@@ -124,7 +123,7 @@ def test_the_tables_have_the_commands_of_the_originals():
 
 def test_an_override_of_an_original_stands_in_our_command_too():
     """`name=value` is taken as it is; where the original leaves a path open, ours names one."""
-    text = DOCUMENT.read_text(encoding="utf-8").split("<!-- commands: surrogate_csnn -->\n")[1]
+    text = TEXT.split("<!-- commands: surrogate_csnn -->\n")[1]
     pattern, seen = r"(?<!\w)([a-z][a-z_.]*)=([^ `]+)", []
     for row in text.split("<!-- /commands -->")[0].splitlines():
         original, ours, *_ = (re.findall(pattern, cell) for cell in (*row.split(" | "), ""))

@@ -1,28 +1,31 @@
-"""Write the results tables of the README from the results.json files below a folder.
+"""Write the results tables of README.md and of the pages below docs/ from results.json files.
 
     python tools/results_table.py            # rewrite the sections between the markers
     python tools/results_table.py --check    # status 1 where a section is not current
 
 Each ``results.json`` below ``results/`` gives a row; the ``config.json`` beside it has the commands
-of its training. Runs of the papers' tables that are not there yet stand as "not run".
+of its training. A section is written wherever its markers stand. Runs of the papers' tables that
+have not been made are listed apart.
 """
 
 import argparse
-import shlex
+import functools
+import json
+import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import result_cells as cell
+from result_cells import Row
+
 from jaxsnn.report import Results, read_results
-from jaxsnn.report.results import Variant
-from jaxsnn.report.variants import PAPER
 from jaxsnn.systems import negative_spikes, scatter_gather
 from jaxsnn.systems.bayesian_spike_fusion import system as bayesian_spike_fusion_system
 from jaxsnn.systems.command_line import STAGES, parse_command
 from jaxsnn.systems.config_file import from_json
 from jaxsnn.systems.fast_snn import published as fast_snn_published
-from jaxsnn.systems.fast_snn import system as fast_snn_system
 from jaxsnn.systems.settings import (
     BayesianSpikeFusion,
     FastSnn,
@@ -41,29 +44,11 @@ SYSTEMS = (
     *(FastSnn, BayesianSpikeFusion),
 )
 CONFIGS: dict[str, type[Scripted]] = {one.experiment: one for one in SYSTEMS}
-WHOLE = {
-    "mnist": 10_000,
-    "fashion_mnist": 10_000,
-    "cifar10": 10_000,
-    "nmnist": 10_000,
-    "cifar100": 10_000,
-    "tiny_imagenet": 10_000,
-    "digits": 360,
-    "lfw": 246,
-}
-"""Test examples of the data sets whose number is known."""
-PLACES = ("out", "root", "data_dir", "data_path")
-"""Flags that say where files are on somebody's machine."""
 PROGRESSIVE = {**STAGES, "progressive": "every width"}
+PAGES = "docs/systems"
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs/results.md", *sorted((ROOT / PAGES).glob("*.md")))
 
-
-class Row(NamedTuple):
-    """One setting: its settings, its results if it was run, the paper's, the commands it takes."""
-
-    config: Scripted
-    results: Results | None
-    paper: dict[str, Any] | None
-    commands: Sequence[Sequence[str]]
+Column = tuple[str, Callable[[Row], str]]
 
 
 class Table(NamedTuple):
@@ -71,47 +56,36 @@ class Table(NamedTuple):
 
     Attributes:
         system: its name, in results and in the markers.
-        columns: headings, and the cell of a row.
+        columns: headings, and the cell of a row; at most seven.
         wanted: the runs of the paper's table as a script's name and its words; done by as many
             epochs.
         published: ``(data set, config) -> the paper's figures``.
     """
 
     system: str
-    columns: tuple[tuple[str, Callable[[Row], str]], ...]
+    columns: tuple[Column, ...]
     wanted: tuple[str, ...]
     published: Callable[[str, Any], dict[str, Any] | None]
 
-    @property
-    def markers(self) -> tuple[str, str]:
-        """Where the section begins and ends."""
-        return f"<!-- results: {self.system} -->", f"<!-- /results: {self.system} -->"
 
+class Headline(NamedTuple):
+    """One row of the README: the longest run of a setting.
 
-def command(experiment: str, words: Iterable[str]) -> str:
-    """A command line as it was typed, but for the places of files.
-
-    >>> command("mnist_lenet", ["--k", "0", "--out", "/somewhere", "data-dir=/else", "--resume"])
-    'python experiments/mnist_lenet.py --k 0 --resume'
+    Attributes:
+        title: the system in words.
+        page: its page below ``docs/systems``.
+        run: experiment, data set and setting.
+        claim: the paper's result.
+        ours: our result.
+        equality: the certificate's word.
     """
-    kept: list[str] = []
-    dropped = False
-    for word in words:
-        name, equals, _ = word.lstrip("-").replace("-", "_").partition("=")
-        flag = word.startswith("-") or bool(equals)
-        if name in PLACES and flag:
-            dropped = not equals
-        elif not dropped:
-            kept.append(word)
-        else:
-            dropped = False
-    return " ".join([f"python experiments/{experiment}.py", shlex.join(kept)]).rstrip()
 
-
-def commands(row: Row) -> str:
-    """The command of every phase of training, in their order."""
-    lines = [command(row.config.experiment, words) for words in row.commands]
-    return ", then ".join(f"`{line}`" for line in lines) or "–"
+    title: str
+    page: str
+    run: tuple[str, str, str]
+    claim: Callable[[Row], str]
+    ours: Callable[[Row], str]
+    equality: Callable[[Row], str] = cell.equality
 
 
 def wanted_row(line: str, table: Table) -> Row:
@@ -148,7 +122,7 @@ def read_row(path: Path, results: Results) -> Row:
         raise ValueError(f"{place} is missing; keep it beside {path.name}")
     config, phases = from_json(kind, place.read_text(), str(place))
     words = [one["argv"] for one in phases]
-    return Row(config, results, results.paper, words)
+    return Row(config, results, results.paper, words, path.parent)
 
 
 def _names(config: Scripted) -> tuple[str, str]:
@@ -159,7 +133,7 @@ def _done(config: Scripted, rows: list[Row]) -> bool:
     """Whether a run of the paper's table is there: as long, and on the whole test set."""
     return any(
         (row.config.dataset, *_names(row.config)) == (config.dataset, *_names(config))
-        and not _tested(row)
+        and not cell.tested(row)
         and row.results is not None
         and (row.results.epochs_run or 0) >= (config.epochs or 0)
         for row in rows
@@ -175,197 +149,16 @@ def _order(row: Row) -> tuple[Any, ...]:
     return list(CONFIGS).index(config.experiment), away, config.dataset, *course
 
 
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.2f} %"
-
-
-def _count(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.0f}"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "–"
-    return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
-
-
-def _noise(results: Results, ratio: float) -> str:
-    for entry in results.noise or []:
-        if entry["ratio"] == ratio:
-            accuracies = entry["accuracy"]
-            seeds = f"{len(accuracies)} seed{'s' if len(accuracies) > 1 else ''}"
-            return f"{_percent(sum(accuracies) / len(accuracies))} ({seeds})"
-    return "–"
-
-
-def _setting(row: Row) -> str:
-    """Data set and setting; of a script with one network its name, which no setting repeats."""
-    alone = isinstance(row.config, NegativeSpikesCnn1)
-    network = f" {row.config.described.network}" if alone else ""
-    return f"{Path(row.config.dataset).stem}{network}, {row.config.setting}{_tested(row)}"
-
-
-def _tested(row: Row) -> str:
-    """How many test examples there were, unless they are the data set's whole test set."""
-    count = row.results.test_examples if row.results else None
-    if count in (None, WHOLE.get(Path(row.config.dataset).stem)):
-        return ""
-    what = "recording" if getattr(row.config, "spike", False) else "image"
-    return f" ({count:,} test {what}{'s' if count != 1 else ''})"
-
-
-def _epochs(row: Row) -> str:
-    return "not run" if row.results is None else _count(row.results.epochs_run)
-
-
-def _ann(row: Row) -> str:
-    if row.results is None:
-        return "–"
-    quantised = row.results.ann_accuracy
-    return _percent(row.results.float_ann_accuracy if quantised is None else quantised)
-
-
-def _differ(row: Row) -> str:
-    differ = row.results.mismatches if row.results else None
-    if not differ:
-        return "–"
-    return f"{differ['neurons']:,}, {differ['predictions']:,} of {differ['compared']:,}"
-
-
-def _of(name: str, shown: Callable[[Any], str]) -> Callable[[Row], str]:
-    """The cell of one field of the results."""
-
-    def cell(row: Row) -> str:
-        value = getattr(row.results, name) if row.results else None
-        return "–" if value is None else shown(value)
-
-    return cell
-
-
-def _settles(row: Row) -> str:
-    step = row.results.accuracy_settled_step if row.results else None
-    spiking = row.results is not None and row.results.snn_accuracy is not None
-    return str(step) if step is not None else "not settled" if spiking else "–"
-
-
-def _training(row: Row) -> str:
-    return _duration((row.results.seconds or {}).get("train")) if row.results else "–"
-
-
-def _paper_accuracies(row: Row) -> str:
-    """The paper's accuracies, and by how many points ours misses them."""
-    names = ("float_ann_accuracy", "ann_accuracy", "snn_accuracy")
-    shown: list[str] = []
-    for name in names:
-        claimed, ours = (row.paper or {}).get(name), getattr(row.results, name, None)
-        if claimed is not None:
-            missed = f" (missed by {100 * (claimed - ours):.2f})" if ours and ours < claimed else ""
-            shown.append(_percent(claimed) + missed)
-    return ", ".join(shown) or "–"
-
-
-def _find(row: Row, kind: str, share: float | None = None) -> Variant | None:
-    return row.results.find(kind, share) if row.results else None
-
-
-def _variant(kind: str) -> Callable[[Row], str]:
-    """The accuracy of a variant, and where it settles the step of the last spike."""
-
-    def cell(row: Row) -> str:
-        entry = _find(row, kind)
-        if entry is None:
-            return "–"
-        steps = f" ({entry.steps})" if kind == "settling" else ""
-        return _percent(entry.accuracy) + steps
-
-    return cell
-
-
-def _at(share: float) -> Callable[[Row], str]:
-    """Steps to a share of the ANN's accuracy, alone and fused, and the energy that fusion saves."""
-
-    def cell(row: Row) -> str:
-        final = _find(row, "final", share)
-        if final is None:
-            return "–"
-        if final.steps is None:
-            return "not reached"
-        shown = [f"{final.steps:,}"]
-        for kind in FUSED:
-            entry = _find(row, kind, share)
-            if entry is None or entry.steps is None:
-                shown.append("not reached")
-                continue
-            saved = 1 - _spikesim(entry) / _spikesim(final)
-            shown.append(f"{entry.steps:,} ({100 * saved:.1f} %)")
-        return ", ".join(shown)
-
-    return cell
-
-
-def _spikesim(entry: Variant) -> float:
-    return (entry.energy_pj_per_image or {})["spikesim"]
-
-
-def _stopped(row: Row) -> str:
-    """Accuracy and mean steps where each image stops when it is sure."""
-    entry = _find(row, "stop per image")
-    return f"{_percent(entry.accuracy)}, {entry.steps:.1f}" if entry else "–"
-
-
-def _paper_saving(row: Row) -> str:
-    saving = (row.paper or {}).get("energy_saving_percent")
-    return "–" if saving is None else f"{saving:.1f} %"
-
-
-def _paper_variants(row: Row) -> str:
-    """The paper's accuracies of ANN and variants, and by how many points ours miss them."""
-    shown: list[str] = []
-    for name, field in PAPER.items():
-        claimed = (row.paper or {}).get(field)
-        if claimed is None:
-            continue
-        entry = _find(row, name)
-        ours = entry and entry.accuracy
-        if name == "quantised ANN":
-            ours = row.results.ann_accuracy if row.results else None
-        missed = ours is not None and ours < claimed
-        shown.append(
-            _percent(claimed) + (f" (missed by {100 * (claimed - ours):.2f})" if missed else "")
-        )
-    return ", ".join(shown) or "–"
-
-
-def _paper_costs(row: Row) -> str:
-    """The paper's settling step, spikes and operations."""
-    paper = row.paper or {}
-    if "spikes_per_image" not in paper:
-        return "–"
-    step = paper["accuracy_settled_step"]
-    settled = "not settled" if step is None else str(step)
-    return f"{settled}; {_count(paper['spikes_per_image'])}; {_count(paper['sops_per_image'])}"
-
-
-def _noise_at(ratio: float) -> Callable[[Row], str]:
-    return lambda row: _noise(row.results, ratio) if row.results else "–"
-
-
-FUSED = ("grid", "empirical")
-RUN = (
-    ("data, setting", _setting),
-    ("command", commands),
-    ("epochs", _epochs),
-    ("device", _of("device", str)),
-    ("training", _training),
-    ("ANN", _ann),
-    ("SNN", _of("snn_accuracy", _percent)),
-    ("equality", _of("equality", str)),
-    ("differ: neurons, predictions, of images", _differ),
+RUNS: tuple[Column, ...] = (
+    ("data, setting", cell.setting),
+    ("command", cell.commands),
+    ("training", cell.training),
+    ("spikes/image", cell.of("spikes_per_image", cell.count)),
+    ("SOPs/image", cell.of("sops_per_image", cell.count)),
+    ("ANN's MACs/image", cell.of("ann_macs_per_image", cell.count)),
 )
-COSTS = (
-    ("spikes/image", _of("spikes_per_image", _count)),
-    ("SOPs/image", _of("sops_per_image", _count)),
-)
+START: tuple[Column, ...] = (("data, setting", cell.setting), ("epochs", cell.epochs))
+SNN: Column = ("SNN", cell.of("snn_accuracy", cell.percent))
 
 
 def _mnist_runs() -> Iterator[str]:
@@ -394,8 +187,8 @@ def _fast_runs() -> Iterator[str]:
 TABLES = (
     Table(
         "scatter_gather",
-        (*RUN, *COSTS, *((f"noise {100 * r:.0f} %", _noise_at(r)) for r in (0.1, 0.2)),
-         ("paper: ANN, SNN", _paper_accuracies)),
+        (*START, ("ANN", cell.ann), SNN, ("equality", cell.equality),
+         ("noise 10 %, 20 %", cell.noises), ("paper: ANN, SNN", cell.paper_accuracies)),
         (
             "mnist_lenet --precision fp32",
             *(f"mnist_lenet --k {k} --B {B}" for k in (0, 1) for B in (1, 2, 4)),
@@ -405,35 +198,35 @@ TABLES = (
     ),
     Table(
         "negative_spikes",
-        (*RUN, ("settles at step", _settles),
-         ("last spike at", _of("last_spike_step", _count)), *COSTS,
-         ("paper: ANN, SNN", _paper_accuracies), ("paper: settles; spikes; SOPs", _paper_costs)),
+        (*START, ("ANN", cell.ann), SNN, ("equality", cell.equality),
+         ("settles at step; last spike", cell.settles_and_ends),
+         ("paper: ANN, SNN; settles", cell.paper_settling)),
         (*_mnist_runs(), *_cifar_runs()),
         negative_spikes.published,
     ),
     Table(
         "surrogate_csnn",
-        (*RUN[:5], RUN[6], ("steps", _of("steps", _count)), *COSTS,
-         ("original program", _paper_accuracies)),
+        (*START, SNN, ("steps", cell.of("steps", cell.count)), *RUNS[3:5],
+         ("original program", cell.paper_accuracies)),
         ("nmnist_csnn", "nmnist_csnn --spike True"),
         surrogate_csnn_system.published,
     ),
     Table(
         "fast_snn",
-        (*RUN[:6], *((name, _variant(name)) for name in ("unsigned", "signed", "fine-tuned")),
-         ("settling (last spike)", _variant("settling")), ("signed: equality", RUN[7][1]), RUN[8],
-         *COSTS, ("paper: ANN, unsigned, signed, fine-tuned", _paper_variants)),
+        (START[0], ("ANN", cell.ann),
+         *((name, cell.variant(name)) for name in ("unsigned", "signed", "fine-tuned")),
+         ("settling (last spike)", cell.variant("settling")),
+         ("paper: ANN, unsigned, signed, fine-tuned", cell.paper_variants)),
         tuple(_fast_runs()),
-        fast_snn_system.published,
+        fast_snn_published.published,
     ),
     Table(
         "bayesian_spike_fusion",
-        (*RUN[:7], ("steps", _of("steps", _count)),
-         ("fused: grid", _variant("grid")), ("fused: empirical", _variant("empirical")),
-         *((f"steps to {share:.0%} of the ANN: final, grid, empirical (energy saved)", _at(share))
-           for share in (0.97, 0.99)),
-         ("stop per image: accuracy, mean steps", _stopped), *COSTS,
-         ("paper: energy saved, of the family over all data sets", _paper_saving)),
+        (START[0], ("ANN", cell.ann), ("final, fused: grid, empirical", cell.fused),
+         *((f"steps to {share:.0%} of the ANN: final, grid, empirical (energy saved)",
+            cell.at(share)) for share in (0.97, 0.99)),
+         ("stop per image: accuracy, mean steps", cell.stopped),
+         ("paper: energy saved, of the family over all data sets", cell.paper_saving)),
         (
             "bayesian_spike_fusion --arch vgg11 --epochs 200",
             "bayesian_spike_fusion --dataset cifar10 --arch vgg19",
@@ -444,52 +237,205 @@ TABLES = (
 )  # fmt: skip
 
 
-def section(table: Table, rows: list[Row]) -> str:
-    """The section's Markdown, markers included."""
-    start, end = table.markers
-    headings = [heading for heading, _ in table.columns]
-    cells = [[cell(row) for _, cell in table.columns] for row in rows]
-    body = "\n".join(
-        f"| {' | '.join(line)} |" for line in [headings, ["---"] * len(headings), *cells]
+def _in_steps(row: Row) -> str:
+    return SNN[1](row) + _after(row.results.accuracy_settled_step if row.results else None)
+
+
+def _claimed_in_steps(row: Row) -> str:
+    paper = row.paper or {}
+    return cell.percent(paper.get("snn_accuracy")) + _after(paper.get("accuracy_settled_step"))
+
+
+def _after(steps: int | None) -> str:
+    return f" after {steps} steps" if steps and steps > 1 else ""
+
+
+def _variants(row: Row) -> str:
+    shown = [cell.variant(kind)(row) for kind in ("signed", "fine-tuned")]
+    examples = cell.tested(row).replace(" test ", " ")
+    return f"ANN {cell.ann(row)}, signed {shown[0]}, fine-tuned {shown[1]}{examples}"
+
+
+def _claimed_variants(row: Row) -> str:
+    paper = row.paper or {}
+    fields = ("ann_accuracy", "snn_accuracy", "finetuned_accuracy")
+    shown = [cell.percent(paper.get(field)) for field in fields]
+    return f"ANN {shown[0]}, signed {shown[1]}, fine-tuned {shown[2]}"
+
+
+def _settling(row: Row) -> str:
+    """The words of two certificates: signed, and settling."""
+    place = row.folder / "certificates.json" if row.folder else None
+    if place is None or not place.is_file():
+        return cell.equality(row)
+    proof = json.loads(place.read_text(encoding="utf-8"))["settling"]
+    return f"approximate; settling: {proof['equality']} ({proof['images']:,} images)"
+
+
+def _saving(row: Row) -> str:
+    """The energy that fusion saves, and the steps where each image stops by itself."""
+    alone, fused = (cell.find(row, kind, 0.97) for kind in ("final", "grid"))
+    stop = cell.find(row, "stop per image")
+    if alone is None or fused is None or not alone.steps or not fused.steps or stop is None:
+        return "–"
+    saved = 100 * (1 - cell.spikesim(fused) / cell.spikesim(alone))
+    steps = f"{stop.steps:.0f} steps where each image stops by itself"
+    return f"{saved:.1f} % after short training; {steps}{cell.tested(row).replace(' test ', ' ')}"
+
+
+HEADLINES = (
+    Headline(
+        "Scatter-and-gather: LeNet, MNIST, one step", "scatter_gather",
+        ("mnist_lenet", "mnist", "k1B2"), _claimed_in_steps, _in_steps,
+    ),
+    Headline(
+        "Negative spikes: LeNet, Fashion-MNIST", "negative_spikes",
+        ("mnist_negative_spikes", "fashion_mnist", "lenet_k1"), _claimed_in_steps, _in_steps,
+    ),
+    Headline(
+        "Negative spikes: CNN 1, CIFAR-10", "negative_spikes",
+        ("cifar10_cnn1", "cifar10", "k1"), _claimed_in_steps, _in_steps,
+    ),
+    Headline(
+        "CSNN trained directly, MNIST", "surrogate_csnn",
+        ("nmnist_csnn", "mnist", "static"), _claimed_in_steps, _in_steps,
+    ),
+    Headline(
+        "Fast-SNN: AlexNet, MNIST, 2 bits, 3 steps", "fast_snn",
+        ("fast_snn", "mnist", "alex_2bit"), _claimed_variants, _variants, _settling,
+    ),
+    Headline(
+        "BayesianSpikeFusion: VGG11, MNIST", "bayesian_spike_fusion",
+        ("bayesian_spike_fusion", "mnist", "mnist_vgg11_ic3"),
+        lambda row: f"{cell.paper_saving(row)} less energy (VGGs)", _saving,
+    ),
+)  # fmt: skip
+Sections = dict[str, Callable[[Path], str]]
+
+
+def sections(results: Path) -> Sections:
+    """Every section by its name: what it says in a document."""
+    rows = {table.system: read_rows(results, table) for table in TABLES}
+    every = [row for part in rows.values() for row in part]
+    made: Sections = {
+        table.system: functools.partial(_own, table, rows[table.system]) for table in TABLES
+    }
+    made["summary"] = functools.partial(_summary, every)
+    for table in TABLES:
+        made[f"{table.system} runs"] = functools.partial(_runs, rows[table.system])
+    made["not run"] = functools.partial(_not_run, every)
+    return made
+
+
+def _table(columns: Iterable[Column], rows: Iterable[Row]) -> str:
+    columns = list(columns)
+    return _markdown(
+        [name for name, _ in columns], [[of(row) for _, of in columns] for row in rows]
     )
-    return f"{start}\n{body}\n{end}"
 
 
-def replaced(text: str, section: str, markers: tuple[str, str], place: str) -> str:
-    """The text with its section between the markers replaced.
+def _markdown(headings: list[str], rows: list[list[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _own(table: Table, rows: list[Row], document: Path) -> str:
+    del document
+    return _table(table.columns, [row for row in rows if row.results])
+
+
+def _runs(rows: list[Row], document: Path) -> str:
+    links: Column = ("files", functools.partial(cell.files, document=document))
+    return _table([*RUNS, links], [row for row in rows if row.results])
+
+
+def _not_run(rows: list[Row], document: Path) -> str:
+    del document
+    columns: list[Column] = [RUNS[0], ("paper", cell.paper), RUNS[1]]
+    return _table(columns, [row for row in rows if row.results is None])
+
+
+def _summary(rows: list[Row], document: Path) -> str:
+    lines = [_headline(one, rows, document) for one in HEADLINES]
+    return _markdown(["system", "the paper's", "ours", "equality", ""], lines)
+
+
+def _headline(one: Headline, rows: list[Row], document: Path) -> list[str]:
+    page = Path(os.path.relpath(ROOT / PAGES / f"{one.page}.md", document.parent)).as_posix()
+    made = [row for row in rows if row.results and _run(row) == one.run]
+    row = max(made, key=lambda row: row.results.epochs_run or 0) if made else None
+    if row is None:
+        return [one.title, "–", "not run", "–", f"[page]({page})"]
+    published = next(table for table in TABLES if table.system == one.page).published
+    claimed = row._replace(paper=row.paper or published(one.run[1], row.config))
+    return [one.title, one.claim(claimed), one.ours(row), one.equality(row), f"[page]({page})"]
+
+
+def _run(row: Row) -> tuple[str, str, str]:
+    return row.config.experiment, Path(row.config.dataset).stem, row.config.setting
+
+
+def markers(name: str) -> tuple[str, str]:
+    """Where a section begins and ends."""
+    return f"<!-- results: {name} -->", f"<!-- /results: {name} -->"
+
+
+def replaced(text: str, name: str, section: str, place: str) -> str:
+    """The text with what stands between a section's markers replaced.
 
     Raises:
         ValueError: the markers do not stand there once each, in order.
     """
-    before, start, rest = text.partition(markers[0])
-    _, end, after = rest.partition(markers[1])
-    if not (start and end) or start in rest or end in after:
-        both = " and ".join(markers)
-        raise ValueError(f"{place} must hold {both}, once each and in this order")
-    return before + section + after
+    first, last = markers(name)
+    before, start, rest = text.partition(first)
+    _, end, after = rest.partition(last)
+    if not (start and end) or first in rest or last in after:
+        raise ValueError(f"{place} must hold {first} and {last}, once each and in this order")
+    return f"{before}{first}\n\n{section}\n\n{last}{after}"
+
+
+def written(documents: Iterable[Path], made: Sections) -> dict[Path, tuple[str, str]]:
+    """What every document says, and what it shall say.
+
+    Raises:
+        ValueError: a section whose markers stand in no document, or are broken.
+    """
+    texts: dict[Path, tuple[str, str]] = {}
+    missing = set(made)
+    for path in documents:
+        old = new = path.read_text(encoding="utf-8")
+        for name, section in made.items():
+            if any(marker in old for marker in markers(name)):
+                new = replaced(new, name, section(path), str(path))
+                missing.discard(name)
+        texts[path] = old, new
+    if missing:
+        lost = ", ".join(markers(name)[0] for name in sorted(missing))
+        raise ValueError(f"no document holds {lost}")
+    return texts
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Rewrite the sections, or compare them."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--results", type=Path, default=ROOT / "results", help="folder of results")
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md", help="file to write")
+    parser.add_argument(
+        "--documents", type=Path, nargs="+", default=DOCUMENTS, help="files with markers"
+    )
     parser.add_argument("--check", action="store_true", help="compare, and write nothing")
     chosen = parser.parse_args(arguments)
-    old = new = chosen.readme.read_text(encoding="utf-8")
     try:
-        for table in TABLES:
-            text = section(table, read_rows(chosen.results, table))
-            new = replaced(new, text, table.markers, str(chosen.readme))
+        texts = written(chosen.documents, sections(chosen.results))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if chosen.check:
-        if old != new:
-            print(f"{chosen.readme}: results are not current; run tools/results_table.py")
-        return int(old != new)
-    chosen.readme.write_text(new, encoding="utf-8")
-    return 0
+    changed = {path: new for path, (old, new) in texts.items() if old != new}
+    for path, new in changed.items():
+        if chosen.check:
+            print(f"{path}: results are not current; run tools/results_table.py")
+        else:
+            path.write_text(new, encoding="utf-8")
+    return int(chosen.check and bool(changed))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Every synapse is laid out on crossbars of X x X cells and read out once for each output position
 and time step, so that a step costs the same whether a spike comes or not, and t steps cost t times
-as much. With X = 64 and a kernel of h x w, in pJ (the constants are the fields of `SpikeSim`):
+as much. With X = 64 and a kernel of h x w, in pJ (the constants are the fields of `SpikeSim`)::
 
     element = h * w * crossbar + X/8 * (converter + multiplexer)
     cycle   = 8 * tree + fetch + 4 * neuron + tile_buffer

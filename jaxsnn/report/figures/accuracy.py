@@ -9,19 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from jaxsnn.report.figures.parts import (
-    TEXT_SIZE,
-    TITLE_SIZE,
-    Style,
     caption,
     head,
     label,
-    line_style,
     marks,
     new_figure,
     plain_numbers,
     save,
     zoom,
 )
+from jaxsnn.report.figures.style import TEXT_SIZE, TITLE_SIZE, Style, line_style
 from jaxsnn.report.results import Results
 from jaxsnn.report.rows import (
     by_network,
@@ -95,7 +92,7 @@ def noise(
     title: str = "Noise",
     meaning: str = "",
 ) -> tuple[Path, Path]:
-    """Draw accuracy against the noise ratio: a dot per seed, a line through means.
+    """Draw accuracy against the noise ratio: a line through means, an interval over the seeds.
 
     Args:
         results: with the field `noise`.
@@ -110,18 +107,21 @@ def noise(
     drawn: list[float] = []
     ratios: set[float] = set()
     for style, row in enumerate(shown):
-        dots = _percentages(row)
-        look = line_style(style)
-        for ratio, values in dots:
-            ax.plot([ratio] * len(values), values, **look, linestyle="", alpha=0.55)
-            drawn += values
-        means = [sum(values) / len(values) for _, values in dots]
-        ax.plot([ratio for ratio, _ in dots], means, **look, markevery=[], label=display_name(row))
-        ratios |= {ratio for ratio, _ in dots}
+        measured = _percentages(row)
+        means = [sum(values) / len(values) for _, values in measured]
+        reach = [
+            [mean - min(values) for mean, (_, values) in zip(means, measured, strict=True)],
+            [max(values) - mean for mean, (_, values) in zip(means, measured, strict=True)],
+        ]
+        at = [ratio for ratio, _ in measured]
+        ax.errorbar(at, means, reach, **line_style(style), capsize=4, label=display_name(row))
+        drawn += [value for _, values in measured for value in values]
+        ratios |= set(at)
     ax.set_xticks(sorted(ratios))
     label(ax, axis, "test accuracy (%)")
     head(figure, ax, figure_title(title, shown))
-    caption(figure, "Marks: one seed each; lines: mean over seeds.", meaning, zoom(ax, drawn))
+    seeds = "Marks: mean over seeds; intervals: lowest to highest seed."
+    caption(figure, seeds, meaning, zoom(ax, drawn))
     return save(figure, folder, name)
 
 

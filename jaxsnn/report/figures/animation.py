@@ -23,15 +23,8 @@ from PIL import Image
 
 from jaxsnn.errors import UserError
 from jaxsnn.io.files import write_bytes
-from jaxsnn.report.figures.parts import (
-    BLUE,
-    ORANGE,
-    TEXT_SIZE,
-    TITLE_SIZE,
-    caption,
-    label,
-    new_figure,
-)
+from jaxsnn.report.figures.parts import caption, label, new_figure
+from jaxsnn.report.figures.style import BLUE, ORANGE, TEXT_SIZE, TITLE_SIZE
 from jaxsnn.types import Untyped
 
 _SIZE, _DOTS_PER_INCH = (5.6, 3.6), 120

@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 
 from jaxsnn.report.energy import LINES
 from jaxsnn.report.figures.parts import (
-    LABEL_SIZE,
     Series,
     caption,
     grouped_bars,
@@ -23,8 +22,8 @@ from jaxsnn.report.figures.parts import (
     new_figure,
     save,
     stacked_bars,
-    zoom,
 )
+from jaxsnn.report.figures.style import LABEL_SIZE
 from jaxsnn.report.results import Results
 from jaxsnn.report.rows import (
     NothingToDrawError,
@@ -53,18 +52,21 @@ _LINE_NAMES = {
 
 
 def accuracy(results: Sequence[Results], folder: str | Path, name: str = "accuracy") -> Paths:
-    """Draw test accuracy of every setting, ANN beside SNN, with the paper's value below."""
+    """Draw test accuracy of every setting, ANN beside SNN, with the paper's value below.
+
+    A bar's length is what is compared, so all begin at 0; small differences are read from numbers.
+    """
     shown = having(results, "ann_accuracy", "snn_accuracy", "float_ann_accuracy")
     full = [percent(float_accuracy(row)) if is_full_precision(row) else None for row in shown]
     ann = [None if is_full_precision(row) else percent(row.ann_accuracy) for row in shown]
     snn = [percent(row.snn_accuracy) for row in shown]
     series = [Series("quantised ANN", ann, 1), Series("SNN", snn, 0), Series("float ANN", full, 2)]
-    figure, (ax,) = new_figure()
+    figure, (ax,) = new_figure(size=_beside(shown))
     grouped_bars(ax, [display_name(row) + _paper(row) for row in shown], series, "{:.2f}".format)
-    drawn = [value for one in series for value in one.values if value is not None]
+    ax.set_ylim(0, 108)
+    ax.set_yticks(range(0, 101, 20))
     label(ax, y="test accuracy (%)")
     head(figure, ax, figure_title("Accuracy", shown))
-    caption(figure, zoom(ax, drawn))
     return save(figure, folder, name)
 
 
@@ -103,11 +105,14 @@ def sops(results: Sequence[Results], folder: str | Path, name: str = "sops") -> 
         Series("SOPs", free, 0),
         Series("MACs of the ANN", macs, 1),
     ]
-    figure, (ax,) = new_figure()
+    figure, (ax,) = new_figure(size=_beside(shown))
     grouped_bars(ax, [display_name(row) for row in shown], series, "{:.3g}".format)
     label(ax, y="operations per image (millions)")
     head(figure, ax, figure_title("Computing operations", shown))
-    caption(figure, excluded_synapses(shown))
+    copies = (
+        "On the chip a ternary weight takes two synapses, and each of $2^k B$ units all of them."
+    )
+    caption(figure, copies if any(chip) else "", excluded_synapses(shown))
     return save(figure, folder, name)
 
 
@@ -205,6 +210,11 @@ def _panels(shown: Sequence[Results]) -> tuple[Figure, list[tuple[Axes, list[Res
         if len(groups) > 1:
             ax.set_title(f"{network_title(rows[0])} on {datasets(rows)}", fontsize=LABEL_SIZE)
     return figure, list(zip(axes, groups, strict=True))
+
+
+def _beside(shown: Sequence[Results]) -> tuple[float, float]:
+    """Size of a figure in which the numbers above a group's bars do not meet."""
+    return max(7.0, 1.5 * len(shown)), 4.4
 
 
 def _paper(row: Results) -> str:

@@ -17,8 +17,6 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
 from jaxsnn.report.figures.parts import (
-    LABEL_SIZE,
-    TEXT_SIZE,
     WHOLE,
     Series,
     caption,
@@ -28,6 +26,7 @@ from jaxsnn.report.figures.parts import (
     save,
     zoom,
 )
+from jaxsnn.report.figures.style import LABEL_SIZE, TEXT_SIZE
 from jaxsnn.report.results import Results
 from jaxsnn.report.rows import (
     NothingToDrawError,

@@ -10,19 +10,17 @@ from matplotlib.axes import Axes
 
 from jaxsnn.report.comparison import Comparison, Trial, in_short
 from jaxsnn.report.figures.parts import (
-    TEXT_SIZE,
-    TITLE_SIZE,
     Series,
     caption,
     grouped_bars,
     label,
-    line_style,
     marks,
     new_figure,
     plain_numbers,
     save,
     zoom,
 )
+from jaxsnn.report.figures.style import TEXT_SIZE, TITLE_SIZE, line_style
 from jaxsnn.report.rows import NothingToDrawError
 
 _WORDS = 116  # characters of a line of the caption

@@ -10,16 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 
-from jaxsnn.report.figures.parts import (
-    Style,
-    caption,
-    head,
-    label,
-    line_style,
-    marks,
-    new_figure,
-    save,
-)
+from jaxsnn.report.figures.parts import caption, head, label, marks, new_figure, save
+from jaxsnn.report.figures.style import Style, line_style
 from jaxsnn.report.rows import NothingToDrawError
 
 STYLES = {"final": 0, "early": 1, "grid": 2, "empirical": 3}

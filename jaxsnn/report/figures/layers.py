@@ -13,18 +13,16 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from jaxsnn.report.figures.parts import (
-    LABEL_SIZE,
     Series,
-    Style,
     caption,
     grouped_bars,
     head,
     label,
-    line_style,
     new_figure,
     save,
     stacked_bars,
 )
+from jaxsnn.report.figures.style import LABEL_SIZE, Style, line_style
 from jaxsnn.report.results import Results
 from jaxsnn.report.rows import (
     NothingToDrawError,

@@ -1,8 +1,7 @@
 """Parts that every figure is made of: axes, bars with values, legends, files.
 
 Figures are built as objects (`matplotlib.figure.Figure`), never through pyplot, so that nothing
-global changes and no display is needed. The colours are those of M. Okabe and K. Ito (2008), which
-stay apart for colour-blind readers and, with the hatches, in a greyscale print.
+global changes and no display is needed. What they look like says :mod:`.style` alone.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from matplotlib import rc_context
@@ -21,19 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from jaxsnn.io.files import write_bytes
-
-BLUE, ORANGE, GREEN, RED, SKY, PURPLE = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#D55E00",
-    "#56B4E9",
-    "#CC79A7",
-)
-COLOURS = (BLUE, ORANGE, GREEN, RED, SKY, PURPLE)
-MARKERS = ("o", "s", "^", "D", "v", "P")
-HATCHES = ("", "//", "..", "xx", "\\\\", "++")
-TEXT_SIZE, LABEL_SIZE, TITLE_SIZE = 9, 10, 12
+from jaxsnn.report.figures.style import LABEL_SIZE, TEXT_SIZE, TITLE_SIZE, bar_style, dress
 
 
 class Series(NamedTuple):
@@ -44,7 +31,6 @@ class Series(NamedTuple):
     style: int = 0
 
 
-Style: TypeAlias = dict[str, Any]  # keyword arguments of matplotlib, by name
 Written: TypeAlias = Callable[[float], str]  # a value as the text above its bar
 WHOLE: Written = "{:,.0f}".format
 
@@ -60,15 +46,6 @@ def new_figure(
     for ax in axes:
         dress(ax)
     return figure, axes
-
-
-def dress(ax: Axes) -> None:
-    """Give axes the look of all figures."""
-    ax.tick_params(labelsize=TEXT_SIZE)
-    ax.grid(axis="y", color="0.88", linewidth=0.8)
-    ax.set_axisbelow(True)
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
 
 
 def label(ax: Axes, x: str = "", y: str = "", title: str = "") -> None:
@@ -173,25 +150,6 @@ def _finish_groups(ax: Axes, groups: Sequence[str]) -> None:
     ax.margins(y=0.12)
     if ax.get_ylim()[1] >= 1000:
         ax.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-
-
-def bar_style(style: int) -> Style:
-    """Colour and hatch number `style`; the hatch is drawn in white over the colour."""
-    return {
-        "color": COLOURS[style % len(COLOURS)],
-        "hatch": HATCHES[style % len(HATCHES)],
-        "edgecolor": "white",
-        "linewidth": 0.0,
-    }
-
-
-def line_style(style: int) -> Style:
-    """Colour and marker number `style`."""
-    return {
-        "color": COLOURS[style % len(COLOURS)],
-        "marker": MARKERS[style % len(MARKERS)],
-        "markersize": 5,
-    }
 
 
 def zoom(ax: Axes, values: Sequence[float], low: float = 0.0, high: float = 100.0) -> str:

@@ -12,19 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from jaxsnn.errors import UserError
-from jaxsnn.report.figures.parts import (
-    BLUE,
-    LABEL_SIZE,
-    RED,
-    TITLE_SIZE,
-    Style,
-    caption,
-    dress,
-    head,
-    label,
-    new_figure,
-    save,
-)
+from jaxsnn.report.figures.parts import caption, head, label, new_figure, save
+from jaxsnn.report.figures.style import BLUE, LABEL_SIZE, RED, TITLE_SIZE, Style, dress
 
 _FEW_NEURONS = 12  # more panels of membranes than this do not fit on a page
 _MANY_STEPS = 100  # more steps than this leave no room for a mark at each

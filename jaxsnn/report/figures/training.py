@@ -11,23 +11,26 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from jaxsnn.report.figures.parts import (
-    Style,
     caption,
     head,
     label,
-    line_style,
     marks,
     new_figure,
     plain_numbers,
     save,
     zoom,
 )
+from jaxsnn.report.figures.style import Style, line_style
 from jaxsnn.report.rows import NothingToDrawError
 from jaxsnn.types import Json
 
 Records = Sequence[Mapping[str, Json]]
 
 _DASHES = ("--", "-.", ":")
+_PARTS = {  # of the records: dashes, what they are called, and whose images they are
+    "train": ("--", "dashed", "training"),
+    "validation": ("-", "solid", "validation"),
+}
 _ACCURACIES = {  # line, face of its marks and explanation by field of a record
     "validation_accuracy": ("-", "", "Solid: validation images."),
     "test_accuracy": ("--", "white", "Dashed, open marks: test accuracy, never used for a choice."),
@@ -56,11 +59,12 @@ def training(
     epochs = _by_epoch(streams)
     figure, (left, right) = new_figure(columns=2, size=(9.0, 4.4))
     for style, (setting, records) in enumerate(epochs.items()):
-        for part, dashes in (("train", "--"), ("validation", "-")):
+        for part, (dashes, *_) in _PARTS.items():
             look = line_style(style) | {"linestyle": dashes, "markersize": 3}
             _curve(left, records, f"{part}_loss", look)
             _curve(right, records, f"{part}_accuracy", look, 100)
         right.plot([], [], **line_style(style), label=setting)
+    said = _dash_legend(right, epochs)
     begins = sorted({one for setting in epochs for one in (phases or {}).get(setting, ())})
     _plain_logarithm(left)
     label(left, "epoch", f"loss (nats, {left.get_yscale()} scale)")
@@ -72,7 +76,7 @@ def training(
     head(figure, right, "Training")
     caption(
         figure,
-        "Solid: validation images; dashed: training images.",
+        said,
         "Dotted line: the next phase of training begins." if begins else "",
     )
     return save(figure, folder, name)
@@ -176,6 +180,18 @@ def _curve(ax: Axes, records: Records, key: str, look: Style, factor: float = 1)
     if points:
         epochs, values = zip(*points, strict=True)
         ax.plot(epochs, values, **look, markevery=marks(len(points)))
+
+
+def _dash_legend(ax: Axes, epochs: Mapping[str, Records]) -> str:
+    """Name the dashes that are drawn in the legend of `ax`, and in a sentence of the caption."""
+    drawn: list[str] = []
+    for part, (dashes, word, name) in _PARTS.items():
+        fields = (f"{part}_loss", f"{part}_accuracy")
+        every = (one for records in epochs.values() for one in records)
+        if any(one.get(field) is not None for one in every for field in fields):
+            ax.plot([], [], color="0.25", linestyle=dashes, label=f"{name} images ({word})")
+            drawn.append(f"{word}: {name} images")
+    return f"{'; '.join(drawn).capitalize()}." if drawn else ""
 
 
 def _plain_logarithm(ax: Axes) -> None:
