@@ -470,5 +470,7 @@ def test_what_nir_cannot_express():
     snn = case(negative, BEHIND)[3]
     with pytest.raises(ValueError, match="maxpool1: NIR has no node that keeps counts"):
         exchange.to_nir(snn, steps=1)
+    arch, _, variables, _ = trained(BEHIND, neurons.quantised_relu(1, 4))
+    method = methods.scatter_gather(k=1, bound=4, sums_below=2**21)
     with pytest.raises(ValueError, match="conv2: the windows of its max pool overlap"):
-        exchange.to_nir(scatter(BEHIND)[3])
+        exchange.to_nir(convert(variables, arch, method, encoding=UNITS))
