@@ -7,6 +7,7 @@ from jax import Array
 
 from jaxsnn.arch.plan import plan
 from jaxsnn.conversion.spiking import Spiking
+from jaxsnn.errors import UserError
 from jaxsnn.simulation import engine
 from jaxsnn.simulation.fixed_steps import check_input, check_run
 
@@ -32,6 +33,12 @@ def function(snn: Spiking, *, steps: int, block: int = 1) -> Callable[[Array], A
         UserError: steps or block below 1, a network with random neurons; when it is called, images
             of another shape or dtype.
     """
+    for site in plan(snn.arch):
+        if snn.neurons.at(site).drops_spikes:
+            raise UserError(
+                f"{site.name}: its neurons draw random numbers, for which a function of images "
+                "alone has no key; use simulate(), or a network without unit dropout"
+            )
     axis = engine.encode_axis(snn)
     example = jnp.zeros((*(steps,) * axis, 1, *snn.arch.input_shape), jnp.uint8)
     check_run(snn, check_input(snn, example), steps, block, (), 1)

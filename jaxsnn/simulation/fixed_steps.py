@@ -15,7 +15,7 @@ from jax.core import Tracer
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxsnn.arch.plan import plan
-from jaxsnn.conversion.spiking import Spiking, comes_to_rest
+from jaxsnn.conversion.spiking import Spiking
 from jaxsnn.errors import UserError, whole_number
 from jaxsnn.inputs.checks import check_range, check_scaled, check_units, is_whole
 from jaxsnn.network import net as net_module
@@ -167,12 +167,6 @@ def check_run(
     whole_number("devices", devices)
     whole_number("steps", steps, 1, MOST_STEPS)
     whole_number("block", block)
-    ends = snn.encoding.duration
-    if ends is not None and steps > ends and not comes_to_rest(snn):
-        raise UserError(
-            f"steps={steps}: the bounds of this network's sums hold for the {ends} steps of its "
-            "input; simulate so many, or convert with settling=True"
-        )
     check_horizon(snn, steps, counts)
     if images.size == 0:
         raise UserError(f"images have shape {tuple(images.shape)}; there is nothing to simulate")

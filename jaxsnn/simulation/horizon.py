@@ -48,14 +48,21 @@ def check_horizon(snn: Spiking, steps: int, counts: bool = False) -> None:
 
     Args:
         snn: the network, with its report.
-        steps: T.
+        steps: T, with those before a state that a run goes on from.
         counts: net spike counts are asked for.
 
     Raises:
-        UserError: more steps than the sums hold, naming the sum and the largest safe number, or
-            more spikes in one step than a counter holds.
+        UserError: more steps than the sums hold, naming the sum and the largest safe number, more
+            than the input has, for which alone conversion has bounded them, or more spikes in one
+            step than a counter holds.
     """
     whole_number("steps", steps, 1, MOST_STEPS)
+    ends = snn.encoding.duration
+    if ends is not None and steps > ends and not comes_to_rest(snn):
+        raise UserError(
+            f"steps={steps}: the bounds of this network's sums hold for the {ends} steps of its "
+            "input; simulate so many, or convert with settling=True"
+        )
     _check_counters(snn)
     sums = [*_growing(snn), *(_net_counts(snn) if counts else ())]
     shortest = min(sums, key=lambda one: one.horizon, default=None)

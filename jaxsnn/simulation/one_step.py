@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 
 from jaxsnn.conversion.spiking import Spiking
-from jaxsnn.errors import UserError
+from jaxsnn.errors import whole_number
 from jaxsnn.simulation import engine
 from jaxsnn.simulation.counters import Counters
 from jaxsnn.simulation.engine import Running, encode_axis, unpack
@@ -59,12 +59,11 @@ def start(
         counts: keep every site's net spike count.
 
     Raises:
-        UserError: ``batch`` below 1.
+        UserError: ``batch`` below 1, ``first_image`` below 0, or random neurons without a key.
     """
-    if isinstance(batch, bool) or batch < 1 or int(batch) != batch:
-        raise UserError(f"batch={batch}: at least 1 image is needed")
-    keys = image_keys(key, first_image, int(batch))
-    return Running(engine.start(snn.program, int(batch), keys, counts), jnp.int32(0))
+    batch = whole_number("batch", batch)
+    keys = image_keys(key, whole_number("first_image", first_image, 0), batch)
+    return Running(engine.start(snn.program, batch, keys, counts), jnp.int32(0))
 
 
 def step(
@@ -86,10 +85,11 @@ def step(
         The next state, and what the step gave.
 
     Raises:
-        UserError: another batch than the state's, or as ``simulate``.
+        UserError: another batch than the state's, more steps in all than the network's sums hold,
+            or as ``simulate``.
     """
-    frames = images[None] if encode_axis(snn) else images
-    shown = check_input(snn, frames)
+    record = (record,) if isinstance(record, str) else record
+    shown = check_input(snn, images[None] if encode_axis(snn) else images)
     check_run(snn, shown, 1, 1, record, 1)
     check_state(snn, state, shown)
     return _step(snn.program, state, shown, tuple(record))

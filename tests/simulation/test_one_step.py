@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from clipped_networks import network as clipped_network
 from helpers import HIDDEN_TERNARY
 from jax import export
 
@@ -71,7 +72,7 @@ def test_every_step_is_a_row_of_the_whole_run(network):
     spikes = jaxsnn.unpack(trace.records[site], network, site)
     state = jaxsnn.start(network, len(IMAGES))
     for number in range(STEPS):
-        state, out = jaxsnn.step(network, state, at(number), record=(site,))
+        state, out = jaxsnn.step(network, state, at(number), record=site)
         chex.assert_trees_all_equal((out.readouts, out.counters), rows(trace, number))
         np.testing.assert_array_equal(out.spikes[site], spikes[number])
         np.testing.assert_array_equal(out.predictions, trace.predictions[number])
@@ -150,8 +151,22 @@ def test_what_does_not_go_on_is_refused(key):
         jaxsnn.simulate(snn, IMAGES[:2], steps=3, block=2, state=state)
     with pytest.raises(UserError, match="give key and counts to start"):
         jaxsnn.simulate(snn, IMAGES[:2], steps=2, state=state, key=key)
-    with pytest.raises(UserError, match="batch=0"):
-        jaxsnn.start(snn, 0)
+    for batch in (0, 2.0, "2"):
+        with pytest.raises(UserError, match=f"batch={batch!r}: give a whole number of at least 1"):
+            jaxsnn.start(snn, batch)
+    with pytest.raises(UserError, match="first_image=-1"):
+        jaxsnn.start(snn, 2, key=key, first_image=-1)
+
+
+def test_steps_are_counted_with_those_before():
+    """The sums of this network are bounded for the three steps of its input alone."""
+    net = clipped_network(3, "10nb", bits=2, shape=(2, 2, 1))
+    snn = net.snn(signed=True)
+    last = jaxsnn.start(snn, len(net.images))._replace(steps=jnp.int32(3))
+    for on in (lambda: jaxsnn.step(snn, last, net.images),
+               lambda: jaxsnn.simulate(snn, net.images, steps=1, state=last)):  # fmt: skip
+        with pytest.raises(UserError, match=r"steps=4: the bounds .* hold for the 3 steps"):
+            on()
 
 
 def test_as_a_function_it_is_jitted_and_vmapped(network):
@@ -164,6 +179,12 @@ def test_as_a_function_it_is_jitted_and_vmapped(network):
     np.testing.assert_array_equal(jax.jit(logits)(images), expected)
     both = jax.vmap(logits)(np.stack([images, images]))
     np.testing.assert_array_equal(both[1], expected)
+
+
+def test_a_function_of_images_has_no_key():
+    snn = jaxsnn.with_unit_dropout(scatter(), "conv1", 0.3)
+    with pytest.raises(UserError, match="conv1: its neurons draw random numbers"):
+        jaxsnn.function(snn, steps=3)
 
 
 def test_logits_have_the_units_of_the_ann():
