@@ -1,4 +1,4 @@
-"""Convolutions for training alone, with derivatives of their own.
+"""Convolutions for training on a processor alone, with derivatives of their own.
 
 :mod:`jaxsnn.network.synapse` chooses. Operands of bfloat16: XLA gives a processor's convolution to
 oneDNN only where the kernel is a plain operand, so the input's gradient is written as a forward

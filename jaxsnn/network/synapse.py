@@ -178,6 +178,8 @@ def _half(x: Array, kernel: Array, site: Site) -> Array:
         out = jnp.matmul(x.reshape(x.shape[0], -1), kernel)
     elif _windows_are_tiles(site):
         out = tiled(x, kernel)
+    elif not _on_cpu():  # whose own gradient of a convolution is fast
+        out = direct(x, kernel, site.strides, site.padding, x.dtype)
     else:
         out = cast("Array", half_convolution(x, kernel, site.strides, site.padding))
     return out.astype(jnp.float32) if site.role in ("exit", "readout") else out

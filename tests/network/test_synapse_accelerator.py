@@ -187,6 +187,22 @@ def test_the_certificates_float_reference_is_not_convolved(network):
 
 
 @pytest.mark.usefixtures("accelerator")
+def test_bfloat16_is_trained_by_convolutions_of_the_accelerators_own():
+    """Products of a few images at a time, in a loop, are a processor's way to a gradient."""
+    site = plan(Arch((Conv(64, 3, padding=1),), input_shape=(12, 12, 16)))[0]
+
+    def total(kernel, x):
+        how = Arithmetic.FAST_BFLOAT16
+        return synapse.synapse(x, kernel, site, "float32", arithmetic=how).sum()
+
+    kernel, x = jnp.ones(site.kernel_shape), jnp.ones((32, *site.in_shape))
+    text = str(jax.make_jaxpr(jax.grad(total, (0, 1)))(kernel, x))
+    assert len(re.findall(r"bf16\[[\d,]+\] = conv_general_dilated", text)) >= 2
+    assert "scan" not in text
+    assert "dot_general" not in text
+
+
+@pytest.mark.usefixtures("accelerator")
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_programs_can_be_lowered_for_an_accelerator(network, platform):
     """Lowered as far as that goes without one: nothing in them is a processor's alone."""
