@@ -25,11 +25,13 @@ def final_statistics(
     (of 500). Source: what cifar10-fast (Page) does at the end of training.
 
     Args:
-        net: the network, as trained.
+        net: the network, as trained; one without batch norm has no statistics.
         variables: its tree.
         preprocessing: the images are seen as in the test.
         images: uint8 ``[N, H, W, C]``.
     """
+    if "batch_stats" not in variables:
+        return dict(variables)
     plain = net.clone(arithmetic=Arithmetic.PLAIN, norm_momentum=0.0, axis_name=None)
 
     @jax.jit

@@ -47,14 +47,17 @@ class Options:
         """Refuse numbers that make no sense.
 
         Raises:
-            UserError: a number below 1, a batch that the devices cannot share equally or that is
-                no whole number of micro-batches, more devices than there are, devices that the
-                processes cannot share equally, or `resume` without a directory.
+            UserError: a number below 1, an `averaging` that is no share below 1, a batch that the
+                devices cannot share equally or that is no whole number of micro-batches, more
+                devices than there are, devices that the processes cannot share equally, or `resume`
+                without a directory.
         """
         for name in ("epochs", "batch_size", "devices", "steps_per_call", "micro_batch"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name} = {value}: give a whole number of at least 1")
+        if not 0 <= self.averaging < 1:
+            raise UserError(f"averaging = {self.averaging}: give 0 or more, and less than 1")
         if self.batch_size % self.devices:
             raise UserError(
                 f"batch_size {self.batch_size} is no multiple of devices = {self.devices}"
@@ -90,7 +93,7 @@ def refuse_single_norm(options: Options, site: str | None) -> None:
 
 
 def steps_per_call(options: Options) -> int:
-    """Number of updates in one compiled call; the only place that looks at the backend.
+    """Number of updates in one compiled call, which the backend decides.
 
     XLA:CPU takes a slow path for the gradient of a convolution inside a loop (ten times slower for
     LeNet), so a CPU runs one step a call. On an accelerator launching a call costs more than a

@@ -63,7 +63,7 @@ class TrainState:
 def programs(
     task: Task, optimiser: optax.GradientTransformation, plan: Plan
 ) -> tuple[Callable[[Array], TrainState], Callable[..., TrainState]]:
-    """Two compiled functions: key -> initial state, and the update of the state in place.
+    """Two functions: key -> initial state, and the compiled update of the state in place.
 
     The second takes ``(state, order int32 [N], images [N, ...], labels int32 [N], key, count,
     steps)``, the last two by name, and makes `count` updates (always one if

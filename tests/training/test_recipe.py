@@ -292,6 +292,13 @@ def test_final_statistics_are_those_of_all_images():
     assert out.shape == (1, 10, 6, 6, 4)
 
 
+def test_a_network_without_batch_norm_has_no_final_statistics():
+    net = Net(parse("4C3same", input_shape=(6, 6, 1), norm=False), hidden(neurons.relu()))
+    variables = {"params": {"conv1": {"kernel": np.ones((3, 3, 1, 4))}}}
+    images = np.zeros((2, 6, 6, 1), np.uint8)
+    assert final_statistics(net, variables, preprocess.unchanged(), images) == variables
+
+
 @pytest.mark.parametrize(
     ("part", "value", "message"),
     [

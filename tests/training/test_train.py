@@ -108,6 +108,27 @@ def test_each_epoch_visits_the_images_once_in_an_order_of_its_own(steps_per_call
     assert len(orders) > 3
 
 
+def test_the_average_of_the_weights_is_what_is_kept(tmp_path):
+    """Of three updates, one in an epoch, the first of which changes nothing; over a resume, too."""
+    task, optimiser = linear(), optax.sgd(lambda count: jnp.where(count == 0, 0.0, 0.5))
+    data, share = (*digits()[:2], None, None), 0.75
+    kernels = [
+        np.asarray(train(task, optimiser, data, Options(epochs, 1500), False)[0].params["kernel"])
+        for epochs in (1, 2, 3)
+    ]
+    average = kernels[0].astype(np.float64)
+    for kernel in kernels[1:]:
+        average = share * average + (1 - share) * kernel
+    for epochs, resume in ((2, False), (3, True)):
+        options = Options(epochs, 1500, directory=tmp_path, resume=resume, averaging=share)
+        state, _ = train(task, optimiser, data, options, False)
+    np.testing.assert_allclose(state.variables["params"]["kernel"], average, atol=1e-6)
+    np.testing.assert_allclose(state.params["kernel"], kernels[-1], atol=1e-6)
+    np.testing.assert_array_equal(
+        load_arrays(tmp_path / "model.npz")[0]["params/kernel"], state.variables["params"]["kernel"]
+    )
+
+
 @pytest.mark.parametrize("steps_per_call", [1, 7])
 def test_training_and_evaluation_compile_once(steps_per_call: int, caplog):
     calls: Counter[Any] = Counter()
@@ -270,6 +291,7 @@ def test_divergence_ends_the_run_and_leaves_the_last_good_checkpoint(tmp_path, w
         ({"steps_per_call": 0}, "steps_per_call = 0"),
         ({"devices": 3}, "no multiple of devices = 3"),
         ({"batch_size": 4096, "devices": 4096}, "devices = 4096, but only"),
+        ({"averaging": 1.0}, "averaging = 1.0: give 0 or more"),
         ({"resume": True}, "resume needs the directory"),
     ],
 )
