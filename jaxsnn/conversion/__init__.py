@@ -7,14 +7,13 @@ kernel and thresholds of each. What it returns, :class:`Spiking`, is the whole s
 from jaxsnn.conversion import methods, percentiles
 from jaxsnn.conversion.calibration import Calibration, calibrate
 from jaxsnn.conversion.convert import convert, snapped
+from jaxsnn.conversion.fixed_leaves import with_leaf, with_unit_dropout
 from jaxsnn.conversion.kernels import KernelForm
 from jaxsnn.conversion.spiking import (
     Folded,
     Spiking,
     directly_trained,
     settled,
-    with_leaf,
-    with_unit_dropout,
 )
 from jaxsnn.conversion.weights import float_ends, quantised_weights
 

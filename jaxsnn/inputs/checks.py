@@ -98,3 +98,42 @@ def _largest(images: AnyArray) -> int | float:
         return 0
     ends = images.max().item(), images.min().item()
     return max(abs(end) for end in ends)
+
+
+def checked_images(images: Array, channels: int) -> Array:
+    """Images as a JAX array, after a look at their dtype and channels.
+
+    Raises:
+        UserError: as :func:`check_grey` and :func:`check_channels`.
+    """
+    images = jnp.asarray(images)
+    check_channels(images.shape[-1], channels)
+    check_grey(images)
+    return images
+
+
+def check_grey(images: Array) -> None:
+    """Refuse images that are scaled already, and values that are no grey values.
+
+    Raises:
+        UserError: floats, or (outside of a compiled program) a value outside 0 to 255.
+    """
+    if not jnp.issubdtype(images.dtype, jnp.integer):
+        raise UserError(f"images are {images.dtype}; give whole grey values 0 to 255 (uint8)")
+    if images.dtype == np.uint8 or isinstance(images, Tracer) or not images.size:
+        return
+    lowest, highest = images.min().item(), images.max().item()
+    if lowest < 0 or highest > 255:
+        raise UserError(f"images hold values of {lowest} to {highest}; grey values are 0 to 255")
+
+
+def check_channels(channels: int, wanted: int) -> None:
+    """Refuse images of other channels than a mean and a standard deviation are of.
+
+    Raises:
+        UserError: naming both numbers.
+    """
+    if channels != wanted:
+        raise UserError(
+            f"images of {channels} channels, but mean and std are of {wanted}; give one for each"
+        )

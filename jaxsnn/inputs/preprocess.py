@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.core import Tracer
 
 from jaxsnn.errors import UserError
 from jaxsnn.inputs import augment
+from jaxsnn.inputs.checks import check_channels, check_grey, checked_images
 from jaxsnn.inputs.encoding import Encoding
 
 PIXELS = Encoding("onset", 1 / 256)  # uint8 images of a network trained on pixels / 256
@@ -138,7 +138,7 @@ def _standardised(
 
     def train(images: Array, key: Array, moment: Moment | None = None, /) -> Array:
         cut, mirror, shift, stretch = jax.random.split(key, 4)
-        _check_grey(images)
+        check_grey(images)
         images = augment.random_crop(images, cut, size=size, radius=radius)
         images = _mirrored(images, flip, mirror, moment).astype(jnp.float32)
         if colours:
@@ -146,7 +146,7 @@ def _standardised(
         return units(images)
 
     def test(images: Array) -> Array:
-        _check_grey(images)
+        check_grey(images)
         return units(augment.central_crop(jnp.asarray(images), size).astype(jnp.float32))
 
     paced = flip == "alternating"
@@ -228,7 +228,7 @@ def _normalised(
 
     def train(images: Array, key: Array, moment: Moment | None = None, /) -> Array:
         turn, cut, mirror = jax.random.split(key, 3)
-        images = _checked(images, len(mean))
+        images = checked_images(images, len(mean))
         if rotation:
             turned = augment.random_rotation(images.astype(jnp.float32), turn, rotation)
             images = jnp.floor(turned + 0.5)
@@ -239,10 +239,10 @@ def _normalised(
         return units(_mirrored(images, flip, mirror, moment))
 
     def test(images: Array) -> Array:
-        return units(_central_window(_checked(images, len(mean)), size))
+        return units(_central_window(checked_images(images, len(mean)), size))
 
     def shape(whole: Shape) -> Shape:
-        _check_channels(whole[2], len(mean))
+        check_channels(whole[2], len(mean))
         return size, size, whole[2]
 
     return Preprocessing(train, test, encoding, shape, flip == "alternating")
@@ -283,36 +283,6 @@ def _mirrored(images: Array, flip: Flip, key: Array, moment: Moment | None) -> A
 
 def _central_window(images: Array, size: int) -> Array:
     return augment.central_crop(augment.pad_to(images, size), size)
-
-
-def _checked(images: Array, channels: int) -> Array:
-    """Images as a JAX array, after a look at their dtype and channels."""
-    images = jnp.asarray(images)
-    _check_channels(images.shape[-1], channels)
-    _check_grey(images)
-    return images
-
-
-def _check_grey(images: Array) -> None:
-    """Refuse images that are scaled already, and values that are no grey values.
-
-    Raises:
-        UserError: floats, or (outside of a compiled program) a value outside 0 to 255.
-    """
-    if not jnp.issubdtype(images.dtype, jnp.integer):
-        raise UserError(f"images are {images.dtype}; give whole grey values 0 to 255 (uint8)")
-    if images.dtype == np.uint8 or isinstance(images, Tracer) or not images.size:
-        return
-    lowest, highest = images.min().item(), images.max().item()
-    if lowest < 0 or highest > 255:
-        raise UserError(f"images hold values of {lowest} to {highest}; grey values are 0 to 255")
-
-
-def _check_channels(channels: int, wanted: int) -> None:
-    if channels != wanted:
-        raise UserError(
-            f"images of {channels} channels, but mean and std are of {wanted}; give one for each"
-        )
 
 
 def units_of(preprocessing: Preprocessing, images: np.ndarray, batch_size: int = 500) -> np.ndarray:

@@ -13,7 +13,8 @@ from jax import Array
 from numpy.typing import NDArray
 
 from jaxsnn.arch.plan import head_sites, spiking_sites
-from jaxsnn.conversion.spiking import Spiking, check_leaf, with_leaf, with_unit_dropout
+from jaxsnn.conversion.fixed_leaves import check_leaf, with_leaf, with_unit_dropout
+from jaxsnn.conversion.spiking import Spiking
 from jaxsnn.errors import UserError, whole_number
 from jaxsnn.inputs import encoding
 from jaxsnn.io.arrays import flatten, unflatten

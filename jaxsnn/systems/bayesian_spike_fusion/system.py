@@ -45,6 +45,7 @@ from jaxsnn.systems.bayesian_spike_fusion import figures, stop_rule
 from jaxsnn.systems.bayesian_spike_fusion import report as bayesian_spike_fusion_report
 from jaxsnn.systems.bayesian_spike_fusion import stages as bayesian_spike_fusion_stages
 from jaxsnn.systems.bayesian_spike_fusion.earlier_run import of_run
+from jaxsnn.systems.bayesian_spike_fusion.published import published
 from jaxsnn.systems.experiment import Experiment
 from jaxsnn.systems.recipe_run import train_recipe
 from jaxsnn.systems.run_folder import held_out, task_data
@@ -57,10 +58,6 @@ from jaxsnn.training.train import Data
 from jaxsnn.types import Variables
 
 WITH_EXIT = "needs an early classifier; train with --ic_index 0 or more"
-SAVING = {  # per cent of the energy, of each family of networks over the paper's data sets
-    **dict.fromkeys(("vgg11", "vgg16", "vgg19"), 38.8),
-    **dict.fromkeys(("resnet18", "resnet34"), 48.0),
-}
 
 
 def _ann2snn(request: Request) -> None:
@@ -308,12 +305,6 @@ class BayesianSpikeFusion(Experiment[Settings]):
         """Draw all figures from files of earlier runs alone; a picture of each, by name."""
         drawn = super().draw(config) if not config.exps else {}
         return drawn | figures.draw_all(config)
-
-
-def published(dataset: str, config: Settings) -> Paper:
-    """What the paper's abstract claims for a family of networks, over its data sets."""
-    del dataset
-    return {"energy_saving_percent": SAVING[config.arch]}
 
 
 @functools.partial(jax.jit, static_argnums=0)
