@@ -7,34 +7,29 @@ what the quantised network says of the same images. Labels are not needed.
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from jaxsnn import neurons
 from jaxsnn.arch.notation import Arch
-from jaxsnn.arch.plan import plan
 from jaxsnn.conversion import methods, percentiles
 from jaxsnn.conversion.convert import convert
 from jaxsnn.conversion.method import Method
 from jaxsnn.conversion.methods.median import MOST_LEVELS
+from jaxsnn.conversion.quantised_trials import STEPPED, activations, logits, relative, with_step
 from jaxsnn.conversion.spiking import Spiking
 from jaxsnn.errors import UserError, finite_number, whole_number
 from jaxsnn.inputs.encoding import Encoding
 from jaxsnn.inputs.preprocess import PIXELS
-from jaxsnn.io.progress import batches
-from jaxsnn.network import net as net_module
 from jaxsnn.network.net import Net
 from jaxsnn.network.per_site import SiteMap, hidden
 from jaxsnn.network.weight_quantisers import WeightQuantiser, full_precision
-from jaxsnn.neurons.levels import median_level
-from jaxsnn.neurons.neuron import Leaves, Neuron, State, no_state
 from jaxsnn.types import Variables
 
 PERCENTILES = (99.0, 99.9, 99.99, 100.0)
@@ -209,24 +204,18 @@ def calibrate(
     net = Net(arch, hidden(neurons.relu()), weights)
     scales = _scales(net, variables, images, tuple(percentiles), encoding, batch_size, progress)
     whole = functools.partial(
-        _logits, images=images, encoding=encoding, batch_size=batch_size, progress=progress
+        logits, images=images, encoding=encoding, batch_size=batch_size, progress=progress
     )
     reference = whole(net, variables)
-    classes = reference.argmax(-1)
-    stepped = net.clone(neurons=hidden(STEPPED))
-    agreed = tuple(
-        float(np.mean(whole(stepped, _with_step(variables, arch, k)).argmax(-1) == classes))
-        for k in range(FINEST + 1)
-    )
+    agreed = _agreements(whole, net, variables, reference.argmax(-1))
     clipped = net.clone(neurons=hidden(neurons.clipped_relu(bits, "up")))
     errors = {
-        percentile: _relative(whole(clipped, with_clips(variables, arch, of_sites)), reference)
+        percentile: relative(whole(clipped, with_clips(variables, arch, of_sites)), reference)
         for percentile, of_sites in scales.items()
     }
-    best = min(errors, key=errors.__getitem__)
     return Calibration(
         arch=arch,
-        variables=with_clips(variables, arch, scales[best]),
+        variables=with_clips(variables, arch, scales[min(errors, key=errors.__getitem__)]),
         encoding=encoding,
         weights=weights,
         scales=MappingProxyType(scales),
@@ -238,9 +227,18 @@ def calibrate(
     )
 
 
-def activations(arch: Arch) -> tuple[str, ...]:
-    """Names of the sites with a hidden activation."""
-    return tuple(site.name for site in plan(arch) if site.role == "activation")
+def _agreements(
+    whole: Callable[[Net, Variables], np.ndarray],
+    net: Net,
+    variables: Variables,
+    classes: np.ndarray,
+) -> tuple[float, ...]:
+    """Share of the images of which the network predicts the same with steps of 1, 1/2, 1/4, ..."""
+    stepped = net.clone(neurons=hidden(STEPPED))
+    return tuple(
+        float(np.mean(whole(stepped, with_step(variables, net.arch, k)).argmax(-1) == classes))
+        for k in range(FINEST + 1)
+    )
 
 
 def sufficient(agreed: Sequence[float], wanted: float) -> int:
@@ -286,52 +284,3 @@ def _scales(
         net, variables, images, every, encoding=encoding, batch_size=batch_size, progress=progress
     )
     return dict(zip(every, measured, strict=True))
-
-
-def _stepped(leaves: Leaves, state: State, drive: Array) -> tuple[State, Array]:
-    """Quantised to multiples of a step that is a number of the tree: one program for all k."""
-    step = leaves["step"]
-    return state, median_level(drive / step, 0) * step
-
-
-def _one_step(channels: int) -> Leaves:
-    del channels
-    return {"step": jnp.float32(1)}
-
-
-STEPPED = Neuron(no_state, _stepped, fixed=_one_step)
-
-
-def _with_step(variables: Variables, arch: Arch, k: int) -> Variables:
-    return {**variables, "fixed": {n: {"step": jnp.float32(2.0**-k)} for n in activations(arch)}}
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _readout(net: Net, variables: Variables, images: Array) -> Array:
-    return net_module.forward(net, variables, images).readouts[-1][0]
-
-
-def _logits(
-    net: Net,
-    variables: Variables,
-    *,
-    images: np.ndarray,
-    encoding: Encoding,
-    batch_size: int,
-    progress: str,
-) -> np.ndarray:
-    """Logits ``[N, classes]`` of all images."""
-    parts = [
-        np.asarray(
-            _readout(cast("Any", net), variables, encoding.decode(jnp.asarray(images[rows])))
-        )[:real]
-        for rows, real in batches(len(images), min(batch_size, len(images)), progress)
-    ]
-    return np.concatenate(parts)
-
-
-def _relative(logits: np.ndarray, reference: np.ndarray) -> float:
-    """Root mean square difference over the root mean square of the reference."""
-    exact = reference.astype(np.float64)
-    size = float(np.sqrt(np.mean(exact**2)))
-    return float(np.sqrt(np.mean((logits - exact) ** 2))) / (size or 1.0)

@@ -75,8 +75,7 @@ def integrate_and_fire(
             up = up & (state[1] < levels)
         potential = potential - jnp.where(up, threshold, 0)
         if not signed:
-            state = (potential, state[1] + up) if counted else (potential,)
-            return state, up.astype(jnp.int8)
+            return ((potential, state[1] + up) if counted else (potential,)), up.astype(jnp.int8)
         net = state[1] + up
         down = ~up & (potential <= leaves["negative_threshold"]) & (net > 0)
         potential = potential + jnp.where(down, threshold, 0)

@@ -7,12 +7,12 @@ quantised activations in place win it back, because the weights learn to live wi
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxsnn.arch.notation import Arch
@@ -33,6 +33,7 @@ from jaxsnn.training.recipe import FINETUNE, Recipe
 from jaxsnn.training.run_files import Record
 from jaxsnn.training.schedules import keep_clips
 from jaxsnn.training.train import Data, train
+from jaxsnn.types import Tree
 
 
 class Finetuned(NamedTuple):
@@ -43,7 +44,7 @@ class Finetuned(NamedTuple):
         history: a record of each epoch, as :func:`jaxsnn.train` makes them.
     """
 
-    variables: dict[str, Any]
+    variables: Tree
     history: list[Record]
 
 
@@ -94,9 +95,8 @@ def finetune_quantised(
             is trained; or as :func:`jaxsnn.train`.
     """
     whole_number("epochs", epochs)
-    weights = weights or SiteMap(full_precision())
+    weights, shown = weights or SiteMap(full_precision()), preprocessing or unchanged()
     refuse(variables, arch, method, weights)
-    shown = preprocessing or unchanged()
     net = Net(arch, hidden(method.activation), weights, norm_momentum=recipe.norm_momentum)
     start = _start(variables, net)
     task = classification(
@@ -112,14 +112,7 @@ def finetune_quantised(
     if recipe.final_statistics and start.get("batch_stats"):
         images = data[0][: recipe.final_statistics]
         finish = functools.partial(_with_statistics, net, shown, images)
-    options = Options(
-        epochs=epochs,
-        batch_size=size,
-        seed=seed,
-        directory=directory,
-        micro_batch=recipe.micro_batch or None,
-        averaging=recipe.averaging,
-    )
+    options = _options(recipe, epochs, size, seed, directory)
     moving = optax.chain(moved, keep_clips())
     state, history = train(
         task, moving, data, options, progress=progress, schedule=rate, finish=finish
@@ -127,13 +120,26 @@ def finetune_quantised(
     return Finetuned(dict(jax.device_get(state.variables)), history)
 
 
-def _start(variables: Variables, net: Net) -> dict[str, Any]:
+def _options(
+    recipe: Recipe, epochs: int, batch_size: int, seed: int, directory: str | Path | None
+) -> Options:
+    return Options(
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        directory=directory,
+        micro_batch=recipe.micro_batch or None,
+        averaging=recipe.averaging,
+    )
+
+
+def _start(variables: Variables, net: Net) -> Tree:
     """Those of the arrays that the network has, float32; clips of other methods stay behind."""
-    given, wanted = flatten(variables), flatten(net_module.template(net))
-    return unflatten({name: jnp.asarray(given[name], leaf.dtype) for name, leaf in wanted.items()})
+    arrays, wanted = flatten(variables), flatten(net_module.template(net))
+    return unflatten({name: jnp.asarray(arrays[name], leaf.dtype) for name, leaf in wanted.items()})
 
 
 def _with_statistics(
-    net: Net, preprocessing: Preprocessing, images: Any, variables: Mapping[str, Any]
-) -> Mapping[str, Any]:
+    net: Net, preprocessing: Preprocessing, images: np.ndarray, variables: Variables
+) -> Variables:
     return final_statistics(net, variables, preprocessing, images)

@@ -111,8 +111,8 @@ def _over_time(
             place = trial.settled_step
             look |= {"markersize": 11, "markerfacecolor": "white", "markeredgewidth": 1.5}
             ax.plot([place], [values[place - 1]], linestyle="", zorder=3, **look)
-    given = 100 * comparison.accuracy
-    ax.axhline(given, color="0.25", linestyle=(0, (1, 1)), label=f"as given: {given:.2f} %")
+    reached = 100 * comparison.accuracy
+    ax.axhline(reached, color="0.25", linestyle=(0, (1, 1)), label=f"as given: {reached:.2f} %")
     ax.set_xscale("log")
     plain_numbers(ax.xaxis)
     ax.set_xlim(0.9, max(steps, 2) * 1.15)
@@ -130,9 +130,9 @@ def _accuracies(
     spiking = [_percent(trial.accuracy) for trial in shown]
     series = [Series("quantised", quantised, 1), Series("spiking", spiking, 0)]
     grouped_bars(ax, names, series, "{:.2f}".format)
-    given = 100 * comparison.accuracy
-    ax.axhline(given, color="0.25", linestyle=(0, (1, 1)))
-    values = [value for value in (*quantised, *spiking, given) if value is not None]
+    reached = 100 * comparison.accuracy
+    ax.axhline(reached, color="0.25", linestyle=(0, (1, 1)))
+    values = [value for value in (*quantised, *spiking, reached) if value is not None]
     started = zoom(ax, values)
     label(ax, y="test accuracy (%)", title="accuracy; dotted: as given")
     ax.legend(loc="lower left", fontsize=TEXT_SIZE, framealpha=0.9, ncols=2)
