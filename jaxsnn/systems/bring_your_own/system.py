@@ -24,25 +24,23 @@ from jaxsnn.errors import UserError
 from jaxsnn.exchange import saved
 from jaxsnn.exchange.compare import compare
 from jaxsnn.inputs.preprocess import units_of
-from jaxsnn.io import environment
 from jaxsnn.io.arrays import flatten, save_arrays
 from jaxsnn.io.files import plain, write_bytes, write_json
 from jaxsnn.io.progress import duration
 from jaxsnn.io.terminal import console, nobody_reads, show
 from jaxsnn.network.net import Variables
 from jaxsnn.report.comparison import Comparison, Trial
-from jaxsnn.report.results import Part, Results, Variant, write_results
-from jaxsnn.systems import endings, result_fields
+from jaxsnn.report.results import Results, write_results
+from jaxsnn.systems import endings
 from jaxsnn.systems.bring_your_own.network import Brought, preprocessing_of, read_network
 from jaxsnn.systems.bring_your_own.pictures import draw
+from jaxsnn.systems.bring_your_own.results import results_of
 from jaxsnn.systems.command_line import parse_flags
 from jaxsnn.systems.settings.bring_your_own import BringYourOwn
 from jaxsnn.training.finetune_quantised import finetune_quantised
 from jaxsnn.training.recipe import FINETUNE
 
 T = TypeVar("T")
-
-NUMBERS = ("k", "bound", "bits")  # options of an activation that tell networks apart
 
 PROGRAM = "python -m jaxsnn convert"
 ABOUT = """For example:
@@ -215,9 +213,9 @@ class _Run:
 
     def kept(self, calibration: Calibration, tried: Comparison) -> Results:
         """Write everything into the folder, and draw."""
-        best, folder = tried.best, Path(self.config.out)
+        config, best, folder = self.config, tried.best, Path(self.config.out)
         snn, proof = tried.networks[best.label], tried.certificates.get(best.label)
-        results = self.results(tried)
+        results = results_of(config, self.data, tried)
         saved.save(snn, folder / "snn.npz")
         arrays = {name: np.asarray(a) for name, a in flatten(calibration.variables).items()}
         save_arrays(folder / "model.npz", arrays)
@@ -240,37 +238,6 @@ class _Run:
             show(f"{name}: {path}", self.to)
         show(f"{folder}: {duration(time.monotonic() - self.began)} in all", self.to)
         return results
-
-    def results(self, tried: Comparison) -> Results:
-        """The content of results.json: the method that was taken, the others as variants."""
-        config, best = self.config, tried.best
-        snn = tried.networks[best.label]
-        options = dict(snn.ann.default.options)
-        where = environment.environment()
-        fields = result_fields.spiking_fields(
-            snn,
-            tried.evaluations[best.label],
-            tried.certificates.get(best.label),
-            result_fields.Counting(),
-            settle=best.last_spike_step is not None and (best.steps or 1) > 1,
-        )
-        fields["energy_pj_per_image"] = best.energy_pj_per_image
-        return Results(
-            experiment=config.experiment,
-            system=best.method,
-            dataset=self.data.name,
-            setting=best.label,
-            settings=config.described(*(_whole(options.get(name)) for name in NUMBERS)),
-            argv=list(config.argv) or None,
-            test_examples=tried.images,
-            float_ann_accuracy=tried.accuracy,
-            ann_accuracy=best.quantised_accuracy,
-            conversion=_options(tried.methods[best.label]),
-            variants=[_variant(trial) for trial in tried.trials if trial.applies],
-            seed=config.seed,
-            **{name: where[name] for name in ("device", "versions", "commit")},
-            **fields,
-        )
 
 
 def _data(config: BringYourOwn) -> Dataset:
@@ -298,27 +265,6 @@ def _methods(config: BringYourOwn, calibration: Calibration) -> list[Method]:
 def _renamed(before: Mapping[str, T], again: Mapping[str, T], old: str, new: str) -> dict[str, T]:
     """What was found before and again, the new ones under their new name."""
     return {new if label == old else label: one for label, one in again.items()} | dict(before)
-
-
-def _options(method: Method) -> dict[str, Part]:
-    """The options of a method, but for tables of numbers."""
-    named = {one.name: getattr(method, one.name) for one in dataclasses.fields(method)}
-    return {name: value for name, value in named.items() if not isinstance(value, Mapping)}
-
-
-def _whole(value: float | None) -> int | None:
-    return None if value is None else int(value)
-
-
-def _variant(trial: Trial) -> Variant:
-    return Variant(
-        kind=trial.label,
-        accuracy=trial.accuracy,
-        steps=trial.steps,
-        spikes_per_image=trial.spikes_per_image,
-        sops_per_image=trial.operations_per_image,
-        energy_pj_per_image=trial.energy_pj_per_image,
-    )
 
 
 def _first_right(predictions: np.ndarray, data: Dataset) -> int:
