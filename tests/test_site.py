@@ -118,3 +118,13 @@ def test_the_version_stands_in_one_place():
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     released = re.findall(r"^## \[(\d+\.\d+\.\d+)\]", changes, re.MULTILINE)
     assert not released or released[0] == jaxsnn.__version__
+
+
+@pytest.mark.slow
+def test_the_python_of_the_start_page_runs(tmp_path, monkeypatch, capsys):
+    text = (ROOT / "docs/start.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(block, {})
+    assert "exact" in capsys.readouterr().out
+    assert (tmp_path / "snn.npz").is_file()
