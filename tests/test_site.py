@@ -77,11 +77,9 @@ def test_a_name_that_does_not_exist_is_seen():
 
 held = jaxsnn.Encoding("held", 1 / 256)
 SMALL = jaxsnn.parse("4C5-MP2-4C3-MP2-8", pool="max", input_shape=(16, 16, 1))
-RESIDUAL = jaxsnn.parse("4C3p1-[4C3p1-4C3p1]+identity-8", input_shape=(8, 8, 1))
 REFUSED = (
     lambda: jaxsnn.convert({}, SMALL, jaxsnn.methods.negative_spikes(k=1)),
     lambda: jaxsnn.convert({}, SMALL, jaxsnn.methods.rate(scales={}), encoding=held),
-    lambda: jaxsnn.convert({}, RESIDUAL, jaxsnn.methods.negative_spikes(k=1)),
     lambda: jaxsnn.convert(
         {"params": {"conv1": {"kernel": np.zeros((3, 3, 1, 4))}}},
         SMALL,
