@@ -86,6 +86,8 @@ def test_what_depends_on_the_moment_is_not_stored():
     kept = tool.stored(result)
     assert kept.data == {"text/plain": "1"}
     assert kept.execution_count is None
+    progress = nbformat.v4.new_output("display_data", {"text/plain": "60 % 0:00:02"})
+    assert tool.stored(progress) is None
 
 
 def test_the_first_cell_asks_for_an_address_where_there_is_no_checkout(

@@ -57,7 +57,7 @@ def executed(path: Path) -> Notebook:
 
 
 def stored(output: Any) -> Any:
-    """An output without what depends on the moment; None for what is not shown (stderr)."""
+    """An output without what depends on the moment; None for stderr and for progress bars."""
     if output.output_type == "stream":
         return None if output.name == "stderr" else output
     if output.output_type == "execute_result":
@@ -65,6 +65,8 @@ def stored(output: Any) -> Any:
     if "data" in output:
         output.data = {kind: value for kind, value in output.data.items() if kind in SHOWN}
         output.metadata = {}
+        if output.output_type == "display_data" and list(output.data) == ["text/plain"]:
+            return None
     return output
 
 
