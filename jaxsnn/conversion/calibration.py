@@ -19,6 +19,7 @@ from jax import Array
 from jaxsnn import neurons
 from jaxsnn.arch.notation import Arch
 from jaxsnn.conversion import methods, percentiles
+from jaxsnn.conversion.balance import balanced, factors
 from jaxsnn.conversion.convert import convert
 from jaxsnn.conversion.method import Method
 from jaxsnn.conversion.methods.median import MOST_LEVELS
@@ -32,6 +33,7 @@ from jaxsnn.network.per_site import SiteMap, hidden
 from jaxsnn.network.weight_quantisers import WeightQuantiser, full_precision
 from jaxsnn.types import Variables
 
+ROBUST = 99.9
 PERCENTILES = (99.0, 99.9, 99.99, 100.0)
 FINEST = 10  # most fractional bits that are tried
 AGREEMENT = 0.995  # of the images, that a quantised network must see as the network itself does
@@ -46,7 +48,7 @@ class Calibration:
 
     Attributes:
         arch: the architecture.
-        variables: the training tree, with a learned clip ``params/<site>/clip`` for every
+        variables: the training tree, balanced, with a learned clip ``params/<site>/clip`` for every
             activation, for ``signed_if``; the other methods do not look at it.
         encoding: what an input unit is worth.
         weights: the weight quantisers that it was trained with.
@@ -125,11 +127,9 @@ class Calibration:
         Raises:
             UserError: it was not measured.
         """
-        measured = sorted(self.scales)
-        if percentile is None:
-            percentile = next((one for one in measured if one >= 99.9), measured[-1])
+        percentile = _robust(self.scales) if percentile is None else percentile
         if percentile not in self.scales:
-            listed = ", ".join(f"{one:g}" for one in measured)
+            listed = ", ".join(f"{one:g}" for one in sorted(self.scales))
             raise UserError(
                 f"percentile={percentile}: measured were {listed}; name it in calibrate()"
             )
@@ -165,6 +165,7 @@ def calibrate(
     bits: int = 5,
     agreement: float = AGREEMENT,
     weights: SiteMap[WeightQuantiser] | None = None,
+    balance: bool = True,
     batch_size: int = 100,
     progress: str = "",
 ) -> Calibration:
@@ -180,6 +181,10 @@ def calibrate(
         agreement: share of the images, above 0 and at most 1, of which a network with quantised
             activations must predict the same class.
         weights: weight quantisers that it was trained with; None: full precision.
+        balance: divide activations by powers of two, so that those of all layers reach about 1
+            (:mod:`jaxsnn.conversion.balance`; not a bit of a logit changes). One step of a
+            quantiser then suits every layer, and counts are small. False for a network that was
+            trained with a quantiser.
         batch_size: images per compiled call.
         progress: name of the progress bars, empty for none.
 
@@ -207,6 +212,10 @@ def calibrate(
         logits, images=images, encoding=encoding, batch_size=batch_size, progress=progress
     )
     reference = whole(net, variables)
+    if balance:
+        by = factors(arch, {site: scales[_robust(scales)][site] for site in activations(arch)})
+        variables = balanced(variables, arch, by)
+        scales = {p: {site: each[site] / by[site] for site in each} for p, each in scales.items()}
     agreed = _agreements(whole, net, variables, reference.argmax(-1))
     clipped = net.clone(neurons=hidden(neurons.clipped_relu(bits, "up")))
     errors = {
@@ -239,6 +248,11 @@ def _agreements(
         float(np.mean(whole(stepped, with_step(variables, net.arch, k)).argmax(-1) == classes))
         for k in range(FINEST + 1)
     )
+
+
+def _robust(scales: Mapping[float, object]) -> float:
+    """The percentile whose activations become 1: 99.9, or the next above it."""
+    return next(one for one in sorted(scales) if one >= ROBUST)
 
 
 def sufficient(agreed: Sequence[float], wanted: float) -> int:

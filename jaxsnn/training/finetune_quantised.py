@@ -67,8 +67,9 @@ def finetune_quantised(
     What to choose:
 
     - ``k`` (scatter-and-gather, negative spikes): the spiking network settles twice as fast with
-      one bit less. Without training take :attr:`jaxsnn.Calibration.k`; with some epochs 1 or 2 is
-      usually enough.
+      one bit less. Without training take :attr:`jaxsnn.Calibration.k`; with some epochs one or two
+      bits fewer are usually enough. Activations shall reach about 1 everywhere, as those of
+      :attr:`jaxsnn.Calibration.variables` do.
     - ``bound``: none for negative spikes, whose steps it does not change; for scatter-and-gather
       :meth:`jaxsnn.Calibration.bound`, or less, since every doubling doubles the thresholds.
     - ``bits`` of ``signed_if``: 4 or 5; clips start where :func:`jaxsnn.calibrate` puts them, and

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from jaxsnn import Net, certify, hidden, load_params, methods, neurons, parse
+from jaxsnn.arch.plan import plan
+from jaxsnn.conversion.balance import balanced, factors
 from jaxsnn.conversion.calibration import calibrate, sufficient, with_clips
 from jaxsnn.inputs.encoding import Encoding
 from jaxsnn.network import net as net_module
@@ -30,7 +32,8 @@ def given():
 @pytest.fixture(scope="module")
 def ready(given):
     variables, images, _ = given
-    return calibrate(variables, ARCH, images, encoding=ENCODING, percentiles=(90, 99), bits=4)
+    how = {"encoding": ENCODING, "percentiles": (90, 99), "bits": 4, "balance": False}
+    return calibrate(variables, ARCH, images, **how)
 
 
 def test_scales_are_percentiles_of_the_activations(given, ready):
@@ -144,3 +147,49 @@ def test_clips_of_sites_that_are_missing_or_no_numbers_are_refused(given):
 def test_a_share_out_of_range_is_refused(given, share):
     with pytest.raises(ValueError, match="agreement="):
         calibrate(given[0], ARCH, given[1], encoding=ENCODING, agreement=share)
+
+
+# ---------------------------------------------------------------- balance
+
+RESIDUAL = parse(
+    "4C3p1-[4C3p1-4C3p1]+identity-[6C3s2p1-6C3p1]+norm-[8C3p1-8C3p1]+padded-AP2-E-5b",
+    input_shape=(8, 8, 2), classes=3, head_bias=True,
+)  # fmt: skip
+
+
+def test_a_balanced_network_has_the_same_logits_bit_for_bit():
+    """Norms with biases, projections, zeros between channels, pools and exits, of uneven sizes."""
+    rng = np.random.default_rng(0)
+    net = Net(RESIDUAL, hidden(neurons.relu()))
+    variables = jax.tree.map(np.array, net_module.init_variables(net, jax.random.key(0)))
+    for tree in variables["params"].values():
+        for leaf in tree.get("norm", {}):
+            shape = tree["norm"][leaf].shape
+            tree["norm"][leaf] = rng.normal(0, 4, shape).astype(np.float32)
+    shown = jnp.asarray(rng.normal(size=(5, 8, 8, 2)), jnp.float32)
+    before = net_module.forward(net, variables, shown)
+    hidden_sites = [site.name for site in plan(RESIDUAL) if site.role == "activation"]
+    scales = {name: float(np.abs(before.outs[name]).max()) + 1e-3 for name in hidden_sites}
+    by = factors(RESIDUAL, scales)
+    after = net_module.forward(net, balanced(variables, RESIDUAL, by), shown)
+    for one, other in zip(before.readouts, after.readouts, strict=True):
+        assert np.array_equal(one, other)
+    for name in hidden_sites:
+        assert np.array_equal(np.asarray(before.outs[name]) / by[name], after.outs[name])
+        assert np.abs(after.outs[name]).max() <= 1
+    assert len(set(by.values())) > 2
+    assert by["conv1"] == by["block1.conv2"]  # an identity adds one to the other
+    assert by["block2.conv2"] == by["block3.conv2"]
+    assert by["exit1"] == by["readout"] == 1
+
+
+def test_calibration_balances_and_the_scales_follow(given, ready):
+    variables, images, outs = given
+    other = calibrate(variables, ARCH, images, encoding=ENCODING, percentiles=(90, 99), bits=4)
+    tops = {site: outs[site].max() for site in ("conv1", "dense1")}
+    by = {site: 2.0 ** np.ceil(np.log2(top)) for site, top in tops.items()} | {"readout": 1.0}
+    assert len(set(by.values())) > 1
+    for percentile, scales in ready.scales.items():
+        assert other.scales[percentile] == {site: scales[site] / by[site] for site in scales}
+    assert other.clip_errors == ready.clip_errors  # clips move with what they cut
+    assert other.largest <= 1

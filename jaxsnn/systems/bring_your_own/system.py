@@ -115,7 +115,7 @@ class _Run:
         self.say(tried)
         return self.kept(calibration, tried)
 
-    def calibrated(self, variables: Variables) -> Calibration:
+    def calibrated(self, variables: Variables, balance: bool = True) -> Calibration:
         """Clips, bounds and scales, from training images."""
         config, data = self.config, self.data
         rows = limited_rows(data.train_labels, config.calibration, config.seed)
@@ -125,6 +125,7 @@ class _Run:
             units_of(self.preprocessing, data.train_images[rows]),
             encoding=self.preprocessing.encoding,
             bits=config.bits,
+            balance=balance,
             batch_size=config.batch_size,
             progress="calibrating",
         )
@@ -176,7 +177,9 @@ class _Run:
             epochs=config.finetune_epochs,
             seed=config.seed,
         )
-        after = dataclasses.replace(self.calibrated(tuned.variables), variables=tuned.variables)
+        after = dataclasses.replace(
+            self.calibrated(tuned.variables, balance=False), variables=tuned.variables
+        )
         if isinstance(method, methods.negative_spikes):
             method = dataclasses.replace(method, highest=after.highest(method.k))
         again = self.compared(after, [method])
