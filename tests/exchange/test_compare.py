@@ -37,7 +37,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def calibrated(network):
-    return calibrate(network[0], ARCH, network[1], encoding=ENCODING)
+    return calibrate(network[0], ARCH, network[1], encoding=ENCODING, balance=False)
 
 
 @pytest.fixture(scope="module")
