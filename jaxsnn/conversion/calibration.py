@@ -37,8 +37,7 @@ ROBUST = 99.9
 PERCENTILES = (99.0, 99.9, 99.99, 100.0)
 FINEST = 10  # most fractional bits that are tried
 AGREEMENT = 0.995  # of the images, that a quantised network must see as the network itself does
-MARGIN = 1.25  # of the largest count over the largest activation that was seen
-INT8 = 127  # counts up to it cost nothing
+MARGIN = 1.5  # of the largest count over the largest activation that was seen
 MOST_COUNT = 32767
 
 
@@ -94,7 +93,7 @@ class Calibration:
     def highest(self, k: int | None = None) -> int:
         """Largest net count in steps of ``2**-k``, with a margin, at most 32767."""
         k = self.k if k is None else k
-        return min(max(math.ceil(MARGIN * self.largest * 2**k), INT8), MOST_COUNT)
+        return min(max(math.ceil(MARGIN * self.largest * 2**k), 1), MOST_COUNT)
 
     def bound(self, k: int | None = None) -> int:
         """Whole upper bound of the activations that has as many levels as a neuron may have."""

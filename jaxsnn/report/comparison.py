@@ -159,6 +159,8 @@ class Comparison:
 
     def __rich__(self) -> Table:
         title = f"{_percent(self.accuracy)} as given, on {self.images:,} test images"
+        if taking := {one for trial in self.trials if (one := _microjoules(trial, "ann")) != "-"}:
+            title += f"; as an ANN {' or '.join(sorted(taking))} µJ"
         table = Table(
             title=title, caption=_CAPTION, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0)
         )
@@ -243,15 +245,11 @@ def in_short(value: float | None) -> str:
     return f"{value:.0f}"
 
 
-def _energy(side: str) -> Callable[[Trial], str]:
-    """Microjoules by the field's convention, of the spiking network or of the quantised one."""
-
-    def cell(trial: Trial) -> str:
-        line = (trial.energy_pj_per_image or {}).get("convention")
-        value = line.get(side) if isinstance(line, Mapping) else None
-        return "-" if value is None else f"{value / 1e6:.3g}"
-
-    return cell
+def _microjoules(trial: Trial, side: str = "snn") -> str:
+    """Energy by the field's convention, of the spiking network or of the quantised one."""
+    line = (trial.energy_pj_per_image or {}).get("convention")
+    value = line.get(side) if isinstance(line, Mapping) else None
+    return "-" if value is None else f"{value / 1e6:.3g}"
 
 
 def _steps(trial: Trial) -> str:
@@ -276,14 +274,13 @@ _COLUMNS: Mapping[str, tuple[str, Callable[[Trial], str]]] = {
     "steps": ("steps", _steps),
     "spikes": ("spikes", lambda trial: in_short(trial.spikes_per_image)),
     "operations": ("opera-\ntions", lambda trial: in_short(trial.operations_per_image)),
-    "energy": ("spiking\nµJ", _energy("snn")),
-    "energy of the ANN": ("ANN\nµJ", _energy("ann")),
+    "energy": ("µJ", _microjoules),
     "unlike given": ("unlike\ngiven", _unlike),
     "certificate": ("certificate", _certificate),
 }
 _CAPTION = (
     "steps: from which the accuracy stays within 0.1 point of the quantised network's, and of how "
-    "many; per image: spikes, synaptic operations without the readout's, energy (additions, and "
-    "float multiplications of the ANN; Horowitz 2014); unlike given: predictions other than those "
-    "of the network as it is, of the images that the certificate compares"
+    "many; per image: spikes, synaptic operations without the readout's, energy of its additions "
+    "(of the ANN: of float multiplications; Horowitz 2014); unlike given: predictions other than "
+    "those of the network as it is, of the images that the certificate compares"
 )

@@ -48,8 +48,8 @@ def test_bounds_admit_the_largest_activation(given, ready):
     largest = max(given[2]["conv1"].max(), given[2]["dense1"].max())
     assert ready.largest == pytest.approx(largest, rel=1e-6)
     assert ready.bound(1) == np.ceil(largest) == ready.scatter_gather(k=1).bound
-    assert ready.highest(6) == np.ceil(1.25 * ready.largest * 64)
-    assert ready.highest(0) == 127  # fits into int8, and costs nothing
+    assert ready.highest(6) == np.ceil(1.5 * ready.largest * 64)
+    assert ready.highest(40) == 32767  # the most that a neuron counts
     assert ready.bound(11) == 2  # 4,096 levels are the most
     assert ready.negative_spikes(k=6).highest == ready.highest(6)
 
