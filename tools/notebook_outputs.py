@@ -45,6 +45,7 @@ def checksum(notebook: Notebook) -> str:
 def executed(path: Path) -> Notebook:
     """A notebook after a run in its folder, with outputs as they are stored."""
     notebook = nbformat.read(path, as_version=4)
+    language = dict(notebook.metadata.get("language_info", {}))
     resources = {"metadata": {"path": str(path.parent)}}
     limits = {"timeout": 7200, "startup_timeout": 300}
     NotebookClient(notebook, kernel_name="python3", resources=resources, **limits).execute()
@@ -52,6 +53,7 @@ def executed(path: Path) -> Notebook:
         cell.execution_count = None
         cell.metadata.pop("execution", None)
         cell.outputs = [kept for output in cell.outputs if (kept := stored(output)) is not None]
+    notebook.metadata["language_info"] = language  # without the version that ran it
     notebook.metadata["jaxsnn"] = {"code": checksum(notebook)}
     return notebook
 
