@@ -39,7 +39,7 @@ def timed(
         shown: what is simulated, given its rows.
         labels: of all of it.
         batch_size: images per compiled call.
-        devices: see :func:`jaxsnn.simulation.evaluate`, as the further arguments.
+        devices: local devices that share a batch.
         steps: time steps, at most.
         settle: end when all is silent.
         block: steps that are computed layer by layer.
