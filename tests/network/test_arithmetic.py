@@ -1,5 +1,6 @@
 """Fast arithmetic is for training alone, and every gradient of it is that of a slow loop."""
 
+import functools
 import itertools
 
 import jax
@@ -125,8 +126,28 @@ def compiled_texts(snn, variables, images, monkeypatch):
     return texts
 
 
+def test_a_fast_program_says_so():
+    """The words that the next test looks for."""
+    words = {Arithmetic.FAST_FLOAT32: "winograd"}
+    if arithmetic.onednn_convolves():
+        words[Arithmetic.FAST_BFLOAT16] = "__onednn"
+    site = plan(Arch((Conv(64, 3, padding=1),), input_shape=(12, 12, 64)))[0]
+    shapes = [
+        jax.ShapeDtypeStruct(s, jnp.float32) for s in ((8, *site.in_shape), site.kernel_shape)
+    ]
+    for how, word in words.items():
+        program = jax.jit(
+            functools.partial(
+                synapse_module.synapse, site=site, accumulator="float32", arithmetic=how
+            ),
+            compiler_options=arithmetic.compiler_options(how),
+        )
+        assert word in program.lower(*shapes).compile().as_text()
+
+
 def test_no_exact_program_holds_a_fast_path(monkeypatch):
-    net = small_net(Arithmetic.FAST_BFLOAT16)
+    bfloat16 = arithmetic.onednn_convolves()
+    net = small_net(Arithmetic.FAST_BFLOAT16 if bfloat16 else Arithmetic.FAST_FLOAT32)
     variables = init_variables(net, jax.random.key(0))
     snn = convert(variables, net.arch, methods.negative_spikes(k=1, bound=None))
     for network in (snn.net, snn.quantised_ann, snn.float_ann):
