@@ -1,7 +1,7 @@
 """A recipe of optimisation as one value: what of training is neither the network nor the data.
 
-``PAPER`` is what the published systems do, ``FAST`` reaches the same accuracy in a tenth of the
-epochs, ``FINETUNE`` goes on from weights that are trained. The parts of ``FAST`` are those of
+``PAPER`` is what the published systems do, ``FAST`` is made for a tenth of their epochs,
+``FINETUNE`` goes on from weights that are trained. The parts of ``FAST`` are those of
 cifar10-airbench (K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", arXiv:2404.00498,
 and its Muon variant), carried over to networks whose neurons are quantised and whose pools are
 learned.
@@ -95,7 +95,7 @@ class Recipe:
         positive = ("learning_rate", "bias_learning_rate", "readout_learning_rate")
         for name in positive:
             rate = getattr(self, name)
-            fits = rate is None or 0 < rate < math.inf
+            fits = name != "learning_rate" if rate is None else 0 < rate < math.inf
             _require(self, name, fits, "a number above 0")
         for name in ("momentum", "label_smoothing", "norm_momentum", "averaging"):
             _require(self, name, 0 <= getattr(self, name) < 1, "0 or more, and less than 1")

@@ -303,6 +303,7 @@ def test_a_network_without_batch_norm_has_no_final_statistics():
     ("part", "value", "message"),
     [
         ("learning_rate", 0.0, "learning_rate is 0.0 in the recipe; give a number above 0"),
+        ("learning_rate", None, "learning_rate is None in the recipe; give a number above 0"),
         ("momentum", 1.0, "momentum is 1.0 in the recipe; give 0 or more, and less than 1"),
         ("micro_batch", 100, "micro_batch is 100 in the recipe; give a divisor of the batch size"),
         ("norm_scale", -1.0, "norm_scale is -1.0"),

@@ -20,7 +20,7 @@ class Trained(Scripted):
     before: ClassVar[JsonObject] = {"recipe": "paper", "compute": "float32"}
 
     recipe: Name | None = None
-    """How to train: paper, as the original does, or fast, the same accuracy in a tenth of the
+    """How to train: paper, as the original does, or fast, which is made for a tenth of its
     epochs. Its parts are the flags from --optimiser on. --learning-rate or --schedule without
     --recipe select paper."""
     compute: Literal["auto", "float32", "bfloat16"] = "auto"
