@@ -1,5 +1,6 @@
 """Every notebook runs from its first cell to its last, in the checkout that it lies in."""
 
+import tempfile
 from pathlib import Path
 
 import nbformat
@@ -81,6 +82,8 @@ def test_outputs_are_compared_cell_by_cell():
 def test_what_depends_on_the_moment_is_not_stored():
     error = nbformat.v4.new_output("stream", name="stderr", text="99 %")
     assert tool.stored(error) is None
+    place = nbformat.v4.new_output("stream", text=f"kept in {tempfile.gettempdir()}/tmpx_1/snn.npz")
+    assert tool.stored(place).text == "kept in FOLDER/snn.npz"
     data = {"text/plain": "1", "text/html": "<b>1</b>"}
     result = nbformat.v4.new_output("execute_result", data, execution_count=7)
     kept = tool.stored(result)

@@ -14,6 +14,7 @@ import hashlib
 import math
 import re
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ SHOWN = ("text/plain", "image/png", "text/markdown")
 """Kinds of output that are kept; HTML repeats the text."""
 NUMBER = re.compile(r"[-+]?\d[\d,]*\.?\d*(?:e[-+]?\d+)?")
 RELATIVE, ABSOLUTE = 0.01, 0.02
+TEMPORARY = re.compile(re.escape(tempfile.gettempdir()) + r"/tmp\w+")
+"""Folders of the moment, whose names are of chance."""
 
 Notebook = Any
 
@@ -61,6 +64,7 @@ def executed(path: Path) -> Notebook:
 def stored(output: Any) -> Any:
     """An output without what depends on the moment; None for stderr and for progress bars."""
     if output.output_type == "stream":
+        output.text = TEMPORARY.sub("FOLDER", output.text)
         return None if output.name == "stderr" else output
     if output.output_type == "execute_result":
         output.execution_count = None
