@@ -81,7 +81,7 @@ from jaxsnn.training import (
     watch,
 )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Arch",
