@@ -10,6 +10,7 @@ import pytest
 from clipped_networks import network as clipped_network
 from helpers import converted
 from nir_networks import FRAMES, LEAKY, NETWORKS, dyadic, plain_rate_coded, scattered
+from test_read_snn import max_pooled
 
 from jaxsnn import methods, neurons, simulate, unpack, with_unit_dropout
 from jaxsnn.errors import UserError
@@ -41,6 +42,7 @@ CASES = {
     "tracking": tracked,
     "signed": signed,
     "frames": framed,
+    "largest counts": lambda: max_pooled(methods.negative_spikes),
 }
 
 
