@@ -24,7 +24,8 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
-SHOWN = ("text/plain", "image/png", "text/markdown")
+PICTURES = ("image/png", "image/svg+xml")
+SHOWN = ("text/plain", "text/markdown", *PICTURES)
 """Kinds of output that are kept; HTML repeats the text."""
 NUMBER = re.compile(r"[-+]?\d[\d,]*\.?\d*(?:e[-+]?\d+)?")
 RELATIVE, ABSOLUTE = 0.01, 0.02
@@ -86,7 +87,7 @@ def texts(notebook: Notebook) -> Iterator[tuple[str, ...]]:
 
 
 def _shown(data: dict[str, str]) -> str:
-    return "a figure" if "image/png" in data else data.get("text/plain", "")
+    return "a figure" if data.keys() & set(PICTURES) else data.get("text/plain", "")
 
 
 def differences(one: Notebook, other: Notebook) -> list[str]:
