@@ -36,17 +36,17 @@ def factors(arch: Arch, scales: Mapping[str, float]) -> dict[str, float]:
     exponents: dict[str, int] = {}
     for name, root in roots.items():
         if name in scales:
-            own = math.ceil(math.log2(scales[name]))
-            exponents[root] = max(exponents.get(root, own), own)
+            exponent = math.ceil(math.log2(scales[name]))
+            exponents[root] = max(exponents.get(root, exponent), exponent)
     shared = {name: 2.0 ** exponents[root] for name, root in roots.items() if root in exponents}
     ends = {site.shortcut: site.name for site in plan(arch) if site.shortcut}
-    found = {"input": 1.0}
+    by_site = {"input": 1.0}
     for site in plan(arch):
         if site.role == "shortcut":
-            found[site.name] = shared[ends[site.name]]
+            by_site[site.name] = shared[ends[site.name]]
         else:
-            found[site.name] = 1.0 if site.role in ("exit", "readout") else shared[site.name]
-    return found
+            by_site[site.name] = 1.0 if site.role in ("exit", "readout") else shared[site.name]
+    return by_site
 
 
 def balanced(variables: Variables, arch: Arch, by: Mapping[str, float]) -> dict[str, Any]:
