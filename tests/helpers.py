@@ -11,7 +11,8 @@ from jaxsnn import neurons
 from jaxsnn.arch.layers import Conv, Dense
 from jaxsnn.arch.notation import Arch
 from jaxsnn.conversion import methods
-from jaxsnn.conversion.convert import convert, snapped
+from jaxsnn.conversion.convert import convert
+from jaxsnn.conversion.float_reference import snapped
 from jaxsnn.conversion.kernels import KernelForm
 from jaxsnn.conversion.spiking import Spiking
 from jaxsnn.conversion.weights import float_ends

@@ -6,8 +6,9 @@ kernel and thresholds of each. What it returns, :class:`Spiking`, is the whole s
 
 from jaxsnn.conversion import methods, percentiles
 from jaxsnn.conversion.calibration import Calibration, calibrate
-from jaxsnn.conversion.convert import convert, snapped
+from jaxsnn.conversion.convert import convert
 from jaxsnn.conversion.fixed_leaves import with_leaf, with_unit_dropout
+from jaxsnn.conversion.float_reference import snapped
 from jaxsnn.conversion.kernels import KernelForm
 from jaxsnn.conversion.spiking import (
     Folded,

@@ -23,12 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn import neurons
-from jaxsnn.arch.layers import MaxPool, Site, arrays_of
+from jaxsnn.arch.layers import Site, arrays_of
 from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import plan
 from jaxsnn.conversion.fold import Fold
-from jaxsnn.conversion.grid import on_grid
-from jaxsnn.conversion.kernels import KernelForm
 from jaxsnn.conversion.max_pools import spiking_arch, with_max_pools
 from jaxsnn.conversion.method import Method
 from jaxsnn.conversion.spiking import Spiking
@@ -40,7 +38,7 @@ from jaxsnn.network.arithmetic import Arithmetic
 from jaxsnn.network.net import Net
 from jaxsnn.network.per_site import SiteMap, hidden
 from jaxsnn.neurons.neuron import Neuron
-from jaxsnn.types import PyTree, Tree, Variables
+from jaxsnn.types import PyTree, Variables
 
 
 def convert(
@@ -126,59 +124,6 @@ def as_given(given: Net, arch: Arch) -> Net:
     return Net(arch, given.neurons, given.weights, arithmetic=Arithmetic.EXACT)
 
 
-def whole_kernels(variables: Variables, snn: Spiking) -> dict[str, tuple[np.ndarray, float]]:
-    """Kernels that conversion takes as whole numbers: site -> (int64 numbers, value of one).
-
-    A kernel with whole numbers of its own is their multiple; one that conversion moved lies on a
-    grid of a power of two.
-    """
-    sites, whole = {site.name: site for site in plan(snn.arch)}, Tree()
-    for record in snn.report:
-        if not record.form.is_whole:
-            continue
-        tree = variables["params"][record.site]
-        master = np.asarray(tree["kernel"], np.float32)
-        quantiser = snn.weights.at(sites[record.site])
-        if record.form is KernelForm.GRID:
-            whole[record.site] = on_grid(master, record.exponent), 2.0**-record.exponent
-        elif quantiser.codes is not None:
-            codes, unit = quantiser.codes(jnp.asarray(master), tree)
-            whole[record.site] = np.asarray(codes), float(unit)
-    return {name: (codes.astype(np.int64), unit) for name, (codes, unit) in whole.items()}
-
-
-def snapped(variables: Variables, snn: Spiking) -> Tree:
-    """The training tree with every kernel as the spiking network has it (float32).
-
-    :attr:`jaxsnn.Spiking.float_ann`, which quantises no more, is the certificate's second
-    reference; where its max pools look for the smallest, they have the spiking network's signs.
-    """
-    params = {name: dict(tree) for name, tree in variables["params"].items()}
-    sites = {site.name: site for site in plan(snn.arch)}
-    whole = whole_kernels(variables, snn)
-    for record in snn.report:
-        if record.form in (KernelForm.NONE, KernelForm.TRAINED):
-            continue
-        tree = params[record.site]
-        if record.site in whole:
-            codes, unit = whole[record.site]
-            tree["kernel"] = jnp.asarray(codes * unit, jnp.float32)
-        else:
-            quantiser = snn.weights.at(sites[record.site])
-            tree["kernel"] = quantiser.quantise(jnp.asarray(tree["kernel"], jnp.float32), tree)
-    return {**variables, "params": params} | pool_signs(snn)
-
-
-def pool_signs(snn: Spiking) -> Tree:
-    """The collection ``fixed`` of the float ANN: where its max pools look for the smallest."""
-    signs = {
-        site.name: snn.variables["fixed"][site.name]
-        for site in plan(snn.arch)
-        if isinstance(site.spec, MaxPool) and site.spec.before_norm
-    }
-    return {"fixed": signs} if signs else {}
-
-
 def refuse(
     variables: Variables,
     arch: Arch,
@@ -194,7 +139,7 @@ def refuse(
     reasons: list[str] = []
     for site in plan(arch):
         if site.shortcut and not method.shortcuts:
-            reasons.append(f"{site.name}: a shortcut's drive does not share the branch's units")
+            reasons.append(f"{site.name}: {method.name} takes no residual blocks")
         if reason := method.refusal(site):
             reasons.append(f"{site.name}: {reason}")
         activation = method.activation if site.role == "activation" else neurons.identity()

@@ -10,9 +10,9 @@ import numpy as np
 
 from jaxsnn.arch.layers import MaxPool, Site
 from jaxsnn.conversion.batch_norm import Norm, norm_of
-from jaxsnn.conversion.grid import largest_sum, smallest_integer
+from jaxsnn.conversion.grid import channel_sums, largest_sum, smallest_integer
 from jaxsnn.conversion.kernels import Inputs, Kernel, KernelForm
-from jaxsnn.conversion.method import ENDLESS, NEVER, Drive, Method, Shortcut
+from jaxsnn.conversion.method import ENDLESS, NEVER, Cells, Drive, Method, Shortcut
 from jaxsnn.conversion.spiking import Folded, accumulator_for
 from jaxsnn.errors import UserError
 from jaxsnn.inputs.encoding import Encoding
@@ -72,10 +72,10 @@ class Fold:
         norm = norm_of(self.variables, site)
         self._slopes[site.name] = norm.slope
         kernel = self._kernel(site, norm.slope)
-        bound, step_bound = self._sums(site, kernel)
-        whole = kernel.is_whole
+        bounds, step_bound = self._sums(site, kernel)
+        bound, whole = int(bounds.max()), kernel.is_whole
         self._store(site, kernel)
-        grid = self._add_cells(site, self._drive(site, kernel, norm, bound), whole)
+        cells = self._add_cells(site, self._drive(site, kernel, norm, bounds), whole)
         self.accumulators[site.name] = accumulator_for(step_bound) if whole else "float32"
         self.report.append(
             Folded(
@@ -92,7 +92,8 @@ class Fold:
                 accumulator=self.accumulators[site.name],
                 weight_error=kernel.error,
                 step_bound=step_bound,
-                threshold_grid=grid,
+                threshold_grid=cells.threshold_grid,
+                gain_error=cells.gain_error,
             )
         )
 
@@ -103,7 +104,7 @@ class Fold:
         kernel = self.method.kernel(site, master, self.weights.at(site), inputs)
         return kernel._replace(values=kernel.values * np.where(slope < 0, -1, 1))
 
-    def _drive(self, site: Site, kernel: Kernel, norm: Norm, bound: int) -> Drive:
+    def _drive(self, site: Site, kernel: Kernel, norm: Norm, bound: np.ndarray) -> Drive:
         """What the site's neurons will see."""
         master = self.variables["params"][site.name]
         return Drive(
@@ -126,15 +127,15 @@ class Fold:
             kind = np.int32 if whole else np.float32
             self.params[site.name]["bias"] = np.zeros(values.shape[-1], kind)
 
-    def _add_cells(self, site: Site, drive: Drive, whole: bool) -> float:
-        """Neurons, a projection or a head; the grid of the neurons' thresholds."""
+    def _add_cells(self, site: Site, drive: Drive, whole: bool) -> Cells:
+        """Neurons, a projection or a head; the latter two have no cells."""
         if self.method.has_neurons(site):
             return self._add_neurons(drive)
         if site.role == "shortcut":
             self._add_projection(drive)
         else:
             self._add_head(site, drive, whole)
-        return 0.0
+        return Cells({}, np.asarray(0))
 
     def _destination(self, site: Site) -> str:
         """What became of norm and bias, for the report."""
@@ -170,23 +171,23 @@ class Fold:
             self.fixed[site.name] = {"sign": np.where(falling, -1, 1).astype(np.int32)}
         self.report.append(Folded(site.name, KernelForm.NONE, norm="largest net count"))
 
-    def _sums(self, site: Site, kernel: Kernel) -> tuple[int, int]:
-        """Largest ``|sum|`` over all steps, and in one step."""
-        bound = largest_sum(kernel.values, self.highest[site.source])
-        if kernel.is_whole and bound >= NEVER:
+    def _sums(self, site: Site, kernel: Kernel) -> tuple[np.ndarray, int]:
+        """Largest ``|sum|`` of each channel over all steps ``[C]``, and of any in one step."""
+        bound = channel_sums(kernel.values, self.highest[site.source])
+        if kernel.is_whole and bound.max() >= NEVER:
             raise UserError(
-                f"{site.name}: a sum of its integer drive can reach {bound}, beyond int32 (2^31); "
-                "use fewer levels, a smaller Encoding.highest or a coarser weight grid"
+                f"{site.name}: a sum of its integer drive can reach {bound.max()}, beyond int32 "
+                "(2^31); use fewer levels, a smaller Encoding.highest or a coarser weight grid"
             )
         return bound, largest_sum(kernel.values, self.peaks[site.source])
 
-    def _add_neurons(self, drive: Drive) -> float:
-        """The site's neurons; the grid of their thresholds."""
+    def _add_neurons(self, drive: Drive) -> Cells:
+        """The site's neurons."""
         cells = self.method.cells(drive)
         self.fixed[drive.site], self.highest[drive.site] = cells.fixed, cells.highest
         self.params[drive.site] |= cells.params
         self.units[drive.site], self.peaks[drive.site] = drive.step, self.method.largest_spike
-        return cells.threshold_grid
+        return cells
 
     def _added(self, site: Site, name: str) -> bool:
         had = name == "bias" and site.bias
@@ -198,7 +199,7 @@ class Fold:
             return self._projections.get(site.shortcut)
         channels = site.drive_shape[-1]
         scale = np.full(channels, self.units[site.shortcut])
-        bound = int(np.max(self.highest[site.shortcut]))
+        bound = np.full(channels, np.max(self.highest[site.shortcut]), np.int64)
         return Shortcut(scale, np.zeros(channels), bound)
 
     def _add_projection(self, drive: Drive) -> None:
@@ -216,14 +217,14 @@ class Fold:
         unit = self.units[drive.site] = drive.unit / gain
         if site.bias:
             self.params[drive.site]["bias"] = (
-                whole_bias(bias, unit, drive.bound * gain, drive.site, self.duration)
+                whole_bias(bias, unit, int(drive.bound.max()) * gain, drive.site, self.duration)
                 if whole
                 else (bias / unit).astype(np.float32)
             )
 
     def _head_gain(self, drive: Drive, bias: np.ndarray) -> int:
         """How much finer the bias of one step is than a unit of the drive; a power of two."""
-        reach = drive.bound + self.duration * np.abs(bias / drive.unit).max(initial=0)
+        reach = drive.bound.max() + self.duration * np.abs(bias / drive.unit).max(initial=0)
         reach *= 1 if self.ends else ENDLESS
         finest = math.floor(math.log2(NEVER / 2 / max(reach, 1)))
         return max(min(2 ** max(finest, 0), self.method.head_gain), 1)

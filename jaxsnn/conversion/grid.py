@@ -54,15 +54,20 @@ def on_grid(kernel: np.ndarray, exponent: int) -> np.ndarray:
 
 
 def largest_sum(kernel: np.ndarray, highest: ArrayLike) -> int:
-    """Largest possible ``|sum|`` of a drive: ``max over outputs of sum |kernel| * highest``.
+    """Largest possible ``|sum|`` of a drive: that of the channel that can have the largest."""
+    return int(channel_sums(kernel, highest).max(initial=0))
+
+
+def channel_sums(kernel: np.ndarray, highest: ArrayLike) -> np.ndarray:
+    """Largest possible ``|sum|`` of each output channel, ``sum |kernel| * highest``, int64 ``[C]``.
 
     ``highest``, the largest magnitude of an input, is one number or one per input channel; a dense
-    kernel's inputs repeat the channels position by position.
+    kernel's inputs repeat the channels position by position. Sums of floats are rounded up.
     """
     window = tuple(range(kernel.ndim - 2))
     magnitude = np.abs(kernel).sum(axis=window)
     each = np.resize(np.asarray(highest, np.int64), magnitude.shape[0])
-    return math.ceil((magnitude.T @ each).max(initial=0))
+    return np.ceil(magnitude.T @ each).astype(np.int64)
 
 
 def smallest_integer(kernel: np.ndarray) -> np.ndarray:

@@ -29,12 +29,15 @@ class Shortcut(NamedTuple):
 
     Attributes:
         scale, offset: float64 ``[C]``; the drive is a projection's, or the source's net count.
-        bound: largest possible ``|drive|``, summed over all steps.
+        bound: largest possible ``|drive|`` of each channel, summed over all steps, int64 ``[C]``.
     """
 
     scale: np.ndarray
     offset: np.ndarray
-    bound: int
+    bound: np.ndarray
+
+
+NO_SHORTCUT = Shortcut(np.zeros(1), np.zeros(1), np.zeros(1, np.int64))
 
 
 class Drive(NamedTuple):
@@ -48,7 +51,7 @@ class Drive(NamedTuple):
         slope: float64 ``[C]``, never negative (a negative one has flipped kernel and sign).
         center, offset: float64 ``[C]``.
         unit: value of one unit of the drive.
-        bound: largest possible ``|drive|``, summed over all steps.
+        bound: largest possible ``|drive|`` of each channel, summed over all steps, int64 ``[C]``.
         shortcut: what is added to the activation, None for nothing.
     """
 
@@ -58,7 +61,7 @@ class Drive(NamedTuple):
     center: np.ndarray
     offset: np.ndarray
     unit: float
-    bound: int
+    bound: np.ndarray
     shortcut: Shortcut | None = None
 
     def reaching(self, activation: np.ndarray | float) -> np.ndarray:
@@ -79,12 +82,14 @@ class Cells(NamedTuple):
         highest: largest net counts, one number or ``[C]``.
         params: what stands beside the kernel: ``gain``, with it ``bias`` and ``shortcut_gain``.
         threshold_grid: grid of the spacing of thresholds in drive units, 0 if each is exact.
+        gain_error: largest relative change of a shortcut's gain, 0 if each is exact.
     """
 
     fixed: dict[str, np.ndarray]
     highest: np.ndarray
     params: Mapping[str, np.ndarray] = types.MappingProxyType({})
     threshold_grid: float = 0.0
+    gain_error: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

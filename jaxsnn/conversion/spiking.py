@@ -46,6 +46,8 @@ class Folded:
         threshold_grid: what the distance of even thresholds is a whole multiple of, in units of the
             drive; 0 where each threshold is exact by itself. A bias that is given step by step, on
             the same grid, counts in it.
+        gain_error: largest relative change of a shortcut's gain by being a whole number; both
+            references of a certificate have it, too.
     """
 
     site: str
@@ -62,6 +64,7 @@ class Folded:
     weight_error: float = 0.0
     step_bound: int = 0
     threshold_grid: float = 0.0
+    gain_error: float = 0.0
 
     @property
     def kernel_unit(self) -> float:
@@ -157,6 +160,17 @@ class Spiking:
     def is_integer(self) -> bool:
         """Whether every synapse has a kernel of whole numbers."""
         return all(r.form.is_whole for r in self.report if r.form is not KernelForm.NONE)
+
+    def folded(self, site: str) -> Folded:
+        """What happened to a site.
+
+        Raises:
+            UserError: nothing was folded there.
+        """
+        for record in self.report:
+            if record.site == site:
+                return record
+        raise UserError(f"nothing was folded at {site!r}; see the report for what was")
 
     def unit(self, site: str) -> float:
         """Value of one count at ``site``, in the units of the ANN."""

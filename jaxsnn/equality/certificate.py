@@ -45,6 +45,7 @@ class LayerProof:
         silent: share of neurons that never spike on any image.
         saturated: share of neurons times images at the highest count.
         last_spike_step: last step (from 1) with a spike here, 0 if silent.
+        cut: levels of the float ANN above the highest count, where the spiking network stops.
     """
 
     site: str
@@ -57,6 +58,7 @@ class LayerProof:
     silent: float = 0.0
     saturated: float = 0.0
     last_spike_step: int = 0
+    cut: int = 0
 
     def __str__(self) -> str:
         """One line."""
@@ -137,6 +139,11 @@ class Certificate:
             return "not given"
         return f"{self.given_predictions:,} predictions differ"
 
+    @property
+    def cut(self) -> int:
+        """Levels of the float ANN above the highest count, in all layers."""
+        return sum(layer.cut for layer in self.layers)
+
     def __str__(self) -> str:
         """The verdict in a paragraph, and a line per layer."""
         ties = "all ties" if self.origins_are_ties else "NOT all ties"
@@ -152,6 +159,11 @@ class Certificate:
             lines.append(
                 f"not settled after {self.steps} steps: {self.unsettled:.3%} of neurons, "
                 f"on {self.unsettled_images:,} images; simulate more steps"
+            )
+        if self.cut:
+            lines.append(
+                f"{self.cut:,} levels of the float ANN lie above the highest count, which cuts "
+                "them; raise highest"
             )
         if self.first_difference is not None:
             lines.append(f"first difference: {self.first_difference}")

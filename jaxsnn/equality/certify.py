@@ -20,6 +20,7 @@ from jaxsnn.equality.certificate import Certificate
 from jaxsnn.equality.comparison import Simulated, Tally
 from jaxsnn.equality.rates import certify_rates, is_rate_coded
 from jaxsnn.equality.references import ReferenceNetworks
+from jaxsnn.equality.ties import Ties
 from jaxsnn.errors import UserError
 from jaxsnn.io.progress import batches
 from jaxsnn.simulation.counters import last_step
@@ -76,7 +77,7 @@ def certify(
             raise UserError("settle=True: rates do not come to rest; give steps alone")
         return certify_rates(snn, variables, images, steps, batch_size, devices, progress)
     networks = ReferenceNetworks(snn, variables)  # refuses neurons that have no integer ANN
-    tally = Tally(snn, variables, networks.in_double)
+    tally = Tally(snn, variables, Ties(snn, networks.floats, networks.in_double))
     simulation = run_until_silent if settle else simulate
     for rows, real in batches(len(images), batch_size, progress):
         batch = check_input(snn, images[rows])

@@ -28,10 +28,16 @@ class Simulated(NamedTuple):
 
 
 class Tally:
-    """Adds up batches on the host, in Python integers."""
+    """Adds up batches on the host, in Python integers.
 
-    def __init__(self, snn: Spiking, variables: Variables, in_double: bool = False) -> None:
-        self.snn, self.ties = snn, Ties(snn, variables, in_double)
+    Args:
+        snn: the network.
+        variables: the tree it was made from.
+        ties: what rounding explains.
+    """
+
+    def __init__(self, snn: Spiking, variables: Variables, ties: Ties) -> None:
+        self.snn, self.ties = snn, ties
         self.sites, self.heads = spiking_sites(snn.arch), head_sites(snn.arch)
         self.layers = {site.name: LayerProof(site.name) for site in (*self.sites, *self.heads)}
         self.active = {site.name: np.zeros(site.out_shape, bool) for site in self.sites}
@@ -117,6 +123,7 @@ class Tally:
             furthest=max(old.furthest, furthest),
             saturated=old.saturated + int(np.sum(counts >= highest)),
             last_spike_step=max(old.last_spike_step, int(run.last_step[name].max(initial=0))),
+            cut=old.cut + int(np.sum(end > highest)) * (neuron.settled is not None),
         )
         self._remember("integer", name, counts, level, counts != level, first_image)
         self._remember("float", name, references.fed[name], end, origin & ~tie, first_image)

@@ -16,7 +16,7 @@ from jax import Array
 
 from jaxsnn import neurons
 from jaxsnn.arch.plan import spiking_sites
-from jaxsnn.conversion.convert import snapped
+from jaxsnn.conversion.float_reference import snapped
 from jaxsnn.conversion.spiking import Spiking, settled
 from jaxsnn.errors import UserError
 from jaxsnn.io.progress import batches

@@ -20,7 +20,7 @@ from jax import Array
 from jaxsnn import neurons
 from jaxsnn.arch.layers import Site
 from jaxsnn.arch.plan import head_sites, plan, spiking_sites
-from jaxsnn.conversion.convert import snapped
+from jaxsnn.conversion.float_reference import snapped
 from jaxsnn.conversion.percentiles import normalised_ann
 from jaxsnn.conversion.spiking import Spiking
 from jaxsnn.equality.comparison import rounded_to_zero

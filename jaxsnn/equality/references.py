@@ -22,7 +22,7 @@ from jaxsnn import neurons
 from jaxsnn.arch.layers import Site
 from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import head_sites, plan, spiking_sites
-from jaxsnn.conversion.convert import pool_signs, snapped, whole_kernels
+from jaxsnn.conversion.float_reference import pool_signs, snapped, whole_kernels, with_gains
 from jaxsnn.conversion.spiking import Folded, Spiking, settled
 from jaxsnn.equality.ties import References
 from jaxsnn.network import net as net_module
@@ -110,7 +110,7 @@ def _in_double(variables: Variables, snn: Spiking) -> dict[str, Any]:
     params = {name: dict(tree) for name, tree in double["params"].items()}
     for site, (codes, unit) in whole_kernels(variables, snn).items():
         params[site]["kernel"] = codes * unit
-    return {**double, "params": params} | pool_signs(snn)
+    return {**double, "params": with_gains(params, variables, snn)} | pool_signs(snn)
 
 
 def added_pools(arch: Arch) -> tuple[Site, ...]:
@@ -168,12 +168,13 @@ def _over_the_folded_tree(
 
 
 def _currents_alone(variables: Variables) -> dict[str, Any]:
-    """The folded tree whose drives are those of the synapses: no bias, gain or shortcut."""
-    nothing = ("bias", "shortcut_gain")
+    """The folded tree whose drives are those of the synapses: no bias, gain or shortcut.
+
+    A gain of 0, of a branch that was dropped, stays.
+    """
+    instead = {"bias": jnp.zeros_like, "shortcut_gain": jnp.zeros_like, "gain": jnp.sign}
     params = {
-        name: {leaf: jnp.zeros_like(a) if leaf in nothing else a for leaf, a in tree.items()}
+        name: {leaf: instead[leaf](a) if leaf in instead else a for leaf, a in tree.items()}
         for name, tree in variables["params"].items()
     }
-    for tree in params.values():
-        tree.pop("gain", None)
     return {**variables, "params": params}

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxsnn.arch.layers import Site
-from jaxsnn.arch.plan import plan
+from jaxsnn.arch.plan import site_named
 from jaxsnn.conversion.batch_norm import affine
 from jaxsnn.conversion.spiking import Folded, Spiking
 from jaxsnn.network.site import aligned
@@ -31,11 +31,11 @@ class References(NamedTuple):
 
 
 class Ties:
-    """Bounds of what rounding explains, for one spiking network and the tree it was made from.
+    """Bounds of what rounding explains, for one spiking network and its float reference.
 
     Args:
         snn: the network.
-        variables: the training tree.
+        variables: the tree it was made from, as :func:`jaxsnn.conversion.snapped` leaves it.
         in_double: the float ANN is computed in float64.
     """
 
@@ -45,7 +45,7 @@ class Ties:
 
     def head_rounding(self, site: Site, logits: np.ndarray) -> np.ndarray:
         """Largest difference of a logit that rounding explains: the bias's grid, float32 sums."""
-        record, unit = self._record(site), self.snn.unit(site.name)
+        record, unit = self.snn.folded(site.name), self.snn.unit(site.name)
         each_step = self.snn.encoding.ends or 1
         grid = each_step * unit / 2 if site.bias else 0.0
         drive = self.snn.unit(site.source) * record.kernel_unit
@@ -62,17 +62,14 @@ class Ties:
         On the other side, evenly spaced thresholds lie on a grid: the first is up to half a unit of
         it off, and so is every distance between two.
         """
-        slope = affine(self.variables, site)[0]
-        record = self._record(site)
         step = self.snn.unit(site.name)
-        unit = self.snn.unit(site.source) * record.kernel_unit
         value, rounding = self._activated(site, references.drive[site.name])
         if site.shortcut:
             more, imprecise = self._added(site, references)
             value, rounding = value + more, rounding + imprecise
         number = np.maximum(reference, fed)
         boundary = (number - 0.5) * step
-        grid = np.abs(slope) * unit * record.threshold_grid / 2 * number
+        grid = self._potential_unit(site) * self.snn.folded(site.name).threshold_grid / 2 * number
         if "initial" in self.snn.variables["fixed"][site.name]:
             grid = step * self._fixed_point(site, references, number)
         return np.abs(value - boundary) / step, (grid + rounding) / step
@@ -85,18 +82,32 @@ class Ties:
         """
         rounded = (self.snn.encoding.ends or 1) + number
         if site.shortcut:
-            source = next(one for one in plan(self.snn.arch) if one.name == site.shortcut)
+            source = site_named(self.snn.arch, site.shortcut)
             drives = references.drive if source.role == "shortcut" else references.end_to_end
             rounded = rounded + np.abs(aligned(drives[source.name], site))
         return rounded / 2 / np.asarray(self.snn.variables["fixed"][site.name]["threshold"])
 
-    def _record(self, site: Site) -> Folded:
-        return next(record for record in self.snn.report if record.site == site.name)
+    def _potential_unit(self, site: Site) -> np.ndarray:
+        """Value of one unit of what thresholds are compared with, float64 ``[C]``."""
+        record, params = self.snn.folded(site.name), self.snn.variables["params"][site.name]
+        each = np.abs(affine(self.variables, site)[0])
+        each = each * self.snn.unit(site.source) * record.kernel_unit
+        if not site.shortcut:
+            return each
+        gain = np.asarray(params["gain"], np.float64)
+        return np.where(gain > 0, each / np.where(gain > 0, gain, 1), self._shortcut_unit(site))
+
+    def _shortcut_unit(self, site: Site) -> np.ndarray | float:
+        """Value of one unit of a shortcut's drive: a projection's has its norm."""
+        source, unit = site_named(self.snn.arch, site.shortcut), self.snn.unit(site.shortcut)
+        if source.role != "shortcut":
+            return unit
+        return np.abs(affine(self.variables, source)[0]) * unit
 
     def _activated(self, site: Site, drive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What norm and bias make of a drive, float64, and how far float32 may be off."""
         slope, offset = affine(self.variables, site)
-        record = self._record(site)
+        record = self.snn.folded(site.name)
         unit = self.snn.unit(site.source) * record.kernel_unit
         z, sign = np.abs(drive * unit), np.where(slope < 0, -1, 1)
         mean = np.abs(offset) + 2 * np.abs(slope) * z + self._norm_size(site)
@@ -105,11 +116,13 @@ class Ties:
 
     def _added(self, site: Site, references: References) -> tuple[np.ndarray, np.ndarray]:
         """The same of what a shortcut adds: a projection's drive, or the source's activation."""
-        source = next(one for one in plan(self.snn.arch) if one.name == site.shortcut)
+        source = site_named(self.snn.arch, site.shortcut)
+        gain = np.asarray(self.variables["params"][site.name].get("shortcut_gain", 1), np.float64)
         if source.role == "shortcut":
-            return self._activated(source, references.drive[source.name])
+            value, rounding = self._activated(source, references.drive[source.name])
+            return gain * value, gain * rounding + 2 * self.epsilon * np.abs(value)
         level = aligned(references.end_to_end[source.name], site)
-        value = level * self.snn.unit(source.name)
+        value = gain * level * self.snn.unit(source.name)
         return value, 8 * self.epsilon * np.abs(value)
 
     def _norm_size(self, site: Site) -> np.ndarray | float:

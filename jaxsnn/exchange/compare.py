@@ -17,7 +17,7 @@ from jax import Array
 from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import spiking_sites
 from jaxsnn.conversion.calibration import Calibration, calibrate
-from jaxsnn.conversion.convert import snapped
+from jaxsnn.conversion.float_reference import snapped
 from jaxsnn.conversion.method import Method
 from jaxsnn.conversion.spiking import Spiking, comes_to_rest, settled
 from jaxsnn.equality.certificate import Certificate

@@ -13,7 +13,8 @@ from jaxsnn import neurons
 from jaxsnn.arch import notation as arch_module
 from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import parse, plan
-from jaxsnn.conversion.convert import as_given, snapped, whole_kernels
+from jaxsnn.conversion.convert import as_given
+from jaxsnn.conversion.float_reference import snapped_kernels, whole_kernels
 from jaxsnn.conversion.grid import smallest_integer
 from jaxsnn.conversion.kernels import KernelForm
 from jaxsnn.conversion.spiking import Folded, Spiking
@@ -103,9 +104,11 @@ def whole_weights(
 
     Returns:
         Its leaves by name, kernels as the smallest integers that hold them, and what one of those
-        is worth, by name: :func:`jaxsnn.io.arrays.worth` makes :func:`jaxsnn.snapped` of them.
+        is worth, by name: :func:`jaxsnn.io.arrays.worth` makes the kernels of
+        :func:`jaxsnn.snapped` of them.
     """
-    arrays = {name: np.asarray(leaf) for name, leaf in flatten(snapped(variables, snn)).items()}
+    trained = {**variables, "params": snapped_kernels(variables, snn)}
+    arrays = {name: np.asarray(leaf) for name, leaf in flatten(trained).items()}
     units: dict[str, float] = {}
     for site, (codes, unit) in whole_kernels(variables, snn).items():
         name = f"params/{site}/kernel"

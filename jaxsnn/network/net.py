@@ -9,7 +9,8 @@ lowered alike.
 Paths: ``params/<site>/kernel``, ``params/<site>/bias``, ``params/<site>/norm/{scale,bias}``,
 ``batch_stats/<site>/norm/{mean,var}``, learnable leaves of neurons and weight quantisers in
 ``params/<site>/<leaf>`` and fixed ones (thresholds) in ``fixed/<site>/<leaf>``. The folded tree has
-no norm, and may have ``params/<site>/gain``, which multiplies the synapse's integer current.
+no norm, and may have ``params/<site>/gain``, which multiplies the synapse's integer current, and
+``params/<site>/shortcut_gain``, which multiplies what the shortcut adds to it.
 """
 
 import functools

@@ -135,9 +135,9 @@ class SiteModule(nn.Module):
         return bias * per_image.reshape(-1, *(1,) * (drive.ndim - 1))
 
     def _shortcut(self, value: Array, dtype: DTypeLike) -> Array:
-        """The shortcut's drive; an identity shortcut carries a gain after folding."""
+        """The shortcut's drive, with a gain after conversion (and in its float reference)."""
         value = aligned(merged(value), self.site).astype(dtype)
-        if self.folded and self.has_variable("params", "shortcut_gain"):
+        if self.has_variable("params", "shortcut_gain"):
             value = value * self.get_variable("params", "shortcut_gain")
         return value
 

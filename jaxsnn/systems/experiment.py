@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from jaxsnn.conversion.convert import snapped
+from jaxsnn.conversion.float_reference import snapped
 from jaxsnn.conversion.spiking import Spiking
 from jaxsnn.equality.certificate import Certificate
 from jaxsnn.equality.certify import certify

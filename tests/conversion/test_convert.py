@@ -42,7 +42,7 @@ from jaxsnn import (
     settled,
     simulate,
 )
-from jaxsnn.conversion.convert import snapped
+from jaxsnn.conversion.float_reference import snapped
 from jaxsnn.conversion.grid import grid_exponent
 from jaxsnn.conversion.kernels import KernelForm
 from jaxsnn.conversion.method import ALWAYS, NEVER
@@ -339,13 +339,14 @@ def test_sums_are_bounded_by_counts_over_all_steps_and_by_spikes_in_one():
         kernel = np.asarray(snn.variables["params"][layer["name"]]["kernel"], np.int64)
         flat = np.abs(kernel).reshape(-1, kernel.shape[-1])
         inputs = np.resize(highest, len(flat))  # channels come last in a window
-        assert record.bound == (inputs[:, None] * flat).sum(0).max()
+        sums = (inputs[:, None] * flat).sum(0)
+        assert record.bound == sums.max()
         assert record.step_bound == peak * flat.sum(0).max()
         if layer["name"] in snn.variables["fixed"]:
             own = snn.variables["fixed"][layer["name"]]
             highest, peak = np.asarray(own["highest"], np.int64), 1
-            # The cap of a channel is what a drive of `bound` reaches, at most 127.
-            drive = jnp.full(len(highest), record.bound)
+            # The cap of a channel is what its largest drive reaches, at most 127.
+            drive = jnp.asarray(sums, jnp.int32)
             reached = neurons.even_level(127).step(
                 own | {"highest": jnp.full(len(highest), 127)}, (), drive
             )[1]
@@ -380,7 +381,7 @@ def test_even_thresholds_by_hand():
     assert [one.tolist() for one in first] == [[64, 64], [192, 192], [448, 448]]
     second = [np.asarray(neurons.even_threshold(fixed["dense2"], jnp.full(2, j))) for j in (1, 2)]
     assert [one.tolist() for one in second] == [[1, 1], [2, 2]]
-    assert fixed["dense1"]["highest"].tolist() == [4, 4]  # 448 of at most 510
+    assert fixed["dense1"]["highest"].tolist() == [2, 4]  # 192 of at most 255, 448 of 510
     images = np.array([0, 31, 32, 63, 64, 95, 96, 191, 192, 255], np.uint8).reshape(-1, 1, 1, 1)
     trace = simulate(snn, images, steps=9, counts=True)
     expected = [[0, 0], [0, 0], [0, 1], [0, 1], [1, 1], [1, 1], [1, 2], [1, 3], [2, 3], [2, 4]]
@@ -536,12 +537,19 @@ def test_all_reasons_are_given_at_once():
         convert(broken, arch, methods.scatter_gather(k=1, bound=2))
 
 
-def test_residual_blocks_are_refused():
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WithoutShortcuts(methods.scatter_gather):
+    """A method that takes no residual blocks, as is the default of all."""
+
+    shortcuts = False
+
+
+def test_residual_blocks_are_refused_by_a_method_that_does_not_take_them():
     arch = parse("4C3p1-[4C3p1-4C3p1]+identity", input_shape=(6, 6, 1))
     net = Net(arch, hidden(neurons.quantised_relu(1, 2)))
     variables = init_variables(net, jax.random.key(0))
-    with pytest.raises(ValueError, match=r"block1\.conv2: a shortcut"):
-        convert(variables, arch, methods.scatter_gather(k=1, bound=2))
+    with pytest.raises(ValueError, match=r"block1\.conv2: scatter_gather takes no residual blocks"):
+        convert(variables, arch, WithoutShortcuts(k=1, bound=2))
 
 
 def test_a_name_is_no_method():

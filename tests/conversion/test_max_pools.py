@@ -35,7 +35,7 @@ from jaxsnn import (
 )
 from jaxsnn.arch import format, plan
 from jaxsnn.conversion import percentiles
-from jaxsnn.conversion.convert import snapped
+from jaxsnn.conversion.float_reference import snapped
 from jaxsnn.network import net as net_module
 from jaxsnn.network.initialisers import FanInUniform
 from jaxsnn.simulation.engine import run

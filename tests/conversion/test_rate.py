@@ -11,7 +11,7 @@ import reference
 from jaxsnn import convert, evaluate, methods, parse, simulate, sweep
 from jaxsnn.arch.plan import plan
 from jaxsnn.conversion import percentiles
-from jaxsnn.conversion.convert import snapped
+from jaxsnn.conversion.float_reference import snapped
 from jaxsnn.inputs.encoding import Encoding
 from jaxsnn.network import net as net_module
 from jaxsnn.network.initialisers import FanInUniform

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import reference as ref
 from helpers import HIDDEN_TERNARY, converted, levels_network, pixels, pooled_network, tree
 
 from jaxsnn import (
@@ -338,12 +339,20 @@ def test_a_threshold_moved_by_its_grid_makes_a_tie_and_one_moved_further_does_no
     assert wrong.layers[1].ties < wrong.layers[1].origins
 
 
-def test_a_level_beyond_the_cap_is_no_tie():
-    variables, snn, images = settling(k=2, settings={"highest": 3})
+def test_levels_beyond_the_cap_are_counted_and_no_ties():
+    options = {"method": methods.negative_spikes, "k": 2, "bound": None, "gammas": "mixed"}
+    layers, _, variables, snn, images = converted(
+        33, dyadic=False, settings={"highest": 3}, **options
+    )
     proof = certify(snn, variables, images, steps=40)
     assert proof.equality == "approximate"
     assert proof.mismatches == 0
     assert not proof.origins_are_ties
+    levels, _ = ref.quantised_ann(layers, images / 256.0, 2, None)
+    cut = [int((level > 3).sum()) for level in levels]
+    assert [layer.cut for layer in proof.layers] == [*cut, 0]
+    assert f"\n{sum(cut):,} levels of the float ANN lie above the highest count" in str(proof)
+    assert min(cut) > 0
 
 
 def test_float_weights_as_trained_differ_at_ties_only():

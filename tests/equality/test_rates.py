@@ -26,7 +26,7 @@ from jaxsnn import (
 )
 from jaxsnn.arch.plan import plan
 from jaxsnn.conversion import percentiles
-from jaxsnn.conversion.convert import snapped
+from jaxsnn.conversion.float_reference import snapped
 from jaxsnn.equality.rate_bounds import deviations
 from jaxsnn.errors import UserError
 from jaxsnn.network.initialisers import FanInUniform

@@ -25,6 +25,8 @@ from jaxsnn import (
     Encoding,
     FanInUniform,
     Net,
+    SiteMap,
+    UserError,
     convert,
     directly_trained,
     hidden,
@@ -43,6 +45,7 @@ from jaxsnn.arch.plan import plan
 from jaxsnn.conversion import quantised_weights
 from jaxsnn.exchange.nir import Simulator, from_nir, to_nir
 from jaxsnn.exchange.nir.simulators import IMPORTERS
+from jaxsnn.network.weight_quantisers import full_precision
 
 RULES = {None: (None, 1.0)} | {
     one: (importer.rules, importer.dt)
@@ -425,3 +428,36 @@ def test_negative_spikes_that_follow_their_level(settings):
     np.testing.assert_array_equal(out, trace.readout)
     assert (np.diff(out, axis=0) != 0).any()
     assert sum(int(n.sum()) for n in trace.counters.negative.values()) > 0
+
+
+def tracked_residual(text, method):
+    """A converted network of tracking neurons, or of threshold units, with a residual block."""
+    arch = parse(text, input_shape=(6, 6, 2), classes=4)
+    net = Net(arch, hidden(method.activation), initialiser=FanInUniform())
+    variables = init_variables(net, jax.random.key(1))
+    images = np.random.default_rng(2).integers(-200, 201, (5, 6, 6, 2)).astype(np.int16)
+    encoding = Encoding("onset", 1 / 64, 200)
+    weights = SiteMap(full_precision())
+    return convert(variables, arch, method, weights=weights, encoding=encoding), images
+
+
+@pytest.mark.parametrize(
+    "text", ["3C3p1-[3C3p1-4C3s2p1]+norm-6", "3C3p1-[3C3p1-5C3s2p1]+padded-[5C3p1]+identity"]
+)
+def test_a_residual_block_of_negative_spikes(text):
+    snn, images = tracked_residual(text, methods.negative_spikes(k=1))
+    export = to_nir(snn, steps=10, images=images)
+    assert export.is_exact
+    network = from_nir(export.graph, dtype=np.float64)
+    x = np.zeros((10, len(images), *network["input"].shape))
+    x[0] = np.moveaxis(images, -1, 1)
+    out = np.asarray(network.run(x).recorded["output"])[..., 0, 0].cumsum(0)
+    np.testing.assert_array_equal(out, simulate(snn, images, steps=10).readout)
+    assert (np.diff(out, axis=0) != 0).any()
+
+
+def test_threshold_units_behind_a_shortcut_are_not_written():
+    method = methods.scatter_gather(k=1, bound=2, sums_below=2**20)
+    snn, images = tracked_residual("3C3p1-[3C3p1]+identity", method)
+    with pytest.raises(UserError, match=r"block1.conv1: threshold units behind a shortcut"):
+        to_nir(snn, steps=1, images=images)

@@ -11,6 +11,7 @@ from jaxsnn.conversion import kernels
 from jaxsnn.conversion.kernels import Inputs, Kernel, Master
 from jaxsnn.conversion.method import ALWAYS, NEVER, Cells, Drive, Method
 from jaxsnn.conversion.methods.median import check_fraction, median_levels
+from jaxsnn.conversion.methods.residual import joined, sums_below
 from jaxsnn.errors import UserError
 from jaxsnn.inputs.encoding import Presentation
 from jaxsnn.network.per_site import SiteMap
@@ -25,6 +26,9 @@ ONE = 1 << FRACTION_BITS  # units of the thresholds' grid in a unit of the drive
 class NegativeSpikes(Method):
     """Every neuron follows its level with spikes +1 and -1; input and biases come once.
 
+    At the end of a residual block it follows the sum of branch and shortcut
+    (:mod:`jaxsnn.conversion.methods.residual`).
+
     The network was trained with :func:`jaxsnn.neurons.quantised_relu` of the same ``k`` and
     ``bound``. When all is silent, net counts are the levels of the quantised ANN, bit for bit: at
     the latest after as many steps as there are layers times the highest level. Source: Zou et al.,
@@ -34,9 +38,11 @@ class NegativeSpikes(Method):
         k: fractional bits of an activation: a spike is worth ``2**-k``.
         bound: largest activation, a whole number in the units of an activation; None for none.
         highest: largest net count where there is no ``bound``, 1 to 32767; a larger level of the
-            ANN is cut there, which the certificate shows.
+            ANN is cut there, which the certificate counts. Take it from a calibration
+            (:meth:`jaxsnn.Calibration.highest`); it grows from block to block.
         weight_bits: significant bits of the largest weight of a layer, 1 to 24 (7 or fewer are
-            stored as int8); None: the finest grid whose sums over all steps stay below 2^24.
+            stored as int8); None: the finest grid whose sums over all steps stay below 2^24, or
+            2^17 where branch and shortcut of a residual block are added.
         float_weights: keep the weights and thresholds in float32, for comparison. Sums then
             depend on their order, and the certificate's word may be "approximate".
         per_step: largest spike count of one step, 1 to 127 (graded spikes above 1).
@@ -59,6 +65,8 @@ class NegativeSpikes(Method):
     rising: bool = False
     name: ClassVar[str] = "negative_spikes"
     presentations: ClassVar[tuple[Presentation, ...]] = ("onset",)
+    shortcuts: ClassVar[bool] = True
+    head_gain: ClassVar[int] = ONE
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -96,20 +104,21 @@ class NegativeSpikes(Method):
     def kernel(
         self, site: Site, master: Master, quantiser: WeightQuantiser, inputs: Inputs
     ) -> Kernel:
-        """The quantiser's whole numbers, else a grid; the finest where a head's bias shares it."""
+        """The quantiser's whole numbers, else a grid."""
         if self.float_weights:
             return kernels.float_kernel(master, quantiser)
         if codes := kernels.own_codes(master, quantiser):
             return codes
-        shares_bias = site.bias and not self.has_neurons(site)
-        if self.weight_bits is None or shares_bias:
-            return kernels.finest_kernel(master, inputs, coarsen=not shares_bias)
+        if self.weight_bits is None:
+            return kernels.finest_kernel(master, inputs, sums_below=sums_below(site))
         return kernels.significant_kernel(master, self.weight_bits)
 
     def cells(self, drive: Drive) -> Cells:
         """Leaves of the tracking neuron; largest counts that a drive can reach."""
-        cells = _even_floats if self.float_weights else _even_integers
-        return cells(self.largest_count, drive)
+        one = joined(drive, whole=not self.float_weights)
+        even = _even_floats if self.float_weights else _even_integers
+        cells = even(self.largest_count, one.drive)
+        return cells._replace(params=one.params, gain_error=one.gain_error)
 
     def pools_currents(self, site: Site) -> bool:
         """The first layer's drive comes in one step."""

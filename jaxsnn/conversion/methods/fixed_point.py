@@ -20,7 +20,7 @@ from jaxsnn import neurons
 from jaxsnn.arch.layers import Site
 from jaxsnn.conversion import kernels
 from jaxsnn.conversion.kernels import Inputs, Kernel, Master
-from jaxsnn.conversion.method import Cells, Drive, Method, Shortcut
+from jaxsnn.conversion.method import NO_SHORTCUT, Cells, Drive, Method
 from jaxsnn.conversion.weights import quantised_weights
 from jaxsnn.errors import UserError
 from jaxsnn.network.per_site import SiteMap
@@ -109,26 +109,25 @@ class SignedIF(Method):
     def kernel(
         self, site: Site, master: Master, quantiser: WeightQuantiser, inputs: Inputs
     ) -> Kernel:
-        """The quantiser's whole numbers, else a grid; the finest where a head's bias shares it."""
+        """The quantiser's whole numbers, else a grid."""
         if codes := kernels.own_codes(master, quantiser):
             return codes
-        shares_bias = site.bias and site.role != "activation"
-        if self.weight_bits is None or shares_bias:
-            return kernels.finest_kernel(master, inputs, coarsen=not shares_bias)
+        if self.weight_bits is None:
+            return kernels.finest_kernel(master, inputs)
         return kernels.significant_kernel(master, self.weight_bits)
 
     def cells(self, drive: Drive) -> Cells:
         """Leaves of the integrate-and-fire neuron, gains and biases of a step, int32 ``[C]``."""
         steps, constant = self.duration, drive.slope == 0
         unit = np.where(constant, drive.step / CONSTANT, drive.slope * drive.unit)
-        added = drive.shortcut or Shortcut(np.zeros(1), np.zeros(1), 0)
+        added = drive.shortcut or NO_SHORTCUT
         threshold, share = drive.step / unit, added.scale / unit  # in units of the drive
         bias = (drive.offset - drive.slope * drive.center + added.offset) / (unit * steps)
         if drive.shortcut is None:
             most = LARGEST_OFFSET * CONSTANT
             bias = np.where(constant, np.clip(bias, -most, most), bias)
-        reach = np.where(constant, 0, drive.bound) + steps * np.abs(bias) + threshold
-        reach = reach + np.abs(share) * added.bound
+        reach = np.where(constant, 0, drive.bound.max()) + steps * np.abs(bias) + threshold
+        reach = reach + np.abs(share) * added.bound.max()
         _check_reach(drive, reach)
         finest = np.exp2(np.floor(np.log2(MOST / reach)))
         gain = np.where(constant & (drive.shortcut is None), 1, np.minimum(finest, FINEST))

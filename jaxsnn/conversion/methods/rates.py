@@ -25,7 +25,7 @@ from jaxsnn import neurons
 from jaxsnn.arch.layers import Site
 from jaxsnn.conversion import kernels
 from jaxsnn.conversion.kernels import Inputs, Kernel, Master
-from jaxsnn.conversion.method import ENDLESS, Cells, Drive, Method, Shortcut
+from jaxsnn.conversion.method import ENDLESS, NO_SHORTCUT, Cells, Drive, Method
 from jaxsnn.errors import UserError
 from jaxsnn.inputs.encoding import Presentation
 from jaxsnn.network.per_site import SiteMap
@@ -128,7 +128,7 @@ class Rate(Method):
 
     def cells(self, drive: Drive) -> Cells:
         """Gains and biases of a step, float32 ``[C]``, for a threshold of 1."""
-        added, initial = drive.shortcut or Shortcut(np.zeros(1), np.zeros(1), 0), self.initial
+        added, initial = drive.shortcut or NO_SHORTCUT, self.initial
         bias = drive.offset - drive.slope * drive.center + added.offset
         params = {"gain": drive.slope * drive.unit / drive.step, "bias": bias / drive.step}
         if drive.shortcut is not None:

@@ -11,6 +11,7 @@ from jaxsnn.conversion import kernels
 from jaxsnn.conversion.kernels import Inputs, Kernel, Master
 from jaxsnn.conversion.method import ALWAYS, NEVER, Cells, Drive, Method
 from jaxsnn.conversion.methods.median import median_levels
+from jaxsnn.conversion.methods.residual import LARGEST, joined, sums_below
 from jaxsnn.errors import UserError
 from jaxsnn.network.weight_quantisers import WeightQuantiser
 from jaxsnn.neurons.neuron import Neuron
@@ -32,7 +33,9 @@ class ScatterGather(Method):
             units of the drive (weight grid times input count). Float weights are put on the finest
             power-of-two grid that keeps it; a smaller bound suits a simulator whose numbers are
             short, a larger one (up to 2^31) makes the grid finer at the price of int32 sums. None:
-            2^24, which float32 holds, for such weights, and 2^31 for weights that are whole.
+            2^24, which float32 holds, for such weights, and 2^31 for weights that are whole. Where
+            branch and shortcut of a residual block are added, the sum stays below it (None: 2^30)
+            and the two kernels leave room for their gains.
         encoder_sums_below: the same of the first layer alone, whose weights usually are floats and
             whose inputs are large: with 2^31 its grid is finer, and its sums int32. None: as
             ``sums_below``.
@@ -49,6 +52,7 @@ class ScatterGather(Method):
     sums_below: int | None = None
     encoder_sums_below: int | None = None
     name: ClassVar[str] = "scatter_gather"
+    shortcuts: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -87,10 +91,11 @@ class ScatterGather(Method):
         if site.source == "input" and self.encoder_sums_below is not None:
             below = self.encoder_sums_below
         if below is not None:
+            below = sums_below(site, below) if quantiser.codes is None else below
             return kernels.bounded_kernel(site, master, quantiser, inputs, below)
-        shares_bias = site.bias and not self.has_neurons(site)
+        shares_bias = site.bias and site.role in ("exit", "readout")
         return kernels.own_codes(master, quantiser) or kernels.finest_kernel(
-            master, inputs, coarsen=not shares_bias
+            master, inputs, sums_below=sums_below(site), coarsen=not shares_bias
         )
 
     def pools_currents(self, site: Site) -> bool:
@@ -100,8 +105,14 @@ class ScatterGather(Method):
 
     def cells(self, drive: Drive) -> Cells:
         """int32 ``[levels, C]``: smallest integer drive at which the level is at least j."""
+        one, params, error = joined(drive, self.sums_below or LARGEST)
         boundary = (np.arange(1, self.levels + 1) - 0.5)[:, None] * drive.step
-        theta = np.ceil(drive.reaching(boundary))
-        constant = np.where(drive.offset >= boundary, ALWAYS, NEVER)
-        table = np.where(drive.slope == 0, constant, np.clip(theta, ALWAYS, NEVER))
-        return Cells({"thresholds": table.astype(np.int32)}, np.asarray(self.levels))
+        theta = np.ceil(one.reaching(boundary))
+        constant = np.where(one.offset >= boundary, ALWAYS, NEVER)
+        table = np.where(one.slope == 0, constant, np.clip(theta, ALWAYS, NEVER))
+        return Cells(
+            {"thresholds": table.astype(np.int32)},
+            np.asarray(self.levels),
+            params,
+            gain_error=error,
+        )

@@ -42,6 +42,8 @@ def _reach(snn: Spiking, site: Site, record: Folded, steps: int) -> int:
     if not record.form.is_whole:
         return 0
     params = snn.variables["params"][site.name]
+    if "shortcut_gain" in params:
+        return UNKNOWN
     if neuron.name == "tracking":
         return 2 * record.bound + 2
     if neuron.name == "threshold_count":
@@ -53,8 +55,6 @@ def _reach(snn: Spiking, site: Site, record: Folded, steps: int) -> int:
     most = int(np.abs(gain).max())
     if neuron.name == "identity":
         return (record.step_bound * most + bias) // 2 + 1  # whole numbers: twice as far
-    if "shortcut_gain" in params:
-        return UNKNOWN
     leaves = snn.variables["fixed"].get(site.name, {})
     threshold = int(np.max(leaves.get("threshold", 0)))
     return record.bound * most + steps * bias + (steps + 1) * threshold

@@ -15,6 +15,7 @@ from jaxsnn.exchange.nir import cells
 from jaxsnn.exchange.nir.draft import Draft, Signal
 from jaxsnn.exchange.nir.kernels import as_map, channel_sums, outputs, padded_identity, synapse
 from jaxsnn.exchange.nir.nir_neurons import integrate_in_sinabs, lif, weight_of
+from jaxsnn.exchange.nir.reach import UNKNOWN
 from jaxsnn.exchange.nir.simulators import Simulator
 from jaxsnn.exchange.nir.threshold_units import add_units
 from jaxsnn.exchange.nir.tracking import tracking
@@ -52,6 +53,11 @@ class Walk:
         """
         neuron, source = self.snn.neurons.at(site), self.signals[site.source]
         if neuron.name == "threshold_count":
+            if site.shortcut:
+                raise UserError(
+                    f"{site.name}: threshold units behind a shortcut are not written as NIR nodes; "
+                    "convert with methods.negative_spikes"
+                )
             self.signals[site.name] = self._units(site, record, source)
             return
         if site.max_pool:
@@ -68,7 +74,8 @@ class Walk:
         floats = record.form in (KernelForm.TRAINED, KernelForm.FLOAT)
         whole = _is_whole(leaves.values()) and not floats
         place = cells.Neurons(self.draft, site.name, shape, whole)
-        self.signals[site.name] = self._neurons(place, neuron, leaves, drive, record.bound)
+        bound = UNKNOWN if site.shortcut else record.bound
+        self.signals[site.name] = self._neurons(place, neuron, leaves, drive, bound)
 
     def _units(self, site: Site, record: Folded, source: Signal) -> Signal:
         params, fixed = self._params(site), self.snn.variables["fixed"][site.name]

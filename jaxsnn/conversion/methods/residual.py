@@ -1,0 +1,149 @@
+"""The end of a residual block: branch and shortcut as whole numbers on one grid.
+
+A block's last neurons activate, with ``u`` the branch's drive and ``s`` the shortcut's (a
+projection's drive, or net counts of the block's source)::
+
+    slope * (unit * u - center) + offset + added.scale * s + added.offset
+
+In whole numbers they see ``gain * u + shortcut_gain * s``. The branch's gain is a power of two; the
+shortcut's is ``gain * added.scale / (slope * unit)``, rounded. For each channel the gain is the
+smallest that makes the rounded one right to ``PRECISION``, or the largest that int32 has room for,
+and both are halved as often as they can be. What this rounding moves is no difference between ANN
+and spiking network: both references of a certificate take it over
+(:func:`jaxsnn.conversion.snapped`).
+
+A channel whose branch's drive moves nothing (a norm scale of 0, with which many blocks start
+training; weights that have decayed) has the gains 0 and 1: it keeps its shortcut and its offset.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxsnn.arch.layers import Site
+from jaxsnn.conversion.kernels import EXACT_SUMS
+from jaxsnn.conversion.method import Drive, Shortcut
+from jaxsnn.errors import UserError
+
+PRECISION = 2.0**-12  # relative, of a shortcut's gain
+LEAST_PRECISION = 2.0**-7  # that of the weights
+LARGEST = 2**30  # end of the sums of branch and shortcut, so that thresholds fit into int32, too
+SUMS_BELOW = 2**17  # of a float kernel whose drive gets a gain, and
+ROOM = 2**8  # for gains where a method has a bound of its own
+
+
+class Joined(NamedTuple):
+    """Branch and shortcut as one drive.
+
+    Attributes:
+        drive: their sum, without a shortcut; its unit is 1 and its slope the value of one.
+        params: what stands beside the kernel: ``gain`` and ``shortcut_gain``, int32 or float32
+            ``[C]``; empty where there is no shortcut.
+        gain_error: largest relative change of a shortcut's gain.
+    """
+
+    drive: Drive
+    params: Mapping[str, np.ndarray]
+    gain_error: float = 0.0
+
+
+class Gains(NamedTuple):
+    """What multiplies the two drives, float64 ``[C]``: whole numbers where kernels are."""
+
+    branch: np.ndarray
+    shortcut: np.ndarray
+
+
+def sums_below(site: Site, bound: int | None = None) -> int:
+    """What a float kernel's sums over all steps stay below, so that a gain has room.
+
+    Args:
+        site: whose kernel it is.
+        bound: a method's, of sums with their gains; None: no sum can leave float32.
+    """
+    gets_gain = bool(site.shortcut) or site.role == "shortcut"
+    if bound is None:
+        return SUMS_BELOW if gets_gain else EXACT_SUMS
+    return bound // ROOM if gets_gain else bound
+
+
+def joined(drive: Drive, below: int = LARGEST, whole: bool = True) -> Joined:
+    """Branch and shortcut on one grid.
+
+    Args:
+        drive: what the site's neurons see.
+        below: bound of the sum, exclusive.
+        whole: gains are whole numbers; False: floats, for kernels that are.
+
+    Raises:
+        UserError: a gain that is as precise as the weights does not fit below the bound.
+    """
+    added = drive.shortcut
+    if added is None:
+        return Joined(drive, {})
+    each = drive.slope * drive.unit
+    moves = moves_levels(each, int(drive.bound.max()), drive.step)
+    share = np.where(moves, added.scale / np.where(moves, each, 1.0), 0.0)
+    gains = Gains(np.ones_like(share), share)
+    if whole:
+        gains = _whole_gains(drive, added, share, below)
+    error = _errors(gains, share).max(initial=0)
+    gains = Gains(
+        np.where(moves, gains.branch, 0.0), np.where(moves, gains.shortcut, added.scale > 0)
+    )
+    dtype = np.int32 if whole else np.float32
+    params = {"gain": gains.branch.astype(dtype), "shortcut_gain": gains.shortcut.astype(dtype)}
+    return Joined(_summed(drive, added, gains), params, float(error))
+
+
+def moves_levels(each: np.ndarray, bound: int, step: float) -> np.ndarray:
+    """Where a drive up to ``bound``, one of which is worth ``each``, counts for anything."""
+    return each * bound >= PRECISION * step
+
+
+def _whole_gains(drive: Drive, added: Shortcut, share: np.ndarray, below: int) -> Gains:
+    """The smallest gains that are precise, else the largest; ``share`` is ``s`` in units of ``u``.
+
+    Raises:
+        UserError: the shortcut's is not as precise as the weights.
+    """
+    wanted = 0.5 / PRECISION / np.where(share > 0, share, np.inf)
+    fitting = (below - added.bound) / np.maximum(drive.bound + share * added.bound, 1)
+    exponent = np.minimum(
+        np.ceil(np.log2(np.maximum(wanted, 1.0))), np.floor(np.log2(np.maximum(fitting, 0.25)))
+    )
+    gain = np.exp2(exponent)
+    gains = Gains(gain, np.round(share * gain))
+    refused = (exponent < 0) | (_errors(gains, share) > LEAST_PRECISION)
+    if refused.any():
+        channel = int(np.flatnonzero(refused)[0])
+        raise UserError(
+            f"{drive.site}: a shortcut's drive does not share the branch's units: in channel "
+            f"{channel} one of it is {share[channel]:.3g} of those, which no whole gains give as "
+            f"precisely as weights have to be while their sums stay below {below:,}; use fewer "
+            "levels or a coarser weight grid"
+        )
+    common = np.gcd(*(each.astype(np.int64) for each in gains))
+    return Gains(gains.branch / common, gains.shortcut / common)
+
+
+def _errors(gains: Gains, share: np.ndarray) -> np.ndarray:
+    """Relative changes of the shortcut's gain, ``[C]``."""
+    exact = gains.branch * share
+    return np.abs(gains.shortcut - exact) / np.where(exact > 0, exact, 1)
+
+
+def _summed(drive: Drive, added: Shortcut, gains: Gains) -> Drive:
+    """The drive ``gains.branch * u + gains.shortcut * s``."""
+    moves = gains.branch > 0
+    gain = np.where(moves, gains.branch, 1.0)
+    bound = gains.branch * drive.bound + gains.shortcut * added.bound
+    return drive._replace(
+        slope=np.where(moves, drive.slope * drive.unit / gain, added.scale),
+        center=np.where(moves, drive.center * gain / drive.unit, 0.0),
+        offset=drive.offset + added.offset - np.where(moves, 0.0, drive.slope * drive.center),
+        unit=1.0,
+        bound=np.ceil(bound).astype(np.int64),
+        shortcut=None,
+    )
