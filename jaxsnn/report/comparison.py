@@ -162,7 +162,7 @@ class Comparison:
         if taking := {one for trial in self.trials if (one := _microjoules(trial, "ann")) != "-"}:
             title += f"; as an ANN {' or '.join(sorted(taking))} µJ"
         table = Table(
-            title=title, caption=_CAPTION, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0)
+            title=Text(title), caption=_CAPTION, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0)
         )
         table.caption_justify = "left"
         table.add_column("method", overflow="fold", min_width=15)
