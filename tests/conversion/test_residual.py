@@ -394,11 +394,20 @@ def test_dyadic_gains_are_exact_and_ties_go_up_in_both():
 
 
 def test_units_that_cannot_be_shared_are_refused_with_the_channel():
-    net = Residual(8)
-    method = methods.scatter_gather(k=1, bound=64, sums_below=2**14)
-    message = r"block1.conv2: a shortcut's drive does not share .* not below 16,384"
+    """One of it is 2 drive units, or 1/25 of one, which sums below 2^14 have no room for."""
+    drive = Drive(
+        "block1.conv2",
+        0.5,
+        np.ones(2),
+        np.zeros(2),
+        np.zeros(2),
+        0.25,
+        np.array([2**7, 2**13]),
+        Shortcut(np.array([0.5, 0.01]), np.zeros(2), np.array([9, 9])),
+    )
+    message = r"block1.conv2: a shortcut's drive does not share .* channel 1 .* below 16,384"
     with pytest.raises(UserError, match=message):
-        net.snn(method)
+        joined(drive, below=2**14)
 
 
 @pytest.mark.parametrize(("name", "factor"), [("shortcut_gain", 2), ("gain", 2), ("gain", 0)])
@@ -416,13 +425,16 @@ def test_a_wrong_gain_is_noticed(name, factor):
 def test_the_highest_count_of_a_calibration_cuts_nothing():
     net = Residual(12, k=2)
     ready = calibrate(net.variables, net.arch, net.images, encoding=UNITS)
-    assert max(level.max() for level in net.levels()[0].values()) <= ready.highest(2)
-    proofs = [
-        certify(net.snn(method), net.variables, net.images, steps=200, settle=True)
-        for method in (ready.negative_spikes(2), methods.negative_spikes(k=2, highest=4))
-    ]
-    assert [proof.equality for proof in proofs] == ["exact after settling", "approximate"]
-    assert proofs[0].cut == 0 < proofs[1].cut
+    free, cut = methods.negative_spikes(k=2, highest=1000), methods.negative_spikes(k=2, highest=2)
+    proofs, counts = [], []
+    for method in (free, ready.negative_spikes(2), cut):
+        snn = convert(ready.variables, net.arch, method, encoding=UNITS)
+        proofs.append(certify(snn, ready.variables, net.images, steps=200, settle=True))
+        settled = settle(snn, net.images, steps=200, counts=True).counts
+        counts.append(max(np.abs(of_site).max() for of_site in settled.values()))
+    assert counts[0] <= ready.highest(2)
+    assert [proof.equality for proof in proofs[:2]] == ["exact after settling"] * 2
+    assert [proof.cut > 0 for proof in proofs] == [False, False, True]
 
 
 def test_a_network_with_shortcuts_is_saved_and_read(tmp_path):
