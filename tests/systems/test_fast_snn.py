@@ -137,7 +137,7 @@ def test_results_hold_the_variants_side_by_side(out, width, steps):
     assert found.steps == steps == len(found.accuracy_per_step)
     assert found.test_examples == 40
     assert (found.settings.network, found.settings.bits) == ("alex", int(width[5]))
-    assert found.training.recipe is None  # the system has one way to train
+    assert found.training.recipe == "paper"
     assert found.training.parts["weight_decay"] == {15: 1e-4, 7: 1e-4, 3: 3e-5}[steps]
     assert found.conversion == {"negative_threshold": NEGATIVE_THRESHOLD}
     assert kinds(found) == {"signed", "unsigned", "settling", "fine-tuned"}

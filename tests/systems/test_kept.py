@@ -1,5 +1,6 @@
 """Weights kept small: the same network, from a third of the bytes; and the stage that certifies."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -23,6 +24,11 @@ def start(stage, script, *flags, out, capsys):
     return " ".join(capsys.readouterr().out.split())
 
 
+def without_given(said):
+    assert re.search(r"as given: \d+ predictions? differ", said)
+    return re.sub(r"as given: \d+ predictions? differs?", "", said)
+
+
 @pytest.fixture(params=SETTINGS, scope="module")
 def trained(request, tmp_path_factory):
     """A script, its flags, and the folder that it was trained in."""
@@ -43,7 +49,9 @@ def test_kept_weights_give_the_same_network_and_certificate(trained, tmp_path, c
     for name in ("config.json", "kept.npz"):
         shutil.copy(folder / name, alone / name)
     said = start("certify", script, *flags, out=tmp_path, capsys=capsys)
-    assert said == start("certify", script, *flags, out=folder.parent, capsys=capsys)
+    # The network as given has the weights of the file, here whole numbers, there as trained.
+    whole_run = start("certify", script, *flags, out=folder.parent, capsys=capsys)
+    assert without_given(said) == without_given(whole_run)
     assert f"certificate: {word}" in said
     assert str(IMAGES) in said
     assert {path.name for path in alone.iterdir()} == {"config.json", "kept.npz"}
