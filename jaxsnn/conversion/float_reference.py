@@ -75,9 +75,9 @@ def with_gains(params: Mapping[str, Tree], variables: Variables, snn: Spiking) -
     for site in plan(snn.arch):
         gain = snn.variables["params"].get(site.name, {}).get("gain")
         if site.shortcut and gain is not None and jnp.issubdtype(gain.dtype, jnp.integer):
-            own, rounding = moved[site.name], _rounding(variables, snn, site)
-            own["shortcut_gain"] = rounding.shortcut.astype(own["kernel"].dtype)
-            own["kernel"] = own["kernel"] * (~rounding.dropped).astype(own["kernel"].dtype)
+            leaves, rounding = moved[site.name], _rounding(variables, snn, site)
+            leaves["shortcut_gain"] = rounding.shortcut.astype(leaves["kernel"].dtype)
+            leaves["kernel"] = leaves["kernel"] * (~rounding.dropped).astype(leaves["kernel"].dtype)
     return moved
 
 
