@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # A system whose stages wait, in Python or deep in a library that lets no handler run, or talk.
 WAITING = """
-import hashlib, sys, time
+import hashlib, signal, sys, time
 from jaxsnn.io.terminal import show
 from jaxsnn.systems import endings, stages
 from jaxsnn.systems.settings import LeNetScatter
@@ -56,6 +56,8 @@ class Waiting(System):
     def __init__(self, config):
         pass
 
+# A program started in the background ignores an interrupt from its first line on.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.exit(stages.main(Waiting, LeNetScatter, sys.argv[1:]))
 """
 
@@ -74,10 +76,13 @@ def start(stage, **environment):
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_every_stage_within_seconds_with_one_line(stage, sent, status):
     with start(stage) as process:
-        assert process.stdout.readline() == "ready\n"
-        process.send_signal(sent)
-        began = time.monotonic()
-        _, said = process.communicate(timeout=60)
+        try:
+            assert process.stdout.readline() == "ready\n"
+            process.send_signal(sent)
+            began = time.monotonic()
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()  # of no effect on one that has ended
     assert process.returncode == status
     assert time.monotonic() - began < 20  # on a machine that does other things, too
     assert said.splitlines() == [
