@@ -87,6 +87,7 @@ def test_the_networks_compared_are_the_same(benchmark, name):
     assert abs(training.loss_difference(one, batch, variables)) < close
 
 
+@pytest.mark.slow
 def test_lowering(benchmark, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["lowering.py", "--quick", "--only", "lenet.conv4"])
     benchmark("lowering").main()

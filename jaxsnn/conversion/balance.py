@@ -30,7 +30,7 @@ def factors(arch: Arch, scales: Mapping[str, float]) -> dict[str, float]:
 
     >>> from jaxsnn.arch import parse
     >>> factors(parse("4C3-AP2-8", classes=2, input_shape=(6, 6, 1)), {"conv1": 3.0, "dense1": 0.2})
-    {'input': 1.0, 'conv1': 4.0, 'pool1': 4.0, 'dense1': 0.25, 'readout': 1.0}
+    {'input': 1.0, 'conv1': 4.0, 'avgpool1': 4.0, 'dense1': 0.25, 'readout': 1.0}
     """
     roots = _roots(arch)
     exponents: dict[str, int] = {}

@@ -191,7 +191,7 @@ def calibrate(
         UserError: no images, images that are no whole units, a percentile or share out of range,
             or activations that are not finite.
 
-    >>> import jaxsnn
+    >>> import jax, jaxsnn
     >>> arch = jaxsnn.parse("4C3b-8", input_shape=(6, 6, 1), classes=3)
     >>> net = jaxsnn.Net(arch, jaxsnn.hidden(jaxsnn.neurons.relu()))
     >>> variables = jaxsnn.init_variables(net, jax.random.key(0))

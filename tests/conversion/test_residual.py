@@ -217,6 +217,7 @@ def test_every_step_is_that_of_the_definition_and_it_settles_on_the_quantised_an
     assert max(level.max() for level in levels.values()) > 2 * 2**k
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 2**16), k=st.sampled_from([1, 2]), text=st.sampled_from(TEXTS))
 def test_any_network_settles_on_its_quantised_ann(seed, k, text):

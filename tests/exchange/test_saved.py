@@ -272,6 +272,7 @@ def test_neurons_inside_neurons_end(tmp_path):
         load(path)
 
 
+@pytest.mark.slow
 def test_every_entry_of_another_type_is_refused_by_name_or_read(tmp_path):
     """Whatever stands anywhere in the description: a UserError of one line, or a network."""
     path = tmp_path / "snn.npz"

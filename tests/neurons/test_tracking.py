@@ -268,6 +268,7 @@ def check_invariants(spikes, levels, trace, names, per_step=1):
         assert total - 2 * negative == level.sum()
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None, derandomize=True, database=None)
 @given(
     seed=st.integers(0, 10_000),

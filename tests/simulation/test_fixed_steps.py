@@ -332,6 +332,7 @@ except ValueError as error:
 """
 
 
+@pytest.mark.slow
 def test_eight_devices_are_bit_identical(run_python):
     assert "batch of 9 must be a multiple" in run_python(DEVICES, devices=8)
 

@@ -183,6 +183,7 @@ def test_figures_of_the_original(out):
     } <= drawn
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["cifar10_cnn1", "cifar10_cnn2"])
 def test_the_networks_of_cifar_run_on_digits(script, tmp_path):
     """Cropped to 24x24 and standardised; two training steps, then every stage."""

@@ -451,6 +451,7 @@ def test_grey_values_are_scaled_and_what_is_not_finite_is_refused(out):
         evaluate(snn, wrong, steps=4)
 
 
+@pytest.mark.slow
 def test_padding_in_the_loss_changes_no_count(tmp_path):
     """--padded_loss: what is evaluated is what is simulated, to each recording's own end."""
     flags = (*SPIKE[:2], "--event_count", "150", "--epochs", "1", "--padded_loss")
