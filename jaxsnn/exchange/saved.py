@@ -73,8 +73,8 @@ def _names(source: str | Path | Mapping[str, Any]) -> Iterable[str]:
 def save(snn: Spiking, path: str | Path) -> None:
     """Write a converted network as one npz: integer arrays by name, and JSON for the rest.
 
-    The format is described in docs/snn_format.md; docs/read_snn.py simulates a file with NumPy
-    alone.
+    The format is described in docs/snn_format.md, beside which two readers simulate a file with
+    NumPy alone: docs/read_snn.py in 40 lines, docs/read_every_snn.py whatever its neurons.
     """
     meta = {
         "format": FORMAT,
