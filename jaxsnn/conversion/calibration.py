@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -40,6 +40,9 @@ AGREEMENT = 0.995  # of the images, that a quantised network must see as the net
 MARGIN = 1.5  # of the largest count over the largest activation that was seen
 MOST_COUNT = 32767
 
+Scales: TypeAlias = Mapping[float, Mapping[str, float]]
+"""Percentile -> site -> that percentile of its activations."""
+
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
@@ -67,7 +70,7 @@ class Calibration:
     variables: Variables
     encoding: Encoding
     weights: SiteMap[WeightQuantiser]
-    scales: Mapping[float, Mapping[str, float]]
+    scales: Scales
     agreement: tuple[float, ...]
     clip_errors: Mapping[float, float]
     bits: int
@@ -177,13 +180,11 @@ def calibrate(
         encoding: what one unit is worth; how it is shown is the method's to say.
         percentiles: candidates of the activations' robust maxima, in percent.
         bits: width that the clips of ``signed_if`` are chosen for.
-        agreement: share of the images, above 0 and at most 1, of which a network with quantised
-            activations must predict the same class.
+        agreement: least share of the images, above 0, whose class quantisation may not change.
         weights: weight quantisers that it was trained with; None: full precision.
-        balance: divide activations by powers of two, so that those of all layers reach about 1
-            (:mod:`jaxsnn.conversion.balance`; not a bit of a logit changes). One step of a
-            quantiser then suits every layer, and counts are small. False for a network that was
-            trained with a quantiser.
+        balance: divide activations by powers of two, so that all layers reach about 1, one step of
+            a quantiser suits them all, and counts are small (:mod:`jaxsnn.conversion.balance`; no
+            logit changes). False for a network that was trained with a quantiser.
         batch_size: images per compiled call.
         progress: name of the progress bars, empty for none.
 
@@ -204,28 +205,21 @@ def calibrate(
     finite_number("agreement", agreement, 0, 1, above=True)
     whole_number("batch_size", batch_size)
     images = np.asarray(images)
-    weights = weights or SiteMap(full_precision())
-    net = Net(arch, hidden(neurons.relu()), weights)
-    scales = _scales(net, variables, images, tuple(percentiles), encoding, batch_size, progress)
+    net = Net(arch, hidden(neurons.relu()), weights or SiteMap(full_precision()))
+    scales = _scales(net, variables, images, percentiles, encoding, batch_size, progress)
     whole = functools.partial(
         logits, images=images, encoding=encoding, batch_size=batch_size, progress=progress
     )
     reference = whole(net, variables)
     if balance:
-        by = factors(arch, {site: scales[_robust(scales)][site] for site in activations(arch)})
-        variables = balanced(variables, arch, by)
-        scales = {p: {site: each[site] / by[site] for site in each} for p, each in scales.items()}
+        variables, scales = _balanced(variables, arch, scales)
     agreed = _agreements(whole, net, variables, reference.argmax(-1))
-    clipped = net.clone(neurons=hidden(neurons.clipped_relu(bits, "up")))
-    errors = {
-        percentile: relative(whole(clipped, with_clips(variables, arch, of_sites)), reference)
-        for percentile, of_sites in scales.items()
-    }
+    errors = _clip_errors(whole, net, bits, variables, scales, reference)
     return Calibration(
         arch=arch,
         variables=with_clips(variables, arch, scales[min(errors, key=errors.__getitem__)]),
         encoding=encoding,
-        weights=weights,
+        weights=net.weights,
         scales=MappingProxyType(scales),
         agreement=agreed,
         clip_errors=MappingProxyType(errors),
@@ -233,6 +227,13 @@ def calibrate(
         k=sufficient(agreed, agreement),
         images=len(images),
     )
+
+
+def _balanced(variables: Variables, arch: Arch, scales: Scales) -> tuple[Variables, Scales]:
+    """The tree whose activations reach about 1 everywhere, and their percentiles then."""
+    by = factors(arch, {site: scales[_robust(scales)][site] for site in activations(arch)})
+    divided = {p: {site: each[site] / by[site] for site in each} for p, each in scales.items()}
+    return balanced(variables, arch, by), divided
 
 
 def _agreements(
@@ -247,6 +248,22 @@ def _agreements(
         float(np.mean(whole(stepped, with_step(variables, net.arch, k)).argmax(-1) == classes))
         for k in range(FINEST + 1)
     )
+
+
+def _clip_errors(
+    whole: Callable[[Net, Variables], np.ndarray],
+    net: Net,
+    bits: int,
+    variables: Variables,
+    scales: Scales,
+    reference: np.ndarray,
+) -> dict[float, float]:
+    """Percentile -> relative error of the logits when activations are clipped there, to bits."""
+    clipped = net.clone(neurons=hidden(neurons.clipped_relu(bits, "up")))
+    return {
+        percentile: relative(whole(clipped, with_clips(variables, net.arch, sites)), reference)
+        for percentile, sites in scales.items()
+    }
 
 
 def _robust(scales: Mapping[float, object]) -> float:
@@ -286,11 +303,11 @@ def _scales(
     net: Net,
     variables: Variables,
     images: np.ndarray,
-    wanted: tuple[float, ...],
+    wanted: Sequence[float],
     encoding: Encoding,
     batch_size: int,
     progress: str,
-) -> dict[float, dict[str, float]]:
+) -> Scales:
     """Percentile -> site -> value; the largest value is always among them."""
     every = tuple(sorted({*map(float, wanted), 100.0}))
     measured = percentiles.scales(

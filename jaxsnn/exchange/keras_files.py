@@ -122,13 +122,17 @@ def _described(config: bytes, place: str) -> dict[str, _Layer]:
                 layers[str(settings["name"])] = _Layer(str(each.get("class_name")), settings)
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{place}: damaged {CONFIG} ({error!s:.60}); get the file again") from error
+    _refuse_channels_first(layers, place)
+    return layers
+
+
+def _refuse_channels_first(layers: Mapping[str, _Layer], place: str) -> None:
     for name, layer in layers.items():
         if layer.settings.get("data_format") == "channels_first":
             raise UserError(
                 f"{place}, layer {shown(name)}: channels_first; build the network with "
                 "channels_last, give it these weights and save it again"
             )
-    return layers
 
 
 def _listed(file: hdf5.Hdf5, root: str, layers: list[str], place: str) -> Iterator[_Entry]:

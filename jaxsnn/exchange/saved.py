@@ -1,9 +1,9 @@
 """Networks in and out of files: trained weights, and converted networks, without pickle."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Any, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +13,22 @@ from jaxsnn import neurons
 from jaxsnn.arch import notation as arch_module
 from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import parse, plan
-from jaxsnn.conversion.convert import as_given
 from jaxsnn.conversion.float_reference import snapped_kernels, whole_kernels
 from jaxsnn.conversion.grid import smallest_integer
 from jaxsnn.conversion.kernels import KernelForm
 from jaxsnn.conversion.spiking import Folded, Spiking
 from jaxsnn.errors import UserError, shown
+from jaxsnn.exchange.net_records import (
+    accumulator_from_json,
+    as_tuple,
+    map_from_json,
+    map_to_json,
+    net_from_json,
+    net_to_json,
+    neuron_from_json,
+    quantiser_from_json,
+    quantiser_to_json,
+)
 from jaxsnn.exchange.site_records import folded_record, neuron_record, site_records
 from jaxsnn.inputs.encoding import Encoding
 from jaxsnn.io import typed
@@ -27,12 +37,8 @@ from jaxsnn.io.arrays import load_params as load_variables
 from jaxsnn.network import net as net_module
 from jaxsnn.network import weight_quantisers
 from jaxsnn.network.net import Net
-from jaxsnn.network.per_site import SiteMap, hidden
-from jaxsnn.network.synapse import Accumulator
+from jaxsnn.network.per_site import hidden
 from jaxsnn.neurons.levels import BITS
-from jaxsnn.neurons.neuron import Neuron
-
-T = TypeVar("T")
 
 CLIP = "clip"  # leaf of an activation with a learned upper end, whatever its bits
 
@@ -80,14 +86,14 @@ def save(snn: Spiking, path: str | Path) -> None:
         "format": FORMAT,
         "arch": {"notation": arch_module.format(snn.arch), **snn.arch.options},
         "sites": site_records(snn),
-        "neurons": _map_to_json(snn.neurons, neuron_record),
-        "ann": _map_to_json(snn.ann, neuron_record),
-        "weights": _map_to_json(snn.weights, _quantiser_to_json),
-        "accumulators": _map_to_json(snn.accumulators, str),
+        "neurons": map_to_json(snn.neurons, neuron_record),
+        "ann": map_to_json(snn.ann, neuron_record),
+        "weights": map_to_json(snn.weights, quantiser_to_json),
+        "accumulators": map_to_json(snn.accumulators, str),
         "encoding": dataclasses.asdict(snn.encoding),
         "units": dict(snn.units),
         "report": [folded_record(record) for record in snn.report],
-        "given": None if snn.given is None else _net_to_json(snn.given),
+        "given": None if snn.given is None else net_to_json(snn.given),
     }
     arrays = {name: np.asarray(a) for name, a in flatten(snn.variables).items()}
     save_arrays(path, arrays, meta)
@@ -156,14 +162,14 @@ def _rebuild(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Spiki
     snn = Spiking(
         variables=jax.tree.map(jnp.asarray, {"params": {}, "fixed": {}, **unflatten(arrays)}),
         arch=arch,
-        neurons=_map_from_json(meta, "neurons", _neuron_from_json),
-        ann=_map_from_json(meta, "ann", _neuron_from_json),
-        weights=_map_from_json(meta, "weights", _quantiser_from_json),
-        accumulators=_map_from_json(meta, "accumulators", _accumulator_from_json),
+        neurons=map_from_json(meta, "neurons", neuron_from_json),
+        ann=map_from_json(meta, "ann", neuron_from_json),
+        weights=map_from_json(meta, "weights", quantiser_from_json),
+        accumulators=map_from_json(meta, "accumulators", accumulator_from_json),
         encoding=typed.call(Encoding, meta.get("encoding"), f"{META}: encoding"),
         units=tuple(units.items()),
         report=tuple(_folded(one, f"{META}: report[{n}]") for n, one in enumerate(report)),
-        given=None if given is None else _net_from_json(given, arch),
+        given=None if given is None else net_from_json(given, arch),
     )
     if "sites" in meta and meta["sites"] != site_records(snn):  # for readers without this library
         raise UserError(f"{META}: sites are not those of its arch and neurons")
@@ -197,7 +203,7 @@ def _folded(record: object, place: str) -> Folded:
     if kernel not in forms:
         raise UserError(f"{place}.kernel is {shown(kernel)}; choose one of {', '.join(forms)}")
     rest = {name: value for name, value in values.items() if name != "kernel"}
-    made = {"form": forms[kernel], "quantiser": quantiser, "added": _tuple(rest.get("added", ()))}
+    made = {"form": forms[kernel], "quantiser": quantiser, "added": as_tuple(rest.get("added", ()))}
     return typed.call(Folded, rest | made, place)
 
 
@@ -222,101 +228,3 @@ def _check_arrays(snn: Spiking, arrays: Mapping[str, np.ndarray], place: str) ->
             problems.append(f"{name} has shape {array.shape}, expected {wanted}")
     if problems:
         raise UserError(f"{place}: {'; '.join(problems)}")
-
-
-def _quantiser_to_json(quantiser: weight_quantisers.WeightQuantiser) -> Any:
-    """The name; where there are options, as neurons have it."""
-    if not quantiser.options:
-        return quantiser.name
-    return {"name": quantiser.name, "options": dict(quantiser.options)}
-
-
-def _quantiser_from_json(record: object, place: str) -> weight_quantisers.WeightQuantiser:
-    values = {"name": record, "options": {}} if isinstance(record, str) else record
-    return _made(weight_quantisers.WEIGHTS, "weight quantiser", values, place)
-
-
-def _neuron_from_json(record: object, place: str) -> Neuron:
-    return _made(neurons.FACTORIES, "neuron", record, place)
-
-
-def _made(factories: Mapping[str, Callable[..., T]], kind: str, record: object, place: str) -> T:
-    """What a factory makes of the options that a file names."""
-    values = typed.mapping(record, place)
-    name = typed.entry(values, "name", str, place)
-    if name not in factories:
-        raise UserError(f"unknown {kind} {shown(name)} in {place}; known: {sorted(factories)}")
-    options = typed.mapping(values.get("options"), f"{place}.options")
-    read = {n: _option_from_json(one, f"{place}.options.{n}") for n, one in options.items()}
-    return typed.call(factories[name], read, f"{place}.options")
-
-
-def _accumulator_from_json(record: object, place: str) -> Accumulator:
-    return typed.checked(record, Accumulator, place)
-
-
-def _option_from_json(value: object, place: str) -> Any:
-    """A neuron in a neuron; a tuple, which JSON has as a list; anything else as it is."""
-    return _neuron_from_json(value, place) if isinstance(value, Mapping) else _tuple(value)
-
-
-def _tuple(value: object) -> object:
-    """A tuple, which JSON has as a list; anything else as it is."""
-    return tuple(cast("list[Any]", value)) if isinstance(value, list) else value
-
-
-def _map_to_json(sites: SiteMap[Any], convert: Any) -> dict[str, Any]:
-    return {
-        "default": convert(sites.default),
-        "by_role": [[role, convert(value)] for role, value in sites.by_role],
-        "by_name": [[name, convert(value)] for name, value in sites.by_name],
-        "first": None if sites.first is None else convert(sites.first),
-    }
-
-
-def _net_to_json(net: Net) -> dict[str, Any]:
-    """Of the network as given, what decides its predictions; options of `arch` stand beside it."""
-    return {
-        "notation": arch_module.format(net.arch),
-        "neurons": _map_to_json(net.neurons, neuron_record),
-        "weights": _map_to_json(net.weights, _quantiser_to_json),
-    }
-
-
-def _net_from_json(record: object, arch: Arch) -> Net:
-    """The network as given, whose max pools may stand where conversion found them."""
-    meta, place = typed.mapping(record, f"{META}: given"), f"{META}: given."
-    if "notation" in meta:
-        arch = parse(typed.checked(meta["notation"], str, f"{place}notation"), **arch.options)
-    return as_given(
-        Net(
-            arch,
-            _map_from_json(meta, "neurons", _neuron_from_json, place),
-            _map_from_json(meta, "weights", _quantiser_from_json, place),
-        ),
-        arch,
-    )
-
-
-def _map_from_json(
-    meta: Mapping[str, Any],
-    name: str,
-    convert: Callable[[object, str], T],
-    within: str = f"{META}: ",
-) -> SiteMap[T]:
-    place = within + name
-    record = typed.mapping(meta.get(name), place)
-
-    def pairs(key: str) -> tuple[tuple[str, T], ...]:
-        listed = typed.entry(record, key, list[list[Any]], place)
-        for number, pair in enumerate(listed):
-            typed.checked(_tuple(pair), tuple[str, Any], f"{place}.{key}[{number}]")
-        return tuple((word, convert(value, f"{place}.{key}.{word}")) for word, value in listed)
-
-    first = record.get("first")
-    return SiteMap(
-        default=convert(record.get("default"), f"{place}.default"),
-        by_role=pairs("by_role"),
-        by_name=pairs("by_name"),
-        first=None if first is None else convert(first, f"{place}.first"),
-    )

@@ -39,6 +39,14 @@ def _forward(
     return half_convolution(x, kernel, strides, padding), (x, kernel)
 
 
+def _with_reversed(kernel: Array, gradient: Array, around: Padding) -> Array:
+    """The gradient's convolution with the reversed kernel, which XLA must not undo."""
+    reversed_kernel = lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
+    return lax.conv_general_dilated(
+        gradient, reversed_kernel, (1, 1), around, dimension_numbers=DIMENSIONS
+    )
+
+
 def _backward(
     strides: tuple[int, int], padding: Padding, residuals: tuple[Array, Array], gradient: Array
 ) -> tuple[Array, Array]:
@@ -54,10 +62,7 @@ def _backward(
         for size, (before, behind) in zip(kernel.shape[:2], padding, strict=True)
     )
     if strides == (1, 1) and min(min(pair) for pair in around) >= 0:
-        reversed_kernel = lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
-        to_x = lax.conv_general_dilated(
-            gradient, reversed_kernel, (1, 1), around, dimension_numbers=DIMENSIONS
-        )
+        to_x = _with_reversed(kernel, gradient, around)
     else:
         to_x = jax.vjp(lambda x: plain(x, kernel), x)[1](gradient)[0]
     if x.shape[2] > SMALL_MAP and x.shape[3] >= FEW_CHANNELS and kernel.shape[0] >= 3:

@@ -144,16 +144,17 @@ def joined(parts: Sequence[Evaluation]) -> Evaluation:
     lengths = sorted({part.steps for part in parts})
     if len(lengths) != 1:
         raise UserError(f"parts of {lengths} steps: simulate all of them for the same number")
+    return Evaluation(*(_together(parts, name) for name in Evaluation._fields))
 
-    def together(name: str) -> PyTree:
-        values = [getattr(part, name) for part in parts]
-        if isinstance(values[0], dict):
-            return {key: np.sum([one[key] for one in values], axis=0) for key in values[0]}
-        if name in ("correct", "images", "undecided"):
-            return None if any(one is None for one in values) else sum(values[1:], values[0])
-        return np.concatenate(values, axis=1)
 
-    return Evaluation(*map(together, Evaluation._fields))
+def _together(parts: Sequence[Evaluation], name: str) -> PyTree:
+    """One field of all parts: totals are added, what is told by image is put side by side."""
+    values = [getattr(part, name) for part in parts]
+    if isinstance(values[0], dict):
+        return {key: np.sum([one[key] for one in values], axis=0) for key in values[0]}
+    if name in ("correct", "images", "undecided"):
+        return None if any(one is None for one in values) else sum(values[1:], values[0])
+    return np.concatenate(values, axis=1)
 
 
 def _in_one(parts: Sequence[Batch]) -> Batch:

@@ -31,7 +31,7 @@ from jaxsnn.training.one_pass import classification
 from jaxsnn.training.options import Options
 from jaxsnn.training.recipe import FINETUNE, Recipe
 from jaxsnn.training.run_files import Record
-from jaxsnn.training.schedules import keep_clips
+from jaxsnn.training.schedules import Schedule, keep_clips
 from jaxsnn.training.train import Data, train
 from jaxsnn.types import Tree
 
@@ -106,19 +106,26 @@ def finetune_quantised(
     size = min(recipe.batch_size, len(data[1]))
     if not size:
         raise UserError("there are no training images to fine-tune on")
-    phase = {"epochs": epochs, "learning_rate": recipe.learning_rate, "schedule": recipe.schedule}
-    phases = [phase | {"steps_per_epoch": len(data[1]) // size, "first_step": 0}]
-    moved, rate = optimisers.from_recipe(recipe, phases)
+    moved, rate = _optimiser(recipe, epochs, len(data[1]) // size)
     finish = None
     if recipe.final_statistics and start.get("batch_stats"):
         images = data[0][: recipe.final_statistics]
         finish = functools.partial(_with_statistics, net, shown, images)
     options = _options(recipe, epochs, size, seed, directory)
-    moving = optax.chain(moved, keep_clips())
     state, history = train(
-        task, moving, data, options, progress=progress, schedule=rate, finish=finish
+        task, moved, data, options, progress=progress, schedule=rate, finish=finish
     )
     return Finetuned(dict(jax.device_get(state.variables)), history)
+
+
+def _optimiser(
+    recipe: Recipe, epochs: int, steps_per_epoch: int
+) -> tuple[optax.GradientTransformation, Schedule]:
+    """One phase of the recipe, which keeps clips above 0, and its learning rate by step."""
+    phase = {"epochs": epochs, "learning_rate": recipe.learning_rate, "schedule": recipe.schedule}
+    phases = [phase | {"steps_per_epoch": steps_per_epoch, "first_step": 0}]
+    moved, rate = optimisers.from_recipe(recipe, phases)
+    return optax.chain(moved, keep_clips()), rate
 
 
 def _options(

@@ -1,7 +1,7 @@
 """Bar figures: accuracy, sparsity, computing operations, activity by layer, energy.
 
-Every function draws the settings that have what it needs, writes PNG and SVG into `folder` under
-`name` and returns both paths; it raises UserError if no setting has it.
+Every function draws the settings that have what it needs, writes PNG and SVG into ``folder`` under
+``name`` and returns both paths; it raises UserError if no setting has it.
 """
 
 from __future__ import annotations
@@ -95,10 +95,7 @@ def sops(results: Sequence[Results], folder: str | Path, name: str = "sops") -> 
     """
     shown = having(results, "sops_per_image")
     free = [_millions(row.sops_per_image) for row in shown]
-    chip: list[float | None] = []
-    for row, value in zip(shown, free, strict=True):
-        units = threshold_units(row)
-        chip.append(2 * units * value if units and value is not None else None)
+    chip = [_millions_on_chip(row) for row in shown]
     macs = [_millions(row.ann_macs_per_image) for row in shown]
     series = [
         Series("SOPs on the chip (factor $2\\cdot 2^k B$)", chip, 3),
@@ -114,6 +111,11 @@ def sops(results: Sequence[Results], folder: str | Path, name: str = "sops") -> 
     )
     caption(figure, copies if any(chip) else "", excluded_synapses(shown))
     return save(figure, folder, name)
+
+
+def _millions_on_chip(row: Results) -> float | None:
+    units, operations = threshold_units(row), _millions(row.sops_per_image)
+    return 2 * units * operations if units and operations is not None else None
 
 
 def signed_sparsity(
@@ -151,19 +153,7 @@ def sops_beside_macs(results: Sequence[Results], folder: str | Path, name: str =
     shown = having(results, "sops_per_image", needed=("sops_per_image", "ann_macs_per_image"))
     figure, panels = _panels(shown)
     for ax, rows in panels:
-        ann = 3 * max(row.ann_macs_per_image or 0 for row in rows)
-        counts = [row.sops_per_image or 0 for row in rows]
-        scale, word = (1e6, "millions") if ann >= 1e6 else (1e3, "thousands")
-        names = [
-            f"{precision_name(row)}\n{100 * count / ann:.1f} %" if ann else precision_name(row)
-            for row, count in zip(rows, counts, strict=True)
-        ]
-        series = [
-            Series("SOPs", [*(count / scale for count in counts), None], 0),
-            Series("3·MAC of the ANN", [*(None for _ in rows), ann / scale], 1),
-        ]
-        stacked_bars(ax, [*names, "ANN"], series, "{:,.4g}".format)
-        ax.set_ylabel(f"operations per image ({word})", fontsize=LABEL_SIZE)
+        _operations_panel(ax, rows)
     head(figure, panels[0][0], figure_title("Computing operations", shown))
     caption(
         figure,
@@ -174,6 +164,22 @@ def sops_beside_macs(results: Sequence[Results], folder: str | Path, name: str =
     return save(figure, folder, name)
 
 
+def _operations_panel(ax: Axes, rows: Sequence[Results]) -> None:
+    ann = 3 * max(row.ann_macs_per_image or 0 for row in rows)
+    counts = [row.sops_per_image or 0 for row in rows]
+    scale, word = (1e6, "millions") if ann >= 1e6 else (1e3, "thousands")
+    names = [
+        f"{precision_name(row)}\n{100 * count / ann:.1f} %" if ann else precision_name(row)
+        for row, count in zip(rows, counts, strict=True)
+    ]
+    series = [
+        Series("SOPs", [*(count / scale for count in counts), None], 0),
+        Series("3·MAC of the ANN", [*(None for _ in rows), ann / scale], 1),
+    ]
+    stacked_bars(ax, [*names, "ANN"], series, "{:,.4g}".format)
+    ax.set_ylabel(f"operations per image ({word})", fontsize=LABEL_SIZE)
+
+
 def energy(results: Sequence[Results], folder: str | Path, name: str = "energy") -> Paths:
     """Draw the three lines of the energy ledger, SNN beside quantised ANN if there is one."""
     shown = having(results, "energy_pj_per_image")
@@ -182,14 +188,7 @@ def energy(results: Sequence[Results], folder: str | Path, name: str = "energy")
         raise NothingToDrawError(f"no setting has the three lines of the ledger: {LINES}")
     figure, axes = new_figure(columns=3, size=(max(10.0, 3.6 * len(shown)), 4.6))
     for ax, line in zip(axes, LINES, strict=True):
-        entries = [energy_line(row, line) for row in shown]
-        names = [row.setting + _rates(row, line) for row in shown]
-        series = [
-            Series("SNN", [_millions(entry["snn"]) for entry in entries], 0),
-            Series("quantised ANN", [_millions(entry["ann"]) for entry in entries], 1),
-        ]
-        grouped_bars(ax, names, series, "{:.3g}".format)
-        label(ax, y="energy per image (µJ)", title=_LINE_NAMES[line])
+        _energy_panel(ax, shown, line)
     head(figure, axes[0], figure_title("Energy", shown))
     compared = any(energy_line(row, LINES[0])["ann"] is not None for row in shown)
     limit = "; limit: the rate at which the SNN stops being cheaper. Both sides pay the encoder."
@@ -199,6 +198,17 @@ def energy(results: Sequence[Results], folder: str | Path, name: str = "energy")
         f"Prices: {(shown[0].energy_pj_per_image or {}).get('source', 'not recorded')}.",
     )
     return save(figure, folder, name)
+
+
+def _energy_panel(ax: Axes, shown: Sequence[Results], line: str) -> None:
+    entries = [energy_line(row, line) for row in shown]
+    names = [row.setting + _rates(row, line) for row in shown]
+    series = [
+        Series("SNN", [_millions(entry["snn"]) for entry in entries], 0),
+        Series("quantised ANN", [_millions(entry["ann"]) for entry in entries], 1),
+    ]
+    grouped_bars(ax, names, series, "{:.3g}".format)
+    label(ax, y="energy per image (µJ)", title=_LINE_NAMES[line])
 
 
 def _panels(shown: Sequence[Results]) -> tuple[Figure, list[tuple[Axes, list[Results]]]]:

@@ -1,7 +1,7 @@
 """Figures of what a run recorded layer by layer: where the networks differ, and fine-tuning.
 
-They are drawn from files beside a run's results; every function writes PNG and SVG into `folder`
-under `name`.
+They are drawn from files beside a run's results; every function writes PNG and SVG into ``folder``
+under ``name``.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def gaps(records: Records, folder: str | Path, name: str = "gaps") -> Paths:
 
     Args:
         records: results of one network, each with the content of the file: a dictionary with
-            `site` and the four parts (:class:`jaxsnn.gaps.Gap`) for every layer.
+            ``site`` and the four parts (:class:`jaxsnn.gaps.Gap`) for every layer.
         folder: where to write.
         name: of the files.
 
@@ -140,11 +140,7 @@ def _layer_line(
     name: str,
 ) -> None:
     """A line through every epoch of every layer; open marks where a layer was not changed."""
-    points = [
-        (sites.index(layer["site"]) + 0.7 * _place(epoch, len(layer[field])), value, layer["kept"])
-        for layer in layers
-        for epoch, value in enumerate(layer[field], 1)
-    ]
+    points = _points(sites, layers, field)
     if not points:
         return
     x, y = [point[0] for point in points], [scale * point[1] for point in points]
@@ -155,6 +151,17 @@ def _layer_line(
         xs, ys = zip(*lost, strict=True)
         open_marks: Style = {**drawn, "linestyle": "", "markerfacecolor": "white"}
         ax.plot(xs, ys, **open_marks)
+
+
+def _points(
+    sites: Sequence[str], layers: Sequence[Mapping[str, Json]], field: str
+) -> list[tuple[float, float, bool]]:
+    """Place and value of every epoch of every layer, and whether the layer was changed."""
+    return [
+        (sites.index(layer["site"]) + 0.7 * _place(epoch, len(layer[field])), value, layer["kept"])
+        for layer in layers
+        for epoch, value in enumerate(layer[field], 1)
+    ]
 
 
 def _place(epoch: int, epochs: int) -> float:

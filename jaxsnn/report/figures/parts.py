@@ -1,6 +1,6 @@
 """Parts that every figure is made of: axes, bars with values, legends, files.
 
-Figures are built as objects (`matplotlib.figure.Figure`), never through pyplot, so that nothing
+Figures are built as objects (``matplotlib.figure.Figure``), never through pyplot, so that nothing
 global changes and no display is needed. What they look like says :mod:`.style` alone.
 """
 
@@ -40,7 +40,7 @@ MOST_MARKS = 20  # more marks than this on one line would cover it
 def new_figure(
     rows: int = 1, columns: int = 1, size: tuple[float, float] = (7.0, 4.4)
 ) -> tuple[Figure, list[Axes]]:
-    """Make a figure of ``rows x columns`` axes (in reading order), `size` in inches."""
+    """Make a figure of ``rows x columns`` axes (in reading order), ``size`` in inches."""
     figure = Figure(figsize=size, layout="constrained")
     axes: list[Axes] = [figure.add_subplot(rows, columns, i + 1) for i in range(rows * columns)]
     for ax in axes:
@@ -63,7 +63,7 @@ def caption(figure: Figure, *sentences: str) -> None:
 
 
 def head(figure: Figure, ax: Axes, title: str) -> None:
-    """Put the figure's title and below it the legend of `ax` above the panels.
+    """Put the figure's title and below it the legend of ``ax`` above the panels.
 
     The title is the legend's own, because the two would overlap otherwise.
     """
@@ -118,7 +118,7 @@ def stacked_bars(
 ) -> None:
     """Draw one bar for every group, its values above one another, their sum above the bar.
 
-    Arguments as of `grouped_bars`; a value of None adds nothing to its bar.
+    Arguments as of ``grouped_bars``; a value of None adds nothing to its bar.
     """
     totals = [0.0] * len(groups)
     for one in series:
@@ -131,15 +131,13 @@ def stacked_bars(
         for x, value in present:
             totals[x] += value
     for x, total in enumerate(totals):
-        ax.annotate(
-            written(total),
-            (x, total),
-            (0, 3),
-            textcoords="offset points",
-            ha="center",
-            fontsize=TEXT_SIZE,
-        )
+        _above(ax, x, total, written(total))
     _finish_groups(ax, groups)
+
+
+def _above(ax: Axes, x: float, y: float, text: str) -> None:
+    """Write a text above a point."""
+    ax.annotate(text, (x, y), (0, 3), textcoords="offset points", ha="center", fontsize=TEXT_SIZE)
 
 
 def _finish_groups(ax: Axes, groups: Sequence[str]) -> None:
@@ -162,7 +160,7 @@ def zoom(ax: Axes, values: Sequence[float], low: float = 0.0, high: float = 100.
         high: highest value possible.
 
     Returns:
-        A sentence for the caption that says so, empty if the axis still starts at `low`.
+        A sentence for the caption that says so, empty if the axis still starts at ``low``.
 
     Examples:
         >>> axes = new_figure()[1]

@@ -43,17 +43,24 @@ def accuracies(batches: Iterable[Batch], curves: Mapping[str, ArrayLike]) -> dic
     correct: dict[str, np.ndarray] = {}
     images = 0
     for early, final, labels in batches:
-        predictions = {"final": jnp.argmax(final, -1), "early": jnp.argmax(early, -1)}
-        for name, alpha in curves.items():
-            bayes.check_curve(alpha, len(final))
-            predictions[name] = bayes.predictions(early, final, alpha)
-        for name, predicted in predictions.items():
+        for name, predicted in _predictions(early, final, curves).items():
             hits = np.asarray(predicted == labels).sum(1)
             correct[name] = correct.get(name, 0) + hits
         images += len(labels)
     if not images:
         raise UserError("there are no spike trains to take the accuracy of")
     return {name: hits / images for name, hits in correct.items()}
+
+
+def _predictions(
+    early: np.ndarray, final: np.ndarray, curves: Mapping[str, ArrayLike]
+) -> dict[str, Array]:
+    """Predicted classes ``[T, B]`` of each head alone and of each fusion."""
+    predictions = {"final": jnp.argmax(final, -1), "early": jnp.argmax(early, -1)}
+    for name, alpha in curves.items():
+        bayes.check_curve(alpha, len(final))
+        predictions[name] = bayes.predictions(early, final, alpha)
+    return predictions
 
 
 def undecided(batches: Iterable[Batch]) -> Floats:

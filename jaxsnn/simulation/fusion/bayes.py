@@ -163,16 +163,20 @@ def check_counts(
             f"counts of the early classifier {shapes[0]}, of the final one {shapes[1]}: both must "
             "be [steps, images, classes], and none of them 0"
         )
-    for name, count in zip(("early", "final"), both, strict=True):
-        if not np.issubdtype(count.dtype, np.integer):
-            raise UserError(f"{name} counts of dtype {count.dtype}: must be whole numbers")
-        least, most = count.min(), count.max(axis=(1, 2))
-        if least < 0 or np.any(most > np.arange(1, len(count) + 1)):
-            raise UserError(
-                f"{name} counts run from {least} to {most.max()} in {len(count)} steps: give "
-                "cumulative counts of neurons that spike at most once a step"
-            )
+    _check_cumulative("early", both[0])
+    _check_cumulative("final", both[1])
     return both
+
+
+def _check_cumulative(name: str, count: np.ndarray) -> None:
+    if not np.issubdtype(count.dtype, np.integer):
+        raise UserError(f"{name} counts of dtype {count.dtype}: must be whole numbers")
+    least, most = count.min(), count.max(axis=(1, 2))
+    if least < 0 or np.any(most > np.arange(1, len(count) + 1)):
+        raise UserError(
+            f"{name} counts run from {least} to {most.max()} in {len(count)} steps: give "
+            "cumulative counts of neurons that spike at most once a step"
+        )
 
 
 def _check_length(shape: tuple[int, ...], steps: int) -> None:

@@ -76,13 +76,7 @@ def _rule(config: Settings, outcomes: Judged) -> tuple[Tree, float]:
     probabilities = np.asarray(calibration.probability(outcomes.scores))
     threshold = config.sure
     if not threshold:
-        wanted = float(outcomes.correct[-1].mean()) - LOST
-        levels = np.unique(np.asarray(calibration.probabilities, np.float64))
-        levels = levels[np.unique(np.linspace(0, len(levels) - 1, LEVELS).astype(int))]
-        threshold = confidence.choose_threshold(
-            probabilities, outcomes.correct, wanted, levels, earliest=earliest
-        )
-        threshold = 1.0 if threshold is None else threshold
+        threshold = _threshold(calibration, probabilities, outcomes.correct, earliest)
     stops = confidence.stopping(probabilities, threshold, earliest)
     rule = {
         **calibration._asdict(),
@@ -90,6 +84,19 @@ def _rule(config: Settings, outcomes: Judged) -> tuple[Tree, float]:
         "earliest": np.int32(earliest),
     }
     return rule, float(stops.mean())
+
+
+def _threshold(
+    calibration: Calibration, probabilities: np.ndarray, correct: np.ndarray, earliest: int
+) -> float:
+    """The threshold of the fewest steps among those that lose next to no accuracy."""
+    wanted = float(correct[-1].mean()) - LOST
+    levels = np.unique(np.asarray(calibration.probabilities, np.float64))
+    levels = levels[np.unique(np.linspace(0, len(levels) - 1, LEVELS).astype(int))]
+    threshold = confidence.choose_threshold(
+        probabilities, correct, wanted, levels, earliest=earliest
+    )
+    return 1.0 if threshold is None else threshold
 
 
 def tuned(run_folder: Path, config: Settings) -> bool:
@@ -195,7 +202,7 @@ def _fixed(folder: Path, accuracy: float, steps: int, images: int) -> JsonObject
 
 
 def stopped(folder: Path, config: Settings, series: Simulation, evaluation: Evaluation) -> Variant:
-    """The stop rule applied to recorded spike trains: what `stop` computes, without the saving."""
+    """The stop rule applied to recorded spike trains: what ``stop`` computes, without saving."""
     rule = rule_of(folder.parent, config, {})
     outcomes = judged(simulated(folder).counts(), np.asarray(rule.alpha))
     probabilities = np.asarray(calibrated(rule, jnp.asarray(outcomes.scores)))
