@@ -2,17 +2,17 @@
 
 One script and one table; a processor runs it, too, only far more slowly.
 
-- `peak`: matrix products in bfloat16, float32 and int8, and reading and writing memory; whether
+- ``peak``: matrix products in bfloat16, float32 and int8, and reading and writing memory; whether
   sums of bfloat16 products are exact up to 2^24 here.
-- `simulate`: CNN 2 with negative spikes (k = 1, T = 40, every step computed, spikes and synaptic
+- ``simulate``: CNN 2 with negative spikes (k = 1, T = 40, every step computed, spikes and synaptic
   operations counted) on the test images, in blocks of 1 to T steps, then at the fastest block with
   float32 and int8 products; predictions are compared, and some images certified. Beside each row
   stands which of the two its time is bound by, products or memory traffic, and what share of that
   bound is reached: an estimate from the peaks, in which every array is written and read.
-- `train`: CNN 2, images a second of `jaxsnn.train`.
-- `csnn`, `linear`: training through time beside snnTorch and spyx where those are installed
-  (`surrogate_training.py`), `linear` also beside spyx's published seconds. Their rows are processes
-  of their own, which share the card with this one.
+- ``train``: CNN 2, images a second of ``jaxsnn.train``.
+- ``csnn``, ``linear``: training through time beside snnTorch and spyx where those are installed
+  (``surrogate_training.py``), ``linear`` also beside spyx's published seconds. Their rows are
+  processes of their own, which share the card with this one.
 
     python benchmarks/accelerator.py [--cases peak simulate train csnn linear] [--images 10000]
         [--weights RUN/model.npz] [--data-dir DIR] [--batch 500] [--quick] > accelerator.jsonl
@@ -261,7 +261,7 @@ def training(report: common.Report, options: argparse.Namespace) -> None:
 
 
 def through_time(report: common.Report, options: argparse.Namespace, case: str) -> None:
-    """The rows of `surrogate_training.py`; beside the published time where it is of that size."""
+    """The rows of ``surrogate_training.py``; beside the published time where it is of that size."""
     chosen = surrogate_training.arguments(["--quick"] if options.quick else [])
     chosen.data_dir = options.data_dir
     versions = surrogate_training.versions(chosen)

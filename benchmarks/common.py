@@ -58,7 +58,7 @@ def arguments(
 
 
 def use_cores(count: int) -> None:
-    """Stay on `count` processor cores; to be called before anything is computed.
+    """Stay on ``count`` processor cores; to be called before anything is computed.
 
     On a busy machine, numbers from one core are the comparable ones: threads that wait for each
     other lose far more time to other programs than a single thread does.
@@ -70,7 +70,7 @@ def use_cores(count: int) -> None:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of repeated calls, in order; `first` is the warm-up (with compilation)."""
+    """Seconds of repeated calls, in order; ``first`` is the warm-up (with compilation)."""
 
     first: float
     seconds: tuple[float, ...]
@@ -86,7 +86,7 @@ class Timing:
         return statistics.median(self.seconds)
 
     def over(self, other: Timing) -> float:
-        """How many times as long as `other`: median over the rounds in which both ran in turn."""
+        """How many times as long as ``other``: median over the rounds in which both ran in turn."""
         pairs = zip(self.seconds, other.seconds, strict=True)
         return statistics.median(mine / its for mine, its in pairs)
 
@@ -125,13 +125,13 @@ class Report:
     """Collects records and goals of one benchmark."""
 
     def __init__(self, benchmark: str, **about: Any) -> None:
-        """`about` goes into every record, beside where it was measured."""
+        """``about`` goes into every record, beside where it was measured."""
         self.about = {"benchmark": benchmark, **about}
         self.where = environment()
         self.table = Table("what", "result", "goal", "", title=Text(benchmark))
 
     def record(self, name: str, shown: str, **fields: Any) -> None:
-        """Print a JSON line; `shown` is its text in the table."""
+        """Print a JSON line; ``shown`` is its text in the table."""
         self._line(name, fields)
         self.table.add_row(name, shown)
 
@@ -165,7 +165,7 @@ class Report:
 
 
 def images_of(options: Any, limit: int) -> data.Dataset:
-    """The data set with at most `limit` training and test images."""
+    """The data set with at most ``limit`` training and test images."""
     whole = data.load(options.dataset, options.data_dir)
     return dataclasses.replace(
         whole,

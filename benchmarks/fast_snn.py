@@ -1,7 +1,7 @@
 """What do the few steps of a signed integrate-and-fire network cost, beside its quantised ANN?
 
-AlexNet of Fast-SNN (or `--arch vgg11`) on MNIST, `--bits` wide, every row on the same images, the
-rows in turn, so that their ratios hold:
+AlexNet of Fast-SNN (or ``--arch vgg11``) on MNIST, ``--bits`` wide, every row on the same images,
+the rows in turn, so that their ratios hold:
 
 - the quantised ANN, jitted, in float32: one forward pass with its weight quantisers and norms;
 - the spiking network, 2^b - 1 steps: integers, layer by layer (block = T) and step by step, and

@@ -1,12 +1,12 @@
 """How many steps and spikes does a network with negative spikes need, and the other ways?
 
 Every row converts the same trained network in another way and runs the same test images until they
-are silent: the plain neuron, several counts in one step (`per_step`), no positive spike while the
-potential falls (`rising`), both, and levels cut at a cap (`bound`, which makes it another ANN, that
-was not trained so). What a row says, per image: the first step from which the accuracy stays within
-99 % of its final value, the last step with a spike, spikes (a spike of size m counts as m), their
-number whatever their size, and synaptic operations of both; and the certificate's verdict against
-the quantised ANN. Steps and spikes saved are relative to the plain neuron.
+are silent: the plain neuron, several counts in one step (``per_step``), no positive spike while the
+potential falls (``rising``), both, and levels cut at a cap (``bound``, which makes it another ANN,
+that was not trained so). What a row says, per image: the first step from which the accuracy stays
+within 99 % of its final value, the last step with a spike, spikes (a spike of size m counts as m),
+their number whatever their size, and synaptic operations of both; and the certificate's verdict
+against the quantised ANN. Steps and spikes saved are relative to the plain neuron.
 
     python benchmarks/fewer_steps.py RUN [--network cnn2] [--images 1000] > fewer_steps.jsonl
 

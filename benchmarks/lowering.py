@@ -9,10 +9,10 @@ integers.
 
 One JSON line per measurement on stdout; the fastest lowering of every shape on stderr at the end.
 
-Lowerings (`n` images or output columns):
+Lowerings (``n`` images or output columns):
 
     direct       one convolution over the whole batch
-    map-n        the same, n images at a time (`lax.map`)
+    map-n        the same, n images at a time (``lax.map``)
     patches      shifted slices side by side and one matrix product
     patches-n    the same, n images at a time
     band-n       block-Toeplitz product: n adjacent output columns at once, from
@@ -80,7 +80,7 @@ class Shape:
 
 
 def lenet(batch: int) -> list[Shape]:
-    """The six convolutions of `lenet_scatter`."""
+    """The six convolutions of ``lenet_scatter``."""
     rows = [
         ("encoder", 28, 1, 16, 5, 1, True),
         ("conv2", 28, 16, 16, 5, 1, False),
@@ -93,7 +93,7 @@ def lenet(batch: int) -> list[Shape]:
 
 
 def shapes(quick: bool) -> list[Shape]:
-    """What is measured; `quick` keeps one batch size."""
+    """What is measured; ``quick`` keeps one batch size."""
     wide = [
         Shape("cnn2.conv2", 16, 24, 128, 256, 3, 1, True),
         Shape("cnn2.conv3", 16, 12, 256, 512, 3, 1, True),
@@ -111,7 +111,7 @@ def shapes(quick: bool) -> list[Shape]:
 
 
 def direct(shape: Shape, total: Any) -> Lowering:
-    """One convolution with sums in dtype `total`."""
+    """One convolution with sums in dtype ``total``."""
 
     def apply(x: jax.Array, w: jax.Array) -> jax.Array:
         return lax.conv_general_dilated(
@@ -127,7 +127,7 @@ def direct(shape: Shape, total: Any) -> Lowering:
 
 
 def pad(x: jax.Array, shape: Shape, extra: int = 0) -> jax.Array:
-    """Zero padding of a map, with `extra` more columns at the right."""
+    """Zero padding of a map, with ``extra`` more columns at the right."""
     before, after = shape.padding
     return jnp.pad(x, ((0, 0), (before, after), (before, after + extra), (0, 0)))
 
@@ -150,7 +150,7 @@ def patches(shape: Shape, total: Any) -> Lowering:
 
 
 def band(shape: Shape, total: Any, width: int) -> Lowering:
-    """Block-Toeplitz product of `width` adjacent output columns."""
+    """Block-Toeplitz product of ``width`` adjacent output columns."""
     stride, kernel = shape.stride, shape.kernel
     span = (width - 1) * stride + kernel
     blocks = -(-shape.columns // width)
@@ -179,7 +179,7 @@ def band(shape: Shape, total: Any, width: int) -> Lowering:
 
 
 def mapped(inner: Lowering, shape: Shape, chunk: int) -> Lowering:
-    """A lowering over `chunk` images at a time."""
+    """A lowering over ``chunk`` images at a time."""
 
     def apply(x: jax.Array, w: jax.Array) -> jax.Array:
         parts = x.reshape(shape.batch // chunk, chunk, *x.shape[1:])
@@ -213,7 +213,7 @@ def spikes_and_weights(shape: Shape, seed: int = 0) -> tuple[np.ndarray, np.ndar
 
 
 def best_ms(run: Callable[[], Any], repeats: int, budget_s: float) -> tuple[float, float]:
-    """Best run and first call (with compilation) in milliseconds; at most `budget_s` of repeats."""
+    """Best run and first call (with compilation) in milliseconds; up to ``budget_s`` of repeats."""
     start = time.perf_counter()
     jax.block_until_ready(run())
     first = time.perf_counter() - start

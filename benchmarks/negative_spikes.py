@@ -1,13 +1,13 @@
 """How fast are networks with negative spikes simulated, beside SpikingJelly?
 
-CNN 2 of the negative-spike system (or `--network cnn1`, `lenet_negative`) runs for T = 40 steps in
-one call per row, every row on the same images, the rows in turn, so that their ratios hold:
+CNN 2 of the negative-spike system (or ``--network cnn1``, ``lenet_negative``) runs for T = 40 steps
+in one call per row, every row on the same images, the rows in turn, so that their ratios hold:
 
 - SpikingJelly: multi-step, channels-last, inference mode, in float32 and in bfloat16. Its layers
   hold our integer weights and thresholds, scaled so that every threshold is 1; the encoder's drive
-  is computed once and given in the first step, as ours. `IF` is its integrate-and-fire neuron with
-  soft reset: the same synaptic work (every layer's convolution at every step), but no negative
-  spikes, so not the same network. `ST-BIF` is its signed neuron, which with these numbers is the
+  is computed once and given in the first step, as ours. ``IF`` is its integrate-and-fire neuron
+  with soft reset: the same synaptic work (every layer's convolution at every step), but no negative
+  spikes, so not the same network. ``ST-BIF`` is its signed neuron, which with these numbers is the
   tracking neuron: the same network, whose predictions are compared with ours (ours are exact);
 - ours, every step computed: integers with weights of 7 bits (which int8 holds) and of 8, and the
   former weights as float32, each with all counters of spikes and synaptic events;

@@ -1,7 +1,7 @@
 """How fast is a rate-coded network simulated, beside SpikingJelly, and what does stopping save?
 
-VGG11 of BayesianSpikeFusion with its early classifier behind block 3, on MNIST, for `--steps` time
-steps in one call per row, every row on the same images, the rows in turn, so that ratios hold:
+VGG11 of BayesianSpikeFusion with its early classifier behind block 3, on MNIST, for ``--steps``
+time steps in one call per row, every row on the same images, the rows in turn, so that ratios hold:
 
 - SpikingJelly: integrate-and-fire nodes with soft reset and the pipeline delay, eager, inference
   mode, float32, with the same folded weights; step by step in both memory formats, and in blocks

@@ -3,7 +3,8 @@
 Takes the scatter-and-gather LeNet (k = 1, B = 2, one time step) after a short training, or with the
 weights of a run, on real images:
 
-- images/s of `evaluate` in batches of 200, the latency of one image, compile time apart from both;
+- images/s of ``evaluate`` in batches of 200, the latency of one image, compile time apart from
+  both;
 - settled mode beside our own compiled forward pass of the quantised ANN, same batch, in turn;
 - a sweep over 16 noise seeds beside 16 runs of their own; how often it is compiled; the products
   that all seeds share, from its program (the encoder's drive);

@@ -5,25 +5,25 @@ run in turn, round by round, so that a machine that gets slower does so for all 
 
 On a processor (on a graphics card see below):
 
-- `csnn`: 12C5-MP2-64C5-MP2-10 of leaky integrate-and-fire neurons on held images, T = 50, batch
+- ``csnn``: 12C5-MP2-64C5-MP2-10 of leaky integrate-and-fire neurons on held images, T = 50, batch
   128, float32: gradients of all parameters, from the same weights. snnTorch loops over time, in
   both memory formats, and also with the constant first current computed once, which its users would
   have to write; the fastest that one gets without that counts for the goal. Ours with micro-batches
   of several sizes, on one device and on two virtual ones (and with an optimiser's update on top,
   which is part of our compiled step).
-- `linear`: one dense layer 512 -> N and leaky neurons, batch 16, 500 steps, N = 4,096 and 16,384
+- ``linear``: one dense layer 512 -> N and leaky neurons, batch 16, 500 steps, N = 4,096 and 16,384
   (the set-up of Open Neuromorphic's comparison). snnTorch with its layer inside the loop over time
   and with the layer applied to all steps at once, spyx likewise; the loss is that of the spike
   counts for all.
-- `memory`: temporary memory of the compiled step for T = 300 frames of a 34x34 camera with two
-  polarities at batch 128, with and without `time_block`: the whole batch at once with XLA's own
+- ``memory``: temporary memory of the compiled step for T = 300 frames of a 34x34 camera with two
+  polarities at batch 128, with and without ``time_block``: the whole batch at once with XLA's own
   convolution, as on an accelerator, and micro-batches as on a CPU, these also timed.
 
     python benchmarks/surrogate_training.py [--cases csnn linear memory] [--rounds 5] [--quick]
         [--dataset digits|mnist] [--cores 2] > surrogate_training.jsonl
 
 Where JAX computes on a graphics card, PyTorch does, too (a torch without one is left out), with
-TF32 switched off; ours takes the whole batch at once, with and without `time_block`.
+TF32 switched off; ours takes the whole batch at once, with and without ``time_block``.
 
 Memory of a process ("peak") is the most that it held during a run, and "a run" of it what that is
 above what it held before the run; a card's own memory is not in it. Without snnTorch or spyx only
@@ -121,7 +121,7 @@ def examples(row: Row, folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ours(row: Row, folder: Path) -> Run:
-    """One compiled update of `jaxsnn.training.update`, at a learning rate of 0."""
+    """One compiled update of ``jaxsnn.training.update``, at a learning rate of 0."""
     import jax
 
     update, state = our_update(row, our_task(row))
@@ -380,7 +380,7 @@ def prepare(row: Row, folder: Path) -> tuple[Run | None, int | None]:
 
 
 def held_bytes(what: str) -> int | None:
-    """`VmRSS` (now) or `VmHWM` (the most so far) of this process; None where nothing says it."""
+    """``VmRSS`` (now) or ``VmHWM`` (the most so far) of this process; None where not told."""
     try:
         text = Path("/proc/self/status").read_text(encoding="ascii")
     except OSError:
@@ -390,7 +390,7 @@ def held_bytes(what: str) -> int | None:
 
 
 def forget_peak() -> None:
-    """Let `VmHWM` begin again at what is held now."""
+    """Let ``VmHWM`` begin again at what is held now."""
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:
@@ -400,7 +400,7 @@ def forget_peak() -> None:
 def work(row: Row, folder: Path) -> None:
     """A row's process: warm up, then a run for each line of stdin; JSON lines on stdout.
 
-    A line names the clock: `wall`, or `processor` for the seconds that processors spent.
+    A line names the clock: ``wall``, or ``processor`` for the seconds that processors spent.
     """
     run, temporary = prepare(row, folder)
     began = time.perf_counter()
@@ -603,7 +603,7 @@ def goals(report: Any, case: str, found: dict[str, Any], limit: float) -> None:
 def compare(
     report: Any, case: str, options: argparse.Namespace, folder: Path, limit: float
 ) -> dict[str, Any]:
-    """All rows of `csnn` or `linear` beside each other; times by name."""
+    """All rows of ``csnn`` or ``linear`` beside each other; times by name."""
     if case == "csnn":
         rows = [row for row in csnn(options) if row.name in (options.only or row.name)]
         groups = [rows]

@@ -1,15 +1,15 @@
 """Is Winograd's convolution faster than the direct one, and how far is it off?
 
-Value and both gradients of 3x3 convolutions in float32, direct (`jaxsnn.network.convolutions`) and
-by Winograd's transforms, in turn, so that their ratio holds on a busy machine too, for the layer
-shapes of CNN 1, CNN 2, AlexNet and VGG11 and a few others.
+Value and both gradients of 3x3 convolutions in float32, direct (``jaxsnn.network.convolutions``)
+and by Winograd's transforms, in turn, so that their ratio holds on a busy machine too, for the
+layer shapes of CNN 1, CNN 2, AlexNet and VGG11 and a few others.
 
     python benchmarks/winograd.py [--only TEXT] [--every] > winograd.jsonl
 
-Without --every, Winograd's blocks are those that `fitting` chooses, where it chooses any, and the
+Without --every, Winograd's blocks are those that ``fitting`` chooses, where it chooses any, and the
 goal is that they are faster. With it, every size of tile is tried with several numbers of images:
-what `fitting` was measured with. GFLOP/s count a direct convolution's operations. The error is the
-largest difference from a float64 convolution over its largest value.
+what ``fitting`` was measured with. GFLOP/s count a direct convolution's operations. The error is
+the largest difference from a float64 convolution over its largest value.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ TILES, ROWS = (2, 4, 6), (64, 128, 256, 512)  # tried by --every: sizes, and til
 
 @dataclass(frozen=True)
 class Shape:
-    """A convolution of square maps, which keep their size unless `same` is off."""
+    """A convolution of square maps, which keep their size unless ``same`` is off."""
 
     name: str
     batch: int
@@ -121,7 +121,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def blocks_of(shape: Shape, every: bool) -> Iterator[Blocks]:
-    """What is tried: what `fitting` chooses, or every size of tile with several images."""
+    """What is tried: what ``fitting`` chooses, or every size of tile with several images."""
     if not every:
         chosen = fitting(shape.images, shape.kernel, (1, 1), shape.padding)
         yield from [] if chosen is None else [chosen]

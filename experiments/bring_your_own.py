@@ -1,18 +1,18 @@
 """Somebody's trained network as a certified spiking one: ResNet-20, an MNIST CNN, or digits.
 
 Nothing is trained: weights are read without their framework, clips and bounds calibrated, every
-method tried, the best kept with its certificate. It is `python -m jaxsnn convert` with the flags of
-three networks filled in; every other flag may follow.
+method tried, the best kept with its certificate. It is ``python -m jaxsnn convert`` with the flags
+of three networks filled in; every other flag may follow.
 
     python experiments/bring_your_own.py                    # digits, under 2 minutes, no files
     python experiments/bring_your_own.py resnet20 --limit-test 1000
     python experiments/bring_your_own.py mnist_cnn
 
-`resnet20` is akamaster's ResNet-20 for CIFAR-10 (github.com/akamaster/pytorch_resnet_cifar10,
-pretrained_models/resnet20-12fca82f.th; 91.73 %), `mnist_cnn` R4hulR's CNN for MNIST
+``resnet20`` is akamaster's ResNet-20 for CIFAR-10 (github.com/akamaster/pytorch_resnet_cifar10,
+pretrained_models/resnet20-12fca82f.th; 91.73 %), ``mnist_cnn`` R4hulR's CNN for MNIST
 (github.com/R4hulR/mnistCNN-pytorch, mnist_cnn.pt; 98.59 %): put the file into the folder models of
-$JAXSNN_DATA, or name it with --weights. The weights of `digits` lie beside this script, written by
-tools/make_digits_checkpoint.py.
+$JAXSNN_DATA, or name it with --weights. The weights of ``digits`` lie beside this script, written
+by tools/make_digits_checkpoint.py.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""`python -m jaxsnn`: convert a trained network, describe one, say where data are looked for."""
+"""``python -m jaxsnn``: convert a trained network, describe one, say where data are looked for."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from jaxsnn.arch.layers import Shape
 from jaxsnn.errors import UserError
 from jaxsnn.io.terminal import console, nobody_reads, show
 
+_SUMMARY = (__doc__ or "").replace("``", "")
 _OPTIONS = ("classes", "pool", "input_shape", "norm", "head_pool", "head_bias", "head_neuron")
 _NUMBERS = ("parameters", "norm parameters", "neurons", "MACs", "max fan-out")
 _PIPE_WIDTH = 180  # columns where the output is no terminal, so that no cell is cut
@@ -52,7 +53,7 @@ def _convert(words: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m jaxsnn", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m jaxsnn", description=_SUMMARY)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     describe = commands.add_parser("describe", help="layer table and totals of a network")
     describe.add_argument("network", help=f"a notation such as 16C5-P2-256, or {_known()}")

@@ -20,7 +20,7 @@ SMALL = "4C3p1-6C3s2p1-8nb"
 class Clipped(NamedTuple):
     """A network in both forms.
 
-    `layers` are the reference's, `variables` the training tree, `images` int16 units.
+    ``layers`` are the reference's, ``variables`` the training tree, ``images`` int16 units.
     """
 
     layers: list
@@ -57,7 +57,8 @@ def ann_of(arch, bits, ties="even"):
 def network(seed, text=SMALL, bits=3, shape=(6, 6, 2), images=8, gammas="with_zero", classes=4):
     """A random network whose neurons use all of their levels.
 
-    `gammas`: signs of the norm scales, "positive", "mixed" or "with_zero" (one channel in a layer).
+    ``gammas``: signs of the norm scales, "positive", "mixed" or "with_zero" (one channel in a
+    layer).
     """
     rng = np.random.default_rng(seed)
     arch = parse(text, input_shape=shape, classes=classes, head_bias=True)
@@ -142,7 +143,7 @@ def with_params(layers, variables, bits):
 
 
 def trains(snn, images, steps, block=1):
-    """Spike trains of every layer `[T, B, ...]`, int64, and the trace."""
+    """Spike trains of every layer ``[T, B, ...]``, int64, and the trace."""
     names = tuple(site.name for site in plan(snn.arch) if site.role == "activation")
     trace = simulate(snn, images, steps=steps, block=block, record=names, counts=True)
     found = {name: np.asarray(unpack(trace.records[name], snn, name), np.int64) for name in names}

@@ -57,7 +57,7 @@ def write_set(folder, seed=0, compress=True):
 
 
 def unpack_prepared(place, name="digits"):
-    """The prepared digits under `place`, as if they were the data set `name`."""
+    """The prepared digits under ``place``, as if they were the data set ``name``."""
     shutil.unpack_archive(PREPARED, place)
     if name != "digits":
         version = (place / "digits").rename(place / name) / "1.0.0"
@@ -97,7 +97,7 @@ def _record(index, image, label):
 
 
 def write_prepared_colours(place, splits):
-    """A prepared `cifar10` under `place`; `splits` maps a split to images and labels."""
+    """A prepared ``cifar10`` under ``place``; ``splits`` maps a split to images and labels."""
     from array_record.python.array_record_module import ArrayRecordWriter
 
     version = place / "cifar10" / "3.0.2"

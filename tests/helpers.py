@@ -34,7 +34,7 @@ def pixels(rng, count, shape):
 
 
 def before_epsilon(var):
-    """float64 numbers which, plus the norm's epsilon, are exactly `var`."""
+    """float64 numbers which, plus the norm's epsilon, are exactly ``var``."""
     found = np.asarray(var, np.float64) - NORM_EPSILON
     for _ in range(4):
         total = found + NORM_EPSILON
@@ -45,7 +45,7 @@ def before_epsilon(var):
 
 
 def tree(layers, dyadic=False):
-    """The training variables of reference layers; `dyadic` cancels the norm's epsilon."""
+    """The training variables of reference layers; ``dyadic`` cancels the norm's epsilon."""
     params, statistics = {}, {}
     for layer in layers:
         master = layer.get("master", layer["kernel"])
@@ -116,7 +116,7 @@ def converted(
 ):
     """(layers for the reference, Arch, variables, Spiking, uint8 images) of a random network.
 
-    `settings` are the method's own options.
+    ``settings`` are the method's own options.
     """
     options = {"ternary": method is methods.scatter_gather} | options
     layers, arch, variables = build(seed, k=k, bound=bound, **options)
@@ -195,8 +195,8 @@ def pooled_units(layers, images, k, bound, flip=True):
 def firing_network(seed, *, integer=False, floating=False, signed=False):
     """Layers without norm, and what an integrate-and-fire network of them needs.
 
-    Kernels, biases, thresholds and initial potentials are dyadic (`integer`: whole kernels and
-    biases; `floating`: normal numbers). Returns (layers, Arch, {site: leaves}).
+    Kernels, biases, thresholds and initial potentials are dyadic (``integer``: whole kernels and
+    biases; ``floating``: normal numbers). Returns (layers, Arch, {site: leaves}).
     """
     rng = np.random.default_rng(seed)
     shapes = {"conv1": (3, 3, 2, 4), "conv2": (2, 2, 4, 5), "dense1": (45, 7), "readout": (7, 3)}
@@ -230,7 +230,7 @@ def firing_network(seed, *, integer=False, floating=False, signed=False):
 
 
 def firing(layers, arch, leaves, neuron, presentation="held", dtype=np.float32):
-    """The network of `firing_network` as a Spiking, built by hand."""
+    """The network of ``firing_network`` as a Spiking, built by hand."""
     params = {
         layer["name"]: {
             "kernel": layer["kernel"].astype(dtype),
@@ -255,7 +255,7 @@ def firing(layers, arch, leaves, neuron, presentation="held", dtype=np.float32):
 
 
 def firing_images(seed, count=4, integer=False):
-    """Small images for `firing_network`: whole numbers, or multiples of 1/16."""
+    """Small images for ``firing_network``: whole numbers, or multiples of 1/16."""
     x = np.random.default_rng(seed).integers(0, 4 if integer else 16, (count, 6, 6, 2))
     return x.astype(np.int32) if integer else (x / 16).astype(np.float32)
 

@@ -9,6 +9,6 @@ def pictures(count=6, side=32, channels=3, seed=0):
 
 
 def on_grid(pixels, mean, std, bits):
-    """`(pixel / 255 - mean) / std`, half up onto the grid, in float64."""
+    """``(pixel / 255 - mean) / std``, half up onto the grid, in float64."""
     exact = (pixels / 255 - np.array(mean)) / np.array(std)
     return np.floor(exact * 2**bits + 0.5).astype(int)

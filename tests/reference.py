@@ -2,7 +2,7 @@
 
 The independent judge of the library: nothing here is imported from it, loops are preferred to
 speed, and all arithmetic is float64 or int64. Time stands first, images are NHWC, kernels HWIO
-(dense kernels `[inputs, units]`, inputs flattened in (H, W, C) order).
+(dense kernels ``[inputs, units]``, inputs flattened in (H, W, C) order).
 
 A network is a list of layers in execution order; the last one is the readout, which has no norm and
 no neuron. A layer is a dictionary with
@@ -13,7 +13,7 @@ no neuron. A layer is a dictionary with
     scale, offset, mean, var    batch norm, one value a channel       absent in the readout
     bias       optional, one value a channel
 
-`random_network` adds `name` and `master`, the float weights before they were made ternary.
+``random_network`` adds ``name`` and ``master``, the float weights before they were made ternary.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class ScatterGather(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """Every step of an integrate-and-fire network, `[T, B, ...]`."""
+    """Every step of an integrate-and-fire network, ``[T, B, ...]``."""
 
     spikes: list[Array]  # per hidden layer int64 in {-1, 0, 1}, at the step of emission
     potentials: list[Array]  # per hidden layer, after the subtraction
@@ -131,10 +131,10 @@ def quantised_ann(
 
 
 def fold(layer: Layer, k: int, bound: float, eps: float = 1e-5, flip: bool = True) -> Layer:
-    """Replace batch norm by `thresholds` float64 [2^k bound, channels] (spec 1.5).
+    """Replace batch norm by ``thresholds`` float64 [2^k bound, channels] (spec 1.5).
 
     theta_j = s (j - 1/2) + 2^k (mean - offset s), s = sqrt(var + eps) / scale. A channel with a
-    negative scale first changes the sign of its kernel, bias, mean and scale (`flip=False` leaves
+    negative scale first changes the sign of its kernel, bias, mean and scale (``flip=False`` leaves
     it as it is, which is wrong: for tests). A channel with scale 0 outputs a constant level n: its
     first n thresholds are -inf, the others +inf.
     """
@@ -198,7 +198,7 @@ def scatter_gather(
         bound: largest activation.
         drop: bool [B, H, W, C, 2^k * bound], True deletes that encoder unit's spike.
         eps: of batch norm.
-        flip: see `fold`.
+        flip: see ``fold``.
     """
     units = int(2**k * bound)
     x = 2.0**k * np.asarray(images, np.float64)
@@ -223,7 +223,7 @@ def scatter_gather(
 
 
 class Tracking(NamedTuple):
-    """Every step of a network whose net spike counts follow the potentials, `[T, B, ...]`."""
+    """Every step of a network whose net spike counts follow the potentials, ``[T, B, ...]``."""
 
     spikes: list[Array]  # per hidden layer int64 in -per_step .. per_step
     potentials: list[Array]  # per hidden layer, never reset
@@ -245,8 +245,8 @@ def tracking(
 ) -> Tracking:
     """Integrate the input, given once, and let the net count n follow (spec 2.3, ties go up).
 
-    +1 where n < cap and V >= theta_{n+1}; -1 where n > 0 and V < theta_n; up to `per_step` times in
-    a step.
+    +1 where n < cap and V >= theta_{n+1}; -1 where n > 0 and V < theta_n; up to ``per_step`` times
+    in a step.
 
     Args:
         layers: the network, still with batch norm.
@@ -255,7 +255,7 @@ def tracking(
         cap: largest net count.
         steps: number of time steps.
         eps: of batch norm.
-        flip: see `fold`.
+        flip: see ``fold``.
         negative: allow negative spikes.
         per_step: largest spike count of one step.
         rising: behind the first layer, delete the positive spikes of a step that lowers V.
@@ -327,9 +327,9 @@ def integrate_and_fire(
     """Step an integrate-and-fire network: integrate, compare, emit, subtract (soft reset).
 
     A neuron emits +1 where V >= threshold. A signed one emits -1 where
-    `negative_compare(V, negative_threshold)` and its net count so far is positive. `threshold`,
-    `initial`, `negative_threshold` and `amplitude` are numbers or per-channel arrays for all hidden
-    layers, or a list with one such value each.
+    ``negative_compare(V, negative_threshold)`` and its net count so far is positive. ``threshold``,
+    ``initial``, ``negative_threshold`` and ``amplitude`` are numbers or per-channel arrays for all
+    hidden layers, or a list with one such value each.
 
     Args:
         layers: the network; a norm is applied in every step.
@@ -338,8 +338,8 @@ def integrate_and_fire(
         threshold: firing threshold, and what a spike subtracts.
         initial: membrane potential before the first step.
         signed: allow negative spikes.
-        negative_threshold: below `threshold`.
-        negative_compare: `np.less` or `np.less_equal`.
+        negative_threshold: below ``threshold``.
+        negative_compare: ``np.less`` or ``np.less_equal``.
         onset: present the image in the first step only.
         bias_gate: factor of all biases and norm offsets in each step; ones by default.
         delay: steps between emission and arrival, for every hidden layer.
@@ -491,7 +491,7 @@ MAGNITUDES = {
 
 
 class SignedLayer(NamedTuple):
-    """Every step of one layer of (signed) integrate-and-fire neurons, `[T, B, ...]`."""
+    """Every step of one layer of (signed) integrate-and-fire neurons, ``[T, B, ...]``."""
 
     spikes: Array  # int64 in {-1, 0, 1}
     potentials: Array  # after the reset
@@ -520,7 +520,7 @@ def standardised(master: Array) -> Array:
 
 
 def clipped_kernel(master: Array, clip: float, bits: int) -> Array:
-    """The `bits`-bit kernel, not scaled back."""
+    """The ``bits``-bit kernel, not scaled back."""
     return clip * weight_shares(standardised(master) / clip, bits)
 
 
@@ -570,7 +570,7 @@ def clipped_ann(
 
 
 def signed_if_layer(layer: Layer, train: Array, signed: bool = True) -> SignedLayer:
-    """One layer over all steps of what comes in, `[T, B, ...]` in the units of the activations."""
+    """One layer over all steps of what comes in, ``[T, B, ...]`` in units of the activations."""
     theta, kept = layer["clip"], []
     potential: Any = None
     net: Any = 0
@@ -593,7 +593,7 @@ def signed_if_layer(layer: Layer, train: Array, signed: bool = True) -> SignedLa
 
 
 def signed_if(layers: Sequence[Layer], images: Array, steps: int, signed: bool = True) -> SignedIF:
-    """The unfolded network: the image and every bias and norm in each of `steps` steps."""
+    """The unfolded network: the image and every bias and norm in each of ``steps`` steps."""
     train = np.repeat(np.asarray(images, np.float64)[None], steps, axis=0)
     found = []
     for layer in layers[:-1]:

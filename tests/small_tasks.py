@@ -70,7 +70,7 @@ PERCEPTRON, ADAM = perceptron(), optax.adam(1e-2)  # the same objects compile on
 
 
 def linear(calls: Counter[Any] | None = None) -> Task:
-    """One dense layer without noise; `calls` counts the traces of its loss."""
+    """One dense layer without noise; ``calls`` counts the traces of its loss."""
 
     def init(key):
         return {"params": {"kernel": 0.5 * spread(key, 64, 10)}}

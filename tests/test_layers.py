@@ -46,7 +46,7 @@ def each(files):
 
 
 def imported(tree, path):
-    """Full dotted names that a tree imports; `from a import b` gives a.b."""
+    """Full dotted names that a tree imports; ``from a import b`` gives a.b."""
     package = ("jaxsnn", *path.relative_to(PACKAGE).parts[:-1])
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -90,7 +90,7 @@ def forbidden(source, path):
 
 
 def executed_on_import(tree):
-    """The tree without the bodies of functions and of `if TYPE_CHECKING`."""
+    """The tree without the bodies of functions and of ``if TYPE_CHECKING``."""
 
     class Strip(ast.NodeTransformer):
         def visit_FunctionDef(self, node):
@@ -157,7 +157,7 @@ def test_the_check_sees_wrong_imports(source, where, expected):
 
 
 def names_of_systems():
-    """The attribute `system` of every class below systems/."""
+    """The attribute ``system`` of every class below systems/."""
     for path in (PACKAGE / "systems").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "system":

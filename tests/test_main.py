@@ -1,4 +1,4 @@
-"""The commands of `python -m jaxsnn`."""
+"""The commands of ``python -m jaxsnn``."""
 
 import subprocess
 import sys

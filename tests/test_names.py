@@ -1,6 +1,6 @@
 """Names say what a value is: five words that say nothing are no names in the package.
 
-The guarantee that a caller asks of a conversion, `convert(..., given=)`, is the one exception.
+The guarantee that a caller asks of a conversion, ``convert(..., given=)``, is the one exception.
 """
 
 import ast

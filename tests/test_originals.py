@@ -122,7 +122,7 @@ def test_the_tables_have_the_commands_of_the_originals():
 
 
 def test_an_override_of_an_original_stands_in_our_command_too():
-    """`name=value` is taken as it is; where the original leaves a path open, ours names one."""
+    """``name=value`` is taken as it is; where the original leaves a path open, ours names one."""
     text = TEXT.split("<!-- commands: surrogate_csnn -->\n")[1]
     pattern, seen = r"(?<!\w)([a-z][a-z_.]*)=([^ `]+)", []
     for row in text.split("<!-- /commands -->")[0].splitlines():

@@ -1,4 +1,4 @@
-"""The site: pages of the API, names that documents use, one version. `make docs` builds it."""
+"""The site: pages of the API, names that documents use, one version. ``make docs`` builds it."""
 
 import contextlib
 import functools
@@ -64,7 +64,7 @@ def exists(name):
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda path: path.stem)
 def test_names_of_the_library_in_the_documents_exist(page):
-    """`jaxsnn.exchange.from_torch` and the like, wherever a page names one."""
+    """``jaxsnn.exchange.from_torch`` and the like, wherever a page names one."""
     names = re.findall(r"`(jaxsnn(?:\.\w+)+)[`(]", page.read_text(encoding="utf-8"))
     assert not [name for name in names if not exists(name)]
 

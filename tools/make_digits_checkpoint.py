@@ -1,7 +1,7 @@
 """Write experiments/digits_cnn.pt: a small CNN for the digits, trained and saved by PyTorch.
 
 It stands for somebody's network in experiments/bring_your_own.py, in a notebook and in tests, so it
-knows nothing of this library: batch norm, biases before it, ReLU, average pools, `torch.save`.
+knows nothing of this library: batch norm, biases before it, ReLU, average pools, ``torch.save``.
 Half precision, so that it has a few kB. Needs the extra torch, and about a minute.
 
     python tools/make_digits_checkpoint.py experiments/digits_cnn.pt

@@ -1,15 +1,15 @@
-"""Build a data set of tensorflow-datasets from files that are already here (extra `tfds`).
+"""Build a data set of tensorflow-datasets from files that are already here (extra ``tfds``).
 
     python tools/prepare_tfds.py mnist --files FOLDER
     python tools/prepare_tfds.py cifar10 --files FOLDER
     python tools/prepare_tfds.py digits --limit 20 --out FOLDER
 
-The first takes the authors' `.gz` files, without a network, and writes below tensorflow-datasets'
-own folder, where `jaxsnn.data.load` finds it. The second does so with `cifar-10-binary.tar.gz`, the
-archive that tensorflow-datasets takes; the one of Python batches `jaxsnn.data.load` reads as it is.
-The same holds for `cifar100`.
+The first takes the authors' ``.gz`` files, without a network, and writes below tensorflow-datasets'
+own folder, where ``jaxsnn.data.load`` finds it. The second does so with ``cifar-10-binary.tar.gz``,
+the archive that tensorflow-datasets takes; the one of Python batches ``jaxsnn.data.load`` reads as
+it is. The same holds for ``cifar100``.
 The third writes the first 20 training and the first 20 test images of scikit-learn's digits, enough
-for a test. All write `array_record`, the format that is read without TensorFlow.
+for a test. All write ``array_record``, the format that is read without TensorFlow.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NAMES = [name for name, source in data.SOURCES.items() if source.in_tfds]
 
 
 class Digits(tfds.core.GeneratorBasedBuilder):
-    """Scikit-learn's digits as `jaxsnn.data` enlarges and splits them."""
+    """Scikit-learn's digits as ``jaxsnn.data`` enlarges and splits them."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -69,13 +69,14 @@ def prepare(name: str, files: Path | None, out: Path | None, limit: int | None) 
     """Write the prepared folder and return it.
 
     Args:
-        name: a data set of `jaxsnn.data`.
-        files: folder of the authors' `.gz` files; by default the places of `jaxsnn.data` are tried.
+        name: a data set of ``jaxsnn.data``.
+        files: folder of the authors' ``.gz`` files; by default the places of ``jaxsnn.data`` are
+            tried.
         out: tensorflow-datasets' data folder; by default its own.
         limit: keep only the first so many examples of every split.
 
     Raises:
-        ValueError: the `.gz` files are not all in one folder, or a shortened set would be written
+        ValueError: the ``.gz`` files are not all in one folder, or a shortened set would be written
             where a later run would take it for the whole.
     """
     if limit is not None and (limit < 1 or out is None):
@@ -112,7 +113,7 @@ def files_folder(name: str, files: Path | None) -> Path:
 def main() -> int:
     """Read the command line, prepare, and print where the data set lies."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__.replace("``", ""), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("--files", type=Path, help="folder of the authors' .gz files")

@@ -1,8 +1,8 @@
 """A network on paper: specs of layers, the notation, the plan of sites, the named networks.
 
-``16C5-P2-256`` is read into an :class:`Arch`; `plan` lists its sites with their shapes, `totals`
-counts parameters, neurons and operations. Nothing here imports jax, so that a network is checked
-before anything is compiled.
+``16C5-P2-256`` is read into an :class:`Arch`; ``plan`` lists its sites with their shapes,
+``totals`` counts parameters, neurons and operations. Nothing here imports jax, so that a network is
+checked before anything is compiled.
 """
 
 from jaxsnn.arch import zoo

@@ -17,7 +17,7 @@ Role = Literal["activation", "pool", "shortcut", "exit", "readout"]
 
 
 def require(value: object, least: int, what: str) -> None:
-    """Raise a UserError unless `value` is an integer of at least `least`."""
+    """Raise a UserError unless ``value`` is an integer of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise UserError(f"{what} must be an integer of at least {least}, got {value!r}")
 
@@ -27,7 +27,7 @@ class MaxPool:
     """The largest value of every size x size window; as a layer it stands behind the neurons.
 
     A stride of 0 is the size: windows side by side. What padding adds is never the largest. With
-    `before_norm` the norm of the convolution in front comes behind the pool. Where a layer stands
+    ``before_norm`` the norm of the convolution in front comes behind the pool. Where a layer stands
     for such a pool, the neurons in front of it have the norm already, and in a channel whose scale
     is negative the smallest of their values is what the largest current becomes.
 
@@ -65,7 +65,7 @@ class MaxPool:
 class Conv:
     """A convolution with a square kernel, then norm or bias, then max pooling, then the neuron.
 
-    `max_pool` pools the currents before the neuron. `learned_pool` marks a pooling layer whose
+    ``max_pool`` pools the currents before the neuron. ``learned_pool`` marks a pooling layer whose
     weights are learned: a convolution with stride = kernel that keeps the channel count.
 
     Raises:
@@ -105,7 +105,7 @@ class Dense:
     """A dense layer, which flattens its input in (height, width, channel) order.
 
     Raises:
-        UserError: `units` is not positive.
+        UserError: ``units`` is not positive.
     """
 
     units: int
@@ -122,7 +122,7 @@ class AvgPool:
     """Average pooling over size x size windows without overlap; size 0 takes the whole map.
 
     Raises:
-        UserError: `size` is negative.
+        UserError: ``size`` is negative.
     """
 
     size: int
@@ -139,11 +139,11 @@ Spec = Conv | Dense | AvgPool | MaxPool
 class Site:
     """One synapse or pool of a network, with the neuron behind it (if it has one).
 
-    `source` names the site whose output comes in ("input" for the image). `drive_shape` is the
-    shape of the drive after the synapse, `out_shape` the one after max pooling: (H, W, C) for maps,
-    (units,) for dense layers. `shortcut` stands on the last convolution of a residual block and
-    names what is added to its drive: the site "blockN.shortcut" (its drive) if the shortcut is a
-    convolution, otherwise the site whose output is the block's input; of that every
+    ``source`` names the site whose output comes in ("input" for the image). ``drive_shape`` is the
+    shape of the drive after the synapse, ``out_shape`` the one after max pooling: (H, W, C) for
+    maps, (units,) for dense layers. ``shortcut`` stands on the last convolution of a residual block
+    and names what is added to its drive: the site "blockN.shortcut" (its drive) if the shortcut is
+    a convolution, otherwise the site whose output is the block's input; of that every
     ``shortcut_stride``-th pixel is added, between channels of zeros where it has fewer.
     """
 
@@ -276,7 +276,7 @@ def arrays_of(site: Site) -> dict[str, Shape]:
 
 
 def explicit_padding(spec: Conv, size: int) -> tuple[int, int]:
-    """Zeros before and after one axis of length `size`; "same" is TensorFlow's rule.
+    """Zeros before and after one axis of length ``size``; "same" is TensorFlow's rule.
 
     >>> explicit_padding(Conv(8, 3, stride=2, padding="same"), 28)
     (0, 1)
@@ -292,11 +292,11 @@ def explicit_padding(spec: Conv, size: int) -> tuple[int, int]:
 def fan_out_windows(site: Site) -> npt.NDArray[np.int64]:
     """Count the output positions whose window covers each input position.
 
-    One spike at (row, column) costs `windows[row, column] * output channels` synaptic operations,
+    One spike at (row, column) costs ``windows[row, column] * output channels`` synaptic operations,
     so spikes at a border cost less (spec of the negative-spike conversion, section 2.6).
 
     Returns:
-        int64 array of shape `site.in_shape[:-1]`: [H, W] for maps, [] behind a dense layer. Dense
+        int64 array of shape ``site.in_shape[:-1]``: [H, W] for maps, [] behind a dense layer. Dense
         layers have one window: all ones.
 
     >>> from jaxsnn.arch import parse, plan

@@ -50,14 +50,14 @@ Layer = Conv | Dense | AvgPool | MaxPool | Residual | Exit
 
 @dataclass(frozen=True)
 class Arch:
-    """A network: hidden layers, input shape (H, W, C), and a readout of `classes` units.
+    """A network: hidden layers, input shape (H, W, C), and a readout of ``classes`` units.
 
-    `pool` says what the token `P` means, `norm` whether hidden synapses are followed by a batch
-    norm or have a bias. `head_pool` averages the last map before the readout, `head_bias` gives
-    the readout a bias, `head_neuron` a neuron (otherwise its potential is read).
+    ``pool`` says what the token ``P`` means, ``norm`` whether hidden synapses are followed by a
+    batch norm or have a bias. ``head_pool`` averages the last map before the readout, ``head_bias``
+    gives the readout a bias, ``head_neuron`` a neuron (otherwise its potential is read).
 
     Raises:
-        UserError: a size is not positive, or `pool` is unknown.
+        UserError: a size is not positive, or ``pool`` is unknown.
     """
 
     layers: tuple[Layer, ...]
@@ -85,7 +85,7 @@ class Arch:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Every field but the layers: `parse(format(arch), **arch.options) == arch`."""
+        """Every field but the layers: ``parse(format(arch), **arch.options) == arch``."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "layers"}
 
 
@@ -105,7 +105,7 @@ _TOKENS = (
 
 
 def read(text: str, arch: Arch) -> tuple[Layer, ...]:
-    """Read the layers of `text` with the options of `arch`; shapes are not looked at.
+    """Read the layers of ``text`` with the options of ``arch``; shapes are not looked at.
 
     Raises:
         UserError: token number, token, what is wrong with it and the remedy.
@@ -222,7 +222,7 @@ def _channels(layers: list[Layer]) -> int:
 
 
 def format(arch: Arch) -> str:
-    """Write the notation; the inverse of `parse` with `arch.options`.
+    """Write the notation; the inverse of ``parse`` with ``arch.options``.
 
     >>> from jaxsnn.arch import parse
     >>> format(parse("16C5same-P2-256", pool="conv"))

@@ -18,7 +18,7 @@ LARGEST = 2**36  # values of one array: 256 GiB of float32
 
 @dataclass(frozen=True)
 class Totals:
-    """Sums over all sites; `macs` include the encoder (first synapse), exits and the readout."""
+    """Sums over all sites; ``macs`` include the encoder (first synapse), exits and the readout."""
 
     parameters: int
     norm_parameters: int
@@ -184,7 +184,7 @@ def _block(layer: Residual, name: str, source: str, shape: Shape, place: str) ->
 
 
 def _connect(name: str, role: Role, spec: Spec, source: str, in_shape: Shape, place: str) -> Site:
-    """The site of `spec` behind `source`; `place` names the layer in errors."""
+    """The site of ``spec`` behind ``source``; ``place`` names the layer in errors."""
     if isinstance(spec, Dense):
         return Site(name, role, spec, source, in_shape, (spec.units,), (spec.units,))
     if len(in_shape) != 3:
@@ -249,16 +249,16 @@ def scaled(arch: Arch, width: float) -> Arch:
 
 
 def parse(text: str, **options: Any) -> Arch:
-    """Read the notation; `options` are the fields of `Arch` other than `layers`.
+    """Read the notation; ``options`` are the fields of ``Arch`` other than ``layers``.
 
-    `16C5` is a 5x5 convolution with 16 channels (then `s2` stride, `same` or `p1` padding), `256` a
-    dense layer, `P2` a pool as `pool` says (`AP2` average, `MP2` maximum before the neuron, `LP2`
-    learned 2x2 stride-2 convolution), `GP` a global average, `BP2` the maximum of what neurons
-    give, of a residual block's, too; `MP3s2p1` has windows of 3 with stride 2 and padding 1, and
-    the norm comes behind `MP2n`. `E` is a side exit and
-    `[64C3p1-64C3p1]+identity` a residual block (`+padded`: with strides and channels of zeros;
-    `+norm`, `+bias`: with a 1x1 convolution). Synapses take a last suffix where they differ from
-    `norm`: `b` bias, `n` norm, `nb` both, `x` neither.
+    ``16C5`` is a 5x5 convolution with 16 channels (then ``s2`` stride, ``same`` or ``p1`` padding),
+    ``256`` a dense layer, ``P2`` a pool as ``pool`` says (``AP2`` average, ``MP2`` maximum before
+    the neuron, ``LP2`` learned 2x2 stride-2 convolution), ``GP`` a global average, ``BP2`` the
+    maximum of what neurons give, of a residual block's, too; ``MP3s2p1`` has windows of 3 with
+    stride 2 and padding 1, and the norm comes behind ``MP2n``. ``E`` is a side exit and
+    ``[64C3p1-64C3p1]+identity`` a residual block (``+padded``: with strides and channels of zeros;
+    ``+norm``, ``+bias``: with a 1x1 convolution). Synapses take a last suffix where they differ
+    from ``norm``: ``b`` bias, ``n`` norm, ``nb`` both, ``x`` neither.
 
     >>> parse("16C5same-P2-256", pool="max").layers[0].max_pool
     MaxPool(size=2, stride=2, padding=0, before_norm=False)

@@ -1,8 +1,8 @@
 """The named networks, one line each, with the original's own string beside ours.
 
-Every network is a module attribute (`zoo.lenet_scatter` is an `Arch`); `NAMES` maps the names to
-entries. Input shape and classes are those of the paper's main data set; for another one take
-`dataclasses.replace(zoo.fast_alexnet, input_shape=(32, 32, 1))`.
+Every network is a module attribute (``zoo.lenet_scatter`` is an ``Arch``); ``NAMES`` maps the names
+to entries. Input shape and classes are those of the paper's main data set; for another one take
+``dataclasses.replace(zoo.fast_alexnet, input_shape=(32, 32, 1))``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From the training tree to the folded tree: a converted network and the ways to make one.
 
-`convert` walks over the sites; a method, an object of :mod:`jaxsnn.conversion.methods`, folds
+``convert`` walks over the sites; a method, an object of :mod:`jaxsnn.conversion.methods`, folds
 kernel and thresholds of each. What it returns, :class:`Spiking`, is the whole spiking network.
 """
 

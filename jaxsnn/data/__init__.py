@@ -1,7 +1,7 @@
 """Data sets as NumPy arrays: by name, from the reader's folders, or from an npz file.
 
 From their authors' files to uint8 images or to events, with every damaged file named. Nothing here
-imports jax; what is made of images before a network sees them is the room `jaxsnn.inputs`.
+imports jax; what is made of images before a network sees them is the room ``jaxsnn.inputs``.
 """
 
 from jaxsnn.data.arrays import load_npz

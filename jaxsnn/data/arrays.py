@@ -23,16 +23,16 @@ KEYS = ("images", "labels", "test_images", "test_labels", "classes")
 
 
 def load_npz(path: str | Path) -> Dataset:
-    """Read `images` and `labels`, and if they are there `test_images` and `test_labels`.
+    """Read ``images`` and ``labels``, and if they are there ``test_images`` and ``test_labels``.
 
-    Images are `[N, H, W]` or `[N, H, W, C]` of any integer dtype with values 0..255, labels `[N]`
-    of any integer dtype counted from 0. The number of classes is the scalar `classes`, or else
-    one more than the largest training label. A file without test arrays gives a fifth of its
-    images to the test set, drawn once with a fixed seed, every class in proportion; `source` says
+    Images are ``[N, H, W]`` or ``[N, H, W, C]`` of any integer dtype with values 0..255, labels
+    ``[N]`` of any integer dtype counted from 0. The number of classes is the scalar ``classes``, or
+    else one more than the largest training label. A file without test arrays gives a fifth of its
+    images to the test set, drawn once with a fixed seed, every class in proportion; ``source`` says
     so.
 
     Args:
-        path: the file, as written by `numpy.savez` or `numpy.savez_compressed`.
+        path: the file, as written by ``numpy.savez`` or ``numpy.savez_compressed``.
 
     Returns:
         The data set; its name is the file's name without the ending.
@@ -92,7 +92,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _pair(arrays: dict[str, np.ndarray], prefix: str, path: Path) -> tuple[Images, Labels]:
-    """The images and labels whose names begin with `prefix`, of equal length."""
+    """The images and labels whose names begin with ``prefix``, of equal length."""
     names = f"{path}: {prefix}images", f"{path}: {prefix}labels"
     images = _images(arrays[f"{prefix}images"], names[0])
     labels = _labels(arrays[f"{prefix}labels"], names[1])

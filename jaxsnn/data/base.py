@@ -27,15 +27,16 @@ class Dataset:
     """Images and labels of one classification task, in host memory.
 
     Attributes:
-        train_images: uint8 `[N, H, W, C]`, N at least 1, grey values or colours 0..255.
-        train_labels: int32 `[N]`, class numbers 0..classes-1.
-        test_images: uint8 `[M, H, W, C]`; M may be 0.
-        test_labels: int32 `[M]`.
+        train_images: uint8 ``[N, H, W, C]``, N at least 1, grey values or colours 0..255.
+        train_labels: int32 ``[N]``, class numbers 0..classes-1.
+        test_images: uint8 ``[M, H, W, C]``; M may be 0.
+        test_labels: int32 ``[M]``.
         classes: number of classes.
-        name: what was asked for, such as `"mnist"`.
+        name: what was asked for, such as ``"mnist"``.
         source: where the arrays came from, for records and messages.
-        validation_images: uint8 `[V, H, W, C]`; empty unless `load(..., validation=V)` was asked.
-        validation_labels: int32 `[V]`.
+        validation_images: uint8 ``[V, H, W, C]``; empty unless ``load(..., validation=V)`` was
+            asked.
+        validation_labels: int32 ``[V]``.
 
     Raises:
         UserError: shapes, dtypes, lengths or labels break the rules above; the message names
@@ -72,16 +73,16 @@ class Dataset:
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """`(H, W, C)` of one image."""
+        """``(H, W, C)`` of one image."""
         _, height, width, channels = self.train_images.shape
         return height, width, channels
 
 
 def check_images(images: np.ndarray, place: str) -> None:
-    """Refuse anything but uint8 `[N, H, W, C]` with no empty image axis.
+    """Refuse anything but uint8 ``[N, H, W, C]`` with no empty image axis.
 
     Raises:
-        UserError: naming `place`, the dtype or the shape.
+        UserError: naming ``place``, the dtype or the shape.
     """
     if images.dtype != np.uint8:
         msg = f"{place} has dtype {images.dtype}; images are uint8, 0..255"
@@ -92,10 +93,10 @@ def check_images(images: np.ndarray, place: str) -> None:
 
 
 def check_labels(labels: np.ndarray, classes: int, place: str) -> None:
-    """Refuse anything but int32 `[N]` with values 0..classes-1.
+    """Refuse anything but int32 ``[N]`` with values 0..classes-1.
 
     Raises:
-        UserError: naming `place`, and the first label out of range with its index.
+        UserError: naming ``place``, and the first label out of range with its index.
     """
     if labels.dtype != np.int32 or labels.ndim != 1:
         msg = f"{place} is {labels.dtype} of shape {labels.shape}; labels are int32 of shape [N]"

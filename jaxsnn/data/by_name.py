@@ -20,19 +20,20 @@ def load(
 ) -> Dataset:
     """Load a data set.
 
-    `digits` needs nothing. The others are looked for in `data_dir` (the folder with the files, or
-    one above it), `$JAXSNN_DATA`, `./data`, `~/.cache/jaxsnn/data`, tensorflow-datasets' prepared
-    folders, and last in its download, which needs the extra `tfds`; see `locations`.
+    ``digits`` needs nothing. The others are looked for in ``data_dir`` (the folder with the files,
+    or one above it), ``$JAXSNN_DATA``, ``./data``, ``~/.cache/jaxsnn/data``, tensorflow-datasets'
+    prepared folders, and last in its download, which needs the extra ``tfds``; see ``locations``.
 
     Args:
-        name: one of `NAMES`, or the path of an npz file (ending in `.npz`) that holds `images` and
-            `labels`, and optionally `test_images`, `test_labels` and `classes`.
-        data_dir: where to look first; of no use to `digits` and npz files.
-        validation: move so many training images to `validation_images`, of every class its share
-            (`split_validation`).
+        name: one of ``NAMES``, or the path of an npz file (ending in ``.npz``) that holds
+            ``images`` and ``labels``, and optionally ``test_images``, ``test_labels`` and
+            ``classes``.
+        data_dir: where to look first; of no use to ``digits`` and npz files.
+        validation: move so many training images to ``validation_images``, of every class its share
+            (``split_validation``).
 
     Returns:
-        uint8 images `[N, H, W, C]` and int32 labels `[N]` for training and test.
+        uint8 images ``[N, H, W, C]`` and int32 labels ``[N]`` for training and test.
 
     Raises:
         UserError: an unknown name, a data set that is nowhere, a damaged file, or a validation
@@ -65,7 +66,7 @@ fashion_mnist, cifar10, cifar100, tiny_imagenet, lfw, or the path of an .npz fil
 
 
 def locations(name: str, data_dir: str | Path | None = None) -> list[Path]:
-    """The folders where `load` looks, in order; for an npz file, the file.
+    """The folders where ``load`` looks, in order; for an npz file, the file.
 
     Raises:
         UserError: an unknown name.

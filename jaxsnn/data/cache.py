@@ -23,7 +23,7 @@ ARRAYS = ("codes", "counts", "lengths", "labels")
 
 
 def cache_folder() -> Path:
-    """`$JAXSNN_CACHE`, or else `~/.cache/jaxsnn/events`."""
+    """``$JAXSNN_CACHE``, or else ``~/.cache/jaxsnn/events``."""
     named = os.environ.get("JAXSNN_CACHE")
     return Path(named).expanduser() if named else Path.home() / ".cache" / "jaxsnn" / "events"
 
@@ -39,7 +39,7 @@ def cached(
 
     Args:
         folder: of the cache.
-        key: whatever the recordings depend on, as JSON values; `"name"` starts the file's name.
+        key: whatever the recordings depend on, as JSON values; ``"name"`` starts the file's name.
         build: makes the recordings, by the name of their part.
     """
     text = json.dumps({"format": FORMAT, **files.plain(key)}, sort_keys=True)

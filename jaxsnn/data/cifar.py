@@ -1,12 +1,13 @@
 """The pickled batches in which the author of CIFAR-10 and CIFAR-100 publishes their images.
 
-A batch is a pickled dict: `data`, uint8 `[N, 3072]`, an image a row, all its red, then all its
-green, then all its blue values; a list of `N` class numbers, `labels` in CIFAR-10 and
-`fine_labels` in CIFAR-100, whose `coarse_labels` (20 groups of classes) are not used; and
-`batch_label`, which batch it is. One more file holds the names of the classes, in CIFAR-10 also how
-many images a batch has (Krizhevsky, "Learning multiple layers of features from tiny images", 2009).
+A batch is a pickled dict: ``data``, uint8 ``[N, 3072]``, an image a row, all its red, then all its
+green, then all its blue values; a list of ``N`` class numbers, ``labels`` in CIFAR-10 and
+``fine_labels`` in CIFAR-100, whose ``coarse_labels`` (20 groups of classes) are not used; and
+``batch_label``, which batch it is. One more file holds the names of the classes, in CIFAR-10 also
+how many images a batch has (Krizhevsky, "Learning multiple layers of features from tiny images",
+2009).
 
-The files are read by `jaxsnn.data.pickles`, which runs no code that stands in them.
+The files are read by ``jaxsnn.data.pickles``, which runs no code that stands in them.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Edition:
         meta: file of the names of the classes.
         names: key of these names.
         labels: key of the class numbers in a batch.
-        counted: whether `meta` says how many images a batch has and how long a row is.
+        counted: whether ``meta`` says how many images a batch has and how long a row is.
     """
 
     folder: str
@@ -57,7 +58,7 @@ class Edition:
         return (*self.train, self.test, self.meta)
 
     def called(self, file: str) -> bytes:
-        """The `batch_label` that stands in a file.
+        """The ``batch_label`` that stands in a file.
 
         >>> CIFAR10.called("data_batch_2"), CIFAR100.called("test")
         (b'training batch 2 of 5', b'testing batch 1 of 1')
@@ -98,8 +99,8 @@ def load_folder(
         folder: where to look. Batches come before the archive, which is not unpacked to disk.
         name: recorded in the data set.
         classes: number of classes.
-        shape: `(H, W, C)` of an image.
-        edition: `CIFAR10` or `CIFAR100`.
+        shape: ``(H, W, C)`` of an image.
+        edition: ``CIFAR10`` or ``CIFAR100``.
 
     Returns:
         The data set, training images in the order of the batches, or None if the folder holds

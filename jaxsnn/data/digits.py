@@ -25,7 +25,8 @@ def load_digits() -> Dataset:
     it is the same in every run.
 
     Returns:
-        10 classes; `train_images` uint8 `[1437, 28, 28, 1]`, `test_images` `[360, 28, 28, 1]`.
+        10 classes; ``train_images`` uint8 ``[1437, 28, 28, 1]``, ``test_images``
+        ``[360, 28, 28, 1]``.
 
     Example:
         >>> digits = load_digits()
@@ -50,7 +51,7 @@ def load_digits() -> Dataset:
 
 
 def _enlarge(image: npt.NDArray[np.float64]) -> Images:
-    """One 8x8 digit with values 0..16 as uint8 `[28, 28, 1]`."""
+    """One 8x8 digit with values 0..16 as uint8 ``[28, 28, 1]``."""
     grey = np.floor(image * (255 / 16) + 0.5).astype(np.uint8)
     large = Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     return np.asarray(large, np.uint8)[:, :, None]

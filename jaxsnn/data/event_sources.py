@@ -30,8 +30,8 @@ class EventFiles:
     Attributes:
         source: where it is, for records and messages.
         identity: what tells these files from others, as JSON values; part of the cache's key.
-        readers: functions that yield the recordings of `"train"` and `"test"` with their labels,
-            in an order in which every part holds all classes.
+        readers: functions that yield the recordings of ``"train"`` and ``"test"`` with their
+            labels, in an order in which every part holds all classes.
     """
 
     source: str
@@ -41,7 +41,7 @@ class EventFiles:
 
 @dataclass(frozen=True)
 class EventSource:
-    """One named event data set. A new one is a new entry of `EVENT_SOURCES`.
+    """One named event data set. A new one is a new entry of ``EVENT_SOURCES``.
 
     Attributes:
         name: as on the command line.
@@ -63,14 +63,14 @@ def load_events(
 ) -> EventDataset:
     """Load an event data set, cut into frames.
 
-    `digits` are made from the embedded images (`saccades`) and need nothing. `nmnist` is looked for
-    in `data_dir` (the folder with the files, or one above it), `$JAXSNN_DATA`, `./data` and
-    `~/.cache/jaxsnn/data`. What was read is kept in `$JAXSNN_CACHE`, by default
-    `~/.cache/jaxsnn/events`, for the next time.
+    ``digits`` are made from the embedded images (``saccades``) and need nothing. ``nmnist`` is
+    looked for in ``data_dir`` (the folder with the files, or one above it), ``$JAXSNN_DATA``,
+    ``./data`` and ``~/.cache/jaxsnn/data``. What was read is kept in ``$JAXSNN_CACHE``, by default
+    ``~/.cache/jaxsnn/events``, for the next time.
 
     Args:
-        name: one of `EVENT_SOURCES`.
-        data_dir: where to look first; of no use to `digits`.
+        name: one of ``EVENT_SOURCES``.
+        data_dir: where to look first; of no use to ``digits``.
         framing: the noise filter, and how events become frames.
 
     Returns:

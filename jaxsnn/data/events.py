@@ -38,10 +38,10 @@ class Events:
     """One recording, in the order of time.
 
     Attributes:
-        x: integers `[E]`, column of each event, from 0 at the left.
-        y: integers `[E]`, row, from 0 at the top.
-        polarity: integers `[E]`, 1 where it became brighter, 0 where it became darker.
-        time: int64 `[E]`, microseconds, never decreasing.
+        x: integers ``[E]``, column of each event, from 0 at the left.
+        y: integers ``[E]``, row, from 0 at the top.
+        polarity: integers ``[E]``, 1 where it became brighter, 0 where it became darker.
+        time: int64 ``[E]``, microseconds, never decreasing.
     """
 
     x: np.ndarray
@@ -53,7 +53,7 @@ class Events:
         return len(self.time)
 
     def __getitem__(self, rows: np.ndarray | slice) -> Events:
-        """The chosen events; `rows` is a mask, an index array or a slice."""
+        """The chosen events; ``rows`` is a mask, an index array or a slice."""
         return Events(self.x[rows], self.y[rows], self.polarity[rows], self.time[rows])
 
 
@@ -65,7 +65,7 @@ class Framing:
         time_window: microseconds of one frame; 1,000 unless another rule is given.
         event_count: events in every frame.
         frames: frames of every recording, equally long in time.
-        filter_time: microseconds of `denoise`, which comes first; None leaves all events.
+        filter_time: microseconds of ``denoise``, which comes first; None leaves all events.
 
     Raises:
         UserError: two of the rules are given, or a value is not a whole number of 1 or more.
@@ -97,7 +97,7 @@ class Framing:
 
 
 def read_nmnist(path: str | Path) -> Events:
-    """Read one of N-MNIST's files; `decode_nmnist` says what it holds and what is refused."""
+    """Read one of N-MNIST's files; ``decode_nmnist`` says what it holds and what is refused."""
     return decode_nmnist(Path(path).read_bytes(), str(path))
 
 
@@ -145,7 +145,7 @@ def microseconds(times: np.ndarray, where: str) -> npt.NDArray[np.int64]:
     and the frames of one are those of no other.
 
     Args:
-        times: `[E]`, of any integer dtype.
+        times: ``[E]``, of any integer dtype.
         where: names the recording, for the message.
 
     Raises:
@@ -193,9 +193,10 @@ def check_events(events: Events, sensor: Sensor, where: Callable[[int], str]) ->
 def denoise(events: Events, sensor: Sensor, filter_time: int = 10_000) -> Events:
     """Keep the events that one of the four adjacent pixels announced.
 
-    An event at time `t` stays if the latest earlier event of the pixel left, right, above or below
-    it came after `t - filter_time`. Before `filter_time` nothing could have announced an event, so
-    all stay there (unless every event lies in the one corner pixel). This is tonic's `Denoise`.
+    An event at time ``t`` stays if the latest earlier event of the pixel left, right, above or
+    below it came after ``t - filter_time``. Before ``filter_time`` nothing could have announced an
+    event, so all stay there (unless every event lies in the one corner pixel). This is tonic's
+    ``Denoise``.
 
     Args:
         events: one recording, in order of time, times from 0.
@@ -228,20 +229,20 @@ def denoise(events: Events, sensor: Sensor, filter_time: int = 10_000) -> Events
 def frame_numbers(
     events: Events, framing: Framing
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_], int]:
-    """Cut a recording into frames as tonic's `ToFrame` does without overlap.
+    """Cut a recording into frames as tonic's ``ToFrame`` does without overlap.
 
     Windows start at the first event. What follows the last whole window (of time or of events) is
     dropped; a recording shorter than one window is one frame. Equal frames last the whole
-    microseconds of `duration / frames`; what the rounding leaves over is dropped. The filter of
-    `framing` is not applied here, see `denoise`.
+    microseconds of ``duration / frames``; what the rounding leaves over is dropped. The filter of
+    ``framing`` is not applied here, see ``denoise``.
 
     Args:
         events: one recording, in order of time; may be empty, which makes silent frames.
         framing: the rule.
 
     Returns:
-        int32 `[E']` number of the frame (from 0) of each event that stays, bool `[E]` which events
-        stay, and the number of frames.
+        int32 ``[E']`` number of the frame (from 0) of each event that stays, bool ``[E]`` which
+        events stay, and the number of frames.
 
     Example:
         >>> zeros = np.zeros(5, np.uint8)

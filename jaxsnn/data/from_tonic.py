@@ -18,16 +18,17 @@ DEFAULT = Framing()
 def from_tonic(dataset: Untyped, framing: Framing = DEFAULT, **options: Untyped) -> Recordings:
     """Cut the recordings of one of tonic's data sets into frames.
 
-    The whole order of the data set is kept; shuffle it (`take`) where it is sorted by class. Frames
-    are those of tonic's transforms `Denoise` and `ToFrame`. For an `EventDataset` take two calls,
-    one with `train=True` and one with `train=False`, and `sensor_of`.
+    The whole order of the data set is kept; shuffle it (``take``) where it is sorted by class.
+    Frames are those of tonic's transforms ``Denoise`` and ``ToFrame``. For an ``EventDataset`` take
+    two calls, one with ``train=True`` and one with ``train=False``, and ``sensor_of``.
 
     Args:
-        dataset: the name of a class of `tonic.datasets`, such as `"DVSGesture"`, or any sequence of
-            pairs (structured array with fields x, t, p and mostly y; label) that has tonic's
-            attribute `sensor_size` `(width, height, polarities)`. Times in microseconds.
+        dataset: the name of a class of ``tonic.datasets``, such as ``"DVSGesture"``, or any
+            sequence of pairs (structured array with fields x, t, p and mostly y; label) that has
+            tonic's attribute ``sensor_size`` ``(width, height, polarities)``. Times in
+            microseconds.
         framing: the filter and the rule of the frames.
-        **options: of that class, such as `save_to="data", train=True`.
+        **options: of that class, such as ``save_to="data", train=True``.
 
     Raises:
         UserError: tonic is not installed or has no such data set, or a recording has other fields,
@@ -41,7 +42,7 @@ def from_tonic(dataset: Untyped, framing: Framing = DEFAULT, **options: Untyped)
 
 
 def sensor_of(dataset: Untyped) -> Sensor:
-    """The sensor of one of tonic's data sets, whose `sensor_size` begins with the width.
+    """The sensor of one of tonic's data sets, whose ``sensor_size`` begins with the width.
 
     Raises:
         UserError: there is no such attribute, or it is not three whole numbers.

@@ -29,18 +29,18 @@ _UINT8 = 0x08
 
 
 def read_idx(path: Path, axes: int) -> npt.NDArray[np.uint8]:
-    """Read one IDX file of unsigned bytes, compressed (name ending in `.gz`) or not.
+    """Read one IDX file of unsigned bytes, compressed (name ending in ``.gz``) or not.
 
     Args:
         path: the file.
         axes: how many axes it must have, 3 for images and 1 for labels.
 
     Returns:
-        uint8 array with `axes` axes.
+        uint8 array with ``axes`` axes.
 
     Raises:
         UserError: the gzip stream is damaged or broken off, the magic number is not that of
-            unsigned bytes with `axes` axes, or the content is shorter or longer than the header
+            unsigned bytes with ``axes`` axes, or the content is shorter or longer than the header
             says. The message names the file.
     """
     content = _content(path)
@@ -73,7 +73,7 @@ def _content(path: Path) -> bytes:
 
 
 def find_file(folder: Path, name: str) -> Path | None:
-    """The file `name` in `folder`: with `.gz`, plain, or with the dot some unpackers write."""
+    """The file ``name`` in ``folder``: ``.gz``, plain, or with the dot some unpackers write."""
     dotted = name.replace("-idx", ".idx")
     for candidate in (f"{name}.gz", name, f"{dotted}.gz", dotted):
         if (folder / candidate).is_file():
@@ -90,13 +90,13 @@ def load_folder(
         folder: where to look.
         name: recorded in the data set.
         classes: number of classes.
-        shape: `(H, W, C)` that the images must have.
+        shape: ``(H, W, C)`` that the images must have.
 
     Returns:
         The data set, or None if the folder holds none of the four files.
 
     Raises:
-        UserError: some of the files are missing, one is damaged (see `read_idx`), the images have
+        UserError: some of the files are missing, one is damaged (see ``read_idx``), the images have
             another shape, lengths differ, or a label is out of range. The message names the file.
     """
     paths = [find_file(folder, file) for file in FILES]

@@ -15,7 +15,7 @@ from jaxsnn.errors import UserError
 def read_jpeg(
     path: Path, side: int, *, of: str, archive: str, modes: tuple[str, ...] = ("RGB",)
 ) -> Images:
-    """Read one JPEG file of `side` x `side` pixels.
+    """Read one JPEG file of ``side`` x ``side`` pixels.
 
     Args:
         path: the file.
@@ -26,7 +26,7 @@ def read_jpeg(
             equal channels.
 
     Returns:
-        uint8 `[side, side, 3]`.
+        uint8 ``[side, side, 3]``.
 
     Raises:
         UserError: the file is damaged, broken off or no JPEG file, or of another size or kind.

@@ -13,7 +13,7 @@ MOST_CLASSES = int(np.iinfo(np.int32).max)
 
 
 def class_numbers(labels: Any, classes: int | None, place: str) -> npt.NDArray[np.int32]:
-    """Labels as int32 `[N]`, after a check that each is a class number.
+    """Labels as int32 ``[N]``, after a check that each is a class number.
 
     Args:
         labels: any array or sequence.
@@ -51,11 +51,11 @@ def class_numbers(labels: Any, classes: int | None, place: str) -> npt.NDArray[n
 
 
 def check_range(labels: npt.NDArray[np.integer], classes: int, place: str) -> None:
-    """Refuse integers `[N]` outside 0..classes-1.
+    """Refuse integers ``[N]`` outside 0..classes-1.
 
     Raises:
-        UserError: naming `place`, the first label out of range with its index, and what to do where
-            all labels count from 1.
+        UserError: naming ``place``, the first label out of range with its index, and what to do
+            where all labels count from 1.
     """
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if not len(wrong):

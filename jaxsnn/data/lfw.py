@@ -8,7 +8,7 @@ published. Hence
     python -m jaxsnn.data.lfw FOLDER [--out FILE] [--seed N]
 
 lists the people and stores which images are for training and which for testing; see
-`jaxsnn.data.lfw_split`.
+``jaxsnn.data.lfw_split``.
 """
 
 from __future__ import annotations
@@ -56,18 +56,18 @@ def load_folder(
 
     Args:
         folder: the folder with a folder of JPEG files for each person. A split that
-            `python -m jaxsnn.data.lfw` has written into it, or beside it, is used; otherwise the
+            ``python -m jaxsnn.data.lfw`` has written into it, or beside it, is used; otherwise the
             same one is drawn, from seed 0.
         name: recorded in the data set.
         classes: of no use here: there are as many as people with 30 to 100 images.
-        shape: `(H, W, C)`: the central window that is kept of every image. A window of 64 that was
-            turned by 30 degrees comes from 64 (cos 30 + sin 30) = 87.4 pixels: with 96 no corner
-            of it is black.
+        shape: ``(H, W, C)``: the central window that is kept of every image. A window of 64 that
+            was turned by 30 degrees comes from 64 (cos 30 + sin 30) = 87.4 pixels: with 96 no
+            corner of it is black.
 
     Returns:
         A class for each person, numbered in the order of their names; four fifths of everybody's
         images for training. The order of the images spreads every person evenly, so that the last
-        ones, which `load(..., validation=V)` holds out, have everybody's share, too. None if the
+        ones, which ``load(..., validation=V)`` holds out, have everybody's share, too. None if the
         folder holds no folder with a JPEG file.
 
     Warns of files of a person that have another ending; they are left out.

@@ -48,12 +48,12 @@ class People:
 
     @property
     def images(self) -> list[str]:
-        """All images that are kept, such as `Name/Name_0001.jpg`, in order."""
+        """All images that are kept, such as ``Name/Name_0001.jpg``, in order."""
         return [f"{person}/{file}" for person, jpegs in self.kept.items() for file in jpegs]
 
     @property
     def labels(self) -> Labels:
-        """A person's place in the order of names, for every image: int32 `[N]`."""
+        """A person's place in the order of names, for every image: int32 ``[N]``."""
         counts = [len(jpegs) for jpegs in self.kept.values()]
         return np.repeat(np.arange(len(counts), dtype=np.int32), counts)
 
@@ -64,7 +64,7 @@ class Split:
 
     Attributes:
         seed: of the draw, and of the order of the images.
-        train: indices into `People.images`, in the order in which they are given to the reader.
+        train: indices into ``People.images``, in the order in which they are given to the reader.
         test: the others, likewise.
     """
 

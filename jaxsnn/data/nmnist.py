@@ -65,14 +65,14 @@ class Part:
 def find(data_dir: Path | None = None) -> dict[str, Part]:
     """Look for N-MNIST in the reader's folder and the usual places; the first that has it counts.
 
-    A place holds `Train/<digit>/*.bin` and `Test/<digit>/*.bin`, or `Train.zip` and `Test.zip`,
-    which are read without unpacking them.
+    A place holds ``Train/<digit>/*.bin`` and ``Test/<digit>/*.bin``, or ``Train.zip`` and
+    ``Test.zip``, which are read without unpacking them.
 
     Args:
         data_dir: the folder of the files, or one above it.
 
     Returns:
-        The parts `"train"` and `"test"`. The files stand in a shuffled order that is the same
+        The parts ``"train"`` and ``"test"``. The files stand in a shuffled order that is the same
         everywhere, so that a part of them holds every digit.
 
     Raises:
@@ -96,7 +96,7 @@ def find(data_dir: Path | None = None) -> dict[str, Part]:
 
 
 def _part(folder: Path, name: str) -> Part | None:
-    """The files of one part below `folder`, unpacked or not."""
+    """The files of one part below ``folder``, unpacked or not."""
     if (folder / name).is_dir():
         return _listed(folder / name, _unpacked(folder / name))
     for packed in (f"{name}.zip", f"{name.lower()}.zip"):

@@ -23,7 +23,7 @@ from jaxsnn.types import Untyped
 def read_pickle(content: bytes, place: str) -> dict[object, Untyped]:
     """Read a pickled dict of byte strings, numbers, lists and uint8 arrays, and nothing else.
 
-    Any other global is refused before it is imported. Strings of Python 2 become `bytes`.
+    Any other global is refused before it is imported. Strings of Python 2 become ``bytes``.
 
     Args:
         content: of the file.

@@ -1,9 +1,9 @@
 """Data sets that tensorflow-datasets has prepared, read without TensorFlow.
 
-A set prepared as `array_record` holds PNG images and labels that need only NumPy and Pillow. One
-prepared as `tfrecord`, the default of tensorflow-datasets, needs TensorFlow to be read; so does
-downloading and preparing (extra `tfds`). Preparing shuffles the training images: "the last 10,000"
-are other images than in the authors' files.
+A set prepared as ``array_record`` holds PNG images and labels that need only NumPy and Pillow. One
+prepared as ``tfrecord``, the default of tensorflow-datasets, needs TensorFlow to be read; so does
+downloading and preparing (extra ``tfds``). Preparing shuffles the training images: "the last
+10,000" are other images than in the authors' files.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def tensorflow_installed() -> bool:
 
 
 def find(folder: Path) -> Path | None:
-    """The newest version prepared below `folder`, such as `mnist/3.0.1` below `mnist`."""
+    """The newest version prepared below ``folder``, such as ``mnist/3.0.1`` below ``mnist``."""
     versions = [
         path.parent for path in folder.glob(f"*/{INFO}") if _VERSION.fullmatch(path.parent.name)
     ]
@@ -44,7 +44,7 @@ def unreadable(folder: Path) -> str | None:
     """Why an intact prepared folder cannot be read here, or None if it can.
 
     Raises:
-        UserError: `dataset_info.json` is not a JSON object; the message names it.
+        UserError: ``dataset_info.json`` is not a JSON object; the message names it.
     """
     try:
         file_format = read_object(folder / INFO).get("fileFormat", "tfrecord")
@@ -57,13 +57,13 @@ def unreadable(folder: Path) -> str | None:
 
 
 def read(folder: Path, name: str, classes: int, shape: tuple[int, int, int]) -> Dataset:
-    """Read the `train` and `test` splits of one prepared folder (10 s for MNIST).
+    """Read the ``train`` and ``test`` splits of one prepared folder (10 s for MNIST).
 
     Args:
-        folder: the version folder, with `dataset_info.json` in it.
+        folder: the version folder, with ``dataset_info.json`` in it.
         name: the data set that must be in there.
         classes: number of classes.
-        shape: `(H, W, C)` that the images must have.
+        shape: ``(H, W, C)`` that the images must have.
 
     Raises:
         UserError: another data set, a missing split, a damaged or missing file, images of

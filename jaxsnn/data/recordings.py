@@ -21,10 +21,10 @@ class Recordings:
     """Many recordings, cut into frames, as lists of events.
 
     Attributes:
-        codes: int32 `[N, E]`, every event as
-            `((frame * height + y) * width + x) * polarities + polarity`; -1 fills up the rows.
-        lengths: int32 `[N]`, frames of each recording, at least 1.
-        labels: int32 `[N]`, class numbers from 0.
+        codes: int32 ``[N, E]``, every event as
+            ``((frame * height + y) * width + x) * polarities + polarity``; -1 fills up the rows.
+        lengths: int32 ``[N]``, frames of each recording, at least 1.
+        labels: int32 ``[N]``, class numbers from 0.
 
     Raises:
         UserError: dtypes, shapes or lengths break these rules.
@@ -59,11 +59,11 @@ class Recordings:
 
     @property
     def event_counts(self) -> npt.NDArray[np.int64]:
-        """int64 `[N]`, events of each recording."""
+        """int64 ``[N]``, events of each recording."""
         return np.count_nonzero(self.codes >= 0, axis=1).astype(np.int64)
 
     def take(self, rows: np.ndarray | slice) -> Recordings:
-        """Some recordings, in the order of `rows` (indices, a mask or a slice)."""
+        """Some recordings, in the order of ``rows`` (indices, a mask or a slice)."""
         return Recordings(self.codes[rows], self.lengths[rows], self.labels[rows])
 
 
@@ -76,7 +76,7 @@ class EventDataset:
         test: may be empty.
         sensor: size of the camera's image.
         classes: number of classes.
-        name: what was asked for, such as `"nmnist"`.
+        name: what was asked for, such as ``"nmnist"``.
         source: where the recordings came from, for records and messages.
         framing: how the events became frames.
 
@@ -108,17 +108,17 @@ class EventDataset:
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """`(height, width, polarities)` of one frame."""
+        """``(height, width, polarities)`` of one frame."""
         return self.sensor.height, self.sensor.width, self.sensor.polarities
 
     def split_validation(self, count: int) -> tuple[Recordings, Recordings]:
-        """Hold out `count` training recordings, of every class its share.
+        """Hold out ``count`` training recordings, of every class its share.
 
         Returns:
             The recordings to train on, and those held out.
 
         Raises:
-            UserError: `count` is negative or leaves nothing to train on.
+            UserError: ``count`` is negative or leaves nothing to train on.
         """
         kept, held = held_out_rows(self.train.labels, count, self.name)
         return self.train.take(kept), self.train.take(held)
@@ -172,7 +172,8 @@ def dense(
     """Frames of some recordings in plain NumPy, for pictures and tests.
 
     Returns:
-        int32 event counts `[T, n, height, width, polarities]`; frames from `steps` on are dropped.
+        int32 event counts ``[T, n, height, width, polarities]``; frames from ``steps`` on are
+        dropped.
     """
     chosen = recordings.codes[rows]
     size = steps * sensor.height * sensor.width * sensor.polarities
@@ -187,13 +188,13 @@ def padded(
     """Recordings of codes that lie one after another.
 
     Args:
-        flat: int32 `[sum of counts]`, the codes of all recordings.
-        counts: int64 `[N]`, events of each recording.
-        lengths: int32 `[N]`, frames of each.
-        labels: int32 `[N]`.
+        flat: int32 ``[sum of counts]``, the codes of all recordings.
+        counts: int64 ``[N]``, events of each recording.
+        lengths: int32 ``[N]``, frames of each.
+        labels: int32 ``[N]``.
 
     Raises:
-        UserError: the counts do not add up to the codes, or as `Recordings`.
+        UserError: the counts do not add up to the codes, or as ``Recordings``.
     """
     if len(flat) != counts.sum():
         raise UserError(f"recordings: {len(flat)} codes, but counts that add up to {counts.sum()}")

@@ -28,11 +28,11 @@ def saccade_events(images: Images) -> Iterator[Events]:
     N-MNIST was recorded by a camera that a pan-tilt unit moves along a triangle, three saccades of
     100 ms in front of a screen (Orchard et al., Front. Neurosci. 9:437, 2015). Here the 28 x 28
     image moves likewise across 34 x 34 pixels, by fractions of a pixel, starting and ending every
-    saccade at rest. A pixel sends an event whenever its log intensity has moved by `THRESHOLD`
+    saccade at rest. A pixel sends an event whenever its log intensity has moved by ``THRESHOLD``
     since its last one. Nothing is random, and there is no noise.
 
     Args:
-        images: uint8 `[N, 28, 28, 1]`, bright on black.
+        images: uint8 ``[N, 28, 28, 1]``, bright on black.
 
     Yields:
         One recording per image, times 1..300,000 microseconds, in order of time.
@@ -48,11 +48,11 @@ def saccade_events(images: Images) -> Iterator[Events]:
 
 
 def positions() -> npt.NDArray[np.float64]:
-    """Where the image's upper left corner lies at every sample, `[3 * SAMPLES + 1, 2]`, pixels.
+    """Where the image's upper left corner lies at every sample, ``[3 * SAMPLES + 1, 2]``, pixels.
 
     Returns:
         Rows of (down, across): the corners of the triangle, and between them the share
-        `(1 - cos(pi * s)) / 2` of the way at the share `s` of the saccade's time.
+        ``(1 - cos(pi * s)) / 2`` of the way at the share ``s`` of the saccade's time.
     """
     share = (1 - np.cos(np.pi * np.arange(SAMPLES) / SAMPLES))[:, None] / 2
     corners = np.array(CORNERS)
@@ -61,7 +61,7 @@ def positions() -> npt.NDArray[np.float64]:
 
 
 def _chunk(images: npt.NDArray[np.uint8]) -> Iterator[Events]:
-    """The recordings of a few images `[n, 28, 28]`."""
+    """The recordings of a few images ``[n, 28, 28]``."""
     # The view moves by at most 6 pixels, and interpolates one further.
     padded = np.pad(images.astype(np.float32) / np.float32(255), ((0, 0), (7, 6), (7, 6)))
     path = positions()
@@ -87,7 +87,7 @@ def _chunk(images: npt.NDArray[np.uint8]) -> Iterator[Events]:
 def _crossings(
     before: Floats, now: Floats, level: Floats, sample: int
 ) -> list[tuple[npt.NDArray[np.int64], ...]]:
-    """Events between two samples; moves `level` of the pixels that had one."""
+    """Events between two samples; moves ``level`` of the pixels that had one."""
     crossings: list[tuple[npt.NDArray[np.int64], ...]] = []
     interval = SACCADE_TIME // SAMPLES
     active = np.flatnonzero(np.abs(now - level) >= THRESHOLD)
@@ -106,7 +106,7 @@ def _crossings(
 
 
 def _log_intensity(padded: Floats, place: npt.NDArray[np.float64]) -> Floats:
-    """What the camera sees, `[n, 34, 34]`, of images padded by 7 and 6, moved by `place`."""
+    """What the camera sees, ``[n, 34, 34]``, of images padded by 7 and 6, moved by ``place``."""
     whole = np.floor(place).astype(int)
     down, across = (place - whole).astype(np.float32)
     top, left = 7 - whole

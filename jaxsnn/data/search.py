@@ -24,12 +24,12 @@ _FACES = (
 
 @dataclass(frozen=True)
 class Source:
-    """One named data set. A new one is a new entry of `SOURCES`.
+    """One named data set. A new one is a new entry of ``SOURCES``.
 
     Attributes:
         name: as on the command line, and in tensorflow-datasets.
-        classes: number of classes, for `lfw` of the whole published data: its own are counted.
-        input_shape: `(H, W, C)` of an image.
+        classes: number of classes, for ``lfw`` of the whole published data: its own are counted.
+        input_shape: ``(H, W, C)`` of an image.
         loader: takes this record and the reader's data folder and finds the data.
         files: what the authors call their files; empty if none are needed.
         packed: the form in which the files may also be there, for the message of what is wanted;
@@ -81,7 +81,7 @@ def places(folders: tuple[str, ...], data_dir: Path | None) -> list[Path]:
 
 
 def folders_of(source: Source, data_dir: Path | None) -> list[Path]:
-    """All folders that `search` looks at, in order, each once."""
+    """All folders that ``search`` looks at, in order, each once."""
     return list(dict.fromkeys(folder for folder, _ in _candidates(source, data_dir)))
 
 

@@ -16,7 +16,7 @@ Indices = npt.NDArray[np.intp]
 def split_validation(
     dataset: Dataset, count: int, seed: int = 0
 ) -> tuple[Images, Labels, Images, Labels]:
-    """Hold out `count` training images (10,000 of MNIST's 60,000), of every class its share.
+    """Hold out ``count`` training images (10,000 of MNIST's 60,000), of every class its share.
 
     The test set is not touched, and both parts keep the order of the data set. A class of one
     image stays in training.
@@ -27,10 +27,10 @@ def split_validation(
         seed: of the draw.
 
     Returns:
-        `(train_images, train_labels, validation_images, validation_labels)`.
+        ``(train_images, train_labels, validation_images, validation_labels)``.
 
     Raises:
-        UserError: `count` is negative or leaves no image to train on.
+        UserError: ``count`` is negative or leaves no image to train on.
 
     Example:
         >>> from jaxsnn.data import load, split_validation
@@ -48,13 +48,13 @@ def held_out_rows(labels: Labels, count: int, name: str, seed: int = 0) -> tuple
     """Rows to train on and rows that are held out, both in the order of the data set.
 
     Args:
-        labels: int32 `[N]`, of the training examples.
+        labels: int32 ``[N]``, of the training examples.
         count: examples to hold out, 0..N-1.
         name: of the data set, for the message.
         seed: of the draw.
 
     Raises:
-        UserError: `count` is negative or leaves nothing to train on.
+        UserError: ``count`` is negative or leaves nothing to train on.
     """
     available = len(labels)
     if not 0 <= count < available:
@@ -67,12 +67,12 @@ def held_out_rows(labels: Labels, count: int, name: str, seed: int = 0) -> tuple
 
 
 def limited_rows(labels: Labels, limit: int | None, seed: int = 0) -> Indices:
-    """Rows of `limit` examples (None, or more than there are: all), of every class its share.
+    """Rows of ``limit`` examples (None, or more than there are: all), of every class its share.
 
     A class loses its last example only where the limit is below the number of classes.
 
     Args:
-        labels: int32 `[N]`.
+        labels: int32 ``[N]``.
         limit: how many examples stay, at least 1.
         seed: of the draw.
 
@@ -89,7 +89,7 @@ def limited_rows(labels: Labels, limit: int | None, seed: int = 0) -> Indices:
 
 
 def limited(dataset: Dataset, train: int | None, test: int | None) -> Dataset:
-    """A data set of fewer images, of every class its share; see `limited_rows`.
+    """A data set of fewer images, of every class its share; see ``limited_rows``.
 
     Args:
         dataset: any data set.
@@ -110,12 +110,12 @@ def limited(dataset: Dataset, train: int | None, test: int | None) -> Dataset:
 def stratified_split(labels: Labels, test_count: int, seed: int = 0) -> tuple[Indices, Indices]:
     """Choose a test set in which every class has its share, the same on every machine.
 
-    A class of `n` of the `N` images gives `n * test_count / N` of them, rounded by the method of
-    largest remainders so that the total is exact. No class gives its last image as long as another
-    one has two left.
+    A class of ``n`` of the ``N`` images gives ``n * test_count / N`` of them, rounded by the method
+    of largest remainders so that the total is exact. No class gives its last image as long as
+    another one has two left.
 
     Args:
-        labels: int32 `[N]`.
+        labels: int32 ``[N]``.
         test_count: size of the test set, 0..N.
         seed: of the shuffle.
 
@@ -123,7 +123,7 @@ def stratified_split(labels: Labels, test_count: int, seed: int = 0) -> tuple[In
         Shuffled indices of the training and of the test images.
 
     Raises:
-        UserError: `test_count` is negative or larger than N.
+        UserError: ``test_count`` is negative or larger than N.
     """
     if not 0 <= test_count <= len(labels):
         msg = f"test count {test_count} must lie between 0 and the {len(labels)} labels"
@@ -140,7 +140,7 @@ def stratified_split(labels: Labels, test_count: int, seed: int = 0) -> tuple[In
 
 
 def _quotas(counts: npt.NDArray[np.intp], total: int) -> npt.NDArray[np.intp]:
-    """How many of the `total` each class gives, by largest remainders; the last image goes last."""
+    """How many of ``total`` each class gives, by largest remainders; the last image goes last."""
     quotas, remainders = np.divmod(counts * total, max(int(counts.sum()), 1))
     largest = np.argsort(-remainders, kind="stable")
     while missing := total - int(quotas.sum()):
@@ -156,11 +156,11 @@ def spread(labels: Labels, seed: int = 0) -> Indices:
     The i-th of n images of a class (in shuffled order) comes after (i + 1/2) / n of all images.
 
     Args:
-        labels: int32 `[N]`.
+        labels: int32 ``[N]``.
         seed: of the shuffle.
 
     Returns:
-        Indices `[N]`, the same on every machine.
+        Indices ``[N]``, the same on every machine.
 
     Example:
         >>> labels = np.array([0, 0, 0, 0, 1, 1], np.int32)

@@ -1,11 +1,12 @@
 """Tiny ImageNet: 200 classes of ImageNet in JPEG files of 64x64.
 
-The published folder names the classes in `wnids.txt` and has 500 training images for each of them
-in `train/<class>/images`; 50 more lie in `val/images`, whose classes stand in
-`val/val_annotations.txt` (Le and Yang, "Tiny ImageNet visual recognition challenge", Stanford
-CS231N, 2015). Its own test images have no labels and are not read: `val` is the test set. A common
-script moves the images into a folder for each class, `train/<class>` and `val/<class>`; that is
-read as well. The classes are numbered in the order of their names, as by readers of such folders.
+The published folder names the classes in ``wnids.txt`` and has 500 training images for each of them
+in ``train/<class>/images``; 50 more lie in ``val/images``, whose classes stand in
+``val/val_annotations.txt`` (Le and Yang, "Tiny ImageNet visual recognition challenge", Stanford
+CS231N, 2015). Its own test images have no labels and are not read: ``val`` is the test set. A
+common script moves the images into a folder for each class, ``train/<class>`` and ``val/<class>``;
+that is read as well. The classes are numbered in the order of their names, as by readers of such
+folders.
 """
 
 from __future__ import annotations
@@ -43,15 +44,15 @@ def load_folder(
     """Read the images from one folder; 110,000 files take about a minute.
 
     Args:
-        folder: the folder with `wnids.txt`.
+        folder: the folder with ``wnids.txt``.
         name: recorded in the data set.
         classes: number of classes.
-        shape: `(H, W, C)` of an image; grey images get three equal channels.
+        shape: ``(H, W, C)`` of an image; grey images get three equal channels.
 
     Returns:
         The data set. The order of its images spreads every class evenly, so that the last ones,
-        which `load(..., validation=V)` holds out, have every class's share. None if the folder
-        holds no `wnids.txt`.
+        which ``load(..., validation=V)`` holds out, have every class's share. None if the folder
+        holds no ``wnids.txt``.
 
     Raises:
         UserError: a file or folder is missing, unknown, damaged or of another size, classes have
@@ -87,7 +88,7 @@ def _numbers(path: Path, classes: int) -> Numbers:
 
 
 def _by_folder(part: Path, numbers: Numbers) -> Examples:
-    """The images of `part/<class>` or `part/<class>/images`, by class."""
+    """The images of ``part/<class>`` or ``part/<class>/images``, by class."""
     folders = _listed(part, folders=True) - {"images"}
     unknown, missing = sorted(folders - numbers.keys()), sorted(numbers.keys() - folders)
     if unknown or missing:
@@ -103,7 +104,7 @@ def _by_folder(part: Path, numbers: Numbers) -> Examples:
 
 
 def _validation(part: Path, numbers: Numbers) -> Examples:
-    """The images of `val`, as published or by class."""
+    """The images of ``val``, as published or by class."""
     loose = _listed(part / "images") if (part / "images").is_dir() else set[str]()
     if not _listed(part, folders=True) - {"images"}:
         return _annotated(part, loose, numbers)

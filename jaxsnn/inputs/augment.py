@@ -1,9 +1,9 @@
 """Augmentation of image batches as pure functions of the images and a key.
 
-All take float images `[B, H, W, C]`, can be jitted, and draw anew for every image. System A's
-recipe for CIFAR-10 is `random_crop(size=24)`, `random_flip`, `brightness(delta=63)`,
-`contrast(lower=0.2, upper=1.8)`, `per_image_standardise` on pixels 0..255 in training, and
-`central_crop(24)`, `per_image_standardise` in testing.
+All take float images ``[B, H, W, C]``, can be jitted, and draw anew for every image. System A's
+recipe for CIFAR-10 is ``random_crop(size=24)``, ``random_flip``, ``brightness(delta=63)``,
+``contrast(lower=0.2, upper=1.8)``, ``per_image_standardise`` on pixels 0..255 in training, and
+``central_crop(24)``, ``per_image_standardise`` in testing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def random_crop(
     """Surround every image with zeros, then cut a window from a uniformly drawn place.
 
     Args:
-        images: `[B, H, W, C]`.
+        images: ``[B, H, W, C]``.
         key: PRNG key.
         padding: zeros added on each of the four sides.
         size: height and width of the window; by default those of the image.
@@ -36,7 +36,7 @@ def random_crop(
             many as there are.
 
     Returns:
-        `[B, size, size, C]`, or `[B, H, W, C]` without `size`; dtype of `images`.
+        ``[B, size, size, C]``, or ``[B, H, W, C]`` without ``size``; dtype of ``images``.
 
     Raises:
         UserError: negative padding or radius, or a window that is empty or larger than the padded
@@ -64,10 +64,10 @@ def random_crop(
 
 
 def central_crop(images: jax.Array, size: int) -> jax.Array:
-    """The middle `size` x `size` window, rounded up and left where the spare pixels are odd.
+    """The middle ``size`` x ``size`` window, rounded up and left where the spare pixels are odd.
 
     Raises:
-        UserError: `size` is below 1 or larger than the image.
+        UserError: ``size`` is below 1 or larger than the image.
 
     Example:
         >>> central_crop(jnp.arange(16.0).reshape(1, 4, 4, 1), 2)[0, :, :, 0].tolist()
@@ -82,9 +82,9 @@ def central_crop(images: jax.Array, size: int) -> jax.Array:
 
 
 def pad_to(images: jax.Array, size: int) -> jax.Array:
-    """Surround images with zeros up to `size` x `size`, equally; an odd one goes below and right.
+    """Surround images with zeros up to ``size`` x ``size``; an odd one goes below and right.
 
-    A side that is long enough stays as it is; dtype of `images`.
+    A side that is long enough stays as it is; dtype of ``images``.
 
     Example:
         >>> pad_to(jnp.full((1, 1, 2, 1), 7), 3)[0, :, :, 0].tolist()
@@ -103,11 +103,11 @@ def rotate(images: jax.Array, degrees: jax.Array) -> jax.Array:
     place; around the image lies 0. No value leaves the range of the pixels and 0.
 
     Args:
-        images: float `[B, H, W, C]`.
-        degrees: `[B]`, an angle for each image.
+        images: float ``[B, H, W, C]``.
+        degrees: ``[B]``, an angle for each image.
 
     Returns:
-        `[B, H, W, C]`; dtype of `images`.
+        ``[B, H, W, C]``; dtype of ``images``.
 
     Raises:
         UserError: images are not floats, or there is not one angle per image.
@@ -136,15 +136,15 @@ def rotate(images: jax.Array, degrees: jax.Array) -> jax.Array:
 
 
 def random_rotation(images: jax.Array, key: jax.Array, degrees: float) -> jax.Array:
-    """Turn every image counter-clockwise by an angle uniform in `[0, degrees)`; see `rotate`.
+    """Turn every image counter-clockwise by an angle uniform in ``[0, degrees)``; see ``rotate``.
 
     Args:
-        images: float `[B, H, W, C]`.
+        images: float ``[B, H, W, C]``.
         key: PRNG key.
         degrees: the largest angle; 30 for the faces of Fast-SNN (Hu et al., 2023).
 
     Raises:
-        UserError: images are not floats, or `degrees` is negative.
+        UserError: images are not floats, or ``degrees`` is negative.
     """
     batch, *_ = _shape(images, floating=True)
     if degrees < 0:
@@ -167,8 +167,8 @@ def alternating_flip(images: jax.Array, rows: jax.Array, epoch: jax.Array) -> ja
     way thrice (Jordan, arXiv:2404.00498, section 3.6).
 
     Args:
-        images: `[B, H, W, C]`.
-        rows: int `[B]`, the place of each image in the data set, which decides when its turn is.
+        images: ``[B, H, W, C]``.
+        rows: int ``[B]``, the place of each image in the data set, which decides when its turn is.
         epoch: int scalar, from 0.
     """
     batch, *_ = _shape(images)
@@ -179,12 +179,12 @@ def alternating_flip(images: jax.Array, rows: jax.Array, epoch: jax.Array) -> ja
 
 
 def brightness(images: jax.Array, key: jax.Array, delta: float = 63.0) -> jax.Array:
-    """Add one number per image, uniform in `[-delta, delta)`, to all its pixels.
+    """Add one number per image, uniform in ``[-delta, delta)``, to all its pixels.
 
-    `delta` is in units of the pixels (63 for pixels 0..255); nothing is clipped.
+    ``delta`` is in units of the pixels (63 for pixels 0..255); nothing is clipped.
 
     Raises:
-        UserError: images are not floats, or `delta` is negative.
+        UserError: images are not floats, or ``delta`` is negative.
     """
     batch, *_ = _shape(images, floating=True)
     if delta < 0:
@@ -196,12 +196,12 @@ def brightness(images: jax.Array, key: jax.Array, delta: float = 63.0) -> jax.Ar
 def contrast(
     images: jax.Array, key: jax.Array, lower: float = 0.2, upper: float = 1.8
 ) -> jax.Array:
-    """Stretch every image about the mean of each of its channels: `mean + f * (x - mean)`.
+    """Stretch every image about the mean of each of its channels: ``mean + f * (x - mean)``.
 
-    One factor `f` per image, uniform in `[lower, upper)`; nothing is clipped.
+    One factor ``f`` per image, uniform in ``[lower, upper)``; nothing is clipped.
 
     Raises:
-        UserError: images are not floats, or not `0 <= lower <= upper`.
+        UserError: images are not floats, or not ``0 <= lower <= upper``.
     """
     batch, *_ = _shape(images, floating=True)
     if not 0 <= lower <= upper:
@@ -213,7 +213,7 @@ def contrast(
 
 
 def per_image_standardise(images: jax.Array) -> jax.Array:
-    """`(x - mean) / max(std, 1 / sqrt(N))` per image, with N = H * W * C.
+    """``(x - mean) / max(std, 1 / sqrt(N))`` per image, with N = H * W * C.
 
     The floor keeps an image of one colour finite: it becomes zeros.
 

@@ -17,22 +17,22 @@ def frames(
 ) -> jax.Array:
     """Count the events of every frame, pixel and polarity.
 
-    An event is one number, `((frame * height + y) * width + x) * polarities + polarity`, as
-    `jaxsnn.data.Recordings` holds it. A turn moves events, not images: each goes to the pixel
+    An event is one number, ``((frame * height + y) * width + x) * polarities + polarity``, as
+    ``jaxsnn.data.Recordings`` holds it. A turn moves events, not images: each goes to the pixel
     nearest to its turned place, and what leaves the sensor is dropped.
 
     Args:
-        codes: int32 `[B, E]`; negative ones are padding.
-        sensor: `(height, width, polarities)`.
+        codes: int32 ``[B, E]``; negative ones are padding.
+        sensor: ``(height, width, polarities)``.
         steps: frames to return, T; later events are dropped.
-        angle: float `[B]`, degrees counter-clockwise about the centre of the image, one for each
+        angle: float ``[B]``, degrees counter-clockwise about the centre of the image, one for each
             recording; None, as 0, leaves every event where it is.
 
     Returns:
-        float32 `[T, B, height, width, polarities]`. Memory is that of the result and the codes.
+        float32 ``[T, B, height, width, polarities]``. Memory is that of the result and the codes.
 
     Raises:
-        UserError: codes are not int32 `[B, E]`, a size is below 1, or the result would have more
+        UserError: codes are not int32 ``[B, E]``, a size is below 1, or the result would have more
             elements than an int32 can count.
 
     Example:
@@ -63,11 +63,11 @@ def mask(lengths: jax.Array, steps: int) -> jax.Array:
     """1 where a recording still runs, 0 in the padding after its last frame.
 
     Args:
-        lengths: integers `[B]`, frames of each recording.
+        lengths: integers ``[B]``, frames of each recording.
         steps: T.
 
     Returns:
-        float32 `[T, B]`.
+        float32 ``[T, B]``.
 
     Example:
         >>> mask(jnp.array([1, 3]), 2).tolist()

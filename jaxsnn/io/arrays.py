@@ -43,7 +43,7 @@ def flatten(tree: Variables, prefix: str = "") -> Tree:
 
 
 def unflatten(flat: Variables) -> Tree:
-    """Names joined with "/" back to a nested dictionary; the inverse of `flatten`.
+    """Names joined with "/" back to a nested dictionary; the inverse of ``flatten``.
 
     >>> unflatten({"params/conv1/kernel": 1, "params/conv1/bias": 2})
     {'params': {'conv1': {'kernel': 1, 'bias': 2}}}

@@ -1,7 +1,7 @@
 """Training checkpoints: the whole state of a run, optimiser included, written by Orbax.
 
 Each is written under a temporary name and renamed once it is complete, so that a kill at any moment
-leaves the ones before it intact. Weights alone travel in npz files; see `jaxsnn.io.arrays`.
+leaves the ones before it intact. Weights alone travel in npz files; see ``jaxsnn.io.arrays``.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Checkpoints:
     def __init__(
         self, directory: str | Path, meta: Mapping[str, Json] | None = None, keep: int = 2
     ) -> None:
-        """Name the folder; nothing is written before the first `save`.
+        """Name the folder; nothing is written before the first ``save``.
 
         Args:
             directory: the folder of the checkpoints alone.
@@ -107,7 +107,7 @@ class Checkpoints:
             shutil.rmtree(self.directory / str(other), ignore_errors=True)
 
     def restore_latest(self, template: PyTree) -> PyTree | None:
-        """The state of the newest readable checkpoint in the tree of `template`, or None.
+        """The state of the newest readable checkpoint in the tree of ``template``, or None.
 
         Unreadable checkpoints are named on standard output and passed over.
 

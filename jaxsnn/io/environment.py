@@ -29,9 +29,9 @@ def environment(package: Path = PACKAGE) -> Environment:
         package: folder of the package whose checkout is meant.
 
     Returns:
-        `versions` (None for a package that is not installed), `device`, `platform`, and `commit`:
-        the checkout's git commit, with ``+dirty`` if files that git tracks or files of the package
-        differ from it, None if the package does not lie in a checkout.
+        ``versions`` (None for a package that is not installed), ``device``, ``platform``, and
+        ``commit``: the checkout's git commit, with ``+dirty`` if files that git tracks or files of
+        the package differ from it, None if the package does not lie in a checkout.
     """
     names = ("jax", "flax", "optax", "numpy")
     versions: dict[str, str | None] = {"python": platform.python_version()}

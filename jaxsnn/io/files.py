@@ -21,9 +21,10 @@ from jaxsnn.types import Json, JsonObject
 def write_bytes(path: str | Path, content: bytes) -> Path:
     """Write a file whole or not at all; missing folders are made.
 
-    Of several processes the first alone writes, here and in `append_jsonl` (`jaxsnn.io.processes`).
-    The content goes to a temporary file in the same folder, which then replaces `path`; temporary
-    files of the same target that killed processes have left are removed first.
+    Of several processes the first alone writes, here and in ``append_jsonl``
+    (``jaxsnn.io.processes``). The content goes to a temporary file in the same folder, which then
+    replaces ``path``; temporary files of the same target that killed processes have left are
+    removed first.
     """
     path = Path(path)
     if not processes.is_primary():
@@ -47,7 +48,7 @@ def naming(path: str | Path) -> Generator[None]:
     """Errors of the system say which file could not be written, a full disk's among them.
 
     Raises:
-        OSError: that of the block, with `path` as its file.
+        OSError: that of the block, with ``path`` as its file.
     """
     try:
         yield
@@ -118,7 +119,7 @@ def _locked(folder: Path) -> Generator[None]:
 
 
 def write_json(path: str | Path, obj: object) -> Path:
-    """Write `obj` as indented JSON, atomically.
+    """Write ``obj`` as indented JSON, atomically.
 
     NumPy and JAX scalars and arrays, tuples and paths become plain JSON values.
 
@@ -157,14 +158,14 @@ def read_object(path: str | Path) -> JsonObject:
     """Read one JSON file that holds an object.
 
     Raises:
-        UserError: as `read_json`, or it holds something else.
+        UserError: as ``read_json``, or it holds something else.
         FileNotFoundError: there is no such file.
     """
     return parse_object(Path(path).read_bytes(), str(path))
 
 
 def parse_json(text: str | bytes, place: str) -> Json:
-    """The value of a JSON text; `place` is where it comes from, for messages.
+    """The value of a JSON text; ``place`` is where it comes from, for messages.
 
     Raises:
         UserError: the text is not JSON, or nested deeper than Python reads.
@@ -180,10 +181,10 @@ def parse_json(text: str | bytes, place: str) -> Json:
 
 
 def parse_object(text: str | bytes, place: str) -> JsonObject:
-    """The object of a JSON text; see `parse_json`.
+    """The object of a JSON text; see ``parse_json``.
 
     Raises:
-        UserError: as `parse_json`, or the text is another value.
+        UserError: as ``parse_json``, or the text is another value.
     """
     value = parse_json(text, place)
     if not isinstance(value, dict):
@@ -197,7 +198,7 @@ def append_jsonl(path: str | Path, record: Mapping[str, Json]) -> None:
     A last line that a kill has broken off is removed first, or the new record would be lost in it.
 
     Raises:
-        UserError: as `write_json`.
+        UserError: as ``write_json``.
     """
     line = json.dumps(plain(record), ensure_ascii=False, allow_nan=False)
     if not processes.is_primary():
@@ -213,8 +214,8 @@ def read_jsonl(path: str | Path, key: str = "step") -> list[JsonObject]:
     """Read the records of a stream, in order.
 
     A last line that breaks off is dropped: the writer was killed. Of several records with the same
-    value under `key` (steps that were repeated after a resume) the last one is kept, in the place
-    of the first; records without `key` are all kept.
+    value under ``key`` (steps that were repeated after a resume) the last one is kept, in the place
+    of the first; records without ``key`` are all kept.
 
     Raises:
         UserError: another line is not a JSON object; the message names file and line.
@@ -231,10 +232,10 @@ def read_jsonl(path: str | Path, key: str = "step") -> list[JsonObject]:
 
 
 def plain(value: object, where: str = "") -> Json:
-    """Turn a value into what JSON knows; `where` is the path of keys that leads to it.
+    """Turn a value into what JSON knows; ``where`` is the path of keys that leads to it.
 
     Raises:
-        UserError: as `write_json`.
+        UserError: as ``write_json``.
 
     Examples:
         >>> plain({"rate": np.float32(0.5), "shape": (2, np.int64(3))})

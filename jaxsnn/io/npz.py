@@ -52,7 +52,7 @@ def check_header(archive: zipfile.ZipFile, info: zipfile.ZipInfo, place: str) ->
     """Refuse a member that is encrypted, unknown, or announces another size than it has.
 
     Raises:
-        UserError: naming `place` and what is wrong.
+        UserError: naming ``place`` and what is wrong.
     """
     if info.flag_bits & _ENCRYPTED:
         raise UserError(f"{place}: it is encrypted; unpack it, and write the arrays without")

@@ -50,7 +50,7 @@ class Display:
     """What the user sees of training: a bar on a terminal, otherwise one line for each epoch."""
 
     def __init__(self, epochs: int, steps_per_epoch: int, batch_size: int, shown: bool) -> None:
-        """Prepare the bar; it appears when the display is entered, and never unless `shown`."""
+        """Prepare the bar; it appears when the display is entered, and never unless ``shown``."""
         to, shown = console(), shown and processes.is_primary()
         self.epochs, self.batch_size = epochs, batch_size
         self.to = to if shown else None
@@ -87,7 +87,7 @@ class Display:
         show(text, self.to)
 
     def show(self, epoch: int, step: int, position: int, loss: float, accuracy: float) -> None:
-        """Move the bar to a step; `position` counts the steps within the epoch (from 0)."""
+        """Move the bar to a step; ``position`` counts the steps within the epoch (from 0)."""
         now = time.monotonic()
         if self.first_look[0] != epoch:
             self.first_look = (epoch, position, now)

@@ -1,8 +1,8 @@
 """The one way to a terminal: text is shown as it is, whatever characters a path has.
 
-Rich reads `[...]` as markup and `:...:` as a picture, which eats parts of paths and names, or ends
-in an error. Here neither happens, and a line of text is not broken in two. What is to be coloured
-is a `rich.text.Text`.
+Rich reads ``[...]`` as markup and ``:...:`` as a picture, which eats parts of paths and names, or
+ends in an error. Here neither happens, and a line of text is not broken in two. What is to be
+coloured is a ``rich.text.Text``.
 """
 
 from __future__ import annotations

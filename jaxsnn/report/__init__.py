@@ -1,4 +1,4 @@
-"""What is told of a run: results.json, energy, tables; the figures are `jaxsnn.report.figures`.
+"""What is told of a run: results.json, energy, tables; the figures are ``jaxsnn.report.figures``.
 
 A run's numbers are one :class:`Results`, read and written strictly; tables and figures are made
 from such files alone.

@@ -2,7 +2,7 @@
 
 Every synapse is laid out on crossbars of X x X cells and read out once for each output position
 and time step, so that a step costs the same whether a spike comes or not, and t steps cost t times
-as much. With X = 64 and a kernel of h x w, in pJ (the constants are the fields of `SpikeSim`)::
+as much. With X = 64 and a kernel of h x w, in pJ (the constants are the fields of ``SpikeSim``)::
 
     element = h * w * crossbar + X/8 * (converter + multiplexer)
     cycle   = 8 * tree + fetch + 4 * neuron + tile_buffer
@@ -13,7 +13,7 @@ A pool is a layer whose kernel is the pooled map, with as many channels out as i
 of n inputs is a 4 x 1 kernel over ceil(n / 4) channels at one position. (Habara, Sato and Awano,
 Frontiers in Neuroscience 18, 2024, and its code; SpikeSim: Moitra et al., IEEE TCAD, 2023.)
 
-`jaxsnn.report.energy` counts spikes instead, and is the other view of the same network.
+``jaxsnn.report.energy`` counts spikes instead, and is the other view of the same network.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Energies(NamedTuple):
 
 
 def cycle_energy(height: int, width: int, constants: SpikeSim = SPIKESIM) -> float:
-    """Energy in pJ of one cycle of one crossbar under a kernel of `height` x `width`.
+    """Energy in pJ of one cycle of one crossbar under a kernel of ``height`` x ``width``.
 
     >>> round(cycle_energy(3, 3), 6)
     828.486147
@@ -152,10 +152,10 @@ def as_coded(arch: Arch, constants: SpikeSim = SPIKESIM) -> Energies:
 
 
 def first_step(accuracies: Accuracies, target: float) -> int | None:
-    """The first time step whose accuracy is at least `target`; None if it is not reached.
+    """The first time step whose accuracy is at least ``target``; None if it is not reached.
 
     Args:
-        accuracies: `[T]`, after 1, 2, ... T steps.
+        accuracies: ``[T]``, after 1, 2, ... T steps.
         target: on the scale of the accuracies, such as 0.97 times that of the ANN.
 
     >>> first_step([0.1, 0.6, 0.5, 0.9], 0.55), first_step([0.1, 0.6], 0.7)
@@ -177,13 +177,13 @@ def saving(
     """Energy in per cent of the baseline's that the fused network saves up to its own step.
 
     Args:
-        fused_step: time steps after which fusion is accurate enough (`first_step`).
+        fused_step: time steps after which fusion is accurate enough (``first_step``).
         final_step: those of the network without exits.
         arch: the network with its exits.
         constants: of the hardware.
 
     Returns:
-        `100 * (1 - fused energy / final energy)`, below 0 if fusion costs more; None if one of
+        ``100 * (1 - fused energy / final energy)``, below 0 if fusion costs more; None if one of
         the two is not accurate enough at any step.
 
     Raises:
@@ -206,8 +206,8 @@ def area_gain(
     without exits reaches the target; the steps are joined by straight lines.
 
     Args:
-        fused: `[T]`, accuracies of the fused network after 1, 2, ... T steps.
-        final: `[T]`, those of the network without exits.
+        fused: ``[T]``, accuracies of the fused network after 1, 2, ... T steps.
+        final: ``[T]``, those of the network without exits.
         target: on the scale of the accuracies.
         arch: the network with its exits.
         constants: of the hardware.
@@ -263,7 +263,7 @@ def _curve(accuracies: Accuracies, name: str) -> npt.NDArray[np.float64]:
 
 
 def _area(curve: npt.NDArray[np.float64], energy: float, limit: float) -> float:
-    """Area from the first step's energy to `limit`; 0 if the first step costs more."""
+    """Area from the first step's energy to ``limit``; 0 if the first step costs more."""
     if limit < energy:
         return 0.0
     energies = energy * np.arange(1, len(curve) + 1)

@@ -30,7 +30,7 @@ class Mismatches(TypedDict):
 
 
 class Layer(TypedDict):
-    """Counts of one layer; `rate` is per threshold unit, `silent` and `saturated` are fractions."""
+    """Counts of one layer; ``rate`` is per threshold unit, ``silent``, ``saturated`` fractions."""
 
     name: str
     neurons: int
@@ -134,14 +134,15 @@ class Results:
     """The content of results.json: one setting of one experiment.
 
     Accuracies are fractions, steps are 1-based, counts are means per image over the test set
-    unless said otherwise, energies are picojoules; what does not apply is None. `setting` is what
-    the run is called in tables, `settings` what it is. `argv` is the command that wrote the file.
-    `test_examples` is the number of images or recordings that were tested. `sops_per_image` is the
-    hardware-free count, and `ann_macs_per_image` counts the same synapses. `conversion` has the
-    settings, by the names of their flags, that the spiking network was made with beyond those in
-    `settings`; they differ by system. `undecided` is the share of images without a spike or a sum
-    to decide on after the last step, whose prediction is class 0. `given_predictions` differ from
-    those of the ANN as it was trained, of the images that the certificate compared.
+    unless said otherwise, energies are picojoules; what does not apply is None. ``setting`` is what
+    the run is called in tables, ``settings`` what it is. ``argv`` is the command that wrote the
+    file. ``test_examples`` is the number of images or recordings that were tested.
+    ``sops_per_image`` is the hardware-free count, and ``ann_macs_per_image`` counts the same
+    synapses. ``conversion`` has the settings, by the names of their flags, that the spiking network
+    was made with beyond those in ``settings``; they differ by system. ``undecided`` is the share of
+    images without a spike or a sum to decide on after the last step, whose prediction is class 0.
+    ``given_predictions`` differ from those of the ANN as it was trained, of the images that the
+    certificate compared.
 
     >>> results = Results(experiment="mnist_lenet", system="scatter_gather", dataset="digits",
     ...                   setting="k1B2", settings=RunSettings(network="lenet", k=1, bound=2))

@@ -64,7 +64,7 @@ def threshold_units(row: Results) -> int | None:
 
 
 def having(results: Sequence[Results], *some: str, needed: Sequence[str] = ()) -> list[Results]:
-    """Settings that have one of the fields `some` and all of `needed`, in drawing order."""
+    """Settings that have one of the fields ``some`` and all of ``needed``, in drawing order."""
     rows = [
         row
         for row in results

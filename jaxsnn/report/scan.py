@@ -57,7 +57,7 @@ def scan_folders(out: str | Path, warn: Warn = _to_stderr) -> dict[Path, Results
 
 
 def scan_results(out: str | Path, warn: Warn = _to_stderr) -> list[Results]:
-    """The results of `scan_folders` alone."""
+    """The results of ``scan_folders`` alone."""
     return list(scan_folders(out, warn).values())
 
 

@@ -54,7 +54,7 @@ def _cells(line: _Line, row: Results) -> list[str]:
 def print_table(
     rows: Sequence[Results], title: str = "Results", console: Console | None = None
 ) -> None:
-    """Print `table`."""
+    """Print ``table``."""
     show(table(rows, title), console)
 
 

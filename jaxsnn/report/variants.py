@@ -47,7 +47,7 @@ def variants_table(rows: Sequence[Results]) -> Table:
 
 
 def print_variants(rows: Sequence[Results], console: Console | None = None) -> None:
-    """Print `variants_table`."""
+    """Print ``variants_table``."""
     show(variants_table(rows), console)
 
 

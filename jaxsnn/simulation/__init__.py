@@ -1,7 +1,8 @@
 """Spikes over time: the engine, when a simulation ends, counters, totals, sweeps.
 
-`simulate` computes so many steps, `settle` ends in silence, `early_exit` when the fusion of two
-heads is sure; `evaluate` goes through a data set, `sweep` through many values in one program.
+``simulate`` computes so many steps, ``settle`` ends in silence, ``early_exit`` when the fusion of
+two heads is sure; ``evaluate`` goes through a data set, ``sweep`` through many values in one
+program.
 """
 
 from jaxsnn.simulation import fusion, step_by_step

@@ -2,7 +2,7 @@
 
 Python runs a signal's handler between two of its own instructions, so a program that compiles or
 computes for minutes would not notice. A thread that reads what the system writes about signals
-does, and ends the process after `GRACE` seconds. Files are written whole or not at all, so that
+does, and ends the process after ``GRACE`` seconds. Files are written whole or not at all, so that
 nothing that was done is lost.
 """
 

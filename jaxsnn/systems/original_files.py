@@ -92,7 +92,7 @@ def write_per_step(
 
 
 def _step_counts(arrays: dict[str, np.ndarray], batch: int) -> dict[str, np.ndarray]:
-    """Counts of `write_per_step` as int64 [T, N]."""
+    """Counts of ``write_per_step`` as int64 [T, N]."""
     shapes = {name: np.shape(array) for name, array in arrays.items()}
     shape = shapes["correct"]
     if len(set(shapes.values())) != 1 or len(shape) != 2 or 0 in shape:

@@ -152,7 +152,7 @@ def read_data(config: Common) -> Dataset:
     """The data set, shortened as ``--limit-train`` and ``--limit-test`` say.
 
     Raises:
-        UserError: no test image, or fewer training images than classes; or as `load`.
+        UserError: no test image, or fewer training images than classes; or as ``load``.
     """
     data = load(config.dataset, config.data_dir)
     if not len(data.test_labels):

@@ -155,7 +155,7 @@ class Setting(System[TrainedConfig]):
 
     @property
     def conversion_settings(self) -> JsonObject | None:
-        """The settings of `conversion` by name, None where there are none."""
+        """The settings of ``conversion`` by name, None where there are none."""
         return {name: getattr(self.config, name) for name in self.conversion} or None
 
     @property

@@ -1,7 +1,7 @@
 """What is trained, how, and the compiled update; run files and layer-wise fine-tuning.
 
-A task (`classification`, `through_time`) says what is trained, :class:`Options` how; `train` goes
-through the epochs, survives a kill and resumes bit for bit.
+A task (``classification``, ``through_time``) says what is trained, :class:`Options` how; ``train``
+goes through the epochs, survives a kill and resumes bit for bit.
 """
 
 from jaxsnn.training import finetune, schedules

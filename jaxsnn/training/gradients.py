@@ -45,7 +45,7 @@ Sums = tuple[PyTree, PyTree, Array, Array]  # gradients, new rest, sum of losses
 
 
 def mesh_of(devices: int) -> Mesh:
-    """So many devices, as many of each process, as a mesh of the one axis `SHARD`."""
+    """So many devices, as many of each process, as a mesh of the one axis ``SHARD``."""
     return Mesh(np.array(processes.devices(devices)), (SHARD,))
 
 

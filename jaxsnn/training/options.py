@@ -21,7 +21,7 @@ class Options:
         seed: of the initial weights, the order of the images and all noise.
         directory: where ``metrics.jsonl``, ``model.npz``, ``best.npz`` and ``checkpoints/`` go;
             None writes nothing.
-        resume: continue from the newest checkpoint in `directory`.
+        resume: continue from the newest checkpoint in ``directory``.
         checkpoint_seconds: a checkpoint at least so often; there is one after every epoch anyway.
         steps_per_call: updates per compiled call; None leaves it to the backend.
         devices: that share each batch, as many of each process (:mod:`jaxsnn.io.processes`).
@@ -47,10 +47,10 @@ class Options:
         """Refuse numbers that make no sense.
 
         Raises:
-            UserError: a number below 1, an `averaging` that is no share below 1, a batch that the
+            UserError: a number below 1, an ``averaging`` that is no share below 1, a batch that the
                 devices cannot share equally or that is no whole number of micro-batches, more
-                devices than there are, devices that the processes cannot share equally, or `resume`
-                without a directory.
+                devices than there are, devices that the processes cannot share equally, or
+                ``resume`` without a directory.
         """
         for name in ("epochs", "batch_size", "devices", "steps_per_call", "micro_batch"):
             value = getattr(self, name)
@@ -75,7 +75,7 @@ class Options:
 
 
 def refuse_single_norm(options: Options, site: str | None) -> None:
-    """Refuse batches of one example for batch norm that sees one value of each (`site`).
+    """Refuse batches of one example for batch norm that sees one value of each (``site``).
 
     The mean of one value is the value itself, so that every normalised value would be 0.
 

@@ -116,7 +116,7 @@ class TrainFiles:
         save_arrays(self.directory / "model.npz", flatten(state.variables), meta)
 
     def end_epoch(self, state: TrainState, record: Record) -> None:
-        """Write everything: the line of the epoch, the weights if they are the best, `save`."""
+        """Write everything: the line of the epoch, the weights if they are the best, ``save``."""
         # The line before the checkpoint: a kill in between repeats the line and never loses it.
         append_jsonl(self.directory / "metrics.jsonl", record)
         accuracy = record["validation_accuracy"]

@@ -109,7 +109,7 @@ def evaluate(
         labels: whole numbers [N].
         batch_size: examples per compiled call.
         key: for tasks that are random in evaluation, too; each batch gets its own.
-        micro_batch: examples that are computed at once, to save memory; it divides `batch_size`.
+        micro_batch: examples that are computed at once, to save memory; it divides ``batch_size``.
 
     Raises:
         UserError: no images, images and labels of different length, or labels that are no class
@@ -188,7 +188,7 @@ def _evaluator(loss: Loss, micro_batch: int | None) -> Callable[..., tuple[Array
 def as_examples(
     images: PyTree, labels: PyTree, what: str, classes: int | None = None
 ) -> tuple[PyTree, np.ndarray]:
-    """Images and labels as NumPy arrays, labels int32; `what` says in an error whose they are.
+    """Images and labels as NumPy arrays, labels int32; ``what`` says in an error whose they are.
 
     Raises:
         UserError: they differ in length, or a label is no class number (:func:`class_numbers`).

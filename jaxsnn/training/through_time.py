@@ -34,7 +34,7 @@ def spiking_net(arch: arch_module.Arch, cell: Neuron, readout: Neuron | None = N
     """A network whose hidden sites and readout are spiking neurons, to be trained directly.
 
     Args:
-        arch: the architecture; max pools act on currents, before the neurons (`BP`: on the spikes
+        arch: the architecture; max pools act on currents, before the neurons (``BP``: on the spikes
             of a step).
         cell: the neuron of every hidden site.
         readout: that of the readout; None: the same if ``arch.head_neuron``, else none.

@@ -1,8 +1,8 @@
 """Training: one compiled step per batch on a CPU, a compiled loop of steps on an accelerator.
 
-The network is not known here. A system hands in a `Task`, two pure functions over plain trees, and
-an Optax optimiser; everything random follows from one seed and the global step, so that a run that
-was killed continues from its last checkpoint as if nothing had happened.
+The network is not known here. A system hands in a ``Task``, two pure functions over plain trees,
+and an Optax optimiser; everything random follows from one seed and the global step, so that a run
+that was killed continues from its last checkpoint as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def train(
         optimiser: updates params; schedules count global steps.
         data: training images uint8 [N, ...] (or a tree of arrays with N in front) and labels [N],
             validation images and labels (None or empty: no validation).
-        options: see `Options`.
+        options: see ``Options``.
         progress: a progress bar on a terminal, else a line per epoch; False prints nothing.
         schedule: step -> learning rate, only for the record of the rate in ``metrics.jsonl``.
         after_epoch: ``(record, variables) -> record``, called before the record of an epoch is
@@ -82,10 +82,10 @@ def train(
     Raises:
         UserError: batches of one example where batch norm sees one value of each, fewer images
             than a batch, images and labels of different length, labels that
-            are no class numbers, `resume`
+            are no class numbers, ``resume``
             without a checkpoint or with one of another run, processes with different data, a
-            directory that already holds checkpoints without `resume`, or a loss that is not finite
-            (the checkpoints from before it stay).
+            directory that already holds checkpoints without ``resume``, or a loss that is not
+            finite (the checkpoints from before it stay).
     """
     run = _Run(task, optimiser, data, options, schedule, after_epoch, finish)
     state = run.start()
@@ -100,7 +100,7 @@ def train(
 
 
 class _Run:
-    """One call of `train`: the constants of the run, and what happens around the compiled step."""
+    """One call of ``train``: constants of the run, and what happens around the compiled step."""
 
     def __init__(
         self,

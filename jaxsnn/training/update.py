@@ -55,7 +55,7 @@ class TrainState:
 
     @property
     def variables(self) -> Tree:
-        """The collections as the task's `init` returned them: ``{"params": ..., ...}``."""
+        """The collections as the task's ``init`` returned them: ``{"params": ..., ...}``."""
         return {"params": self.params if self.average is None else self.average, **self.rest}
 
 
@@ -66,7 +66,7 @@ def programs(
     """Two functions: key -> initial state, and the compiled update of the state in place.
 
     The second takes ``(state, order int32 [N], images [N, ...], labels int32 [N], key, count,
-    steps)``, the last two by name, and makes `count` updates (always one if
+    steps)``, the last two by name, and makes ``count`` updates (always one if
     ``plan.steps_per_call`` is 1) on examples of so many time steps (None: the task knows). It
     reuses the memory of the state that it is given.
     """
@@ -174,7 +174,7 @@ def _update(
     optimiser: optax.GradientTransformation,
     plan: Plan,
 ) -> Callable[..., TrainState]:
-    """(state, order [N], images, labels, key, count, steps) -> state after `count` updates."""
+    """(state, order [N], images, labels, key, count, steps) -> state after ``count`` updates."""
 
     def one(
         state: TrainState,

@@ -108,7 +108,7 @@ def network(seed=3):
 
 
 def reach(kernel, bias, highest):
-    """Largest |sum| of whole weights and a whole bias, input counts up to `highest`."""
+    """Largest |sum| of whole weights and a whole bias, input counts up to ``highest``."""
     flat = np.abs(np.asarray(kernel, np.int64)).reshape(-1, kernel.shape[-1])
     return int((flat.sum(0) * highest).max() + np.abs(np.asarray(bias, np.int64)).max(initial=0))
 

@@ -40,7 +40,7 @@ FLOAT = SiteMap(full_precision())
 class Residual:
     """A random network, and slow float64 passes over it written from the definition of a block.
 
-    `gammas`: signs of the norm scales, "positive", "mixed" or "with_zero": then one channel of
+    ``gammas``: signs of the norm scales, "positive", "mixed" or "with_zero": then one channel of
     every norm has the scale 0, and one of the last norm of every block.
     """
 
@@ -108,8 +108,8 @@ class Residual:
     def pass_over(self, images, activation, fire, drawn=None, first=True):
         """Values of every site of one pass.
 
-        `activation(site, z, added)` adds the shortcut to the branch, `fire(site, activation)` says
-        what the neurons give; biases come with `first`.
+        ``activation(site, z, added)`` adds the shortcut to the branch, ``fire(site, activation)``
+        says what the neurons give; biases come with ``first``.
         """
         values = {"input": images}
         for site in plan(self.arch):

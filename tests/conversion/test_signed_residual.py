@@ -54,7 +54,7 @@ class Residual:
         self.variables = tree(list(self.layers.values()))
 
     def one_pass(self, fire, layer_of=None):
-        """Values of every site; `fire` says what the neurons of a site emit for their charge."""
+        """Values of every site; ``fire`` says what the neurons of a site emit for their charge."""
         values = {"input": self.images * UNITS.scale}
         for site in plan(self.arch):
             x = values[site.source]

@@ -109,7 +109,7 @@ def test_events_outside_any_sensor_are_refused(row, message):
 def slow_denoise(events, filter_time):
     """Event by event, with the time at which each pixel's announcement expires.
 
-    At first every pixel counts as announced until `filter_time`; the map ends with the last
+    At first every pixel counts as announced until ``filter_time``; the map ends with the last
     column and row that have an event.
     """
     width, height = int(events.x.max()) + 1, int(events.y.max()) + 1

@@ -29,7 +29,7 @@ def jpeg(colour, size=(64, 64), mode="RGB", form="JPEG"):
 
 
 def colour(number, part, index):
-    """Of class `number`: the class, the part and the image are told from it."""
+    """Of class ``number``: the class, the part and the image are told from it."""
     return 40 * number + 20, 200 if part == "train" else 50, 30 * index + 15
 
 
@@ -39,7 +39,7 @@ def put(path, content):
 
 
 def write(folder, moved=False):
-    """Three classes of four training and two test images; `moved`: by class, as the script does."""
+    """Three classes of four training, two test images; ``moved``: by class, as the script does."""
     put(folder / "wnids.txt", "".join(f"{name}\n" for name in NAMES).encode())
     lines, inner = [], "" if moved else "images/"
     for number, name in enumerate(sorted(NAMES)):
@@ -95,7 +95,7 @@ def test_training_and_test_may_be_moved_alone(tmp_path, moved):
 
 
 def test_classes_moved_with_their_folder_of_images_are_read(tmp_path):
-    """Some scripts keep `images` within the class, and leave the old one empty."""
+    """Some scripts keep ``images`` within the class, and leave the old one empty."""
     folder = write(tmp_path, moved=True)
     for name in NAMES:
         inner = folder / "val" / name / "images"

@@ -1,6 +1,6 @@
 """What an accelerator computes, computed here: the same integers, and no convolution of integers.
 
-With `JAX_PLATFORMS=cuda,cpu` the same tests look at the sums of a graphics card.
+With ``JAX_PLATFORMS=cuda,cpu`` the same tests look at the sums of a graphics card.
 """
 
 import dataclasses

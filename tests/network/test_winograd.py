@@ -128,7 +128,7 @@ def test_any_map_and_padding(size, padding, tile, images):
 
 
 def test_gradients_inside_a_compiled_loop():
-    """Gradient descent inside `scan`, as a training program has it, takes the direct one's path."""
+    """Gradient descent inside ``scan``, as in a training program, takes the direct one's path."""
     x, kernel, target = operands(4, (8, 8), (3, 4), SAME)
 
     def descend(convolve):

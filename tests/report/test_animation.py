@@ -62,7 +62,7 @@ def highest_columns(frame: np.ndarray, colour: tuple[int, int, int]) -> list[int
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The GIF of `COUNTS`."""
+    """The GIF of ``COUNTS``."""
     return spike_bars(COUNTS, TARGET, tmp_path_factory.mktemp("gifs") / "deep" / "bars.gif")
 
 

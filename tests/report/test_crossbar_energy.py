@@ -34,7 +34,7 @@ def test_a_cycle_of_every_kernel(height, width, energy):
 
 
 def vgg(channels, exit_block):
-    """VGG of 3x3 convolutions with an exit behind block `exit_block`, counted from 0."""
+    """VGG of 3x3 convolutions with an exit behind block ``exit_block``, counted from 0."""
     tokens = [f"{c.rstrip('*')}C3{'s2' if c.endswith('*') else ''}p1" for c in channels.split()]
     return "-".join([*tokens[: exit_block + 1], "E", *tokens[exit_block + 1 :]])
 

@@ -875,7 +875,7 @@ LOSSES, TESTED = [1.6738, 1.4948, 1.4671], [0.9672, 0.9817, 0.9912]
 
 
 def direct(name: str, **changes: Any) -> Results:
-    """Results of a directly trained network; `name` is whatever the user called it."""
+    """Results of a directly trained network; ``name`` is whatever the user called it."""
     rising = [0.1, 0.5, 0.9, 0.98, 0.99]
     layers = [
         {**(FOUR.layers or [])[0], "name": layer, "neurons": neurons, "saturated": None}
@@ -900,7 +900,7 @@ def direct(name: str, **changes: Any) -> Results:
 
 
 def epochs_of(**tested: Any) -> list[dict[str, Any]]:
-    """Records of three epochs; `tested` overrides fields of all of them."""
+    """Records of three epochs; ``tested`` overrides fields of all of them."""
     return [
         EPOCHS[0] | {"epoch": number, "train_loss": loss, "validation_accuracy": accuracy} | tested
         for number, loss, accuracy in zip((1, 2, 3), LOSSES, TESTED, strict=True)

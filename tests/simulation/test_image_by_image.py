@@ -45,7 +45,7 @@ def held(count=11):
 
 @functools.cache
 def everything(count):
-    """`simulate` of all steps, with the spikes of every neuron."""
+    """``simulate`` of all steps, with the spikes of every neuron."""
     snn, images = held(count)
     trace = simulate(snn, images, steps=STEPS, record=SITES)
     spikes = {site: np.asarray(unpack(trace.records[site], snn, site)) for site in SITES}
@@ -58,14 +58,14 @@ def first(done):
 
 
 def leads(readout, margin, earliest=1):
-    """The criterion `ahead` after every step."""
+    """The criterion ``ahead`` after every step."""
     ranked = np.sort(readout, axis=-1)
     late = np.arange(1, len(readout) + 1)[:, None] >= earliest
     return (ranked[..., -1] - ranked[..., -2] >= margin) & late
 
 
 def check(found, trace, spikes, done):
-    """`found` is `trace` up to the first step that is done, image by image."""
+    """``found`` is ``trace`` up to the first step that is done, image by image."""
     stops, ended = first(done)
     np.testing.assert_array_equal(found.stops, stops)
     np.testing.assert_array_equal(found.done, ended)

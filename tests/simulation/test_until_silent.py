@@ -33,7 +33,7 @@ def last_steps(trace):
 
 
 def check(snn, images, steps, **options):
-    """`settle` equals `simulate` of as many steps; returns it."""
+    """``settle`` equals ``simulate`` of as many steps; returns it."""
     found = settle(snn, images, steps=steps, counts=True, **options)
     fixed = simulate(snn, images, steps=len(found.readout), counts=True)
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(found))

@@ -136,7 +136,7 @@ def stopped(count, threshold, earliest, curve=None):
 
 
 def check(found, count, threshold, earliest, curve=None):
-    """`found` is the slow rule's result."""
+    """``found`` is the slow rule's result."""
     stops, classes, confidences, done = stopped(count, threshold, earliest, curve)
     np.testing.assert_array_equal(found.stops, stops)
     np.testing.assert_array_equal(found.predictions, classes)

@@ -1,4 +1,4 @@
-"""`python -m jaxsnn convert`: flags, what the arrays say of the network, and a run to its files."""
+"""``python -m jaxsnn convert``: flags, what arrays say of the network, and a run to its files."""
 
 import json
 

@@ -545,7 +545,7 @@ def test_a_word_that_is_no_choice_is_refused_in_one_line(words, line, capsys):
 
 @pytest.mark.parametrize("script", ["cifar10_cnn1", "cifar10_cnn2"])
 def test_help_says_what_to_expect_and_may_be_cut_off(script):
-    """A reader of the output that leaves at once, as `head` does, sees no traceback."""
+    """A reader of the output that leaves at once, as ``head`` does, sees no traceback."""
     place = Path(__file__).parents[2] / "experiments" / f"{script}.py"
     with subprocess.Popen(
         [sys.executable, str(place), "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -73,7 +73,7 @@ def test_small_images_are_tested_in_the_middle_of_black():
 
 
 def drawn(recipe, image, count=400):
-    """What training makes of one image, `count` times."""
+    """What training makes of one image, ``count`` times."""
     return np.asarray(jax.jit(recipe.train)(np.repeat(image, count, axis=0), jax.random.key(3)))
 
 

@@ -1,4 +1,4 @@
-"""The runner of stages: a system's own ones, what `all` is, what is read when; seconds taken."""
+"""The runner of stages: a system's own ones, what ``all`` is, what is read when; seconds taken."""
 
 from typing import ClassVar
 

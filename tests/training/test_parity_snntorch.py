@@ -169,7 +169,7 @@ def digits(count):
 
 
 class TheirNetwork:
-    """The network in torch, with our weights; `gradients` come back in our layout."""
+    """The network in torch, with our weights; ``gradients`` come back in our layout."""
 
     def __init__(self, snntorch, params):
         import torch

@@ -26,7 +26,7 @@ def params_of(rng):
 
 
 def tree_map(function, *trees):
-    """`function` on the leaves of nested dictionaries."""
+    """``function`` on the leaves of nested dictionaries."""
     if isinstance(trees[0], dict):
         return {name: tree_map(function, *(tree[name] for tree in trees)) for name in trees[0]}
     return function(*trees)

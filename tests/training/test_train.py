@@ -34,7 +34,7 @@ from jaxsnn.training.train import train
 
 
 def softmax_regression(kernel, images, labels):
-    """Losses [N], hits [N] and gradient of the mean loss of `linear`, in float64."""
+    """Losses [N], hits [N] and gradient of the mean loss of ``linear``, in float64."""
     inputs = images.reshape(len(images), -1).astype(np.float64) / 255
     logits = inputs @ np.asarray(kernel, np.float64)
     exponential = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -81,7 +81,7 @@ def test_training_learns_and_reaches_every_parameter():
 
 @pytest.mark.parametrize("steps_per_call", [1, 2])
 def test_each_epoch_visits_the_images_once_in_an_order_of_its_own(steps_per_call: int):
-    """`seen` counts the visits of each image; `last` is the newest batch."""
+    """``seen`` counts the visits of each image; ``last`` is the newest batch."""
 
     def init(key):
         del key
@@ -330,7 +330,7 @@ def test_progress_is_a_line_per_epoch_a_bar_on_a_terminal_or_silent(capsys, monk
 
 
 def child(code: str, cache: Path) -> subprocess.Popen[bytes]:
-    """A Python process that has imported `small_tasks` and runs `code`."""
+    """A Python process that has imported ``small_tasks`` and runs ``code``."""
     folders = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
     setup = f"import sys; sys.path[:0] = {folders}; import small_tasks\n"
     environment = {

@@ -1,6 +1,6 @@
 """Energy per image from counted operations: a spiking network beside its quantised ANN.
 
-`ledger` prices a simulated network, `energy_ledger` counts that were made anywhere.
+``ledger`` prices a simulated network, ``energy_ledger`` counts that were made anywhere.
 """
 
 from jaxsnn.report.energy.network import counts, ledger

@@ -131,7 +131,7 @@ class Line:
     Attributes:
         snn: the spiking network.
         ann: the quantised ANN.
-        snn_fixed: the part of `snn` that does not depend on the spikes (encoder, updates).
+        snn_fixed: the part of ``snn`` that does not depend on the spikes (encoder, updates).
         encoder: the part that both sides pay for the encoder's MACs.
     """
 
@@ -143,7 +143,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Words:
-    """32-bit words read and written per image; `activations` are spikes on the SNN's side."""
+    """32-bit words read and written per image; ``activations`` are spikes on the SNN's side."""
 
     weights: float
     potentials: float
@@ -159,7 +159,7 @@ class Words:
 class EnergyLedger:
     """Three lines, SNN and quantised ANN side by side, in pJ per image (module docstring).
 
-    `spikes_per_neuron` is the rate per image at which all this was counted.
+    ``spikes_per_neuron`` is the rate per image at which all this was counted.
     """
 
     convention: Line
@@ -171,7 +171,7 @@ class EnergyLedger:
     source: str
 
     def break_even(self) -> dict[str, float | None]:
-        """`break_even_rate` of every line, by the line's name."""
+        """``break_even_rate`` of every line, by the line's name."""
         return {
             name: break_even_rate(getattr(self, name), self.spikes_per_neuron) for name in LINES
         }

@@ -95,7 +95,7 @@ def noise(
     """Draw accuracy against the noise ratio: a line through means, an interval over the seeds.
 
     Args:
-        results: with the field `noise`.
+        results: with the field ``noise``.
         folder: where to write.
         name: of the files.
         axis: what the ratio is, below the axis.

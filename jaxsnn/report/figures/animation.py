@@ -55,7 +55,7 @@ def spike_bars(
     """Write an animated GIF of the spike counts of the classes, growing over the time steps.
 
     The target class is orange and hatched, a count stands above its bar unless it is 0, the y axis
-    is the same in all frames, and the last frame stays longer. A run of more than `most_frames`
+    is the same in all frames, and the last frame stays longer. A run of more than ``most_frames``
     steps is thinned evenly; its first and its last step are always shown. The file is written whole
     or not at all.
 
@@ -110,14 +110,14 @@ def spike_bar_files(
         counts: integers [T, N, classes], cumulative spike counts of N samples.
         targets: [N], their classes.
         folder: where the files go.
-        milliseconds: as of `spike_bars`.
-        most_frames: as of `spike_bars`.
+        milliseconds: as of ``spike_bars``.
+        most_frames: as of ``spike_bars``.
 
     Returns:
         The paths, in the order of the samples.
 
     Raises:
-        UserError: as of `spike_bars`, or there is not one target for each sample. A sample that
+        UserError: as of ``spike_bars``, or there is not one target for each sample. A sample that
             is refused leaves the files of those before it.
     """
     counts = _checked(counts, ("T", "N", "classes"))

@@ -2,7 +2,7 @@
 
 A variant is another way to run a converted network (unsigned, signed, settling, fine-tuned); those
 of a result stand in its field ``variants``. Like those of :mod:`jaxsnn.report.figures.bars`, every
-function writes PNG and SVG into `folder` under `name`.
+function writes PNG and SVG into ``folder`` under ``name``.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _beside(
     Args:
         shown: results with variants.
         field: of an entry of ``variants``.
-        other: a value for each network, in the order of `by_network`.
+        other: a value for each network, in the order of ``by_network``.
         subjects: of the title, of the y axis, and the name below the other bar.
         sentences: of the caption.
         folder: where to write.

@@ -1,7 +1,7 @@
 """The figures of an experiment, drawn from the files that its runs left behind.
 
-Which figures a system has is the system's to say (`Figures`). `noise`, `training`, `layers` and
-`energy` are drawn for all of them.
+Which figures a system has is the system's to say (``Figures``). ``noise``, ``training``, ``layers``
+and ``energy`` are drawn for all of them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Figures:
     """What a system draws beside the figures that all share, by the names of the files.
 
     Attributes:
-        apart: of the results of one network; a name of `SHARED` takes its place.
+        apart: of the results of one network; a name of ``SHARED`` takes its place.
         joined: of the results of several networks side by side.
         recorded: of the JSON files of these names beside the results of one network.
         trained: of the records of training, by setting.
@@ -62,7 +62,7 @@ def draw_all(
     also: Sequence[str | Path] = (),
     levels: Mapping[str, Mapping[str, float]] | None = None,
 ) -> dict[str, Paths]:
-    """Draw what the folders below `out` have data for, into ``<out>/figs``.
+    """Draw what the folders below ``out`` have data for, into ``<out>/figs``.
 
     Results of one network go to ``accuracy``, ``sparsity`` and so on. Those of several are drawn
     apart, as ``accuracy_lenet`` and ``accuracy_mlp``, and where the system knows such figures side
@@ -73,7 +73,7 @@ def draw_all(
         figures: what each system draws. Results of a system that is not among them get the shared
             figures alone, and a warning line.
         also: folders of other experiments of the same system, for example of another network.
-        levels: losses that ``train_loss`` marks, by setting and name (`loss_by_epoch`).
+        levels: losses that ``train_loss`` marks, by setting and name (``loss_by_epoch``).
 
     Returns:
         The paths by figure name (``training`` and ``<setting>/training`` among them).
@@ -197,7 +197,7 @@ def _draw_losses(
 def _try(
     drawn: dict[str, Paths], key: str, draw: Callable[[T, Path, str], Paths], data: T, to: Path
 ) -> None:
-    """Draw one figure, named as the last part of `key`, unless nothing is there for it."""
+    """Draw one figure, named as the last part of ``key``, unless nothing is there for it."""
     try:
         drawn[key] = draw(data, to, key.rpartition("/")[2])
     except NothingToDrawError:

@@ -34,8 +34,9 @@ def raster(
     """Draw the spikes of one image, a panel for each layer and a mark for each neuron and step.
 
     Positive spikes are blue, negative ones red; where a neuron emits several in one step its mark
-    is the darker the more there are. A layer of more than `most_neurons` neurons is thinned evenly;
-    the neurons keep their numbers, and the counts above the panels are those of all neurons.
+    is the darker the more there are. A layer of more than ``most_neurons`` neurons is thinned
+    evenly; the neurons keep their numbers, and the counts above the panels are those of all
+    neurons.
 
     Args:
         spikes: whole numbers [T, neurons] or [T, ..., C] of each layer, by name, first to last:

@@ -36,7 +36,7 @@ def dress(ax: Axes) -> None:
 
 
 def bar_style(style: int) -> Style:
-    """Colour and hatch number `style`; the hatch is drawn in white over the colour."""
+    """Colour and hatch number ``style``; the hatch is drawn in white over the colour."""
     return {
         "color": COLOURS[style % len(COLOURS)],
         "hatch": HATCHES[style % len(HATCHES)],
@@ -46,7 +46,7 @@ def bar_style(style: int) -> Style:
 
 
 def line_style(style: int) -> Style:
-    """Colour and marker number `style`."""
+    """Colour and marker number ``style``."""
     return {
         "color": COLOURS[style % len(COLOURS)],
         "marker": MARKERS[style % len(MARKERS)],

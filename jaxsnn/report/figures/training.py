@@ -94,7 +94,7 @@ def loss_by_epoch(
         streams: the records of ``metrics.jsonl`` by setting.
         folder: where the files go.
         name: name of the files.
-        levels: losses to compare with, by name, drawn as horizontal lines: `rate_loss_levels` for
+        levels: losses to compare with, by name, drawn as horizontal lines: ``rate_loss_levels`` for
             the cross entropy of every step's spikes.
 
     Raises:
@@ -161,7 +161,7 @@ def rate_loss_levels(classes: int = 10) -> dict[str, float]:
 
 
 def _by_epoch(streams: Mapping[str, Records], *keys: str) -> dict[str, Records]:
-    """Records with an epoch by setting, of the settings where some have one of `keys`."""
+    """Records with an epoch by setting, of the settings where some have one of ``keys``."""
     by_setting: dict[str, Records] = {}
     for setting, stream in streams.items():
         records = [record for record in stream if "epoch" in record]
@@ -183,7 +183,7 @@ def _curve(ax: Axes, records: Records, key: str, look: Style, factor: float = 1)
 
 
 def _dash_legend(ax: Axes, epochs: Mapping[str, Records]) -> str:
-    """Name the dashes that are drawn in the legend of `ax`, and in a sentence of the caption."""
+    """Name the dashes that are drawn in the legend of ``ax``, and in a sentence of the caption."""
     drawn: list[str] = []
     for part, (dashes, word, name) in _PARTS.items():
         fields = (f"{part}_loss", f"{part}_accuracy")

@@ -1,8 +1,8 @@
 """Two heads of one spiking network fused: counts, alpha over time, when to stop.
 
-Habara, Sato and Awano, Frontiers in Neuroscience 18, 2024. `posterior` fuses the counts of the
-early and the final classifier with one parameter, alpha. `grid_search` and `empirical_bayes` choose
-alpha for every step from tuning data: both take batches of cumulative spike counts of both
+Habara, Sato and Awano, Frontiers in Neuroscience 18, 2024. ``posterior`` fuses the counts of the
+early and the final classifier with one parameter, alpha. ``grid_search`` and ``empirical_bayes``
+choose alpha for every step from tuning data: both take batches of cumulative spike counts of both
 classifiers with the labels, one batch at a time, and return a curve of one alpha for every step.
 Tuning data are training images, never test images. On the host, in float64; what is held beside a
 batch grows with ``T`` times the number of candidates, not with the images. The calibrated

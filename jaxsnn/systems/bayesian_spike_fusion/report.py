@@ -215,7 +215,7 @@ def curves_of(folder: Path, of: Mapping[str, Json]) -> dict[str, Floats]:
 
 
 def curve_file(run_folder: Path, choice: str, tag: str) -> Path:
-    """Where the smoothed alpha of every step is, of a choice of `CURVES`."""
+    """Where the smoothed alpha of every step is, of a choice of ``CURVES``."""
     return run_folder / f"division_linear_alpha_{CURVES[choice]}{tag}.npz"
 
 

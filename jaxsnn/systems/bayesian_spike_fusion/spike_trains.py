@@ -110,7 +110,7 @@ class Trains:
         """Cumulative spike counts int32 ``[T, B, C]`` of early and final, and labels, by batch.
 
         Raises:
-            UserError: as `read`; there is no early classifier.
+            UserError: as ``read``; there is no early classifier.
         """
         for number in range(self.count):
             files = self.read(number)
@@ -174,7 +174,7 @@ def flattened(evaluation: Evaluation) -> dict[str, np.ndarray]:
 
 
 def restored(arrays: Mapping[str, np.ndarray]) -> Evaluation:
-    """The evaluation that `flattened` took apart, among other arrays."""
+    """The evaluation that ``flattened`` took apart, among other arrays."""
     fields: Tree = {"correct": None} | {name: {} for name in PER_SITE}
     for path, value in arrays.items():
         name, _, site = path.partition("/")

@@ -1,1 +1,1 @@
-"""Somebody's trained network as a certified spiking one: `python -m jaxsnn convert`."""
+"""Somebody's trained network as a certified spiking one: ``python -m jaxsnn convert``."""

@@ -1,4 +1,4 @@
-"""Settings of `python -m jaxsnn convert`: somebody's network and what is asked of it (no jax)."""
+"""Settings of ``python -m jaxsnn convert``: somebody's network and what is asked of it (no jax)."""
 
 import math
 from dataclasses import dataclass
