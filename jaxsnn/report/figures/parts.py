@@ -191,6 +191,8 @@ def plain_numbers(axis: Axis) -> None:
 def save(figure: Figure, folder: str | Path, name: str) -> tuple[Path, Path]:
     """Write ``<name>.png`` (200 dots per inch) and ``<name>.svg``, each atomically.
 
+    The figure is laid out once, for the first file, and stays as it is from then on.
+
     Returns:
         The two paths.
     """
@@ -201,4 +203,5 @@ def save(figure: Figure, folder: str | Path, name: str) -> tuple[Path, Path]:
             content = io.BytesIO()
             figure.savefig(content, format=kind, dpi=200, metadata=metadata)
             paths.append(write_bytes(Path(folder) / f"{name}.{kind}", content.getvalue()))
+            figure.set_layout_engine(None)  # the other file has the same layout, not a new one
     return paths[0], paths[1]
