@@ -130,15 +130,18 @@ def test_operations_are_spikes_that_reach_synapses_one_by_one(build, text):
     images = pixels(np.random.default_rng(1), 3, snn.arch.input_shape)
     found = evaluate(snn, images, steps=steps)
     assert set(found.operations) == set(POOLS[text])
-    signs, cancelled = set(), False
+    signs, cancelled, sources = set(), False, {}
     for name, pools in POOLS[text].items():
         source = sites[name].source
         if snn.neurons.at(sites[source]).spikes is not None:
             pools = ()  # this pool has neurons, whose spikes arrive
         for _ in pools:
             source = sites[source].source
-        packed = simulate(snn, images, steps=steps, record=(source,)).records[source]
-        spikes = np.asarray(unpack(packed, snn, source), np.int64)
+        sources[name] = source, pools
+    recorded = tuple({source for source, _ in sources.values()})
+    records = simulate(snn, images, steps=steps, record=recorded).records
+    for name, (source, pools) in sources.items():
+        spikes = np.asarray(unpack(records[source], snn, source), np.int64)
         expected = one_by_one(snn, spikes, sites[name], pools)
         np.testing.assert_array_equal(found.operations[name], expected.sum(1), err_msg=name)
         assert found.operations[name].dtype == np.int64

@@ -229,20 +229,3 @@ def test_refusals():
             run(snn, images, ahead, values(1.0), **({"steps": 3, "every": 2} | options))
     with pytest.raises(ValueError, match="nothing to simulate"):
         run(snn, images[:0], ahead, values(1.0), steps=3, every=2)
-
-
-DEVICES = """
-import sys; sys.path.insert(0, "tests/simulation")
-from test_image_by_image import STEPS, SITES, ahead, check, everything, held, leads, run, values
-(snn, images), (trace, spikes) = held(12), everything(12)
-options = {"record": SITES, "counts": True, "devices": 2}
-found = run(snn, images, ahead, values(1.0), steps=STEPS, every=2, **options)
-assert set(found.sizes.tolist()) >= {12, 6}, found.sizes
-assert found.trace.records and found.trace.counts
-check(found, trace, spikes, leads(trace.readout, 1.0))
-print("alike", found.sizes.tolist())
-"""
-
-
-def test_two_devices_give_the_same(run_python):
-    assert "alike" in run_python(DEVICES, devices=2)

@@ -100,27 +100,6 @@ def test_a_run_goes_on_where_another_ended(network, tmp_path):
     assert whole.state is None
 
 
-def test_devices_share_a_run_that_goes_on(run_python):
-    run_python(
-        """
-import jax, numpy as np, jaxsnn
-
-arch = jaxsnn.parse("6C3same-8", input_shape=(8, 8, 2), classes=4)
-net = jaxsnn.Net(arch, jaxsnn.hidden(jaxsnn.neurons.quantised_relu(1, None)))
-tree = jaxsnn.init_variables(net, jax.random.key(0))
-snn = jaxsnn.convert(tree, arch, jaxsnn.methods.negative_spikes(k=1))
-images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 2), dtype=np.uint8)
-whole = jaxsnn.simulate(snn, images, steps=5)
-state = jaxsnn.start(snn, 4)
-state = jaxsnn.simulate(snn, images, steps=3, devices=2, state=state).state
-rest = jaxsnn.simulate(snn, images, steps=2, devices=2, state=state)
-np.testing.assert_array_equal(rest.readout, whole.readout[3:])
-assert int(rest.state.steps) == 5
-""",
-        devices=2,
-    )
-
-
 def test_random_neurons_draw_the_same(key):
     snn = jaxsnn.with_unit_dropout(scatter(), "conv1", 0.3)
     trace = jaxsnn.simulate(snn, IMAGES, steps=3, key=key, first_image=5)

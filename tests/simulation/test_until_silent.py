@@ -66,7 +66,7 @@ def test_random_networks_equal_a_fixed_number_of_steps(
     check(snn, images, limit, every=every)
 
 
-@pytest.mark.parametrize("every", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("every", [1, 2, 5])
 def test_images_leave_and_the_reference_agrees(every):
     layers, snn, images = tracking()
     images = images.copy()
@@ -83,7 +83,7 @@ def test_images_leave_and_the_reference_agrees(every):
         assert len(check(snn, images, int(steps), every=every).readout) == steps
 
 
-@pytest.mark.parametrize("every", [2, 3, 5])
+@pytest.mark.parametrize("every", [2, 5])
 def test_an_image_that_is_held_for_some_steps(every):
     net = cached(1)  # 3 bits: 7 steps of input
     snn = net.snn(settling=True)
@@ -217,23 +217,3 @@ def test_refusals():
             settle(snn, images, **options)
     with pytest.raises(ValueError, match="before scaling"):
         settle(snn, images / 256, steps=9)
-
-
-DEVICES = """
-import sys; sys.path.insert(0, "tests")
-import chex, jax
-from helpers import converted
-from jaxsnn import settle, evaluate, methods
-*_, snn, images = converted(33, 12, method=methods.negative_spikes, bound=None, shape=(4, 4, 1),
-                            convs=((4, 3, 1, "same"),), dense=(8,))
-images[::2] //= 32
-one = settle(snn, images, steps=60, every=1, counts=True)
-many = settle(snn, images, steps=60, every=1, counts=True, devices=2)
-assert len(jax.tree.leaves(one)) > 5
-chex.assert_trees_all_equal(one, many, strict=True)
-print(len(one.readout), "steps alike")
-"""
-
-
-def test_two_devices_are_bit_identical(run_python):
-    assert "steps alike" in run_python(DEVICES, devices=2)

@@ -371,17 +371,3 @@ def test_streams_that_are_refused():
     state, _ = step(snn, Rule(CURVE[:1], 0.9), start(snn, 4), shown)
     with pytest.raises(ValueError, match=r"step 2 of a stream, but the rule's alpha has shape"):
         step(snn, Rule(CURVE[:1], 0.9), state, shown)
-
-
-DEVICES = """
-import sys; sys.path.insert(0, "tests/simulation")
-from test_until_sure import STEPS, check, early_exit, images, network, rule
-many = early_exit(network(), images(12), rule(), steps=STEPS, every=2, devices=2)
-assert set(many.sizes.tolist()) >= {12, 6}, many.sizes
-check(many, 12, 0.9, 1)
-print("alike", many.stops.tolist())
-"""
-
-
-def test_two_devices_give_the_same(run_python):
-    assert "alike" in run_python(DEVICES, devices=2)
