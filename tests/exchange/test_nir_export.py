@@ -220,19 +220,27 @@ def every_step(snn, export, frames):
     yield "readout", out, np.asarray(trace.readout)
 
 
-@pytest.mark.parametrize("reset", ["delayed", "subtract", "zero", "none"])
-def test_directly_trained_networks(reset):
-    """Half of every potential stays; a readout that spikes, or emits its potential."""
-    cell = neurons.leaky(0.5, reset=reset)
-    for readout in (None, cell, neurons.leaky(0.5, reset="none", emit="potential")):
-        snn = dyadic(LEAKY, cell, readout, seed=1)
-        export = to_nir(snn, steps=8, images=FRAMES)
-        assert not export.is_exact
-        kinds = {type(node).__name__ for node in export.graph.nodes.values()}
-        assert ("LIF" in kinds) == (reset == "zero")
-        for name, actual, expected in every_step(snn, export, FRAMES):
-            np.testing.assert_array_equal(actual, expected, err_msg=name)
-            assert expected.any(), name
+@pytest.mark.parametrize(
+    ("reset", "readout"),
+    [
+        ("delayed", None),
+        ("delayed", neurons.leaky(0.5, reset="delayed")),
+        ("subtract", neurons.leaky(0.5, reset="none", emit="potential")),
+        ("zero", neurons.leaky(0.5, reset="zero")),
+        ("none", None),
+    ],
+    ids=["delayed", "spiking", "potential", "zero", "none"],
+)
+def test_directly_trained_networks(reset, readout):
+    """Half of every potential stays; a readout that sums, spikes, or emits its potential."""
+    snn = dyadic(LEAKY, neurons.leaky(0.5, reset=reset), readout, seed=1)
+    export = to_nir(snn, steps=8, images=FRAMES)
+    assert not export.is_exact
+    kinds = {type(node).__name__ for node in export.graph.nodes.values()}
+    assert ("LIF" in kinds) == (reset == "zero")
+    for name, actual, expected in every_step(snn, export, FRAMES):
+        np.testing.assert_array_equal(actual, expected, err_msg=name)
+        assert expected.any(), name
 
 
 def test_learned_leaks_and_thresholds_of_each_channel():
@@ -259,11 +267,14 @@ def test_float_weights_are_compared_on_images():
     assert export.graph.metadata["images_compared"] == 4
 
 
-@pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize(
-    "text",
-    ["4C3p1-4C3s2p1-10nb", "3C3p1-[3C3p1-4C3s2p1]+norm-[4C3p1-7C3s2p1]+padded-6nb"],
-    ids=["chain", "residual"],
+    ("text", "signed"),
+    [
+        ("4C3p1-4C3s2p1-10nb", False),
+        ("4C3p1-4C3s2p1-10nb", True),
+        ("3C3p1-[3C3p1-4C3s2p1]+norm-[4C3p1-7C3s2p1]+padded-6nb", True),
+    ],
+    ids=["unsigned", "signed", "residual"],
 )
 def test_integrate_and_fire_that_takes_spikes_back(text, signed):
     """Whole numbers of up to 31 bits, hence float64; residual blocks, too."""
@@ -404,12 +415,7 @@ def test_simulators_go_by_name_or_member():
     assert one.metadata == other.metadata
 
 
-TRACKING = [
-    {},
-    {"per_step": 2},
-    {"rising": True},
-    {"per_step": 3, "rising": True},
-]
+TRACKING = [{}, {"rising": True}, {"per_step": 3, "rising": True}]
 
 
 @pytest.mark.parametrize("settings", TRACKING, ids=str)
