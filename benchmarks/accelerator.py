@@ -99,22 +99,22 @@ def unless_missing(report: common.Report, name: str, measure: Callable[[], Any])
 
 def peak(report: common.Report, size: int) -> Peak:
     """Products of matrices of ``size``, a copy of as many bytes, and the exactness of sums."""
-    found = {}
+    rates = {}
     for dtype, sums in SUMS.items():
         left = jnp.ones((size, size), dtype)
         product = functools.partial(jnp.matmul, preferred_element_type=sums, precision="highest")
         run = functools.partial(jax.jit(product), left, left)
         seconds = unless_missing(report, f"peak {dtype}", functools.partial(best, run))
         if seconds is not None:
-            found[dtype] = 2 * size**3 / seconds
-            shown = f"{found[dtype] / 1e12:,.3g} TFLOP/s"
-            report.record(f"peak {dtype}", shown, value=found[dtype])
+            rates[dtype] = 2 * size**3 / seconds
+            shown = f"{rates[dtype] / 1e12:,.3g} TFLOP/s"
+            report.record(f"peak {dtype}", shown, value=rates[dtype])
     numbers = jnp.ones((4, size, size), jnp.float32)
     rate = 2 * numbers.nbytes / best(functools.partial(jax.jit(lambda x: x + 1), numbers))
     report.record("peak memory", f"{rate / 1e9:,.0f} GB/s", value=rate)
     exact = sums_are_exact()
     report.record("sums of bfloat16 products exact up to 2^24", str(exact), value=exact)
-    return Peak(found, rate)
+    return Peak(rates, rate)
 
 
 def sums_are_exact() -> bool:
@@ -184,9 +184,9 @@ def simulated(
     report: common.Report, row: Row, run: Callable[[int], Any], images: int, alone: Any
 ) -> tuple[float, Any]:
     """Time one row, after a warm-up; images a second and the last predictions."""
-    found = run(row.block)
+    trace = run(row.block)
     began = time.perf_counter()
-    found = run(row.block)
+    trace = run(row.block)
     seconds = time.perf_counter() - began
     products, memory = (images * one for one in alone)
     bound = "products" if products > memory else "memory"
@@ -194,7 +194,7 @@ def simulated(
     shown = f"{images / seconds:,.1f} images/s, {share:.0%} of the bound by {bound}"
     fields = {"seconds": seconds, "products_s": products, "memory_s": memory, "bound": bound}
     report.record(row.name, shown, **row._asdict(), **fields, images_per_s=images / seconds)
-    return images / seconds, found.predictions[-1]
+    return images / seconds, trace.predictions[-1]
 
 
 def blocks(steps: int) -> list[int]:
@@ -216,7 +216,7 @@ def simulate(report: common.Report, options: argparse.Namespace, peaks: Peak) ->
             snn, units, labels, steps=options.steps, block=block, batch_size=options.batch
         )
 
-    found: dict[Row, tuple[float, Any]] = {}
+    results: dict[Row, tuple[float, Any]] = {}
 
     def measure(row: Row) -> tuple[float, Any]:
         alone = seconds_at_peak(snn, row.dtype, options.steps, peaks)
@@ -226,22 +226,22 @@ def simulate(report: common.Report, options: argparse.Namespace, peaks: Peak) ->
     def measured(row: Row) -> None:
         result = unless_missing(report, row.name, functools.partial(measure, row))
         if result is not None:
-            found[row] = result
+            results[row] = result
 
     for block in blocks(options.steps):
         measured(Row("bfloat16", block))
-    fastest = max(found, key=lambda row: found[row][0])
+    fastest = max(results, key=lambda row: results[row][0])
     for dtype in [dtype for dtype in peaks.operations if dtype != "bfloat16"]:
         measured(Row(dtype, fastest.block))
-    for row, (_, predictions) in found.items():
-        differ = int(np.sum(predictions != found[fastest][1]))
+    for row, (_, predictions) in results.items():
+        differ = int(np.sum(predictions != results[fastest][1]))
         report.record(f"{row.name}: predictions that differ", f"{differ}", value=differ)
     units = units[: options.certify]
     proof = certify(snn, case.variables, units, steps=SETTLED, settle=True)
     shown = f"{proof.equality}, {proof.mismatches} neurons differ on {len(units)} images"
     report.record("certificate", shown, equality=proof.equality, mismatches=proof.mismatches)
     name = f"simulate, blocks of {fastest.block}"
-    report.goal(name, found[fastest][0], GOAL, at_least=True, unit=" images/s")
+    report.goal(name, results[fastest][0], GOAL, at_least=True, unit=" images/s")
 
 
 def training(report: common.Report, options: argparse.Namespace) -> None:
@@ -269,8 +269,8 @@ def through_time(report: common.Report, options: argparse.Namespace, case: str) 
     with tempfile.TemporaryDirectory() as folder:
         surrogate_training.images(chosen, Path(folder))
         limit = FASTER if case == "csnn" else 1.0
-        found = surrogate_training.compare(report, case, chosen, Path(folder), limit)
-    for name, timing in found.items():
+        timings = surrogate_training.compare(report, case, chosen, Path(folder), limit)
+    for name, timing in timings.items():
         if case == "linear" and name.startswith("jaxsnn, N 16384"):
             ratio = PUBLISHED / timing.median
             shown = f"{ratio:.3g} (another card)"

@@ -106,49 +106,49 @@ def case(options: argparse.Namespace) -> Case:
     return Case(ann, variables, seen, pixels, units)
 
 
-def evaluations(found: Case, options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
+def evaluations(chosen: Case, options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
     """The quantised ANN and the spiking network, each a call that returns predictions ``[B]``."""
     steps = levels(options.bits)
-    x = found.seen.encoding.decode(jnp.asarray(found.units))
+    x = chosen.seen.encoding.decode(jnp.asarray(chosen.units))
     snn, settling = (
         convert(
-            found.variables,
-            found.ann.arch,
+            chosen.variables,
+            chosen.ann.arch,
             methods.signed_if(bits=options.bits, settling=at_rest),
-            encoding=found.seen.encoding,
+            encoding=chosen.seen.encoding,
         )
         for at_rest in (False, True)
     )
 
     @jax.jit
     def forward(variables: Any, x: jax.Array) -> jax.Array:
-        return jnp.argmax(net_module.forward(found.ann, variables, x).readouts[-1][0], -1)
+        return jnp.argmax(net_module.forward(chosen.ann, variables, x).readouts[-1][0], -1)
 
     def spiking(block: int) -> np.ndarray:
-        return np.asarray(simulate(snn, found.units, steps=steps, block=block).predictions[-1])
+        return np.asarray(simulate(snn, chosen.units, steps=steps, block=block).predictions[-1])
 
     def until_settled() -> np.ndarray:
-        return np.asarray(settle(settling, found.units, steps=LIMIT * steps).predictions[-1])
+        return np.asarray(settle(settling, chosen.units, steps=LIMIT * steps).predictions[-1])
 
     return {
-        ANN: lambda: forward(found.variables, x),
+        ANN: lambda: forward(chosen.variables, x),
         LAYERS: functools.partial(spiking, steps),
         STEPS: functools.partial(spiking, 1),
         STOP: until_settled,
     }
 
 
-def tuning(found: Case, options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
+def tuning(chosen: Case, options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
     """One update of a middle layer, and its parts."""
-    names = finetune_step.tuned_sites(found.ann)
+    names = finetune_step.tuned_sites(chosen.ann)
     name = names[len(names) // 2]
     settings = finetune.Settings(bits=options.bits, batch_size=options.batch, force=True)
-    tuner = finetune.Tuner(found.ann, found.variables, found.seen, settings)
+    tuner = finetune.Tuner(chosen.ann, chosen.variables, chosen.seen, settings)
     labels = np.zeros(options.batch, np.int32)  # without effect
-    start = finetune.Tuned(found.variables)
-    x = found.seen.encoding.decode(jnp.asarray(found.units))
-    spiking, steps = finetune_step.spiking_of(found.ann), levels(options.bits)
-    before = next(site.source for site in plan(found.ann.arch) if site.name == name)
+    start = finetune.Tuned(chosen.variables)
+    x = chosen.seen.encoding.decode(jnp.asarray(chosen.units))
+    spiking, steps = finetune_step.spiking_of(chosen.ann), levels(options.bits)
+    before = next(site.source for site in plan(chosen.ann.arch) if site.name == name)
 
     @jax.jit
     def trains(variables: Any, x: jax.Array) -> jax.Array:
@@ -157,43 +157,43 @@ def tuning(found: Case, options: argparse.Namespace) -> dict[str, Callable[[], A
 
     @jax.jit
     def target(variables: Any, x: jax.Array) -> jax.Array:
-        return net_module.forward(found.ann, variables, x).outs[name]
+        return net_module.forward(chosen.ann, variables, x).outs[name]
 
     @jax.jit
     def layer(variables: Any, x: jax.Array, rate: jax.Array) -> Any:
-        def squared(own: Any) -> jax.Array:
-            params = {**variables["params"], name: own}
+        def squared(leaves: Any) -> jax.Array:
+            params = {**variables["params"], name: leaves}
             forced = {before: rate}
             tree = {**variables, "params": params}
-            out = net_module.forward(found.ann, tree, x, forced=forced)
+            out = net_module.forward(chosen.ann, tree, x, forced=forced)
             return jnp.mean(out.outs[name] ** 2)
 
         return jax.grad(squared)(variables["params"][name])
 
-    rate = jax.jit(lambda v, x: net_module.forward(found.ann, v, x).outs[before])(
-        found.variables, x
+    rate = jax.jit(lambda v, x: net_module.forward(chosen.ann, v, x).outs[before])(
+        chosen.variables, x
     )
     return {
         f"update of {name}": lambda: finetune.finetune_layer(
-            tuner, start, name, found.pixels, labels
+            tuner, start, name, chosen.pixels, labels
         ).variables["params"],
-        "spiking network up to it": lambda: trains(found.variables, x),
-        "ANN up to it": lambda: target(found.variables, x),
-        "forward and backward of it": lambda: layer(found.variables, x, rate),
+        "spiking network up to it": lambda: trains(chosen.variables, x),
+        "ANN up to it": lambda: target(chosen.variables, x),
+        "forward and backward of it": lambda: layer(chosen.variables, x, rate),
     }
 
 
 def main(argv: list[str] | None = None) -> None:
     """Measure, and print records and goals."""
     options = arguments(argv)
-    found = case(options)
+    chosen = case(options)
     report = common.Report(
         "fast_snn",
         arch="quick" if options.quick else options.arch,
         bits=options.bits,
         weights=bool(options.weights),
     )
-    runs = evaluations(found, options)
+    runs = evaluations(chosen, options)
     times = common.in_turn(runs, options.repeats)
     for name, timing in times.items():
         rate = options.batch / timing.median
@@ -205,7 +205,7 @@ def main(argv: list[str] | None = None) -> None:
     best = min((LAYERS, STEPS), key=lambda name: times[name].median)
     title = f"{levels(options.bits)} steps over the ANN's time ({best})"
     report.goal(title, times[best].over(times[ANN]), 2.5, at_least=False)
-    parts = common.in_turn(tuning(found, options), options.repeats)
+    parts = common.in_turn(tuning(chosen, options), options.repeats)
     for name, timing in parts.items():
         report.record(name, f"{1e3 * timing.median:,.0f} ms", **timing.record(options.batch))
     whole, *rest = parts.values()

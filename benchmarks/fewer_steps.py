@@ -154,21 +154,21 @@ def row(chosen: Case, way: dict[str, Any], batch: int) -> Row:
     """Run, count and certify one way."""
     snn, batch = converted(chosen, way), min(batch, len(chosen.units))
     run = {"steps": MOST_STEPS, "settle": True, "batch_size": batch}
-    found = evaluate(snn, chosen.units, chosen.labels, **run)
+    evaluation = evaluate(snn, chosen.units, chosen.labels, **run)
     proof = certify(snn, chosen.variables, chosen.units, **run)
-    events, event_operations = sizeless(snn, chosen.units, found.steps)
-    accuracy, last = np.array(found.accuracy_per_step), found.last_spike_step
-    everything = found.image_operations + found.image_head_operations
+    events, event_operations = sizeless(snn, chosen.units, evaluation.steps)
+    accuracy, last = np.array(evaluation.accuracy_per_step), evaluation.last_spike_step
+    everything = evaluation.image_operations + evaluation.image_head_operations
     return Row(
         accuracy=float(accuracy[-1]),
         steps_99=within(accuracy, 0.99),
         last_mean=float(last.mean()),
         last_max=int(last.max()),
-        spikes=float(found.per_image_spikes.mean()),
-        negative=float(found.image_negative.sum(dtype=np.int64) / found.images),
-        events=events / found.images,
-        operations=float(everything.sum(dtype=np.int64) / found.images),
-        event_operations=event_operations / found.images,
+        spikes=float(evaluation.per_image_spikes.mean()),
+        negative=float(evaluation.image_negative.sum(dtype=np.int64) / evaluation.images),
+        events=events / evaluation.images,
+        operations=float(everything.sum(dtype=np.int64) / evaluation.images),
+        event_operations=event_operations / evaluation.images,
         equality=proof.equality,
     )
 
@@ -206,8 +206,8 @@ def counted(records: dict[str, jax.Array], arch: Arch, highest: int) -> tuple[in
     """
     places: dict[str, np.ndarray] = {}  # spikes of every position, all channels and steps together
     for name, record in records.items():
-        found = jax.lax.population_count(record[:, 0] | record[:, highest])
-        places[name] = np.asarray(found.astype(jnp.int32).sum((0, 1, -1)), np.int64)
+        spikes = jax.lax.population_count(record[:, 0] | record[:, highest])
+        places[name] = np.asarray(spikes.astype(jnp.int32).sum((0, 1, -1)), np.int64)
     channels = {site.name: site.drive_shape[-1] for site in plan(arch)}
     operations = sum(
         int((places[site.source] * fan_out_windows(site)).sum()) * channels[site.name]
@@ -216,15 +216,15 @@ def counted(records: dict[str, jax.Array], arch: Arch, highest: int) -> tuple[in
     return sum(int(place.sum()) for place in places.values()), operations
 
 
-def text(found: Row, plain: Row) -> str:
+def text(tried: Row, plain: Row) -> str:
     """One line of the table."""
     return (
-        f"{found.accuracy:.2%}, 99 % at step {found.steps_99}, last spike {found.last_mean:.1f} "
-        f"(at most {found.last_max}; {1 - found.last_mean / plain.last_mean:+.0%} saved), "
-        f"{found.spikes:,.0f} spikes ({1 - found.spikes / plain.spikes:+.1%} saved), "
-        f"{found.negative:,.0f} negative, {found.events:,.0f} events, "
-        f"{found.operations / 1e6:,.2f} (events {found.event_operations / 1e6:,.2f}) MSOP; "
-        f"{found.equality}"
+        f"{tried.accuracy:.2%}, 99 % at step {tried.steps_99}, last spike {tried.last_mean:.1f} "
+        f"(at most {tried.last_max}; {1 - tried.last_mean / plain.last_mean:+.0%} saved), "
+        f"{tried.spikes:,.0f} spikes ({1 - tried.spikes / plain.spikes:+.1%} saved), "
+        f"{tried.negative:,.0f} negative, {tried.events:,.0f} events, "
+        f"{tried.operations / 1e6:,.2f} (events {tried.event_operations / 1e6:,.2f}) MSOP; "
+        f"{tried.equality}"
     )
 
 
@@ -236,10 +236,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     report = common.Report("fewer_steps", **about)
     plain = None
     for name, way in WAYS.items():
-        found = row(chosen, way, options.batch)
-        plain = plain or found
-        report.record(name, text(found, plain), **found._asdict())
-        print(f"{name}: {text(found, plain)}", file=sys.stderr, flush=True)
+        measured = row(chosen, way, options.batch)
+        plain = plain or measured
+        report.record(name, text(measured, plain), **measured._asdict())
+        print(f"{name}: {text(measured, plain)}", file=sys.stderr, flush=True)
     report.show()
 
 

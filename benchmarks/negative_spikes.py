@@ -155,10 +155,10 @@ def calibrated(net: Net, x: jax.Array) -> dict[str, Any]:
         return apply_training(net, fresh, x[None], state)[1]["batch_stats"]
 
     # The running average has taken a tenth of the new ones.
-    found = jax.tree.map(
+    whole = jax.tree.map(
         lambda new, old: old + 10 * (new - old), statistics(x), fresh["batch_stats"]
     )
-    return {**fresh, "batch_stats": found}
+    return {**fresh, "batch_stats": whole}
 
 
 class Scaled(NamedTuple):
@@ -282,18 +282,18 @@ def ours(case: Case, options: argparse.Namespace) -> dict[str, Callable[[], np.n
 
 def rows(case: Case, options: argparse.Namespace) -> dict[str, Callable[[], np.ndarray]]:
     """Everything that is measured, by name."""
-    found = ours(case, options)
+    calls = ours(case, options)
     if importlib.util.find_spec("spikingjelly") is None:
         message = "SpikingJelly is not installed: no comparison (pip install '.[bench]')"
         print(message, file=sys.stderr)
-        return found
+        return calls
     if options.cores:
         _set_torch_threads(options.cores)
     for node in ("IF", "ST-BIF"):
         for dtype in DTYPES:
             call = Theirs(case.integer, case.units, options.steps, node, dtype)
-            found[f"{PEER} {node}, {dtype}"] = call
-    return found
+            calls[f"{PEER} {node}, {dtype}"] = call
+    return calls
 
 
 def _set_torch_threads(count: int) -> None:
@@ -318,9 +318,9 @@ def measure(
     timed: dict[str, Callable[[], Any]] = dict(runs)
     if options.processor_time:
         timed = {name: functools.partial(_processor_seconds, run) for name, run in runs.items()}
-    found = common.in_turn(timed, options.repeats)
+    timings = common.in_turn(timed, options.repeats)
     work = 2e-9 * sum(site.macs for site in plan(case.integer.arch)[1:]) * options.steps
-    for name, timing in found.items():
+    for name, timing in timings.items():
         rate = options.batch / timing.median
         speed = "" if name in (STOP, SKIPPED) else f", {work * rate:.0f} GFLOP/s"
         report.record(name, f"{rate:,.2f} images/s{speed}", **timing.record(options.batch))
@@ -330,7 +330,7 @@ def measure(
             differ = int(np.sum(run()[-1] != exact))
             title = f"{name}: predictions that differ"
             report.record(title, f"{differ} of {len(exact)}", value=differ)
-    return found
+    return timings
 
 
 def memory(report: common.Report, case: Case) -> None:
@@ -346,7 +346,7 @@ def memory(report: common.Report, case: Case) -> None:
     report.goal(name, ratio, 1.05, at_least=False)
 
 
-def goals(report: common.Report, found: dict[str, common.Timing], trained: bool) -> None:
+def goals(report: common.Report, timings: dict[str, common.Timing], trained: bool) -> None:
     """Ratios of the rows' times."""
     wanted = [
         (INTEGERS, "IF, float32", 1.5),
@@ -360,7 +360,7 @@ def goals(report: common.Report, found: dict[str, common.Timing], trained: bool)
     ]
     for mine, other, limit in wanted:
         name = f"{mine} over {PEER} {other}"
-        ratio = found[f"{PEER} {other}"].over(found[mine])
+        ratio = timings[f"{PEER} {other}"].over(timings[mine])
         if mine in (STOP, SKIPPED) and not trained:
             report.record(name, f"{ratio:.3g} (fresh weights)", value=ratio)
         else:
@@ -384,10 +384,10 @@ def main(argv: list[str] | None = None) -> None:
     )
     report.record("weights", weights)
     runs = rows(chosen, options)
-    found = measure(report, chosen, runs, options)
+    timings = measure(report, chosen, runs, options)
     memory(report, chosen)
-    if any(PEER in name for name in found):
-        goals(report, found, bool(options.weights))
+    if any(PEER in name for name in timings):
+        goals(report, timings, bool(options.weights))
     report.show()
 
 

@@ -160,17 +160,18 @@ def trained(
     phase |= {"schedule": "cosine", "steps_per_epoch": len(images) // batch}
     optimiser, _ = schedules.sgd([phase], weight_decay=5e-4, nesterov=True)
     task = classification(net, seen, Ramp(1.0, options.epochs, len(images) // batch))
-    how = Options(epochs=options.epochs, batch_size=batch)
-    return train(task, optimiser, (images, labels, None, None), how, progress=False)[0].variables
+    settings = Options(epochs=options.epochs, batch_size=batch)
+    training = (images, labels, None, None)
+    return train(task, optimiser, training, settings, progress=False)[0].variables
 
 
 def rule_of(folder: Path) -> Rule:
     """The rule that a run's stage tune has left."""
-    own, known = load_arrays(folder / "stop_rule.npz")
-    coded = CURVES[known["alpha"]]  # alpha is chosen in two ways, the rule says by which
+    arrays, meta = load_arrays(folder / "stop_rule.npz")
+    coded = CURVES[meta["alpha"]]  # alpha is chosen in two ways, the rule says by which
     curve = load_arrays(folder / f"division_linear_alpha_{coded}.npz")[0]["y"]
-    calibration = Calibration(own["scores"], own["probabilities"])
-    return Rule(curve, own["threshold"], own["earliest"], calibration)
+    calibration = Calibration(arrays["scores"], arrays["probabilities"])
+    return Rule(curve, arrays["threshold"], arrays["earliest"], calibration)
 
 
 def tuned(
@@ -179,15 +180,15 @@ def tuned(
     """Alpha by empirical Bayes; the lowest threshold that loses no image which is right at last."""
     batches = list(spike_counts(snn, images, labels, options))
     curve = fusion_module.smoothed(fusion_module.empirical_bayes(batches))
-    found = judged(batches, curve)
-    calibration = confidence.fit(found.scores.ravel(), found.correct.ravel())
-    sure = np.asarray(calibration.probability(found.scores))
+    outcomes = judged(batches, curve)
+    calibration = confidence.fit(outcomes.scores.ravel(), outcomes.correct.ravel())
+    sure = np.asarray(calibration.probability(outcomes.scores))
     levels = np.unique(np.asarray(calibration.probabilities, np.float64))
-    wanted = float(found.correct[-1].mean())
+    wanted = float(outcomes.correct[-1].mean())
     # Before, no spike that an image has caused can have come through all layers and both heads.
     earliest = sum(site.role == "activation" for site in plan(snn.arch)) + 3
-    given = sure, found.correct, wanted, levels
-    threshold = confidence.choose_threshold(*given, earliest=earliest)
+    choice = sure, outcomes.correct, wanted, levels
+    threshold = confidence.choose_threshold(*choice, earliest=earliest)
     return Rule(curve, 1.0 if threshold is None else threshold, earliest, calibration)
 
 
@@ -246,12 +247,12 @@ class Theirs:
         import torch
 
         self.reset()
-        found: dict[str, Any] = {}
+        sums: dict[str, Any] = {}
         with torch.inference_mode():
             for spikes in self.blocks(self.drive()):
                 for name, one in spikes.items():
-                    found[name] = found.get(name, 0) + one.sum(0).flatten(1).sum(1)
-        return {name: one.numpy() for name, one in found.items()}
+                    sums[name] = sums.get(name, 0) + one.sum(0).flatten(1).sum(1)
+        return {name: one.numpy() for name, one in sums.items()}
 
     def reset(self) -> None:
         """Membrane potentials and spikes on their way, as before the first step."""
@@ -273,12 +274,12 @@ class Theirs:
         """Spikes of every layer, ``[block, B, ...]``, of one block of steps after the other."""
         for first in range(0, self.steps, self.block):
             count = min(self.block, self.steps - first)
-            given = drive if self.block == 1 else drive[:count]
+            part = drive if self.block == 1 else drive[:count]
             values: dict[str, Any] = {}
             for site in self.sites:
                 if site.source != "input":
-                    given = self.layers[site.name](values[site.source])
-                values[site.name] = self.delayed(site.name, self.nodes[site.name](given))
+                    part = self.layers[site.name](values[site.source])
+                values[site.name] = self.delayed(site.name, self.nodes[site.name](part))
             yield {name: one[None] if self.block == 1 else one for name, one in values.items()}
 
     def delayed(self, name: str, fired: Any) -> Any:
@@ -305,20 +306,20 @@ def _layer(site: Site, snn: Spiking) -> Any:
     import torch
     from spikingjelly.activation_based import layer
 
-    own = snn.variables["params"].get(site.name, {})
-    if "kernel" not in own:
+    leaves = snn.variables["params"].get(site.name, {})
+    if "kernel" not in leaves:
         return layer.AvgPool2d(site.window, divisor_override=1)
-    gain = np.asarray(own.get("gain", 1), np.float64)
-    weight = torch_kernel(np.asarray(own["kernel"], np.float64) * gain, site).astype(np.float32)
+    gain = np.asarray(leaves.get("gain", 1), np.float64)
+    weight = torch_kernel(np.asarray(leaves["kernel"], np.float64) * gain, site).astype(np.float32)
     outputs, inputs = weight.shape[:2]
     if site.kind == "dense":
-        found = torch.nn.Sequential(layer.Flatten(), layer.Linear(inputs, outputs))
+        module = torch.nn.Sequential(layer.Flatten(), layer.Linear(inputs, outputs))
     else:
         shape = {"kernel_size": site.window, "stride": site.strides, "padding": site.padding[0][0]}
-        found = torch.nn.Sequential(layer.Conv2d(inputs, outputs, **shape))
-    found[-1].weight.data = torch.from_numpy(weight)
-    found[-1].bias.data = torch.from_numpy(np.array(own["bias"], np.float32))
-    return found
+        module = torch.nn.Sequential(layer.Conv2d(inputs, outputs, **shape))
+    module[-1].weight.data = torch.from_numpy(weight)
+    module[-1].bias.data = torch.from_numpy(np.array(leaves["bias"], np.float32))
+    return module
 
 
 def _node(site: Site, snn: Spiking) -> Any:
@@ -355,8 +356,8 @@ def theirs(case: Case, options: argparse.Namespace) -> dict[str, Theirs]:
     if options.cores:
         set_torch_threads(options.cores)
     make = functools.partial(Theirs, case.floats, case.units, options.steps)
-    found = {f"{PEER}, step by step, {layout}": make(layout) for layout in LAYOUTS}
-    return found | {f"{PEER}, blocks of {BLOCK}, {LAYOUTS[0]}": make(LAYOUTS[0], BLOCK)}
+    peers = {f"{PEER}, step by step, {layout}": make(layout) for layout in LAYOUTS}
+    return peers | {f"{PEER}, blocks of {BLOCK}, {LAYOUTS[0]}": make(LAYOUTS[0], BLOCK)}
 
 
 def compare(report: common.Report, case: Case, peers: dict[str, Theirs], steps: int) -> None:
@@ -366,12 +367,15 @@ def compare(report: common.Report, case: Case, peers: dict[str, Theirs], steps: 
     for site, sums in zip(head_sites(case.floats.arch), trace.readouts, strict=True):
         mine[site.name] = np.asarray(sums[-1]).sum(-1)
     for title, peer in peers.items():
-        found = peer.spikes()
+        their = peer.spikes()
         layers = {
-            name: {"ours": int(own.sum()), "theirs": int(found[name].sum())}
-            for name, own in mine.items()
+            name: {"ours": int(spikes.sum()), "theirs": int(their[name].sum())}
+            for name, spikes in mine.items()
         }
-        apart = [np.abs(found[name] - own).sum() / max(own.sum(), 1) for name, own in mine.items()]
+        apart = [
+            np.abs(their[name] - spikes).sum() / max(spikes.sum(), 1)
+            for name, spikes in mine.items()
+        ]
         shown = f"at most {max(apart):.2%} of a layer's"
         report.record(f"{title}: spikes apart", shown, value=float(max(apart)), layers=layers)
 
@@ -383,34 +387,34 @@ def measure(
     options: argparse.Namespace,
 ) -> dict[str, common.Timing]:
     """Every row in turn, and how many images each classifies rightly."""
-    found = common.in_turn(runs, options.repeats)
+    timings = common.in_turn(runs, options.repeats)
     work = 2e-9 * sum(site.macs for site in plan(case.integer.arch)[1:]) * options.steps
-    for name, timing in found.items():
+    for name, timing in timings.items():
         rate = options.batch / timing.median
         whole = name not in (STOP, SKIPPED)
         speed = f", {work * rate:.1f} GFLOP/s" if whole else ""
         right = int(np.sum(runs[name]() == case.labels))
         shown = f"{rate:,.2f} images/s{speed}; {right} of {options.batch} right"
         report.record(name, shown, correct=right, **timing.record(options.batch))
-    return found
+    return timings
 
 
 def stopping(report: common.Report, case: Case, steps: int) -> None:
     """When images stopped."""
-    found = early_exit(case.integer, case.units, case.rule, steps=steps)
-    mean, ended = float(found.stops.mean()), int(found.done.sum())
-    shown = f"{mean:.1f} of {steps}; {ended} of {len(found.stops)} stopped"
-    report.record("steps of an image", shown, mean=mean, stopped=ended, of=len(found.stops))
+    stopped = early_exit(case.integer, case.units, case.rule, steps=steps)
+    mean, ended = float(stopped.stops.mean()), int(stopped.done.sum())
+    shown = f"{mean:.1f} of {steps}; {ended} of {len(stopped.stops)} stopped"
+    report.record("steps of an image", shown, mean=mean, stopped=ended, of=len(stopped.stops))
 
 
-def goals(report: common.Report, found: dict[str, common.Timing]) -> None:
+def goals(report: common.Report, timings: dict[str, common.Timing]) -> None:
     """Ratios to the fastest of SpikingJelly's rows."""
-    peer = min((name for name in found if PEER in name), key=lambda name: found[name].median)
+    peer = min((name for name in timings if PEER in name), key=lambda name: timings[name].median)
     report.record("fastest of SpikingJelly", peer.removeprefix(f"{PEER}, "))
     for mine, limit in ((INTEGERS, 1.3), (SKIPPED, 1.3), (STOP, 3)):
-        ratio = found[peer].over(found[mine])
+        ratio = timings[peer].over(timings[mine])
         report.goal(f"{mine} over {PEER}", ratio, limit, at_least=True)
-    ratio = found[peer].over(found[FLOATS])
+    ratio = timings[peer].over(timings[FLOATS])
     report.record(f"{FLOATS} over {PEER}", f"{ratio:.3g}", value=ratio)
 
 
@@ -430,10 +434,10 @@ def main(argv: list[str] | None = None) -> None:
     )
     peers = theirs(chosen, options)
     compare(report, chosen, peers, options.steps)
-    found = measure(report, chosen, {**ours(chosen, options), **peers}, options)
+    timings = measure(report, chosen, {**ours(chosen, options), **peers}, options)
     stopping(report, chosen, options.steps)
     if peers:
-        goals(report, found)
+        goals(report, timings)
     report.show()
 
 

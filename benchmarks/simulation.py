@@ -69,10 +69,10 @@ def throughput(report: common.Report, snn: Spiking, dataset: data.Dataset, size:
     whole = max(len(dataset.test_images) // size.batch, 1) * size.batch
     images, labels = dataset.test_images[:whole], dataset.test_labels[:whole]
     for batch in (size.batch, 1):
-        found = compiled(snn, images[:batch])
-        report.goal(f"compile, batch {batch}", found.seconds, 15, at_least=False, unit=" s")
-        mebibytes = f"{found.memory / 2**20:.1f} MiB"
-        report.record(f"memory, batch {batch}", mebibytes, bytes=found.memory)
+        program = compiled(snn, images[:batch])
+        report.goal(f"compile, batch {batch}", program.seconds, 15, at_least=False, unit=" s")
+        mebibytes = f"{program.memory / 2**20:.1f} MiB"
+        report.record(f"memory, batch {batch}", mebibytes, bytes=program.memory)
 
     def everything() -> Any:
         return evaluate(snn, images, labels, batch_size=size.batch)
@@ -118,17 +118,17 @@ def settled_mode(
         return forward(net, variables, PIXELS.decode(images)).readouts[-1]
 
     at_rest, batch = settled(snn), images[: size.batch]
-    found = common.in_turn(
+    timings = common.in_turn(
         {
             "ann": lambda: ann(variables, batch),
             "settled": lambda: simulate(at_rest, batch, steps=1),
         },
         5 * size.repeats,
     )
-    for name, timing in found.items():
+    for name, timing in timings.items():
         text = f"{len(batch) / timing.median:,.0f} images/s"
         report.record(f"{name}, batch {len(batch)}", text, **timing.record(len(batch)))
-    ratio = found["settled"].over(found["ann"])
+    ratio = timings["settled"].over(timings["ann"])
     report.goal("settled mode over ANN forward", ratio, 1.2, at_least=False)
 
 
@@ -145,20 +145,20 @@ def noise_sweep(report: common.Report, snn: Spiking, dataset: data.Dataset, size
         return [evaluate(noisy, images, labels, key=key, batch_size=batch) for key in keys]
 
     before = _swept._cache_size()
-    found = common.in_turn({"apart": apart, "together": together}, size.repeats)
+    timings = common.in_turn({"apart": apart, "together": together}, size.repeats)
     together(others)
     same = np.array_equal(
         together().predictions[0, :, 0], np.stack([one.predictions[-1] for one in apart()])
     )
     compiles = _swept._cache_size() - before
-    for name, timing in found.items():
+    for name, timing in timings.items():
         text = f"{size.seeds * len(images) / timing.median:,.0f} images/s"
         report.record(f"{size.seeds} seeds {name}", text, **timing.record(size.seeds * len(images)))
     report.record("sweep equals its single runs", "yes" if same else "NO", value=bool(same))
     report.goal("sweep: compiles", compiles, 1, at_least=False)
     drives = encoder_drives(snn, images[:batch], keys)
     report.goal("sweep: encoder drives per batch", drives, 1, at_least=False)
-    ratio = found["together"].over(found["apart"])
+    ratio = timings["together"].over(timings["apart"])
     report.goal(f"sweep over {size.seeds} runs", ratio, 0.9, at_least=False)
 
 
@@ -212,12 +212,12 @@ def blocks(report: common.Report, snn: Spiking, images: np.ndarray, size: Size) 
     batch, sizes = images[: size.batch // 4], (STEPS,) if size is QUICK else (1, 2, 4, STEPS)
     programs = {block: compiled(snn, batch, STEPS, block) for block in sizes}
     runs = {
-        str(block): functools.partial(found.program, snn, batch, None)
-        for block, found in programs.items()
+        str(block): functools.partial(built.program, snn, batch, None)
+        for block, built in programs.items()
     }
     timings = common.in_turn(runs, size.repeats)
-    for block, found in programs.items():
-        timing, memory = timings[str(block)], found.memory
+    for block, built in programs.items():
+        timing, memory = timings[str(block)], built.memory
         text = f"{len(batch) / timing.median:,.0f} images/s, {memory / 2**20:.1f} MiB"
         name = f"{STEPS} steps, block {block}"
         report.record(name, text, bytes=memory, **timing.record(len(batch)))

@@ -102,12 +102,12 @@ def shapes(row: Row) -> dict[str, tuple[int, ...]]:
 
 def weights(row: Row) -> dict[str, dict[str, np.ndarray]]:
     """The same for every library: uniform between plus and minus 1 / sqrt(fan-in)."""
-    rng, found = np.random.default_rng(0), {}
+    rng, layers = np.random.default_rng(0), {}
     for name, shape in shapes(row).items():
         reach = 1 / np.sqrt(np.prod(shape[:-1]))
         kernel, bias = rng.uniform(-reach, reach, shape), rng.uniform(-reach, reach, shape[-1])
-        found[name] = {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}
-    return found
+        layers[name] = {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}
+    return layers
 
 
 def examples(row: Row, folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -125,8 +125,8 @@ def ours(row: Row, folder: Path) -> Run:
     import jax
 
     update, state = our_update(row, our_task(row))
-    given = {name: dict(tree) for name, tree in weights(row).items()}
-    state = state.replace(params=jax.tree.map(jax.numpy.asarray, {**state.params, **given}))
+    params = {name: dict(tree) for name, tree in weights(row).items()}
+    state = state.replace(params=jax.tree.map(jax.numpy.asarray, {**state.params, **params}))
     images, labels = map(jax.numpy.asarray, examples(row, folder))
     order, key = jax.numpy.arange(row.batch), jax.random.key(0)
 
@@ -247,14 +247,14 @@ def snntorch_csnn(row: Row, folder: Path) -> Run:
     import torch
     from snntorch import functional, surrogate
 
-    given, pool = weights(row), torch.nn.functional.max_pool2d
+    arrays, pool = weights(row), torch.nn.functional.max_pool2d
     spike = surrogate.fast_sigmoid(SLOPE)
     conv1, conv2 = torch.nn.Conv2d(1, 12, 5), torch.nn.Conv2d(12, 64, 5)
     dense = torch.nn.Linear(1024, 10)
     cells = [snntorch.Leaky(LEAK, spike_grad=spike) for _ in range(3)]
-    given["readout"]["kernel"] = channels_first(given["readout"]["kernel"], (4, 4, 64))
+    arrays["readout"]["kernel"] = channels_first(arrays["readout"]["kernel"], (4, 4, 64))
     model = torch.nn.ModuleList([conv1, conv2, dense])
-    for layer, tree in zip(model, given.values(), strict=True):
+    for layer, tree in zip(model, arrays.values(), strict=True):
         order = (3, 2, 0, 1) if tree["kernel"].ndim == 4 else (1, 0)
         layer.weight.data = torch.from_numpy(tree["kernel"].transpose(order).copy())
         layer.bias.data = torch.from_numpy(tree["bias"])
@@ -295,10 +295,10 @@ def snntorch_linear(row: Row, folder: Path) -> Run:
     import torch
     from snntorch import functional, surrogate
 
-    given = weights(row)["dense1"]
+    arrays = weights(row)["dense1"]
     layer = torch.nn.Linear(INPUTS, row.neurons)
-    layer.weight.data = torch.from_numpy(given["kernel"].T.copy())
-    layer.bias.data = torch.from_numpy(given["bias"])
+    layer.weight.data = torch.from_numpy(arrays["kernel"].T.copy())
+    layer.bias.data = torch.from_numpy(arrays["bias"])
     cell = snntorch.Leaky(LEAK_LINEAR, spike_grad=surrogate.fast_sigmoid(SLOPE))
     inputs, labels = examples(row, folder)
     x, target = torch.from_numpy(inputs).transpose(0, 1).contiguous(), torch.from_numpy(labels)
@@ -328,9 +328,9 @@ def spyx_linear(row: Row, folder: Path) -> Run:
     import spyx.nn
     from flax import nnx
 
-    given, rngs = weights(row)["dense1"], nnx.Rngs(0)
+    arrays, rngs = weights(row)["dense1"], nnx.Rngs(0)
     layer = nnx.Linear(INPUTS, row.neurons, rngs=rngs)
-    layer.kernel[...], layer.bias[...] = jnp.asarray(given["kernel"]), jnp.asarray(given["bias"])
+    layer.kernel[...], layer.bias[...] = jnp.asarray(arrays["kernel"]), jnp.asarray(arrays["bias"])
     activation = spyx.axn.superspike(SLOPE)
     cell = spyx.nn.LIF((row.neurons,), LEAK_LINEAR, activation=activation, rngs=rngs)
     model = spyx.nn.Sequential(layer, cell)
@@ -414,8 +414,8 @@ def work(row: Row, folder: Path) -> None:
         began = clock()
         if run is not None:
             run()
-        found = {"seconds": clock() - began, "peak": held_bytes("VmHWM")}
-        print(json.dumps({**found, "before": before}), flush=True)
+        took = {"seconds": clock() - began, "peak": held_bytes("VmHWM")}
+        print(json.dumps({**took, "before": before}), flush=True)
 
 
 # What follows runs in the process that was started.
@@ -479,7 +479,7 @@ def measure(report: Any, rows: list[Row], folder: Path, options: Any) -> dict[st
         for process in processes:
             process.end()
     losses = {process.row.library: process.started["loss"] for process in processes}
-    found = {}
+    timings = {}
     for process in processes:
         row = process.row
         timing = common.Timing(process.started["first"], tuple(one[row.name] for one in seconds))
@@ -489,14 +489,14 @@ def measure(report: Any, rows: list[Row], folder: Path, options: Any) -> dict[st
             shown += f", peak {memory['peak'] >> 20} MiB, a run {memory['run'] >> 20}"
         fields = {**row._asdict(), **timing.record(row.batch), **memory}
         report.record(f"{row.case} {row.name}", shown, **fields, loss=process.started["loss"])
-        found[row.name] = timing
+        timings[row.name] = timing
     mine = losses.pop("jaxsnn")
     for library, loss in losses.items():
         case = rows[0].case
         report.record(
             f"{case} loss of {library} less ours", f"{loss - mine:.1e}", value=loss - mine
         )
-    return found
+    return timings
 
 
 def memory_of(process: Process) -> dict[str, int]:
@@ -578,25 +578,25 @@ def memory(report: Any, rows: list[Row], folder: Path) -> None:
         fields = {**row._asdict(), "bytes": bytes_of[row], "seconds": seconds}
         report.record(f"memory {row.name}", shown, **fields)
     for micro in dict.fromkeys(row.micro_batch for row in rows):
-        own = {row.time_block: size for row, size in bytes_of.items() if row.micro_batch == micro}
-        least = min(size for block, size in own.items() if block)
+        sizes = {row.time_block: size for row, size in bytes_of.items() if row.micro_batch == micro}
+        least = min(size for block, size in sizes.items() if block)
         where = "whole batch" if micro is None else f"micro-batch {micro}"
-        report.record(f"memory with / without time_block, {where}", f"{least / own[None]:.3f}")
+        report.record(f"memory with / without time_block, {where}", f"{least / sizes[None]:.3f}")
 
 
-def goals(report: Any, case: str, found: dict[str, Any], limit: float) -> None:
+def goals(report: Any, case: str, timings: dict[str, Any], limit: float) -> None:
     """Our best row beside each peer's best, by median of the rounds."""
-    best = min((timing.median, name) for name, timing in found.items() if "jaxsnn" in name)[1]
+    best = min((timing.median, name) for name, timing in timings.items() if "jaxsnn" in name)[1]
     for peer in PEERS:
-        usual = [name for name in found if peer in name and "first current once" not in name]
+        usual = [name for name in timings if peer in name and "first current once" not in name]
         if usual:
-            other = min(usual, key=lambda name: found[name].median)
+            other = min(usual, key=lambda name: timings[name].median)
             name = f"{case}: {other} over {best}"
-            report.goal(name, found[other].over(found[best]), limit, at_least=True)
-        helped = [name for name in found if peer in name and "first current once" in name]
+            report.goal(name, timings[other].over(timings[best]), limit, at_least=True)
+        helped = [name for name in timings if peer in name and "first current once" in name]
         if helped:
-            other = min(helped, key=lambda name: found[name].median)
-            ratio = found[other].over(found[best])
+            other = min(helped, key=lambda name: timings[name].median)
+            ratio = timings[other].over(timings[best])
             report.record(f"{case}: {other} over {best}", f"{ratio:.3g}", value=ratio)
 
 
@@ -609,12 +609,12 @@ def compare(
         groups = [rows]
     else:
         groups = [linear(options, neurons) for neurons in options.neurons]
-    found: dict[str, Any] = {}
+    all_timings: dict[str, Any] = {}
     for rows in groups:
         timings = measure(report, rows, folder, options)
         goals(report, case, timings, limit)
-        found |= timings
-    return found
+        all_timings |= timings
+    return all_timings
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:

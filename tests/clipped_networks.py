@@ -128,13 +128,15 @@ def with_params(layers, variables, bits):
     """Reference layers with the params of a training tree, whose kernels are quantised again."""
     moved = []
     for layer in layers:
-        own = variables["params"][layer["name"]]
-        new = {"master": np.asarray(own["kernel"], np.float64)}
-        new |= {k: np.asarray(own[k], np.float64) for k in ("bias", "kernel_clip") if k in own}
-        if "norm" in own:
-            new["scale"] = np.asarray(own["norm"]["scale"], np.float64)
-            new["offset"] = np.asarray(own["norm"]["bias"], np.float64)
-        if "kernel_clip" in own:
+        leaves = variables["params"][layer["name"]]
+        new = {"master": np.asarray(leaves["kernel"], np.float64)}
+        new |= {
+            k: np.asarray(leaves[k], np.float64) for k in ("bias", "kernel_clip") if k in leaves
+        }
+        if "norm" in leaves:
+            new["scale"] = np.asarray(leaves["norm"]["scale"], np.float64)
+            new["offset"] = np.asarray(leaves["norm"]["bias"], np.float64)
+        if "kernel_clip" in leaves:
             new["kernel"] = ref.clipped_kernel(new["master"], float(new["kernel_clip"]), bits)
         else:
             new["kernel"] = ref.symmetric_kernel(new["master"])
@@ -146,8 +148,8 @@ def trains(snn, images, steps, block=1):
     """Spike trains of every layer ``[T, B, ...]``, int64, and the trace."""
     names = tuple(site.name for site in plan(snn.arch) if site.role == "activation")
     trace = simulate(snn, images, steps=steps, block=block, record=names, counts=True)
-    found = {name: np.asarray(unpack(trace.records[name], snn, name), np.int64) for name in names}
-    return found, trace
+    actual = {name: np.asarray(unpack(trace.records[name], snn, name), np.int64) for name in names}
+    return actual, trace
 
 
 @functools.cache

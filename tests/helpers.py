@@ -35,13 +35,13 @@ def pixels(rng, count, shape):
 
 def before_epsilon(var):
     """float64 numbers which, plus the norm's epsilon, are exactly ``var``."""
-    found = np.asarray(var, np.float64) - NORM_EPSILON
+    actual = np.asarray(var, np.float64) - NORM_EPSILON
     for _ in range(4):
-        total = found + NORM_EPSILON
-        found = np.where(total < var, np.nextafter(found, np.inf), found)
-        found = np.where(total > var, np.nextafter(found, -np.inf), found)
-    assert (found + NORM_EPSILON == var).all()
-    return found
+        total = actual + NORM_EPSILON
+        actual = np.where(total < var, np.nextafter(actual, np.inf), actual)
+        actual = np.where(total > var, np.nextafter(actual, -np.inf), actual)
+    assert (actual + NORM_EPSILON == var).all()
+    return actual
 
 
 def tree(layers, dyadic=False):
@@ -120,9 +120,9 @@ def converted(
     """
     options = {"ternary": method is methods.scatter_gather} | options
     layers, arch, variables = build(seed, k=k, bound=bound, **options)
-    how = method(k=k, bound=bound, **settings or {})
+    chosen = method(k=k, bound=bound, **settings or {})
     weights = HIDDEN_TERNARY if method is methods.scatter_gather else None
-    snn = convert(variables, arch, how, weights=weights, encoding=encoding)
+    snn = convert(variables, arch, chosen, weights=weights, encoding=encoding)
     shown = pixels(np.random.default_rng(seed + 1000), images, arch.input_shape)
     return with_snapped(layers, variables, snn), arch, variables, snn, shown
 
@@ -287,16 +287,16 @@ def shapes_in(jaxpr):
 
 def equations(jaxpr):
     """All equations of a jaxpr, those of inner programs included."""
-    found = []
+    result = []
     for equation in jaxpr.eqns:
-        found.append(equation)
+        result.append(equation)
         for value in equation.params.values():
             for inner in value if isinstance(value, tuple | list) else [value]:
                 if hasattr(inner, "jaxpr"):
-                    found += equations(inner.jaxpr)
+                    result += equations(inner.jaxpr)
                 elif hasattr(inner, "eqns"):
-                    found += equations(inner)
-    return found
+                    result += equations(inner)
+    return result
 
 
 @functools.cache

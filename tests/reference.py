@@ -269,9 +269,9 @@ def tracking(
     for t in range(steps):
         x = 2.0**k * np.asarray(images, np.float64) * (t == 0)
         for i, layer in enumerate(folded):
-            given = 2**k * layer.get("bias", 0) * (t == 0)
+            bias = 2**k * layer.get("bias", 0) * (t == 0)
             before = potential[i]
-            potential[i] = before + synapse(layer, x) + given
+            potential[i] = before + synapse(layer, x) + bias
             level = np.zeros(potential[i].shape, np.int64) + net[i]
             fell = (potential[i] < before) & (rising and i > 0)
             ends = np.full(layer["thresholds"].shape[1], np.inf)
@@ -595,11 +595,11 @@ def signed_if_layer(layer: Layer, train: Array, signed: bool = True) -> SignedLa
 def signed_if(layers: Sequence[Layer], images: Array, steps: int, signed: bool = True) -> SignedIF:
     """The unfolded network: the image and every bias and norm in each of ``steps`` steps."""
     train = np.repeat(np.asarray(images, np.float64)[None], steps, axis=0)
-    found = []
+    result = []
     for layer in layers[:-1]:
-        found.append(signed_if_layer(layer, train, signed))
-        train = emitted(layer, found[-1].spikes)
-    return SignedIF(found, np.mean([charge(layers[-1], x) for x in train], axis=0))
+        result.append(signed_if_layer(layer, train, signed))
+        train = emitted(layer, result[-1].spikes)
+    return SignedIF(result, np.mean([charge(layers[-1], x) for x in train], axis=0))
 
 
 def emitted(layer: Layer, spikes: Array) -> Array:
@@ -674,4 +674,4 @@ def rate_coded(sites, variables, images, scales, steps, delay=1, initial=0.0, bl
             waiting.append(out)
             values[site.name] = waiting.pop(0)
             spikes.setdefault(site.name, []).append(values[site.name])
-    return {name: np.stack(found) for name, found in spikes.items()}
+    return {name: np.stack(actual) for name, actual in spikes.items()}

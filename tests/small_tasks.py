@@ -24,8 +24,8 @@ def digits() -> tuple[Any, Any, Any, Any]:
     """Real handwritten digits, uint8 [N, 8, 8]: 1,500 to train on and 297 to validate."""
     from sklearn.datasets import load_digits  # half a second, which a killed process need not spend
 
-    found = load_digits()
-    images, labels = (found.images * 15).astype(np.uint8), found.target
+    loaded = load_digits()
+    images, labels = (loaded.images * 15).astype(np.uint8), loaded.target
     return images[:1500], labels[:1500], images[1500:], labels[1500:]
 
 
@@ -128,11 +128,11 @@ def long_run(directory: str | None, resume: bool = False, checkpoint_seconds: fl
 
 def compare_devices() -> None:
     """Three epochs of plain gradient descent on one device and on four."""
-    found = {}
+    result = {}
     for devices in (1, 4):
         options = Options(3, 60, devices=devices)
-        found[devices] = train(batch_norm_task(), optax.sgd(0.1), digits(), options, False)
-    (one, alone), (four, together) = found[1], found[4]
+        result[devices] = train(batch_norm_task(), optax.sgd(0.1), digits(), options, False)
+    (one, alone), (four, together) = result[1], result[4]
     assert len(four.params["kernel"].sharding.device_set) == 4
     assert int(four.rest["batch_stats"]["count"]) == 75
     jax.tree.map(

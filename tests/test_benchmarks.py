@@ -46,15 +46,15 @@ def test_simulation(benchmark, capsys, tmp_path):
     fresh = init_variables(Net(zoo.lenet_scatter, hidden(neurons.identity())), jax.random.key(0))
     save_arrays(weights, {name: np.asarray(leaf) for name, leaf in flatten(fresh).items()}, {})
     benchmark("simulation").main(["--quick", "--weights", str(weights)])
-    found, table = records(capsys)
+    rows, table = records(capsys)
     for name in ("simulation", "latency, batch 1", "4 seeds apart", "8 steps, block 8"):
-        assert found[name]["images_per_s"] > 0
-        assert {"versions", "device", "commit", "best_ms", "median_ms"} <= found[name].keys()
+        assert rows[name]["images_per_s"] > 0
+        assert {"versions", "device", "commit", "best_ms", "median_ms"} <= rows[name].keys()
     # These do not depend on the clock.
-    assert found["sweep equals its single runs"]["value"] is True
-    assert found["sweep: compiles"]["value"] == 1
-    assert found["sweep: encoder drives per batch"]["value"] == 1
-    assert found["memory, batch 100"]["bytes"] > found["memory, batch 1"]["bytes"]
+    assert rows["sweep equals its single runs"]["value"] is True
+    assert rows["sweep: compiles"]["value"] == 1
+    assert rows["sweep: encoder drives per batch"]["value"] == 1
+    assert rows["memory, batch 100"]["bytes"] > rows["memory, batch 1"]["bytes"]
     assert "met" in table
 
 
@@ -62,15 +62,15 @@ def test_simulation(benchmark, capsys, tmp_path):
 def test_training(benchmark, capsys):
     training = benchmark("training")
     training.main(["--quick"])
-    found, table = records(capsys)
-    assert found["lenet jaxsnn float32"]["images"] == 8
-    assert found["lenet jaxsnn float32"]["images_per_s"] > 0
-    assert 0 < found["lenet jaxsnn float32"]["share_of_peak"] < 1
+    rows, table = records(capsys)
+    assert rows["lenet jaxsnn float32"]["images"] == 8
+    assert rows["lenet jaxsnn float32"]["images_per_s"] > 0
+    assert 0 < rows["lenet jaxsnn float32"]["share_of_peak"] < 1
     if training.torch_version() is None:
         assert "PyTorch is not installed" in table
-        assert not any("torch" in name for name in found)
+        assert not any("torch" in name for name in rows)
         pytest.skip("torch is not installed (extra bench): no comparison")
-    assert found["lenet: ours over torch's, float32"]["value"] > 0
+    assert rows["lenet: ours over torch's, float32"]["value"] > 0
 
 
 @pytest.mark.parametrize("name", ["lenet_fp32", "cnn1", "vgg11", "alex"])
@@ -99,12 +99,12 @@ def test_lowering(benchmark, capsys, monkeypatch):
 @pytest.mark.parametrize("flags", [[], ["--every"]], ids=["what is chosen", "every"])
 def test_winograd(benchmark, capsys, flags):
     benchmark("winograd").main(["--quick", "--repeats", "1", "--processor-time", *flags])
-    found, table = records(capsys)
-    assert found["quick: direct"]["error"] < 1e-6
-    tiles = [line for name, line in found.items() if "quick: tile" in name]
+    rows, table = records(capsys)
+    assert rows["quick: direct"]["error"] < 1e-6
+    tiles = [line for name, line in rows.items() if "quick: tile" in name]
     assert len(tiles) == (5 if flags else 1)  # tiles of 2: 4, 8, 16 images; of 4 and 6: 16
     assert all(0 < line["error"] < 3e-5 for line in tiles)
-    assert ("quick: speed over direct" in found) == (not flags)
+    assert ("quick: speed over direct" in rows) == (not flags)
     assert "times as fast" in table
 
 
@@ -112,19 +112,19 @@ def test_winograd(benchmark, capsys, flags):
 def test_negative_spikes(benchmark, capsys):
     script = benchmark("negative_spikes")
     script.main(["--quick", "--processor-time"])
-    found, table = records(capsys)
+    rows, table = records(capsys)
     for name in (script.INTEGERS, script.WIDER, "float32", script.STOP):
-        assert found[name]["images"] == 4
-        assert found[name]["clock"] == "processor"
+        assert rows[name]["images"] == 4
+        assert rows[name]["clock"] == "processor"
     # These do not depend on the clock.
-    assert found["settle stop: predictions that differ"]["value"] == 0
-    assert found["temporary memory, T = 160 over T = 10"]["met"]
+    assert rows["settle stop: predictions that differ"]["value"] == 0
+    assert rows["temporary memory, T = 160 over T = 10"]["met"]
     if "SpikingJelly is not installed" in table:
-        assert not any(script.PEER in name for name in found)
+        assert not any(script.PEER in name for name in rows)
         pytest.skip("spikingjelly is not installed (extra bench): no comparison")
-    assert found[f"{script.WIDER} over SpikingJelly IF, float32"]["goal"] == ">= 1.5"
-    assert found["settle stop over SpikingJelly IF, float32"]["value"] > 0
-    assert found["SpikingJelly ST-BIF, float32: predictions that differ"]["value"] == 0
+    assert rows[f"{script.WIDER} over SpikingJelly IF, float32"]["goal"] == ">= 1.5"
+    assert rows["settle stop over SpikingJelly IF, float32"]["value"] > 0
+    assert rows["SpikingJelly ST-BIF, float32: predictions that differ"]["value"] == 0
 
 
 @pytest.mark.slow
@@ -133,10 +133,10 @@ def test_fewer_steps(benchmark, capsys, monkeypatch):
     kept = (script.PLAIN, "rising", "per_step=2")
     monkeypatch.setattr(script, "WAYS", {name: script.WAYS[name] for name in kept})
     script.main(["--quick"])
-    found, _ = records(capsys)
-    assert {found[name]["equality"] for name in kept} == {"exact after settling"}
-    assert len({found[name]["accuracy"] for name in kept}) == 1  # they settle on the same counts
-    plain, rising, double = (found[name] for name in kept)
+    rows, _ = records(capsys)
+    assert {rows[name]["equality"] for name in kept} == {"exact after settling"}
+    assert len({rows[name]["accuracy"] for name in kept}) == 1  # they settle on the same counts
+    plain, rising, double = (rows[name] for name in kept)
     for row in (plain, rising):  # every spike is an event of its own
         assert row["events"] == row["spikes"]
         assert row["event_operations"] == row["operations"]
@@ -149,23 +149,23 @@ def test_fewer_steps(benchmark, capsys, monkeypatch):
 def test_surrogate_training(benchmark, capsys):
     """Every row runs in a process of its own, without torch or spyx."""
     benchmark("surrogate_training").main(["--quick", "--dataset", "digits"])
-    found, table = records(capsys)
+    rows, table = records(capsys)
     one, two = "csnn jaxsnn, micro-batch 4", "csnn jaxsnn, micro-batch 2, 2 devices"
     for name in (one, two):
-        assert (found[name]["steps"], found[name]["images"]) == (5, 8)
-        assert found[name]["images_per_s"] > 0
+        assert (rows[name]["steps"], rows[name]["images"]) == (5, 8)
+        assert rows[name]["images_per_s"] > 0
     # The same weights and images: how the batch is divided does not matter.
-    assert found[one]["loss"] == pytest.approx(found[two]["loss"], rel=1e-5)
-    assert found["linear jaxsnn, N 8, micro-batch 2"]["loss"] > 0
+    assert rows[one]["loss"] == pytest.approx(rows[two]["loss"], rel=1e-5)
+    assert rows["linear jaxsnn, N 8, micro-batch 2"]["loss"] > 0
     # This does not depend on the clock: blocks keep less than all steps do.
     size = {
-        (micro, block): found[f"memory jaxsnn{micro}{block}"]["bytes"]
+        (micro, block): rows[f"memory jaxsnn{micro}{block}"]["bytes"]
         for micro in ("", ", micro-batch 2")
         for block in ("", ", time block 4")
     }
     assert size["", ", time block 4"] < size["", ""]
     assert "memory jaxsnn" in table
-    assert not any("snnTorch" in name or "spyx" in name for name in found)
+    assert not any("snnTorch" in name or "spyx" in name for name in rows)
 
 
 def test_the_spiking_networks_compared_are_the_same(benchmark):
@@ -203,9 +203,9 @@ def test_a_readout_has_no_neuron(benchmark):
 def test_batch_statistics_are_those_of_the_images(benchmark):
     net = Net(parse("2C1", input_shape=(2, 2, 1), classes=2), hidden(neurons.relu()))
     x = jnp.arange(12.0).reshape(3, 2, 2, 1)  # mean 5.5, variance 143 / 12
-    found = benchmark("negative_spikes").calibrated(net, x)
-    kernel = np.asarray(found["params"]["conv1"]["kernel"]).ravel()
-    norm = found["batch_stats"]["conv1"]["norm"]
+    actual = benchmark("negative_spikes").calibrated(net, x)
+    kernel = np.asarray(actual["params"]["conv1"]["kernel"]).ravel()
+    norm = actual["batch_stats"]["conv1"]["norm"]
     np.testing.assert_allclose(norm["mean"], 5.5 * kernel, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(norm["var"], 143 / 12 * kernel**2, rtol=1e-3, atol=1e-5)
 
@@ -214,10 +214,10 @@ def test_goals_are_called_met_and_not_met(benchmark, capsys):
     report = benchmark("common").Report("trial")
     assert report.goal("fast", 2.0, 1, at_least=True)
     assert not report.goal("slow", 1.21, 1.2, at_least=False)
-    found, _ = records(capsys)
-    assert found["fast"]["met"]
-    assert found["slow"]["goal"] == "<= 1.2"
-    assert not found["slow"]["met"]
+    rows, _ = records(capsys)
+    assert rows["fast"]["met"]
+    assert rows["slow"]["goal"] == "<= 1.2"
+    assert not rows["slow"]["met"]
 
 
 def test_ratio_is_the_median_of_the_rounds(benchmark):
@@ -249,12 +249,12 @@ def test_multiply_accumulates_of_a_program(benchmark):
 @pytest.mark.slow
 def test_fast_snn(benchmark, capsys):
     benchmark("fast_snn").main(["--quick"])
-    found, table = records(capsys)
+    rows, table = records(capsys)
     for name in ("quantised ANN", "SNN, block = T", "SNN, block = 1", "SNN, settling"):
-        assert found[name]["images_per_s"] > 0
+        assert rows[name]["images_per_s"] > 0
     # At rest the spiking network is the quantised ANN, half a level apart from it at most.
-    assert found["SNN, settling: predictions that differ from the ANN's"]["value"] <= 1
-    assert found["update over the sum of its parts"]["goal"] == "<= 1.2"
+    assert rows["SNN, settling: predictions that differ from the ANN's"]["value"] <= 1
+    assert rows["update over the sum of its parts"]["goal"] == "<= 1.2"
     assert "<= 2.5" in table
 
 
@@ -262,30 +262,30 @@ def test_fast_snn(benchmark, capsys):
 def test_rate_coded(benchmark, capsys):
     script = benchmark("rate_coded")
     script.main(["--quick"])
-    found, table = records(capsys)
+    rows, table = records(capsys)
     for name in (script.INTEGERS, script.SKIPPED, script.FLOATS, script.STOP):
-        assert found[name]["images"] == 6
-        assert found[name]["images_per_s"] > 0
+        assert rows[name]["images"] == 6
+        assert rows[name]["images_per_s"] > 0
     # These do not depend on the clock.
-    assert found[script.SKIPPED]["correct"] == found[script.INTEGERS]["correct"]
-    assert found["steps of an image"]["of"] == 6
-    assert 6 <= found["steps of an image"]["mean"] <= 40  # three layers and a head of two stages
+    assert rows[script.SKIPPED]["correct"] == rows[script.INTEGERS]["correct"]
+    assert rows["steps of an image"]["of"] == 6
+    assert 6 <= rows["steps of an image"]["mean"] <= 40  # three layers and a head of two stages
     if "SpikingJelly is not installed" in table:
-        assert not any(script.PEER in name for name in found)
+        assert not any(script.PEER in name for name in rows)
         pytest.skip("spikingjelly is not installed (extra bench): no comparison")
-    apart = [row for name, row in found.items() if name.endswith("spikes apart")]
+    apart = [row for name, row in rows.items() if name.endswith("spikes apart")]
     assert len(apart) == 3
     for row in apart:
         assert row["value"] < 1e-3
         assert set(row["layers"]) == {"conv1", "conv2", "conv3", "exit1", "readout"}
         assert all(one["ours"] > 0 for one in row["layers"].values())
-    assert found[f"{script.INTEGERS} over SpikingJelly"]["goal"] == ">= 1.3"
-    assert found[f"{script.STOP} over SpikingJelly"]["goal"] == ">= 3"
+    assert rows[f"{script.INTEGERS} over SpikingJelly"]["goal"] == ">= 1.3"
+    assert rows[f"{script.STOP} over SpikingJelly"]["goal"] == ">= 3"
 
 
 def test_the_rule_of_a_run_is_read(benchmark, tmp_path):
-    own = {"scores": [0.5, 1], "probabilities": [0.2, 0.9], "threshold": 0.8, "earliest": 11}
-    arrays = {name: np.asarray(one) for name, one in own.items()}
+    values = {"scores": [0.5, 1], "probabilities": [0.2, 0.9], "threshold": 0.8, "earliest": 11}
+    arrays = {name: np.asarray(one) for name, one in values.items()}
     save_arrays(tmp_path / "stop_rule.npz", arrays, {"alpha": "grid"})
     for coded, curve in (("emp", [7.0, 7.0]), ("grid", [1.0, 3.0])):
         save_arrays(tmp_path / f"division_linear_alpha_{coded}.npz", {"y": np.array(curve)})
@@ -300,22 +300,22 @@ def test_the_rule_of_a_run_is_read(benchmark, tmp_path):
 def test_accelerator(benchmark, capsys):
     accelerator = benchmark("accelerator")
     accelerator.main(["--quick", "--cases", "peak", "simulate", "train", "linear"])
-    found, table = records(capsys)
-    assert found["sums of bfloat16 products exact up to 2^24"]["value"] is True
+    rows, table = records(capsys)
+    assert rows["sums of bfloat16 products exact up to 2^24"]["value"] is True
     for name in ("peak bfloat16", "peak float32", "peak int8", "peak memory"):
-        assert found[name]["value"] > 0
+        assert rows[name]["value"] > 0
     for name in ("bfloat16, blocks of 1", "bfloat16, blocks of 2", "bfloat16, blocks of 4"):
-        row = found[f"simulate, {name}"]
+        row = rows[f"simulate, {name}"]
         assert min(row["images_per_s"], row["products_s"], row["memory_s"]) > 0
         assert row["bound"] in ("products", "memory")
-    assert found["what is simulated"]["dataset"] == "digits"
-    differ = {name: row["value"] for name, row in found.items() if "that differ" in name}
+    assert rows["what is simulated"]["dataset"] == "digits"
+    differ = {name: row["value"] for name, row in rows.items() if "that differ" in name}
     assert len(differ) == 5  # blocks of 1, 2 and 4, float32, int8
     assert set(differ.values()) == {0}
-    assert found["certificate"]["mismatches"] == 0
-    assert found["certificate"]["equality"] == "exact after settling"
-    assert found["train, batch 8"]["images_per_s"] > 0
-    assert found["linear jaxsnn, N 8, micro-batch 2"]["loss"] > 0
+    assert rows["certificate"]["mismatches"] == 0
+    assert rows["certificate"]["equality"] == "exact after settling"
+    assert rows["train, batch 8"]["images_per_s"] > 0
+    assert rows["linear jaxsnn, N 8, micro-batch 2"]["loss"] > 0
     assert "goal" in table
 
 

@@ -1,4 +1,4 @@
-"""Names say what a value is: five words that say nothing are no names in the package.
+"""Names say what a value is: five words that say nothing are no names, here and in the package.
 
 The guarantee that a caller asks of a conversion, ``convert(..., given=)``, is the one exception.
 """
@@ -6,10 +6,16 @@ The guarantee that a caller asks of a conversion, ``convert(..., given=)``, is t
 import ast
 
 import pytest
-from test_layers import FILES, name_of
+from test_layers import FILES, ROOT, name_of
 
 EMPTY = {"found", "own", "given", "how", "known"}
-ALLOWED = {"given": ("conversion/", "equality/", "exchange/", "systems/")}  # as an argument
+CALLERS = ("benchmarks/", "tests/")  # of convert(given=) and, in tests, of hypothesis.given
+ALLOWED = {"given": ("conversion/", "equality/", "exchange/", "systems/", *CALLERS)}
+OTHERS = sorted(
+    path
+    for folder in ("benchmarks", "docs", "experiments", "tests", "tools")
+    for path in (ROOT / folder).rglob("*.py")
+)
 
 
 def names(tree):
@@ -36,6 +42,11 @@ def empty_names(source, path):
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_a_name_says_what_the_value_is(path):
     assert empty_names(path.read_text(), name_of(path)) == []
+
+
+@pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_name_outside_of_the_package_says_so_too(path):
+    assert empty_names(path.read_text(), path.relative_to(ROOT).as_posix()) == []
 
 
 @pytest.mark.parametrize(

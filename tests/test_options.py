@@ -33,9 +33,9 @@ SCALARS = [
 
 @pytest.mark.parametrize(("value", "annotation", "expected"), SCALARS)
 def test_values_become_plain(value, annotation, expected):
-    found = plain(value, annotation, "k")
-    assert found == expected
-    assert type(found) is type(expected)
+    actual = plain(value, annotation, "k")
+    assert actual == expected
+    assert type(actual) is type(expected)
 
 
 REFUSED = [

@@ -23,9 +23,9 @@ def commands(system):
     table = TEXT.split(start)[1].split(end)[0]
     for row in table.strip().splitlines()[2:]:
         _, ours, writes = (cell.strip() for cell in row.strip("|").split(" | "))
-        found = re.fullmatch(r"`python (experiments/\w+\.py) (.*)`", ours)
-        assert found, f"{ours} is no command of an experiment"
-        yield found[1], found[2], re.findall(r"`([\w./]+/[\w./-]+)`", writes)
+        match = re.fullmatch(r"`python (experiments/\w+\.py) (.*)`", ours)
+        assert match, f"{ours} is no command of an experiment"
+        yield match[1], match[2], re.findall(r"`([\w./]+/[\w./-]+)`", writes)
 
 
 FEW = ("--limit-train", "16", "--limit-test", "2", "--batch-size", "8")
@@ -53,10 +53,10 @@ VGG19 = "8C3p1-8C3p1-16C3s2p1-16C3p1-32C3s2p1-32C3p1-64C3s2p1-64C3p1-64C3s2p1-64
 
 def together(system):
     """The rows with the files of equal commands together: one command draws several figures."""
-    found = {}
+    result = {}
     for script, words, files in commands(system):
-        found.setdefault((script, words), []).extend(files)
-    return [(*command, files) for command, files in found.items()]
+        result.setdefault((script, words), []).extend(files)
+    return [(*command, files) for command, files in result.items()]
 
 
 ROWS = [(system, number, *row) for system in SMALL for number, row in enumerate(together(system))]
@@ -116,8 +116,8 @@ def test_the_tables_have_the_commands_of_the_originals():
         assert words in TEXT
     for system in SMALL:
         used = {words.split()[0] for name, _, _, words, _ in ROWS if name == system}
-        own = {"surrogate_csnn": "all", "fast_snn": "finetune"}  # one script, stages of its own
-        assert own.get(system, "simulate") in used & {*STAGES, "finetune"}
+        stages = {"surrogate_csnn": "all", "fast_snn": "finetune"}  # one script, stages of its own
+        assert stages.get(system, "simulate") in used & {*STAGES, "finetune"}
     assert all((ROOT / script).is_file() for _, _, script, _, _ in ROWS)
 
 
@@ -145,7 +145,7 @@ def test_a_command_writes_what_the_table_says(system, number, folders, capsys, m
     monkeypatch.setitem(zoo.BSF, "vgg19", VGG19)
     script, words, files = next(row[2:] for row in ROWS if row[:2] == (system, number))
     out = folders[system]
-    known = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    times = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     script = script.split("/")[1][:-3]
     # an earlier run, named by its usual place
     words = re.sub(rf"runs/{script}(_lfw)?", str(out), words)
@@ -158,4 +158,4 @@ def test_a_command_writes_what_the_table_says(system, number, folders, capsys, m
         assert (out / name).exists(), f"{words} did not write {name}"
     if not files:
         assert re.search(r"test accuracy \d+\.\d+%", capsys.readouterr().out)
-        assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == known
+        assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == times

@@ -136,9 +136,9 @@ def test_the_architecture_is_read_in_one_sitting():
 def test_the_figure_shows_the_results_that_are_kept(k):
     figure = (ROOT / "docs/figures/accuracy_lenet.svg").read_text(encoding="utf-8")
     path = ROOT / f"results/mnist_negative_spikes_fashion_mnist/lenet_k{k}/results.json"
-    found = json.loads(path.read_text(encoding="utf-8"))
-    step = found["accuracy_settled_step"]
-    legend = f"k = {k}: {100 * found['snn_accuracy']:.2f} %, settles at step {step}"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    step = record["accuracy_settled_step"]
+    legend = f"k = {k}: {100 * record['snn_accuracy']:.2f} %, settles at step {step}"
     assert f"<!-- {legend} -->" in figure  # so matplotlib writes a text beside its outlines
 
 

@@ -131,8 +131,8 @@ def test_a_result_becomes_a_row_and_a_run(arguments, page, tmp_path):
 def test_the_readme_has_the_longest_run_of_each_system(arguments, page, tmp_path):
     for epochs, accuracy in ((15, 0.993), (30, 0.9925), (2, 0.995)):
         folder = tmp_path / f"results/mnist_lenet/{epochs}"
-        found = results(epochs_run=epochs, snn_accuracy=accuracy)
-        keep(folder, LeNetScatter(), found, f"--epochs {epochs}")
+        actual = results(epochs_run=epochs, snn_accuracy=accuracy)
+        keep(folder, LeNetScatter(), actual, f"--epochs {epochs}")
     assert tool.main(arguments) == 0
     row, *others = rows_of(page, "summary")
     assert row["ours"] == "99.25 %"
@@ -143,8 +143,8 @@ def test_the_readme_has_the_longest_run_of_each_system(arguments, page, tmp_path
 
 def test_what_differs_is_said(arguments, page, tmp_path):
     differ = {"neurons": 1234, "predictions": 2, "compared": 100}
-    found = results(equality="approximate", mismatches=differ)
-    keep(tmp_path / "results/mnist_lenet/k1B2", LeNetScatter(), found)
+    actual = results(equality="approximate", mismatches=differ)
+    keep(tmp_path / "results/mnist_lenet/k1B2", LeNetScatter(), actual)
     assert tool.main(arguments) == 0
     (row,) = rows_of(page)
     expected = "approximate: 1,234 neurons, 2 predictions differ (100 images)"
@@ -258,13 +258,13 @@ def test_a_network_of_few_bits_becomes_a_row_with_all_its_variants(arguments, pa
     ]  # fmt: skip
     paper = ("ann_accuracy", "unsigned_accuracy", "snn_accuracy", "finetuned_accuracy")
     folder = tmp_path / "results/fast_snn/alex_3bit"
-    found = dataclasses.replace(
+    actual = dataclasses.replace(
         results(), system="fast_snn", epochs_run=3, ann_accuracy=0.98, snn_accuracy=0.97,
         paper=dict(zip(paper, (0.9898, 0.7892, 0.9890, 0.9889), strict=True)), variants=variants,
     )  # fmt: skip
     config = FastSnn(bit=3, init="runs/fast_snn/alex_4bit", validation=0)
     words = "progressive --bit 3 --arch alex --validation 0"
-    keep(folder, config, found, words)
+    keep(folder, config, actual, words)
     assert tool.main(arguments) == 0
     (row,) = rows_of(page, "fast_snn")
     assert [*row.values()] == [
@@ -274,7 +274,7 @@ def test_a_network_of_few_bits_becomes_a_row_with_all_its_variants(arguments, pa
     (run,) = rows_of(page, "fast_snn runs")
     assert run["command"] == f"`python experiments/fast_snn.py {words}`"
     assert len(_wanted(page, "fast_snn")) == 8  # a short run stands beside the paper's eight
-    keep(folder, config, dataclasses.replace(found, epochs_run=300), words)
+    keep(folder, config, dataclasses.replace(actual, epochs_run=300), words)
     assert tool.main(arguments) == 0
     assert len(_wanted(page, "fast_snn")) == 7  # as long as the paper's, it is one of them
 
@@ -287,8 +287,8 @@ def test_a_certificate_of_another_variant_is_in_the_readme(arguments, page, tmp_
     folder = tmp_path / "results/fast_snn/alex_2bit"
     proof = {"equality": "exact after settling", "images": 100}
     differ = {"neurons": 3, "predictions": 0, "compared": 100}
-    found = results(system="fast_snn", equality="approximate", mismatches=differ)
-    keep(folder, FastSnn(bit=2), found, "progressive --bit 2")
+    actual = results(system="fast_snn", equality="approximate", mismatches=differ)
+    keep(folder, FastSnn(bit=2), actual, "progressive --bit 2")
     (folder / "certificates.json").write_text(json.dumps({"settling": proof}))
     assert tool.main(arguments) == 0
     row = rows_of(page, "summary")[4]
@@ -300,8 +300,8 @@ def test_a_certificate_of_another_variant_is_in_the_readme(arguments, page, tmp_
 def test_a_fused_network_becomes_a_row_with_what_it_saves(arguments, page, tmp_path):
     def entry(kind, share, accuracy, steps, energy):
         pj = None if energy is None else {"spikesim": energy}
-        known = {"accuracy": accuracy, "steps": steps, "energy_pj_per_image": pj}
-        return Variant(kind=kind, share=share, **known)
+        fields = {"accuracy": accuracy, "steps": steps, "energy_pj_per_image": pj}
+        return Variant(kind=kind, share=share, **fields)
 
     folder, config = tmp_path / "results/bsf", BayesianSpikeFusion(steps=1000, epochs=4)
     variants = [
@@ -315,13 +315,13 @@ def test_a_fused_network_becomes_a_row_with_what_it_saves(arguments, page, tmp_p
         entry("grid", 0.99, 0.982, 900, 9e8),
         entry("empirical", 0.99, None, None, None),
     ]  # fmt: skip
-    found = dataclasses.replace(
+    actual = dataclasses.replace(
         results(),
         system="bayesian_spike_fusion", ann_accuracy=0.99, snn_accuracy=0.98, steps=1000,
         noise=None, variants=variants, paper={"energy_saving_percent": 38.8}, test_examples=500,
         equality="approximate", mismatches=None,
     )  # fmt: skip
-    keep(folder, config, found, "all mnist vgg11 --epochs 4 --steps 1000")
+    keep(folder, config, actual, "all mnist vgg11 --epochs 4 --steps 1000")
     assert tool.main(arguments) == 0
     (row,) = rows_of(page, "bayesian_spike_fusion")
     assert [*row.values()] == [

@@ -54,10 +54,10 @@ def directive(module: ModuleType, name: str, title: str) -> str:
         return "\n\n".join([f".. rubric:: {title}", f".. automodule:: {value.__name__}", *inner])
     where = f"{module.__name__}.{name}"
     if inspect.isclass(value):
-        own = f"{value.__module__}.{value.__qualname__}"
+        defined = f"{value.__module__}.{value.__qualname__}"
         renamed = value.__name__ != name
         heading = f".. rubric:: {title}\n\n" if renamed else ""
-        return f"{heading}.. autoclass:: {own if renamed else where}\n   :members:"
+        return f"{heading}.. autoclass:: {defined if renamed else where}\n   :members:"
     if callable(value) and typing.get_origin(value) is None:
         return f".. autofunction:: {where}"
     return f".. autodata:: {where}\n   :no-value:"
@@ -71,8 +71,8 @@ def documented() -> dict[str, set[str]]:
 def _documented(module: ModuleType) -> set[str]:
     names: set[str] = set()
     for line in page_of(module).splitlines():
-        kind, found, name = line.partition(":: ")
-        if found and kind in (".. autoclass", ".. autofunction", ".. autodata"):
+        kind, separator, name = line.partition(":: ")
+        if separator and kind in (".. autoclass", ".. autofunction", ".. autodata"):
             names.add(name)
     return names
 

@@ -92,17 +92,17 @@ def _shown(data: dict[str, str]) -> str:
 
 def differences(one: Notebook, other: Notebook) -> list[str]:
     """Where two runs of a notebook say different things, a line for each."""
-    found: list[str] = []
+    lines: list[str] = []
     for number, (here, there) in enumerate(zip(texts(one), texts(other), strict=True), 1):
         if len(here) != len(there):
-            found.append(f"cell {number}: {len(here)} outputs and {len(there)}")
+            lines.append(f"cell {number}: {len(here)} outputs and {len(there)}")
             continue
-        found += [
+        lines += [
             f"cell {number}: {left.strip()!r} and {right.strip()!r}"
             for left, right in zip(here, there, strict=True)
             if not alike(left, right)
         ]
-    return found
+    return lines
 
 
 def alike(left: str, right: str) -> bool:
@@ -134,9 +134,9 @@ def main(arguments: list[str] | None = None) -> int:
         if not chosen.check:
             nbformat.write(notebook, path)
             continue
-        found = differences(nbformat.read(path, as_version=4), notebook)
-        differ = differ or bool(found)
-        print("\n".join(found))
+        changed = differences(nbformat.read(path, as_version=4), notebook)
+        differ = differ or bool(changed)
+        print("\n".join(changed))
     return int(differ)
 
 

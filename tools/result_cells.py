@@ -299,10 +299,10 @@ def fused(row: Row) -> str:
 
 def paper(row: Row) -> str:
     """What the paper has for a run that is not there."""
-    known = row.paper or {}
-    if "energy_saving_percent" in known:
+    published = row.paper or {}
+    if "energy_saving_percent" in published:
         return paper_saving(row)
-    return paper_variants(row) if "finetuned_accuracy" in known else paper_settling(row)
+    return paper_variants(row) if "finetuned_accuracy" in published else paper_settling(row)
 
 
 def noises(row: Row) -> str:

@@ -115,8 +115,8 @@ def read_row(path: Path, results: Results) -> Row:
     """
     kind = CONFIGS.get(results.experiment)
     if kind is None:
-        known = ", ".join(CONFIGS)
-        raise ValueError(f"{path}: unknown experiment {results.experiment!r}; known: {known}")
+        experiments = ", ".join(CONFIGS)
+        raise ValueError(f"{path}: unknown experiment {results.experiment!r}; known: {experiments}")
     place = path.with_name("config.json")
     if not place.is_file():
         raise ValueError(f"{place} is missing; keep it beside {path.name}")

@@ -17,7 +17,7 @@ ENCODING = Encoding("held", 1 / 255, 255)
 
 
 @pytest.fixture(scope="module")
-def given():
+def network():
     """Variables, images, and the activations of every site in float64."""
     net = Net(ARCH, hidden(neurons.relu()))
     variables = jax.tree.map(np.array, net_module.init_variables(net, jax.random.key(1)))
@@ -30,22 +30,22 @@ def given():
 
 
 @pytest.fixture(scope="module")
-def ready(given):
-    variables, images, _ = given
-    how = {"encoding": ENCODING, "percentiles": (90, 99), "bits": 4, "balance": False}
-    return calibrate(variables, ARCH, images, **how)
+def ready(network):
+    variables, images, _ = network
+    options = {"encoding": ENCODING, "percentiles": (90, 99), "bits": 4, "balance": False}
+    return calibrate(variables, ARCH, images, **options)
 
 
-def test_scales_are_percentiles_of_the_activations(given, ready):
+def test_scales_are_percentiles_of_the_activations(network, ready):
     assert set(ready.scales) == {90.0, 99.0, 100.0}  # the largest is always measured
-    for percentile, found in ready.scales.items():
-        assert set(found) == {"conv1", "dense1", "readout"}
-        for site, value in found.items():
-            assert value == pytest.approx(np.percentile(given[2][site], percentile), rel=1e-5)
+    for percentile, actual in ready.scales.items():
+        assert set(actual) == {"conv1", "dense1", "readout"}
+        for site, value in actual.items():
+            assert value == pytest.approx(np.percentile(network[2][site], percentile), rel=1e-5)
 
 
-def test_bounds_admit_the_largest_activation(given, ready):
-    largest = max(given[2]["conv1"].max(), given[2]["dense1"].max())
+def test_bounds_admit_the_largest_activation(network, ready):
+    largest = max(network[2]["conv1"].max(), network[2]["dense1"].max())
     assert ready.largest == pytest.approx(largest, rel=1e-6)
     assert ready.bound(1) == np.ceil(largest) == ready.scatter_gather(k=1).bound
     assert ready.highest(6) == np.ceil(1.5 * ready.largest * 64)
@@ -58,9 +58,9 @@ def quantised(values, step):
     return np.floor(values / step + 0.5) * step
 
 
-def test_agreement_is_that_of_a_network_quantised_by_hand(given, ready):
+def test_agreement_is_that_of_a_network_quantised_by_hand(network, ready):
     """Dense layers in NumPy, from the first site's activations on."""
-    variables, _, outs = given
+    variables, _, outs = network
     params = variables["params"]
     classes = outs["readout"].argmax(-1)
     for k in (0, 2, 5):
@@ -75,12 +75,12 @@ def test_agreement_is_that_of_a_network_quantised_by_hand(given, ready):
     assert ready.agreement[-1] == 1.0
 
 
-def test_clips_are_those_of_the_percentile_that_disturbs_the_logits_least(given, ready):
-    variables, images, outs = given
+def test_clips_are_those_of_the_percentile_that_disturbs_the_logits_least(network, ready):
+    variables, images, outs = network
     errors = {}
-    for percentile, found in ready.scales.items():
+    for percentile, actual in ready.scales.items():
         net = Net(ARCH, hidden(neurons.clipped_relu(4, "up")))
-        clipped = with_clips(variables, ARCH, found)
+        clipped = with_clips(variables, ARCH, actual)
         logits = net_module.forward(net, clipped, jnp.asarray(images) / np.float32(255)).readouts
         differs = np.asarray(logits[-1][0], np.float64) - outs["readout"]
         errors[percentile] = np.sqrt((differs**2).mean() / (outs["readout"] ** 2).mean())
@@ -113,13 +113,13 @@ def test_a_tree_with_clips_is_loaded_by_name(ready, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["scatter_gather", "negative_spikes"])
-def test_methods_of_a_calibration_convert_exactly(given, ready, name):
+def test_methods_of_a_calibration_convert_exactly(network, ready, name):
     method = getattr(ready, name)()
     snn = ready.convert(method)
     assert snn.encoding.presentation == "onset"
     assert snn.encoding.scale == ENCODING.scale
     run = {"steps": 1} if name == "scatter_gather" else {"steps": 300, "settle": True}
-    proof = certify(snn, ready.variables, given[1][:8], **run)
+    proof = certify(snn, ready.variables, network[1][:8], **run)
     assert proof.equality.startswith("exact")
     assert proof.origins_are_ties
 
@@ -136,17 +136,17 @@ def test_every_method_is_a_candidate(ready):
         ready.rate(99.9)
 
 
-def test_clips_of_sites_that_are_missing_or_no_numbers_are_refused(given):
+def test_clips_of_sites_that_are_missing_or_no_numbers_are_refused(network):
     with pytest.raises(ValueError, match="clip of dense1=None"):
-        with_clips(given[0], ARCH, {"conv1": 1.0})
+        with_clips(network[0], ARCH, {"conv1": 1.0})
     with pytest.raises(ValueError, match="clip of conv1=0"):
-        with_clips(given[0], ARCH, {"conv1": 0.0, "dense1": 1.0})
+        with_clips(network[0], ARCH, {"conv1": 0.0, "dense1": 1.0})
 
 
 @pytest.mark.parametrize("share", [0, 1.5, float("nan")])
-def test_a_share_out_of_range_is_refused(given, share):
+def test_a_share_out_of_range_is_refused(network, share):
     with pytest.raises(ValueError, match="agreement="):
-        calibrate(given[0], ARCH, given[1], encoding=ENCODING, agreement=share)
+        calibrate(network[0], ARCH, network[1], encoding=ENCODING, agreement=share)
 
 
 # ---------------------------------------------------------------- balance
@@ -183,8 +183,8 @@ def test_a_balanced_network_has_the_same_logits_bit_for_bit():
     assert by["exit1"] == by["readout"] == 1
 
 
-def test_calibration_balances_and_the_scales_follow(given, ready):
-    variables, images, outs = given
+def test_calibration_balances_and_the_scales_follow(network, ready):
+    variables, images, outs = network
     other = calibrate(variables, ARCH, images, encoding=ENCODING, percentiles=(90, 99), bits=4)
     tops = {site: outs[site].max() for site in ("conv1", "dense1")}
     by = {site: 2.0 ** np.ceil(np.log2(top)) for site, top in tops.items()} | {"readout": 1.0}

@@ -62,8 +62,8 @@ def check(layers, snn, images, k, bound, eps, ann=None):
     for layer, count in zip(layers, expected.counts, strict=False):
         np.testing.assert_array_equal(trace.counts[layer["name"]], count, err_msg=layer["name"])
     for number, layer in enumerate(layers[:-1]):
-        found = trace.counters.spikes[layer["name"]][0]
-        np.testing.assert_array_equal(found, expected.spikes[number])
+        actual = trace.counters.spikes[layer["name"]][0]
+        np.testing.assert_array_equal(actual, expected.spikes[number])
     logits = np.asarray(trace.readout[0], np.float64) * snn.unit("readout")
     np.testing.assert_allclose(logits * 2**k, expected.logits, rtol=1e-5, atol=1e-6)
     events = {name: np.asarray(value) for name, value in trace.counters.events.items()}
@@ -141,8 +141,8 @@ def test_max_pooled_currents_and_average_pooled_counts(seed):
     for layer, count in zip(layers, counts, strict=False):
         assert len(np.unique(count)) > 1
         np.testing.assert_array_equal(trace.counts[layer["name"]], count)
-    found = trace.readout[0] * snn.unit("readout")
-    np.testing.assert_allclose(2 * np.asarray(found), logits, rtol=1e-5, atol=1e-6)
+    actual = trace.readout[0] * snn.unit("readout")
+    np.testing.assert_allclose(2 * np.asarray(actual), logits, rtol=1e-5, atol=1e-6)
     assert evaluate(snn, images).per_image_operations.tolist() == operations.tolist()
 
 
@@ -322,13 +322,13 @@ def test_kernels_have_significant_bits_and_thresholds_lie_on_their_grid(bits):
         if layer["name"] == "readout":
             continue
         unit = snn.unit({"conv1": "input", "conv2": "conv1", "dense1": "conv2"}[layer["name"]])
-        own = snn.variables["fixed"][layer["name"]]
+        leaves = snn.variables["fixed"][layer["name"]]
         for j in (1, 2, 7):
             theta = real_thresholds(layer, unit * 2.0**-record.exponent, 1, j)
-            found = np.asarray(neurons.even_threshold(own, jnp.full(len(theta), j)))
+            actual = np.asarray(neurons.even_threshold(leaves, jnp.full(len(theta), j)))
             near = np.abs(theta - np.round(theta)) < j * 2.0**-17
-            reached = np.asarray(own["highest"]) >= j
-            np.testing.assert_array_equal(found[~near & reached], np.ceil(theta)[~near & reached])
+            reached = np.asarray(leaves["highest"]) >= j
+            np.testing.assert_array_equal(actual[~near & reached], np.ceil(theta)[~near & reached])
             assert (~near & reached).any()
 
 
@@ -343,18 +343,18 @@ def test_sums_are_bounded_by_counts_over_all_steps_and_by_spikes_in_one():
         assert record.bound == sums.max()
         assert record.step_bound == peak * flat.sum(0).max()
         if layer["name"] in snn.variables["fixed"]:
-            own = snn.variables["fixed"][layer["name"]]
-            highest, peak = np.asarray(own["highest"], np.int64), 1
+            leaves = snn.variables["fixed"][layer["name"]]
+            highest, peak = np.asarray(leaves["highest"], np.int64), 1
             # The cap of a channel is what its largest drive reaches, at most 127.
             drive = jnp.asarray(sums, jnp.int32)
             reached = neurons.even_level(127).step(
-                own | {"highest": jnp.full(len(highest), 127)}, (), drive
+                leaves | {"highest": jnp.full(len(highest), 127)}, (), drive
             )[1]
             np.testing.assert_array_equal(highest, reached)
     assert 0 < min(highest) <= max(highest) <= 127
     counts = simulate(snn, images, steps=60, counts=True).counts
-    for name, own in snn.variables["fixed"].items():
-        assert (np.asarray(counts[name]) <= np.asarray(own["highest"])).all()
+    for name, leaves in snn.variables["fixed"].items():
+        assert (np.asarray(counts[name]) <= np.asarray(leaves["highest"])).all()
 
 
 def test_one_step_in_float32_and_settled_sums_in_int32():
@@ -434,8 +434,8 @@ def test_float_weights_and_thresholds_for_comparison():
         for layer, level in zip(layers, levels, strict=False)
     ]
     assert max(wrong) < 1e-3  # ties of rounding, if any
-    found = np.asarray(trace.readout[-1]) * snn.unit("readout")
-    np.testing.assert_allclose(found, logits, rtol=1e-3, atol=1e-3)
+    actual = np.asarray(trace.readout[-1]) * snn.unit("readout")
+    np.testing.assert_allclose(actual, logits, rtol=1e-3, atol=1e-3)
 
 
 def test_tiny_norm_scales_become_constant_or_are_refused():
@@ -443,8 +443,8 @@ def test_tiny_norm_scales_become_constant_or_are_refused():
     norm = variables["params"]["conv1"]["norm"]
     norm["scale"][:3], norm["bias"][:3] = 1e-12, [0.6, 1.6, -5.0]
     snn = convert(variables, arch, methods.negative_spikes(k=1, bound=None))
-    own = snn.variables["fixed"]["conv1"]
-    assert own["highest"][:3].tolist() == [1, 3, 0]  # of boundaries 1/4, 3/4, 5/4, 7/4
+    leaves = snn.variables["fixed"]["conv1"]
+    assert leaves["highest"][:3].tolist() == [1, 3, 0]  # of boundaries 1/4, 3/4, 5/4, 7/4
     images = pixels(np.random.default_rng(0), 4, arch.input_shape)
     assert certify(snn, variables, images, steps=60).equality == "exact after settling"
     # A level that the tiny slope still decides, far above the first boundary.

@@ -137,8 +137,8 @@ def slow_snn(arch, variables, x, worth, fire, gates):
             state[site.name], out = fire(site, state.get(site.name), drive)
             spikes[site.name].append(out)
             values[site.name] = out * worth[site.name]
-    found = {name: np.round(np.array(each)).astype(np.int64) for name, each in spikes.items()}
-    return {name: each for name, each in found.items() if len(each)}, total
+    actual = {name: np.round(np.array(each)).astype(np.int64) for name, each in spikes.items()}
+    return {name: each for name, each in actual.items() if len(each)}, total
 
 
 # ---------------------------------------------------------------- the neurons, from the papers
@@ -288,8 +288,8 @@ def test_every_spike_is_that_of_the_slow_network(build, text):
     expected, total = slow_snn(snn.arch, floats, x, worth, fire, gates)
     pools = [site.name for site in plan(snn.arch) if site.kind == "maxpool"]
     assert pools
-    for name, found in spikes.items():
-        np.testing.assert_array_equal(found, expected[name], err_msg=name)
+    for name, actual in spikes.items():
+        np.testing.assert_array_equal(actual, expected[name], err_msg=name)
     assert all((spikes[name] > 0).any() for name in pools)
     assert any((spikes[name] < 0).any() for name in pools) == (build is not rate)
     readout = np.asarray(trace.readout[-1]) * snn.unit("readout")
@@ -379,8 +379,8 @@ def test_steps_blocks_parts_and_files_change_nothing(build, text, tmp_path):
     names = ("maxpool1", "maxpool2")
     in_blocks = simulate(snn, images, steps=steps, block=8, record=names)
     for name in names:
-        found = np.asarray(unpack(in_blocks.records[name], snn, name), np.int64)
-        np.testing.assert_array_equal(found, spikes[name])
+        actual = np.asarray(unpack(in_blocks.records[name], snn, name), np.int64)
+        np.testing.assert_array_equal(actual, spikes[name])
     first = simulate(snn, images, steps=8, state=start(snn, IMAGES))
     state, one = step(snn, first.state, images, record=names)
     rest = simulate(snn, images, steps=steps - 9, state=state)

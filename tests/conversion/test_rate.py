@@ -72,20 +72,20 @@ def test_percentiles_are_of_all_values_and_between_two_linear():
     variables["params"]["conv1"]["kernel"] = jnp.ones((1, 1, 1, 1))
     images = np.arange(1001, dtype=np.int32).reshape(1, 1, 1001, 1)
     encoding = Encoding("held", 1.0, 1000)
-    found = percentiles.scales(net, variables, images, (99.9, 50, 100), encoding=encoding)
-    assert [one["conv1"] for one in found] == pytest.approx([999.0, 500.0, 1000.0])
+    actual = percentiles.scales(net, variables, images, (99.9, 50, 100), encoding=encoding)
+    assert [one["conv1"] for one in actual] == pytest.approx([999.0, 500.0, 1000.0])
 
 
 @pytest.mark.parametrize("arch", [VGG, RES])
 def test_percentiles_of_a_whole_network(arch):
     net, variables, images = trained(arch)
-    (found,) = percentiles.scales(net, variables, images, [90.0], encoding=HELD, batch_size=4)
+    (actual,) = percentiles.scales(net, variables, images, [90.0], encoding=HELD, batch_size=4)
     outs = net_module.forward(net, variables, HELD.decode(images)).outs
     for site in plan(arch):
         if site.role in ("activation", "exit", "readout"):
             want = np.percentile(np.asarray(outs[site.name], np.float64), 90.0)
-            assert found[site.name] == pytest.approx(want, rel=1e-5)
-    assert set(found) == {s.name for s in plan(arch) if s.role not in ("pool", "shortcut")}
+            assert actual[site.name] == pytest.approx(want, rel=1e-5)
+    assert set(actual) == {s.name for s in plan(arch) if s.role not in ("pool", "shortcut")}
 
 
 def test_a_silent_layer_and_a_head_below_zero_keep_a_scale():
@@ -96,8 +96,8 @@ def test_a_silent_layer_and_a_head_below_zero_keep_a_scale():
     variables["params"]["readout"]["bias"] = jnp.array([-3.0, -1.0])
     variables["params"]["exit1"]["bias"] = jnp.array([-3.0, 2.0])
     images = np.full((3, 2, 2, 1), 256, np.int16)
-    (found,) = percentiles.scales(net, variables, images, [50], encoding=HELD)
-    assert found == {"conv1": 1.0, "exit1": 2.0, "readout": 1.0}
+    (actual,) = percentiles.scales(net, variables, images, [50], encoding=HELD)
+    assert actual == {"conv1": 1.0, "exit1": 2.0, "readout": 1.0}
 
 
 @pytest.mark.parametrize("percentile", [0, -1, 100.5, float("nan")])
@@ -232,9 +232,9 @@ def below_zero(**options):
 def test_logits_below_zero_are_told_apart():
     """Rates 0.375: logits -0.875, -0.1875, -1.0; a neuron there never fires."""
     snn, images = below_zero()
-    found = evaluate(snn, images, np.ones(5, int), steps=800)
-    assert found.predictions[-1].tolist() == [1] * 5
-    assert found.undecided[-1] == 0
+    evaluation = evaluate(snn, images, np.ones(5, int), steps=800)
+    assert evaluation.predictions[-1].tolist() == [1] * 5
+    assert evaluation.undecided[-1] == 0
     logits = np.asarray(simulate(snn, images, steps=800).readout[-1]) * snn.unit("readout") / 800
     assert logits == pytest.approx(
         np.array([[-0.875, -0.1875, -1.0]] * 5), abs=4e-3
@@ -243,10 +243,10 @@ def test_logits_below_zero_are_told_apart():
 
 def test_images_without_a_spike_to_decide_on_are_counted():
     snn, images = below_zero(spiking_heads=True)
-    found = evaluate(snn, images, np.ones(5, int), steps=80, batch_size=2)
-    assert found.undecided.tolist() == [5] * 80
-    assert found.undecided_share == 1
-    assert found.predictions[-1].tolist() == [0] * 5
+    evaluation = evaluate(snn, images, np.ones(5, int), steps=80, batch_size=2)
+    assert evaluation.undecided.tolist() == [5] * 80
+    assert evaluation.undecided_share == 1
+    assert evaluation.predictions[-1].tolist() == [0] * 5
 
 
 def test_heads_need_no_scale_unless_they_fire():
@@ -340,11 +340,11 @@ def test_batches_leave_nothing_behind():
 def test_percentiles_and_initial_potentials_are_swept_in_one_program():
     net, variables, images = trained(RES)
     labels = np.arange(len(images)) % 4
-    found = percentiles.scales(net, variables, images, [90.0, 99.9], encoding=HELD)
+    actual = percentiles.scales(net, variables, images, [90.0, 99.9], encoding=HELD)
     method = functools.partial(methods.rate, delay=1)
     networks = [
         convert(variables, RES, method(scales=scales, initial=initial), encoding=HELD)
-        for scales in found
+        for scales in actual
         for initial in (0.0, 0.5)
     ]
     table = sweep(networks[0], images, labels, steps=(8, 20), networks=networks)

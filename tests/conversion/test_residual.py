@@ -97,8 +97,8 @@ class Residual:
     def _tree(self):
         params, statistics = {}, {}
         for name, layer in self.layers.items():
-            own = [n for n in ("kernel", "bias") if n in layer]
-            params[name] = {n: layer[n].astype(np.float32) for n in own}
+            names = [n for n in ("kernel", "bias") if n in layer]
+            params[name] = {n: layer[n].astype(np.float32) for n in names}
             if "scale" in layer:
                 norm = {"scale": layer["scale"], "bias": layer["offset"]}
                 params[name]["norm"] = {n: v.astype(np.float32) for n, v in norm.items()}

@@ -33,21 +33,21 @@ CASES = [  # notation, bits, input shape
 ]
 
 
-def explained(layer, own, snn, found):
+def explained(layer, by_hand, snn, actual):
     """Neurons whose train differs, and those whose first difference lies within the grid's reach.
 
     Up to step t and with n spikes so far, t roundings of the bias, n + 1 of the threshold, half a
     unit each, and one unit each of the initial and the negative one.
     """
     fixed = snn.variables["fixed"][layer["name"]]
-    differs = own.spikes != found
+    differs = by_hand.spikes != actual
     neurons = np.argwhere(differs.any(0))
     close = 0
     for where in map(tuple, neurons):
         first = int(differs[(slice(None), *where)].argmax())
         units = (first + 1) / 2 + (first + 2) / 2 + 2
         reach = units / float(fixed["threshold"][where[-1]])
-        close += own.margins[(first, *where)] <= reach
+        close += by_hand.margins[(first, *where)] <= reach
     return len(neurons), close
 
 
@@ -59,13 +59,13 @@ def test_check_13_spike_trains_are_those_of_the_unfolded_network(text, bits, sha
     for seed in range(3):
         net = cached(seed, text, bits, shape=shape)
         snn = net.snn(signed=signed)
-        found, trace = trains(snn, net.images, net.steps)
+        actual, trace = trains(snn, net.images, net.steps)
         train = np.repeat(net.shown[None], net.steps, axis=0)
         for layer in net.hidden:
-            spikes = found[layer["name"]]
+            spikes = actual[layer["name"]]
             # Fed with the library's own trains, so that no difference is inherited.
-            own = ref.signed_if_layer(layer, train, signed)
-            differ, near = explained(layer, own, snn, spikes)
+            by_hand = ref.signed_if_layer(layer, train, signed)
+            differ, near = explained(layer, by_hand, snn, spikes)
             assert differ == near
             # Of the third networks one neuron of 4 bits is 4.5e-6 thresholds from firing.
             assert differ <= (seed == 2 and bits == 4)
@@ -75,8 +75,8 @@ def test_check_13_spike_trains_are_those_of_the_unfolded_network(text, bits, sha
         if seed == 2:
             continue
         whole = ref.signed_if(net.layers, net.shown, net.steps, signed)
-        for layer, own in zip(net.hidden, whole.layers, strict=True):
-            np.testing.assert_array_equal(own.spikes, found[layer["name"]])
+        for layer, by_hand in zip(net.hidden, whole.layers, strict=True):
+            np.testing.assert_array_equal(by_hand.spikes, actual[layer["name"]])
         # The head's bias lies on the grid of its weights, half a unit of it off at most.
         logits = np.asarray(trace.readout[-1]) * snn.unit("readout")
         reach = net.steps * snn.unit("readout") / 2
@@ -89,14 +89,14 @@ def test_check_13_spike_trains_are_those_of_the_unfolded_network(text, bits, sha
 def test_any_difference_lies_within_the_grids_rounding_of_a_threshold(seed, gammas):
     net = network(seed, bits=3, gammas=gammas)
     snn = net.snn()
-    found, _ = trains(snn, net.images, net.steps)
+    actual, _ = trains(snn, net.images, net.steps)
     train = np.repeat(net.shown[None], net.steps, axis=0)
     for layer in net.hidden:
-        own = ref.signed_if_layer(layer, train)
-        differ, near = explained(layer, own, snn, found[layer["name"]])
+        by_hand = ref.signed_if_layer(layer, train)
+        differ, near = explained(layer, by_hand, snn, actual[layer["name"]])
         assert differ == near
-        assert differ <= 2e-3 * own.spikes[0].size
-        train = ref.emitted(layer, found[layer["name"]])
+        assert differ <= 2e-3 * by_hand.spikes[0].size
+        train = ref.emitted(layer, actual[layer["name"]])
 
 
 @pytest.mark.parametrize("gammas", ["positive", "mixed", "with_zero"])
@@ -115,9 +115,9 @@ def test_check_13_folded_and_normalised_forms_agree_in_float64(gammas):
         if "scale" in layer:
             gain = layer["scale"] / np.sqrt(layer["var"] + 1e-5)
             constant = layer["offset"] + gain * (layer.get("bias", 0) - layer["mean"])
-        own = {k: layer[k] for k in ("kind", "stride", "padding") if k in layer}
+        shape = {k: layer[k] for k in ("kind", "stride", "padding") if k in layer}
         kernel = layer["kernel"] * gain * before / clip
-        normalised.append({**own, "kernel": kernel, "bias": constant / clip})
+        normalised.append({**shape, "kernel": kernel, "bias": constant / clip})
         before = clip
     lower = [-1e-3 / clip for clip in clips]
     one = ref.integrate_and_fire(
@@ -138,10 +138,10 @@ def test_the_quantised_ann_is_the_one_of_the_paper(case, ties):
     out = run(net.variables, floats(net))
     levels, scaled, logits = ref.clipped_ann(net.layers, net.shown, bits, ties == "up")
     for layer, level, drive in zip(net.hidden, levels, scaled, strict=True):
-        found = np.asarray(out.outs[layer["name"]][0]) / layer["clip"] * net.steps
+        actual = np.asarray(out.outs[layer["name"]][0]) / layer["clip"] * net.steps
         clear = np.abs(drive % 1 - 0.5) > 1e-4
         assert clear.mean() > 0.99
-        np.testing.assert_allclose(found[clear], level[clear], atol=1e-4)
+        np.testing.assert_allclose(actual[clear], level[clear], atol=1e-4)
     np.testing.assert_allclose(out.readouts[-1][0], logits, rtol=1e-3, atol=1e-3)
 
 
@@ -182,15 +182,15 @@ def test_check_14_logits_are_means_and_their_sum_predicts_the_same():
 def test_check_15_blocks_and_batches_give_the_same_spikes():
     net = cached(1)
     snn = net.snn()
-    found, trace = trains(snn, net.images, net.steps)
-    assert any((train < 0).any() for train in found.values())
+    actual, trace = trains(snn, net.images, net.steps)
+    assert any((train < 0).any() for train in actual.values())
     for block in (net.steps, 3):
         other, again = trains(snn, net.images, net.steps, block)
-        for name, train in found.items():
+        for name, train in actual.items():
             np.testing.assert_array_equal(other[name], train)
         np.testing.assert_array_equal(again.readout, trace.readout)
     for name, part in trains(snn, net.images[2:5], net.steps, net.steps)[0].items():
-        np.testing.assert_array_equal(part, found[name][:, 2:5])
+        np.testing.assert_array_equal(part, actual[name][:, 2:5])
 
 
 def all_steps(spiking, net, state):
@@ -209,11 +209,11 @@ def test_check_13_and_15_of_the_float_network_over_the_training_tree():
     state = net_module.initial_state(spiking, net.variables, len(x))
     at_once = all_steps(spiking, net, state)
     whole = ref.signed_if(net.layers, net.shown, net.steps)
-    found, trace = trains(net.snn(), net.images, net.steps)
-    for layer, own in zip(net.hidden, whole.layers, strict=True):
+    actual, trace = trains(net.snn(), net.images, net.steps)
+    for layer, by_hand in zip(net.hidden, whole.layers, strict=True):
         out = np.asarray(at_once.outs[layer["name"]])
-        np.testing.assert_allclose(out, layer["clip"] * own.spikes, rtol=1e-6)
-        rates = np.asarray(found[layer["name"]]).mean(0) * layer["clip"]
+        np.testing.assert_allclose(out, layer["clip"] * by_hand.spikes, rtol=1e-6)
+        rates = np.asarray(actual[layer["name"]]).mean(0) * layer["clip"]
         np.testing.assert_allclose(out.mean(0), rates, rtol=1e-5, atol=1e-6)
     mean = np.asarray(at_once.readouts[-1]).mean(0)
     np.testing.assert_allclose(mean, whole.logits, rtol=1e-4, atol=1e-5)
@@ -228,8 +228,8 @@ def test_check_13_and_15_of_the_float_network_over_the_training_tree():
     state = net_module.initial_state(unsigned, net.variables, len(x))
     outs = all_steps(unsigned, net, state).outs
     whole = ref.signed_if(net.layers, net.shown, net.steps, signed=False)
-    for layer, own in zip(net.hidden, whole.layers, strict=True):
-        np.testing.assert_allclose(outs[layer["name"]], layer["clip"] * own.spikes, rtol=1e-6)
+    for layer, by_hand in zip(net.hidden, whole.layers, strict=True):
+        np.testing.assert_allclose(outs[layer["name"]], layer["clip"] * by_hand.spikes, rtol=1e-6)
 
 
 # ---------------------------------------------------------------- the folded tree
@@ -287,9 +287,9 @@ def test_folded_arrays_are_whole_and_potentials_stay_in_int32(bits):
     for record in snn.report:
         if record.site == "readout":
             continue
-        own, fixed = snn.variables["params"][record.site], snn.variables["fixed"][record.site]
-        gain = np.asarray(own["gain"], np.int64)
-        reach = gain * record.bound + net.steps * np.abs(np.asarray(own["bias"], np.int64))
+        params, fixed = snn.variables["params"][record.site], snn.variables["fixed"][record.site]
+        gain = np.asarray(params["gain"], np.int64)
+        reach = gain * record.bound + net.steps * np.abs(np.asarray(params["bias"], np.int64))
         assert (reach + np.asarray(fixed["threshold"], np.int64)).max() < 2**31
         assert set(record.added) >= {"gain"}
     norms = {record.site: record for record in snn.report}
@@ -305,12 +305,12 @@ def test_a_flipped_channel_is_not_flipped_twice(gammas):
     positive["params"]["dense1"]["norm"]["scale"] = np.abs(
         positive["params"]["dense1"]["norm"]["scale"]
     )
-    own = simulate(net.snn(), net.images, steps=7, counts=True).counts["dense1"]
+    counts = simulate(net.snn(), net.images, steps=7, counts=True).counts["dense1"]
     other = net._replace(variables=positive).snn()
-    found = simulate(other, net.images, steps=7, counts=True).counts["dense1"]
-    even, odd = np.asarray(own)[:, ::2], np.asarray(own)[:, 1::2]
-    np.testing.assert_array_equal(np.asarray(found)[:, ::2], even)
-    assert (np.asarray(found)[:, 1::2] != odd).any()
+    actual = simulate(other, net.images, steps=7, counts=True).counts["dense1"]
+    even, odd = np.asarray(counts)[:, ::2], np.asarray(counts)[:, 1::2]
+    np.testing.assert_array_equal(np.asarray(actual)[:, ::2], even)
+    assert (np.asarray(actual)[:, 1::2] != odd).any()
 
 
 # ---------------------------------------------------------------- files
@@ -388,13 +388,13 @@ def changed(net, path, value):
     """The network with one leaf replaced, or without it (None)."""
     tree = jax.tree.map(np.array, net.variables)
     *parents, last = path.split("/")
-    own = tree
+    node = tree
     for name in parents:
-        own = own[name]
+        node = node[name]
     if value is None:
-        del own[last]
+        del node[last]
     else:
-        own[last] = np.broadcast_to(np.float32(value), np.shape(own[last])).copy()
+        node[last] = np.broadcast_to(np.float32(value), np.shape(node[last])).copy()
     return net._replace(variables=tree)
 
 
@@ -466,8 +466,8 @@ def test_check_19_parameters_and_operations(name, shape, classes, count, macs):
     leaves = jax.tree_util.tree_leaves_with_path(params)
     assert sum(int(np.prod(leaf.shape)) for _, leaf in leaves) == count
     clips = [path[-1].key for path, _ in leaves if path[-1].key.endswith("clip")]
-    own = {"fast_alexnet": (6, 5), "fast_vgg11": (10, 9)}[name]
-    assert (clips.count("clip"), clips.count("kernel_clip")) == own
+    clips_of_each = {"fast_alexnet": (6, 5), "fast_vgg11": (10, 9)}[name]
+    assert (clips.count("clip"), clips.count("kernel_clip")) == clips_of_each
     assert totals(arch).macs == macs
     first_dense = next(site for site in plan(arch) if site.kind == "dense")
     width = {"fast_alexnet": 256, "fast_vgg11": 512}[name] * np.prod(first_dense.in_shape[:2])

@@ -108,21 +108,21 @@ def test_a_residual_network_settles_on_its_quantised_ann(gammas, text):
     assert proof.equality == "exact after settling"
     assert proof.mismatches == 0
     levels, _ = net.levels()
-    found = settle(net.snn(settling=True), net.images, steps=200, counts=True)
+    trace = settle(net.snn(settling=True), net.images, steps=200, counts=True)
     for name, level in levels.items():
-        np.testing.assert_array_equal(found.counts[name], level, err_msg=name)
+        np.testing.assert_array_equal(trace.counts[name], level, err_msg=name)
 
 
 @pytest.mark.parametrize(("seed", "text"), [(1, TEXT), (2, PADDED)])
 def test_every_step_is_that_of_the_unfolded_network(seed, text):
     net = Residual(seed, text=text)
-    found = simulate(net.snn(), net.images, steps=STEPS, block=STEPS, counts=True)
+    trace = simulate(net.snn(), net.images, steps=STEPS, block=STEPS, counts=True)
     counts, logits = net.spikes()
     for name, count in counts.items():
-        np.testing.assert_array_equal(found.counts[name], count, err_msg=name)
+        np.testing.assert_array_equal(trace.counts[name], count, err_msg=name)
     unit = net.snn().unit("readout")
     rounding = STEPS * unit / 2  # of the head's bias on its grid
-    np.testing.assert_allclose(np.asarray(found.readout[-1]) * unit, logits, atol=rounding + 1e-6)
+    np.testing.assert_allclose(np.asarray(trace.readout[-1]) * unit, logits, atol=rounding + 1e-6)
 
 
 @pytest.mark.parametrize("text", [TEXT, PADDED])
@@ -179,9 +179,9 @@ def test_fine_tuning_a_block_moves_its_projection_with_it():
     tuned = finetune.finetune_layer(tuner, start, "block1.conv2", net.images, labels).variables
     moved = {
         site
-        for site, own in tuned["params"].items()
+        for site, leaves in tuned["params"].items()
         for before, after in zip(
-            jax.tree.leaves(net.variables["params"][site]), jax.tree.leaves(own), strict=True
+            jax.tree.leaves(net.variables["params"][site]), jax.tree.leaves(leaves), strict=True
         )
         if not np.array_equal(before, after)
     }

@@ -56,18 +56,18 @@ def test_counts_at_rest_are_the_levels_of_the_float64_ann(seed, bits, gammas):
     net = drawn(seed, bits, gammas)
     snn = net.snn(settling=True)
     most = net.steps * (len(net.layers) + 1)
-    found = settle(snn, net.images, steps=200, counts=True)
-    assert net.steps <= len(found.readout) <= most
-    for spikes in found.counters.spikes.values():
-        assert not np.asarray(spikes)[net.steps :][-1:].any() or len(found.readout) == net.steps
-    differ, away = at_levels(net, found.counts)
+    trace = settle(snn, net.images, steps=200, counts=True)
+    assert net.steps <= len(trace.readout) <= most
+    for spikes in trace.counters.spikes.values():
+        assert not np.asarray(spikes)[net.steps :][-1:].any() or len(trace.readout) == net.steps
+    differ, away = at_levels(net, trace.counts)
     # The first layer that differs from the float64 ANN does so near a half, which grids move.
     first = next((number for number, one in enumerate(differ) if one), None)
     assert first is None or away[first] < 1e-3
     integer = simulate(settled(snn), net.images, steps=1, counts=True)
-    for name, count in found.counts.items():
+    for name, count in trace.counts.items():
         np.testing.assert_array_equal(integer.counts[name], count)
-    np.testing.assert_array_equal(integer.readout[-1], found.readout[-1])
+    np.testing.assert_array_equal(integer.readout[-1], trace.readout[-1])
 
 
 def test_settling_networks_need_no_float_ann_to_be_right():
@@ -149,15 +149,15 @@ def test_input_and_biases_end_after_as_many_steps_as_levels():
     net = cached(1)
     snn = net.snn(settling=True)
     steps, more = net.steps, 60
-    found, trace = trains(snn, net.images, more, 7)
+    actual, trace = trains(snn, net.images, more, 7)
     kernel = np.asarray(snn.variables["params"]["readout"]["kernel"], np.int64)
     bias = np.asarray(snn.variables["params"]["readout"]["bias"], np.int64)
-    spikes = found["dense1"]
+    spikes = actual["dense1"]
     held = (np.arange(more) < steps)[:, None, None]
     gain = np.asarray(snn.variables["params"]["readout"]["gain"], np.int64)
     expected = np.cumsum(spikes @ kernel * gain + bias * held, axis=0)
     np.testing.assert_array_equal(trace.readout, expected)
-    assert found["conv1"][:steps].any()
+    assert actual["conv1"][:steps].any()
     assert spikes[steps:].any()
     assert not spikes[-1].any()
 

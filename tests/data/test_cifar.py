@@ -91,10 +91,10 @@ def load(folder):
     return cifar.load_folder(folder, "cifar10", 10, SHAPE, edition=cifar.CIFAR10)
 
 
-def check(found):
+def check(actual):
     """Pixel [row, line, column, colour] is value 1024 * colour + 32 * line + column of its row."""
     for part, names in (("train", BATCHES[:5]), ("test", BATCHES[5:])):
-        images, found_labels = getattr(found, f"{part}_images"), getattr(found, f"{part}_labels")
+        images, found_labels = getattr(actual, f"{part}_images"), getattr(actual, f"{part}_labels")
         assert images.shape == (COUNT * len(names), *SHAPE)
         assert (images.dtype, found_labels.dtype) == (np.uint8, np.int32)
         flat = np.concatenate([rows(name) for name in names])
@@ -108,18 +108,18 @@ def check(found):
 
 
 def test_batches_are_read_in_order(tmp_path):
-    found = load(write(tmp_path))
-    check(found)
-    assert (found.classes, found.name, found.source) == (10, "cifar10", str(tmp_path))
-    assert found.train_images.flags.c_contiguous
+    dataset = load(write(tmp_path))
+    check(dataset)
+    assert (dataset.classes, dataset.name, dataset.source) == (10, "cifar10", str(tmp_path))
+    assert dataset.train_images.flags.c_contiguous
 
 
 def test_the_archive_is_read_where_it_lies(tmp_path):
     members = [("cifar-10-batches-py/readme.html", b"<html>"), *inside(contents())]
     path = write_archive(tmp_path, members)
-    found = load(tmp_path)
-    check(found)
-    assert found.source == str(path)
+    dataset = load(tmp_path)
+    check(dataset)
+    assert dataset.source == str(path)
     assert list(tmp_path.glob("**/*batch*")) == []  # nothing is unpacked
 
 
@@ -315,10 +315,10 @@ def test_no_damage_escapes_as_another_error(data):
     content = bytes(content[: data.draw(st.integers(0, len(content)))])
     content = data.draw(st.sampled_from([content, content + b"."]) | st.binary(max_size=40))
     try:
-        found, message = pickles.read_pickle(content, "the file"), ""
+        actual, message = pickles.read_pickle(content, "the file"), ""
     except ValueError as refusal:
-        found, message = None, str(refusal)
-    assert isinstance(found, dict) or message.startswith("the file: ")
+        actual, message = None, str(refusal)
+    assert isinstance(actual, dict) or message.startswith("the file: ")
 
 
 @pytest.mark.parametrize("keep", [0, 1, 20, 6000, -1])

@@ -76,10 +76,10 @@ def write_archive(folder, inner="cifar-100-python"):
     return path
 
 
-def check(found):
+def check(actual):
     """Pixel [row, line, column, colour] is value 1024 * colour + 32 * line + column of its row."""
     for name in COUNTS:
-        images, classes = getattr(found, f"{name}_images"), getattr(found, f"{name}_labels")
+        images, classes = getattr(actual, f"{name}_images"), getattr(actual, f"{name}_labels")
         planes = rows(name).reshape(-1, 3, 32, 32)
         np.testing.assert_array_equal(images, np.moveaxis(planes, 1, 3))
         assert classes.tolist() == labels(name)
@@ -88,10 +88,10 @@ def check(found):
 
 def test_both_batches_are_read_with_their_fine_labels(tmp_path):
     folder = write(tmp_path / "cifar-100-python")
-    found = data.load("cifar100", folder)
-    check(found)
-    assert (found.classes, found.name, found.source) == (100, "cifar100", str(folder))
-    assert found.input_shape == (32, 32, 3)
+    dataset = data.load("cifar100", folder)
+    check(dataset)
+    assert (dataset.classes, dataset.name, dataset.source) == (100, "cifar100", str(folder))
+    assert dataset.input_shape == (32, 32, 3)
 
 
 @pytest.mark.parametrize(

@@ -120,10 +120,10 @@ def test_split_validation_takes_of_every_class_its_share():
 
 def test_limits_keep_every_classes_share_and_the_only_image():
     """A half, and a quarter, of 50, 29 and 1 images."""
-    found = limited(in_classes(50, 29, 1), 40, 20)
-    assert np.bincount(found.train_labels).tolist() == [25, 14, 1]
-    assert np.bincount(found.test_labels).tolist() == [12, 7, 1]
-    np.testing.assert_array_equal(np.diff(found.train_images[:, 0, 0, 0]) > 0, True)
+    kept = limited(in_classes(50, 29, 1), 40, 20)
+    assert np.bincount(kept.train_labels).tolist() == [25, 14, 1]
+    assert np.bincount(kept.test_labels).tolist() == [12, 7, 1]
+    np.testing.assert_array_equal(np.diff(kept.train_images[:, 0, 0, 0]) > 0, True)
     assert limited_rows(np.zeros(3, np.int32), 5).tolist() == [0, 1, 2]
 
 
@@ -199,8 +199,8 @@ def test_the_first_place_wins_in_the_documented_order(tmp_path, alone, monkeypat
     for seed, place in enumerate(places):
         write_set(place, seed)
     for seed, place in enumerate(places):
-        found = data.load("mnist", tmp_path / "given")
-        np.testing.assert_array_equal(found.train_images[..., 0], pixels(30, seed))
+        dataset = data.load("mnist", tmp_path / "given")
+        np.testing.assert_array_equal(dataset.train_images[..., 0], pixels(30, seed))
         shutil.rmtree(place)
 
 

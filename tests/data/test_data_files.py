@@ -109,23 +109,23 @@ def test_npz_with_test_arrays(tmp_path):
         test_images=pixels(6, 1).astype(np.int64),
         test_labels=np.arange(6) % 3,
     )
-    own = data.load(path)
-    np.testing.assert_array_equal(own.train_images[..., 0], pixels(12))
-    np.testing.assert_array_equal(own.test_images[..., 0], pixels(6, 1))
-    assert (own.classes, own.name, own.source) == (3, "own", path)
-    assert own.test_labels.tolist() == [0, 1, 2, 0, 1, 2]
+    dataset = data.load(path)
+    np.testing.assert_array_equal(dataset.train_images[..., 0], pixels(12))
+    np.testing.assert_array_equal(dataset.test_images[..., 0], pixels(6, 1))
+    assert (dataset.classes, dataset.name, dataset.source) == (3, "own", path)
+    assert dataset.test_labels.tolist() == [0, 1, 2, 0, 1, 2]
     assert data.locations(path) == [Path(path)]
 
 
 def test_npz_without_test_arrays_gives_a_fifth(tmp_path):
     colour = np.random.default_rng(0).integers(0, 256, (50, 8, 9, 3), np.uint8)
     path = npz(tmp_path / "own.npz", images=colour, labels=np.repeat(np.arange(5), 10))
-    own = data.load(path)
-    assert own.train_images.shape == (40, 8, 9, 3)
-    np.testing.assert_array_equal(np.bincount(own.test_labels), [2] * 5)
-    together = np.concatenate([own.train_images, own.test_images]).reshape(50, -1)
+    dataset = data.load(path)
+    assert dataset.train_images.shape == (40, 8, 9, 3)
+    np.testing.assert_array_equal(np.bincount(dataset.test_labels), [2] * 5)
+    together = np.concatenate([dataset.train_images, dataset.test_images]).reshape(50, -1)
     assert sorted(map(bytes, together)) == sorted(map(bytes, colour.reshape(50, -1)))
-    assert "fifth held out" in own.source
+    assert "fifth held out" in dataset.source
 
 
 def test_npz_may_state_its_classes(tmp_path):

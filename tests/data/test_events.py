@@ -252,9 +252,9 @@ def test_times_without_a_unit_are_refused(dtype):
 
 def test_times_of_any_integers_are_microseconds():
     for dtype in (np.uint8, np.int16, np.uint32, np.uint64):
-        found = microseconds(np.array([0, 200], dtype), "here")
-        assert found.dtype == np.int64
-        assert found.tolist() == [0, 200]
+        actual = microseconds(np.array([0, 200], dtype), "here")
+        assert actual.dtype == np.int64
+        assert actual.tolist() == [0, 200]
     with pytest.raises(ValueError, match=r"time 9223372036854775808 us is beyond int64"):
         microseconds(np.array([2**63], np.uint64), "here")
 

@@ -9,9 +9,9 @@ from jaxsnn.errors import UserError
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int64, np.uint64])
 def test_integers_of_any_width_become_int32(dtype):
-    found = class_numbers(np.array([2, 0, 1], dtype), 3, "labels")
-    assert found.dtype == np.int32
-    assert found.tolist() == [2, 0, 1]
+    actual = class_numbers(np.array([2, 0, 1], dtype), 3, "labels")
+    assert actual.dtype == np.int32
+    assert actual.tolist() == [2, 0, 1]
 
 
 def test_jax_arrays_and_lists_are_taken():

@@ -160,8 +160,8 @@ def test_a_split_beside_the_folder_is_used_where_the_folder_cannot_be_written(fo
 
 def test_a_folder_without_a_name_finds_its_neighbour(folder, monkeypatch):
     monkeypatch.chdir(folder / "Bob_Most")
-    for given, inside in ((".", folder / "Bob_Most"), ("..", folder)):
-        places = lfw_split.split_places(type(folder)(given))
+    for path, inside in ((".", folder / "Bob_Most"), ("..", folder)):
+        places = lfw_split.split_places(type(folder)(path))
         assert places == (
             inside / "lfw_split.json",
             inside.with_name(f"{inside.name}_lfw_split.json"),
@@ -224,7 +224,10 @@ def test_hidden_files_are_passed_over_and_capitals_count(folder):
     for number in range(1, 31):
         put(folder, jpeg(0), f"Ada_Few/Ada_Few_{number:04d}.{'JPG' if number == 30 else 'jpg'}")
     people = lfw_split.find_people(folder)
-    assert {person: len(found) for person, found in people.kept.items()} == {"Ada_Few": 30, **KEPT}
+    assert {person: len(actual) for person, actual in people.kept.items()} == {
+        "Ada_Few": 30,
+        **KEPT,
+    }
     assert people.left_out == {"Eve_Many": 101}
     assert data.load("lfw", folder).classes == 3
 
@@ -336,9 +339,9 @@ def test_the_command_lists_people_and_counts(folder, tmp_path, capsys):
     ],
 )
 def test_mistakes_end_with_status_2(folder, arguments, message, capsys):
-    given = [text.replace("folder", str(folder)) for text in arguments]
+    words = [text.replace("folder", str(folder)) for text in arguments]
     with pytest.raises(SystemExit) as stopped:
-        lfw.main(given)
+        lfw.main(words)
     assert stopped.value.code == 2
     assert re.search(message, " ".join(capsys.readouterr().err.split()))
 
@@ -363,8 +366,8 @@ def test_the_folder_above_leads_to_the_people(folder, monkeypatch):
     (above / "pictures").mkdir()
     put(above, b"a picture", "pictures/holiday.jpg")
     wanted = data.load("lfw", folder)
-    found = data.load("lfw", above)
-    np.testing.assert_array_equal(found.train_images, wanted.train_images)
+    dataset = data.load("lfw", above)
+    np.testing.assert_array_equal(dataset.train_images, wanted.train_images)
     monkeypatch.setenv("JAXSNN_DATA", str(above))
     assert data.load("lfw").source == wanted.source
     folder.rename(above / "lfw_funneled")

@@ -39,12 +39,12 @@ def test_a_prepared_folder_holds_the_images_it_was_made_of(tmp_path):
     """Preparing shuffles; as sets of pairs the images and labels are the same."""
     folder = unpack_prepared(tmp_path)
     assert prepared.find(tmp_path / "digits") == folder
-    found, digits = prepared.read(folder, "digits", 10, (28, 28, 1)), data.load("digits")
+    actual, digits = prepared.read(folder, "digits", 10, (28, 28, 1)), data.load("digits")
     for part in ("train", "test"):
         images, labels = getattr(digits, f"{part}_images"), getattr(digits, f"{part}_labels")
         read_images, read_labels = (
-            getattr(found, f"{part}_images"),
-            getattr(found, f"{part}_labels"),
+            getattr(actual, f"{part}_images"),
+            getattr(actual, f"{part}_labels"),
         )
         assert as_pairs(read_images, read_labels) == as_pairs(images[:20], labels[:20])
 
@@ -72,12 +72,12 @@ def test_colours_are_read(tmp_path):
         for split, count in (("train", 12), ("test", 5))
     }
     folder = write_prepared_colours(tmp_path, splits)
-    found = data.load("cifar10", tmp_path)
-    assert found.source == f"tensorflow-datasets, {folder}"
-    np.testing.assert_array_equal(found.train_images, splits["train"][0])
-    np.testing.assert_array_equal(found.train_labels, splits["train"][1])
-    np.testing.assert_array_equal(found.test_images, splits["test"][0])
-    np.testing.assert_array_equal(found.test_labels, splits["test"][1])
+    dataset = data.load("cifar10", tmp_path)
+    assert dataset.source == f"tensorflow-datasets, {folder}"
+    np.testing.assert_array_equal(dataset.train_images, splits["train"][0])
+    np.testing.assert_array_equal(dataset.train_labels, splits["train"][1])
+    np.testing.assert_array_equal(dataset.test_images, splits["test"][0])
+    np.testing.assert_array_equal(dataset.test_labels, splits["test"][1])
 
 
 @pytest.mark.parametrize("variable", ["TFDS_DATA_DIR", "JAXSNN_DATA", None])

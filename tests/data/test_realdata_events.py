@@ -97,8 +97,8 @@ def test_frames_are_tonics(parts, rule, filter_time):
         array, label = stored[index]
         expected = to_frames(denoised(array))
         assert (rows.lengths[index], rows.labels[index]) == (len(expected), label)
-        found = dense(rows, [index], len(expected), NMNIST)[:, 0]
-        np.testing.assert_array_equal(found.transpose(0, 3, 1, 2), expected)
+        actual = dense(rows, [index], len(expected), NMNIST)[:, 0]
+        np.testing.assert_array_equal(actual.transpose(0, 3, 1, 2), expected)
 
 
 def test_both_readers_find_the_same_recordings(parts, data_root):

@@ -36,15 +36,15 @@ def name(request):
 
 
 def test_shapes_labels_and_moments(data_root, name):
-    found, facts = data.load(name, data_root), FACTS[name]
-    assert found.train_images.shape == (60_000, 28, 28, 1)
-    assert found.test_images.shape == (10_000, 28, 28, 1)
-    assert (found.classes, found.name, found.source) == (10, name, str(data_root / name))
-    assert np.bincount(found.train_labels).tolist() == facts["train"]
-    assert np.bincount(found.test_labels).tolist() == facts["test"]
-    assert found.train_labels[:10].tolist() == facts["first"]
-    assert found.train_images.mean() / 255 == pytest.approx(facts["mean"], abs=1e-3)
-    assert found.train_images.std() / 255 == pytest.approx(facts["deviation"], abs=1e-3)
+    dataset, facts = data.load(name, data_root), FACTS[name]
+    assert dataset.train_images.shape == (60_000, 28, 28, 1)
+    assert dataset.test_images.shape == (10_000, 28, 28, 1)
+    assert (dataset.classes, dataset.name, dataset.source) == (10, name, str(data_root / name))
+    assert np.bincount(dataset.train_labels).tolist() == facts["train"]
+    assert np.bincount(dataset.test_labels).tolist() == facts["test"]
+    assert dataset.train_labels[:10].tolist() == facts["first"]
+    assert dataset.train_images.mean() / 255 == pytest.approx(facts["mean"], abs=1e-3)
+    assert dataset.train_images.std() / 255 == pytest.approx(facts["deviation"], abs=1e-3)
 
 
 def test_the_variable_and_the_folder_itself_lead_to_the_same_files(data_root, name):
@@ -73,16 +73,16 @@ CIFAR_DEVIATIONS = (63.0, 62.1, 66.7)
 
 
 def test_cifar10_shapes_labels_and_moments(data_root):
-    found = data.load("cifar10", data_root)
-    assert found.train_images.shape == (50_000, 32, 32, 3)
-    assert found.test_images.shape == (10_000, 32, 32, 3)
-    assert (found.classes, found.name) == (10, "cifar10")
-    assert np.bincount(found.train_labels).tolist() == [5000] * 10
-    assert np.bincount(found.test_labels).tolist() == [1000] * 10
-    assert found.train_labels[:3].tolist() == [6, 9, 9]
+    dataset = data.load("cifar10", data_root)
+    assert dataset.train_images.shape == (50_000, 32, 32, 3)
+    assert dataset.test_images.shape == (10_000, 32, 32, 3)
+    assert (dataset.classes, dataset.name) == (10, "cifar10")
+    assert np.bincount(dataset.train_labels).tolist() == [5000] * 10
+    assert np.bincount(dataset.test_labels).tolist() == [1000] * 10
+    assert dataset.train_labels[:3].tolist() == [6, 9, 9]
     axes = (0, 1, 2)
-    assert found.train_images.mean(axes) == pytest.approx(CIFAR_MEANS, abs=0.1)
-    assert found.train_images.std(axes) == pytest.approx(CIFAR_DEVIATIONS, abs=0.1)
+    assert dataset.train_images.mean(axes) == pytest.approx(CIFAR_MEANS, abs=0.1)
+    assert dataset.train_images.std(axes) == pytest.approx(CIFAR_DEVIATIONS, abs=0.1)
 
 
 def test_cifar10_images_are_upright_and_in_colour(data_root):

@@ -49,11 +49,11 @@ COUNTS = {
 
 @pytest.fixture(scope="module")
 def folder(data_root):
-    found = [data_root / name for name in search.SOURCES["lfw"].folders]
-    found = [place for place in found if place.is_dir()]
-    if not found:
+    actual = [data_root / name for name in search.SOURCES["lfw"].folders]
+    actual = [place for place in actual if place.is_dir()]
+    if not actual:
         pytest.skip("no folder of faces below $JAXSNN_DATA")
-    return found[0]
+    return actual[0]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def faces(folder):
 
 def test_29_people_have_1230_images(folder):
     people = lfw_split.find_people(folder)
-    assert {person: len(found) for person, found in people.kept.items()} == COUNTS
+    assert {person: len(actual) for person, actual in people.kept.items()} == COUNTS
     assert len(people.images) == sum(COUNTS.values()) == 1230
     assert people.left_out["Gerhard_Schroeder"] == 109
     assert {people.left_out[name] for name in ("Bill_Clinton", "Mahmoud_Abbas")} == {29}

@@ -179,10 +179,10 @@ class Builder:
         return self.parts
 
 
-def check(found, builder):
-    assert found.keys() == builder.parts.keys()
+def check(actual, builder):
+    assert actual.keys() == builder.parts.keys()
     for name, part in builder.parts.items():
-        assert same(found[name], part)
+        assert same(actual[name], part)
 
 
 def test_the_cache_is_built_once(tmp_path):
@@ -280,13 +280,13 @@ def test_where_nothing_can_be_written_the_recordings_still_come(tmp_path):
 
 def files_of(part, each=2):
     """Path and content of small recordings, the digit standing in the first event's x."""
-    found = {}
+    result = {}
     for digit in range(10):
         for number in range(each):
             events = [(digit, number, 1, 10), (digit + 1, number, 0, 1500), (digit, 0, 1, 3000)]
             name = f"{part}/{digit}/{number:05d}.bin"
-            found[name] = b"".join(record(*event) for event in events)
-    return found
+            result[name] = b"".join(record(*event) for event in events)
+    return result
 
 
 def write_tree(folder, parts=("Train", "Test")):

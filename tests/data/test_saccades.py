@@ -34,18 +34,18 @@ def slow_events(image):
     step, floor = saccades.THRESHOLD, saccades.DARKNESS
     views = [np.log(intensity(image, place) + floor) for place in saccades.positions()]
     interval = saccades.SACCADE_TIME / saccades.SAMPLES
-    found = {}
+    result = {}
     for y, x in np.ndindex(34, 34):
         seen = [view[y, x] for view in views]
         level = step * round(seen[0] / step)
-        events = found.setdefault((y, x), [])
+        events = result.setdefault((y, x), [])
         for sample, (before, now) in enumerate(itertools.pairwise(seen)):
             while abs(now - level) >= step:
                 sign = 1 if now > level else -1
                 level += sign * step
                 time = (sample + (level - before) / (now - before)) * interval
                 events.append((time, (sign + 1) // 2))
-    return found
+    return result
 
 
 def test_the_camera_goes_round_a_triangle_and_rests_at_its_corners():

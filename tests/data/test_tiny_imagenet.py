@@ -72,11 +72,11 @@ def told(images):
 
 @pytest.mark.parametrize("moved", [False, True])
 def test_images_have_the_labels_of_their_classes(tmp_path, moved):
-    found = load(write(tmp_path, moved))
-    assert (found.classes, found.name, found.source) == (3, "tiny_imagenet", str(tmp_path))
+    dataset = load(write(tmp_path, moved))
+    assert (dataset.classes, dataset.name, dataset.source) == (3, "tiny_imagenet", str(tmp_path))
     for part, count in (("train", TRAIN), ("val", TEST)):
         prefix = "train" if part == "train" else "test"
-        images, labels = getattr(found, f"{prefix}_images"), getattr(found, f"{prefix}_labels")
+        images, labels = getattr(dataset, f"{prefix}_images"), getattr(dataset, f"{prefix}_labels")
         assert (images.dtype, labels.dtype) == (np.uint8, np.int32)
         assert images.shape == (3 * count, 64, 64, 3)
         seen = told(images)
@@ -115,8 +115,8 @@ def test_held_out_images_have_every_classes_share(tmp_path):
 def test_grey_images_get_three_equal_channels(tmp_path):
     folder = write(tmp_path)
     put(folder / "train" / "n01" / "images" / "n01_0.JPEG", jpeg(77, mode="L"))
-    found = load(folder)
-    (grey,) = [image for image in found.train_images if (image == 77).all()]
+    dataset = load(folder)
+    (grey,) = [image for image in dataset.train_images if (image == 77).all()]
     assert grey.shape == (64, 64, 3)
 
 
@@ -138,9 +138,9 @@ def test_usual_layouts_of_200_classes_are_found_from_above(tmp_path, layout):
     for name in names:
         put(folder / "train" / name / "images" / f"{name}_0.JPEG", image)
         put(folder / "val" / name / f"{name}_1.JPEG", image)
-    found = data.load("tiny_imagenet", tmp_path / "root")
-    assert (found.classes, found.input_shape) == (200, (64, 64, 3))
-    assert sorted(found.train_labels) == sorted(found.test_labels) == list(range(200))
+    dataset = data.load("tiny_imagenet", tmp_path / "root")
+    assert (dataset.classes, dataset.input_shape) == (200, (64, 64, 3))
+    assert sorted(dataset.train_labels) == sorted(dataset.test_labels) == list(range(200))
     assert data.load("tiny-imagenet", tmp_path / "root").source == str(folder)
 
 

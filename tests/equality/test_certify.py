@@ -39,8 +39,8 @@ def network(seed=31, **options):
 
 def shifted(snn, site, channel, by):
     """All thresholds of one channel moved: still ascending, so both references share them."""
-    own = snn.variables["fixed"][site]["thresholds"]
-    return with_leaf(snn, site, "thresholds", own.at[:, channel].add(by))
+    thresholds = snn.variables["fixed"][site]["thresholds"]
+    return with_leaf(snn, site, "thresholds", thresholds.at[:, channel].add(by))
 
 
 @pytest.mark.parametrize("gammas", ["positive", "mixed", "with_zero"])
@@ -73,17 +73,17 @@ def test_silent_and_saturated_shares_against_numpy():
 def test_a_broken_table_is_found_by_the_integer_ann_and_named():
     # Thresholds out of order: their number and the topmost one disagree.
     _arch, variables, snn, images = network(gammas="mixed")
-    own = snn.variables["fixed"]["conv2"]["thresholds"]
-    broken = with_leaf(snn, "conv2", "thresholds", own.at[:, 3].set(own[::-1, 3]))
+    thresholds = snn.variables["fixed"]["conv2"]["thresholds"]
+    broken = with_leaf(snn, "conv2", "thresholds", thresholds.at[:, 3].set(thresholds[::-1, 3]))
     proof = certify(broken, variables, images)
-    found = simulate(broken, images, steps=1, counts=True).counts
+    actual = simulate(broken, images, steps=1, counts=True).counts
     # Counting does not depend on the order, so the counts are still the float ANN's.
     assert proof.float_mismatches == 0
     assert proof.equality == "approximate"
     assert proof.mismatches > 0
     first = proof.first_difference
     assert (first.site, first.position[-1]) == ("conv2", 3)
-    assert first.spiking == int(found["conv2"][(first.image, *first.position)])
+    assert first.spiking == int(actual["conv2"][(first.image, *first.position)])
     assert first.spiking != first.reference
 
 
@@ -157,8 +157,8 @@ def test_ties_are_recognised_and_near_ties_are_not():
     clean = certify(snn, variables, images)
     assert clean.equality == "exact"
     unit = int(snn.variables["params"]["dense1"]["kernel"][0, 0])
-    own = snn.variables["fixed"]["dense1"]["thresholds"]
-    on = with_leaf(snn, "dense1", "thresholds", own.at[0, 0].add(unit))
+    thresholds = snn.variables["fixed"]["dense1"]["thresholds"]
+    on = with_leaf(snn, "dense1", "thresholds", thresholds.at[0, 0].add(unit))
     proof = certify(on, variables, images)
     layer = proof.layers[0]
     counts = np.asarray(simulate(snn, images, steps=1, counts=True).counts["dense1"])
@@ -169,7 +169,7 @@ def test_ties_are_recognised_and_near_ties_are_not():
     assert layer.furthest < 1e-6
     assert proof.equality == "exact"
     # ... and one pixel off, 1/128 of a step, is no tie.
-    off = with_leaf(snn, "dense1", "thresholds", own.at[0, 0].add(2 * unit))
+    off = with_leaf(snn, "dense1", "thresholds", thresholds.at[0, 0].add(2 * unit))
     proof = certify(off, variables, images)
     assert proof.equality == "approximate"
     assert not proof.origins_are_ties
@@ -265,10 +265,10 @@ def test_too_few_steps_are_approximate_and_the_share_is_told():
 def test_the_settle_stop_gives_the_same_certificate():
     variables, snn, images = settling()
     fixed = certify(snn, variables, images, steps=60, batch_size=6)
-    found = certify(snn, variables, images, steps=60, settle=True, batch_size=6)
-    assert found.steps == fixed.settled_step + 1 < fixed.steps
-    assert dataclasses.replace(found, steps=60) == fixed
-    assert found.settled_step == max(found.settled_steps)
+    certificate = certify(snn, variables, images, steps=60, settle=True, batch_size=6)
+    assert certificate.steps == fixed.settled_step + 1 < fixed.steps
+    assert dataclasses.replace(certificate, steps=60) == fixed
+    assert certificate.settled_step == max(certificate.settled_steps)
     at_last = certify(snn, variables, images, steps=fixed.settled_step, settle=True)
     assert at_last.equality == "exact after settling"
     with pytest.warns(UserWarning, match="raise steps"):
@@ -283,10 +283,10 @@ def test_memory_of_a_certificate_does_not_grow_with_the_number_of_steps(monkeypa
     largest = []
 
     def seen(snn, trace):
-        found = module_simulated(snn, trace)
+        actual = module_simulated(snn, trace)
         largest.append(max(leaf.size for leaf in jax.tree.leaves(trace)))
-        assert all(np.shape(leaf)[0] == 16 for leaf in jax.tree.leaves(found))
-        return found
+        assert all(np.shape(leaf)[0] == 16 for leaf in jax.tree.leaves(actual))
+        return actual
 
     module_simulated = module._simulated
     monkeypatch.setattr(module, "_simulated", seen)
@@ -307,8 +307,8 @@ def test_a_saturated_count_is_the_cap_and_not_a_single_spike():
 
 def test_a_broken_first_threshold_is_named_by_the_float_ann():
     variables, snn, images = settling(gammas="positive")
-    own = snn.variables["fixed"]["conv2"]
-    broken = with_leaf(snn, "conv2", "first", own["first"].at[5].add(own["step"][5]))
+    leaves = snn.variables["fixed"]["conv2"]
+    broken = with_leaf(snn, "conv2", "first", leaves["first"].at[5].add(leaves["step"][5]))
     proof = certify(broken, variables, images, steps=60)
     assert proof.equality == "approximate"
     assert proof.mismatches == 0
@@ -332,8 +332,8 @@ def test_a_threshold_moved_by_its_grid_makes_a_tie_and_one_moved_further_does_no
     assert (layer.origins, layer.ties, layer.end_to_end) == (1, 1, 1)
     assert layer.furthest == pytest.approx(2.0**-18)
     assert proof.equality == "exact after settling"
-    own = snn.variables["fixed"]["dense2"]["first"]
-    off = with_leaf(snn, "dense2", "first", own.at[1].add(-1))  # now the drive 0 fires as well
+    first = snn.variables["fixed"]["dense2"]["first"]
+    off = with_leaf(snn, "dense2", "first", first.at[1].add(-1))  # now the drive 0 fires as well
     wrong = certify(off, variables, images, steps=9)
     assert wrong.equality == "approximate"
     assert wrong.layers[1].ties < wrong.layers[1].origins
@@ -401,8 +401,8 @@ def test_a_tie_is_what_float32_cannot_place_and_no_more(offset, shift, tie):
         methods.scatter_gather(k=0, bound=1),
         weights=SiteMap(weight_quantisers.full_precision()),
     )
-    own = snn.variables["fixed"]["dense1"]["thresholds"]
-    snn = with_leaf(snn, "dense1", "thresholds", own + shift)
+    thresholds = snn.variables["fixed"]["dense1"]["thresholds"]
+    snn = with_leaf(snn, "dense1", "thresholds", thresholds + shift)
     proof = certify(snn, variables, np.full((1, 1, 1, 1), 64, np.uint8))
     layer = proof.layers[0]
     assert (layer.origins, layer.ties) == (1, int(tie))

@@ -26,20 +26,20 @@ def by_hand(net, signed):
     highest = net.steps
     levels, scaled, _ = ref.clipped_ann(net.layers, net.shown, net.bits, up=True)
     spiking = ref.signed_if(net.layers, net.shown, highest, signed).layers
-    given, found = net.shown, {}
+    rates, result = net.shown, {}
     for layer, level, drive, one in zip(net.hidden, levels, scaled, spiking, strict=True):
         count = one.spikes.sum(0)
-        own = ref.clipped_level(ref.charge(layer, given), layer["clip"], net.bits, up=True)
+        fired = ref.clipped_level(ref.charge(layer, rates), layer["clip"], net.bits, up=True)
         errors = (
             np.maximum(drive - highest, 0),
             np.clip(drive, 0, highest) - level,
-            count - own,
-            own - level,
+            count - fired,
+            fired - level,
         )
-        found[layer["name"]] = [np.abs(error).mean() / highest for error in errors]
+        result[layer["name"]] = [np.abs(error).mean() / highest for error in errors]
         rate = layer["clip"] * count / highest  # in the units of the ANN
-        given = ref.mean_pool(rate, layer.get("avg_pool", 1))
-    return found
+        rates = ref.mean_pool(rate, layer.get("avg_pool", 1))
+    return result
 
 
 @pytest.mark.parametrize("text", [SMALL, POOLED])
@@ -48,10 +48,10 @@ def by_hand(net, signed):
 def test_every_part_is_that_of_the_slow_sums(bits, signed, text):
     net = network(3, text, bits=bits)
     snn = net.snn(signed=signed)
-    found = gaps(snn, net.variables, net.images, steps=net.steps, batch_size=3)  # 8 images: padded
+    shares = gaps(snn, net.variables, net.images, steps=net.steps, batch_size=3)  # 8 images: padded
     expected = by_hand(net, signed)
-    assert [one.site for one in found] == list(expected)
-    for one in found:
+    assert [one.site for one in shares] == list(expected)
+    for one in shares:
         parts = [getattr(one, name) for name in PARTS]
         np.testing.assert_allclose(parts, expected[one.site], rtol=1e-5, atol=1e-7)
     assert np.all(np.sum(list(expected.values()), axis=0) > 0)  # no part is compared with nothing
@@ -67,11 +67,11 @@ def test_a_constant_drive_has_no_order():
 def test_at_rest_only_the_anns_own_errors_are_left():
     net = cached(0)
     early = gaps(net.snn(), net.variables, net.images, steps=net.steps)
-    found = gaps(net.snn(settling=True), net.variables, net.images, steps=TO_REST * net.steps)
-    assert len(found) == len(early) == len(net.hidden)
+    shares = gaps(net.snn(settling=True), net.variables, net.images, steps=TO_REST * net.steps)
+    assert len(shares) == len(early) == len(net.hidden)
     assert sum(one.wrong_order for one in early) > 0
     assert sum(one.inherited for one in early) > 0
-    for one, before in zip(found, early, strict=True):
+    for one, before in zip(shares, early, strict=True):
         assert (one.wrong_order, one.inherited) == (0, 0)
         assert one.quantisation == pytest.approx(before.quantisation)
         assert one.quantisation > 0

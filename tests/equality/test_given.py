@@ -102,20 +102,20 @@ def test_a_finer_grid_of_the_encoder_alone():
 
 def test_what_cannot_have_been_given_is_refused():
     _, variables, _ = trained()
-    for given, message in (
+    for original, message in (
         (Net(parse("6C3-13", input_shape=(6, 6, 1), classes=5), hidden(neurons.relu())), "another"),
         (spiking_net(ARCH, neurons.leaky(0.9), neurons.leaky(0.9)), "conv1: given has spiking"),
         (Net(ARCH, hidden(neurons.clipped_relu(3))), r"conv1: params/conv1/clip is missing"),
     ):
         with pytest.raises(UserError, match=message):
-            convert(variables, ARCH, METHOD, given=given)
+            convert(variables, ARCH, METHOD, given=original)
 
 
 def test_a_saved_network_remembers_what_was_given(tmp_path):
     net, variables, images = trained()
     quantised = net.clone(weights=HIDDEN_TERNARY)
-    for given in (None, quantised):
-        snn = convert(variables, ARCH, METHOD, given=given)
+    for original in (None, quantised):
+        snn = convert(variables, ARCH, METHOD, given=original)
         save(snn, tmp_path / "snn.npz")
         back = load(tmp_path / "snn.npz")
         assert back.given == snn.given

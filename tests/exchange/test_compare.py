@@ -41,7 +41,7 @@ def calibrated(network):
 
 
 @pytest.fixture(scope="module")
-def found(network, calibrated):
+def comparison(network, calibrated):
     variables, images, labels = network
     tried = [
         calibrated.scatter_gather(k=5),
@@ -59,40 +59,45 @@ def found(network, calibrated):
     return result
 
 
-def test_the_network_as_it_is(found):
-    assert found.accuracy == 0.75
-    assert found.images == 40
+def test_the_network_as_it_is(comparison):
+    assert comparison.accuracy == 0.75
+    assert comparison.images == 40
 
 
-def test_exact_methods_have_the_accuracy_of_their_quantised_network(network, found):
+def test_exact_methods_have_the_accuracy_of_their_quantised_network(network, comparison):
     variables, images, labels = network
     net = Net(ARCH, hidden(neurons.quantised_relu(5)))
     logits = net_module.forward(net, variables, jnp.asarray(images) / np.float32(255)).readouts
     want = float(np.mean(np.asarray(logits[-1][0]).argmax(-1) == labels))
     for name, word in (("scatter_gather", "exact"), ("negative_spikes", "exact after settling")):
-        trial = found.find(name)
+        trial = comparison.find(name)
         assert trial.quantised_accuracy == pytest.approx(want)
         assert trial.accuracy == pytest.approx(want)
         assert trial.equality == word
         assert trial.certified == 10
         assert trial.unsettled == 0
-        assert found.certificates[trial.label].equality == word
-        own = np.where(np.arange(40) % 4, labels, (labels - 1) % 4)  # what the network says itself
-        unlike = np.asarray(logits[-1][0]).argmax(-1)[:10] != own[:10]
+        assert comparison.certificates[trial.label].equality == word
+        classes = np.where(
+            np.arange(40) % 4, labels, (labels - 1) % 4
+        )  # what the network says itself
+        unlike = np.asarray(logits[-1][0]).argmax(-1)[:10] != classes[:10]
         assert trial.given_predictions == unlike.sum()
-    assert found.find("scatter_gather").steps == 1
-    assert found.find("negative_spikes").last_spike_step == found.find("negative_spikes").steps - 1
+    assert comparison.find("scatter_gather").steps == 1
+    assert (
+        comparison.find("negative_spikes").last_spike_step
+        == comparison.find("negative_spikes").steps - 1
+    )
 
 
-def test_counts_are_those_of_a_simulation(network, found):
-    trial = found.find("rate")
+def test_counts_are_those_of_a_simulation(network, comparison):
+    trial = comparison.find("rate")
     assert not trial.applies  # the first, of which scales are missing
-    trial = found.trials[-1]
+    trial = comparison.trials[-1]
     assert trial.equality == "approximate"
     assert trial.certified == 10
     assert trial.last_spike_step is None
     assert trial.steps == STEPS
-    snn = found.networks[trial.label]
+    snn = comparison.networks[trial.label]
     assert snn.encoding.presentation == "held"
     trace = simulate(snn, network[1], steps=STEPS)
     hits = (np.asarray(trace.predictions) == network[2]).mean(axis=1)
@@ -106,17 +111,17 @@ def test_counts_are_those_of_a_simulation(network, found):
     assert line["ann"] == pytest.approx(encoder + rest)
 
 
-def test_reasons_are_kept_for_methods_that_do_not_apply(found):
-    (reason,) = found.reasons.values()
+def test_reasons_are_kept_for_methods_that_do_not_apply(comparison):
+    (reason,) = comparison.reasons.values()
     assert "dense1: has no scale" in reason
     assert "\n" not in reason
-    assert "does not apply: dense1: has no scale" in str(found)
+    assert "does not apply: dense1: has no scale" in str(comparison)
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_the_table_has_a_row_for_each_that_applies(found, width):
+def test_the_table_has_a_row_for_each_that_applies(comparison, width):
     to = Console(width=width, file=io.StringIO())
-    to.print(found)
+    to.print(comparison)
     text = to.file.getvalue()
     assert "…" not in text  # nothing is cut
     assert max(map(len, text.splitlines())) <= width
@@ -157,8 +162,8 @@ def test_where_nothing_applies_the_reasons_are_said():
         none.find("b")
 
 
-def test_plain_values_say_everything(found):
-    record = found.to_json()
+def test_plain_values_say_everything(comparison):
+    record = comparison.to_json()
     assert record["accuracy"] == 0.75
     assert [one["method"] for one in record["trials"]] == [
         "scatter_gather", "negative_spikes", "rate", "rate",

@@ -29,12 +29,12 @@ def stored():
     table, notes = DOCUMENT.split("## Why not")
     reasons = dict(re.findall(r"^(\d+)\. (.*)$", notes, re.MULTILINE))
     rows = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("|")][2:]
-    found = {}
+    result = {}
     for method, layers, *cells in [[cell.strip() for cell in row] for row in rows]:
-        found[method, layers] = [
+        result[method, layers] = [
             reasons[cell[4:-1]] if cell.startswith("no (") else cell for cell in cells
         ]
-    return found
+    return result
 
 
 def test_the_stored_table_is_what_is_refused_and_written(tool, monkeypatch):

@@ -116,7 +116,7 @@ def test_a_wrong_threshold_is_found():
     snn, images = scattered(**NETWORKS[0])
     thresholds = np.array(snn.variables["fixed"]["conv2"]["thresholds"])
     sample = to_nir(snn, images=images).sample
-    found = 0
+    actual = 0
     for channel in range(thresholds.shape[1]):
         moved = thresholds.copy()
         moved[:, channel] += 1
@@ -124,8 +124,8 @@ def test_a_wrong_threshold_is_found():
         x = np.moveaxis(images, -1, 1)[None]
         spikes = np.asarray(other.run(x, record=["conv2_units"]).recorded["conv2_units"])[0]
         expected = sample.nodes["conv2_units"].observables["spikes"].data[:, 0]
-        found += (spikes.reshape(expected.shape) != expected).any()
-    assert found >= 4
+        actual += (spikes.reshape(expected.shape) != expected).any()
+    assert actual >= 4
 
 
 def test_sums_that_float32_simulators_do_not_hold():

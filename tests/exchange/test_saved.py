@@ -205,12 +205,12 @@ def test_weights_from_nested_and_flat_mappings_and_from_a_file(tmp_path):
             assert isinstance(leaf, jax.Array)
             assert leaf.dtype == jnp.float32
             np.testing.assert_array_equal(leaf, flat[name])
-        found = simulate(
+        trace = simulate(
             convert(loaded, arch, methods.scatter_gather(k=1, bound=2), weights=HIDDEN_TERNARY),
             images,
             steps=1,
         )
-        assert same(found, simulate(snn, images, steps=1))
+        assert same(trace, simulate(snn, images, steps=1))
 
 
 def test_weights_are_strict_about_names_and_shapes():

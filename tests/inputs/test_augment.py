@@ -32,8 +32,8 @@ def test_random_crop_cuts_windows_of_the_padded_image(padding, size):
     assert cut.shape == (64, rows, columns, 3)
     seen = set()
     for image, crop in zip(np.asarray(whole), cut, strict=True):
-        found = windows(image, padding, rows, columns).items()
-        corners = [corner for corner, window in found if np.array_equal(window, crop)]
+        actual = windows(image, padding, rows, columns).items()
+        corners = [corner for corner, window in actual if np.array_equal(window, crop)]
         assert corners
         seen.update(corners[:1])
     assert len(seen) > 4

@@ -53,15 +53,15 @@ def random_codes(batch=7, events=50, steps=4, seed=0):
 
 def test_frames_count_events():
     codes = random_codes()
-    found = frames(jnp.asarray(codes), SENSOR, 4)
-    assert (found.shape, found.dtype) == ((4, 7, *SENSOR), jnp.float32)
-    np.testing.assert_array_equal(found, slow_frames(codes, SENSOR, 4))
+    actual = frames(jnp.asarray(codes), SENSOR, 4)
+    assert (actual.shape, actual.dtype) == ((4, 7, *SENSOR), jnp.float32)
+    np.testing.assert_array_equal(actual, slow_frames(codes, SENSOR, 4))
 
 
 def test_several_events_at_one_place_add_up():
     codes = np.array([[code(1, 2, 3, 1)] * 300 + [-1]], np.int32)
-    found = np.array(frames(jnp.asarray(codes), SENSOR, 2))
-    assert found[1, 0, 2, 3, 1] == found.sum() == 300
+    actual = np.array(frames(jnp.asarray(codes), SENSOR, 2))
+    assert actual[1, 0, 2, 3, 1] == actual.sum() == 300
 
 
 @pytest.mark.parametrize("angle", [7.3, -9.9, 33.0, 120.0, -171.0])
@@ -69,8 +69,8 @@ def test_turned_frames_equal_the_loop(angle):
     """Angles at which no pixel of the sensor lands midway between two, so that rounding agrees."""
     codes, angles = random_codes(), np.full(7, angle, np.float32)
     angles[3] = 0
-    found = frames(jnp.asarray(codes), SENSOR, 4, jnp.asarray(angles))
-    np.testing.assert_array_equal(found, slow_frames(codes, SENSOR, 4, angles))
+    actual = frames(jnp.asarray(codes), SENSOR, 4, jnp.asarray(angles))
+    np.testing.assert_array_equal(actual, slow_frames(codes, SENSOR, 4, angles))
 
 
 def test_no_angle_and_angle_zero_are_the_same():
@@ -87,8 +87,8 @@ def test_a_quarter_turn_by_hand():
     turned = [(0, 0), (3, 0), (3, 3), (0, 1)]
     for (y, x), (new_y, new_x) in zip(places, turned, strict=True):
         one = jnp.array([[code(0, y, x, 0, sensor)]], jnp.int32)
-        found = np.array(frames(one, sensor, 1, jnp.array([90.0])))
-        assert np.argwhere(found).tolist() == [[0, 0, new_y, new_x, 0]]
+        actual = np.array(frames(one, sensor, 1, jnp.array([90.0])))
+        assert np.argwhere(actual).tolist() == [[0, 0, new_y, new_x, 0]]
 
 
 def test_quarter_turns_are_numpys():
@@ -106,10 +106,10 @@ def test_quarter_turns_are_numpys():
 def test_what_leaves_the_sensor_is_dropped():
     """6 rows of 4 pixels: a quarter turn makes columns of them, of which the outer two are off."""
     codes = jnp.arange(48, dtype=jnp.int32)[None]
-    found = np.array(frames(codes, (6, 4, 2), 1, jnp.array([90.0])))
+    actual = np.array(frames(codes, (6, 4, 2), 1, jnp.array([90.0])))
     expected = np.zeros((6, 4, 2))
     expected[1:5] = 1
-    np.testing.assert_array_equal(found[0, 0], expected)
+    np.testing.assert_array_equal(actual[0, 0], expected)
 
 
 codes_drawn = arrays.arrays(np.int32, (3, 12), elements=st.integers(-1, 3 * SIZE - 1))
@@ -124,10 +124,10 @@ def compiled(codes, angle):
 @given(codes_drawn, angles_drawn)
 def test_no_event_is_counted_twice(codes, angles):
     """Every frame holds at most its own events of each polarity, and moves them by rounding."""
-    found = np.array(compiled(codes, angles))
+    actual = np.array(compiled(codes, angles))
     plain = slow_frames(codes, SENSOR, 2)
-    turned, own = found.sum((2, 3)), plain.sum((2, 3))
-    assert (turned <= own).all()
+    turned, unturned = actual.sum((2, 3)), plain.sum((2, 3))
+    assert (turned <= unturned).all()
     # What lies so near the centre that no turn can carry it off the sensor is always kept.
     y, x = np.mgrid[:6, :5]
     near = np.hypot(x - 2, y - 2.5) < 2
@@ -162,6 +162,6 @@ def test_impossible_frames_are_refused(codes, sensor, steps, message):
 
 def test_mask_is_one_while_a_recording_runs():
     expected = [[1, 1, 1], [0, 1, 1], [0, 0, 1], [0, 0, 1]]
-    found = mask(jnp.array([1, 2, 9]), 4)
-    np.testing.assert_array_equal(found, expected)
-    assert found.dtype == jnp.float32
+    actual = mask(jnp.array([1, 2, 9]), 4)
+    np.testing.assert_array_equal(actual, expected)
+    assert actual.dtype == jnp.float32

@@ -55,7 +55,7 @@ def test_training_draws_windows_mirrors_brightness_and_contrast():
     window of the image, mirrored or not, with the contrast about every channel's mean."""
     image = np.repeat(pictures(1, channels=1), 200, axis=0)  # one channel: contrast is undone, too
     units = np.asarray(preprocess.standardised(24, bits=4).train(image, jax.random.key(3)))
-    found = set()
+    result = set()
     for row in range(9):
         for column in range(9):
             window = image[:1, row : row + 24, column : column + 24]
@@ -63,11 +63,11 @@ def test_training_draws_windows_mirrors_brightness_and_contrast():
                 wanted = by_hand(window[:, :, ::-1] if mirrored else window, 24, 4)
                 near = np.abs(units - wanted).max((1, 2, 3)) < 0.51
                 if near.any():
-                    found.add((row, column, mirrored))
-    assert len(found) > 100  # of 162, 200 draws: 115 expected, deviation about 4
-    assert {mirrored for *_, mirrored in found} == {False, True}
+                    result.add((row, column, mirrored))
+    assert len(result) > 100  # of 162, 200 draws: 115 expected, deviation about 4
+    assert {mirrored for *_, mirrored in result} == {False, True}
     # every image is one of them
-    assert len(np.unique(units.reshape(200, -1), axis=0)) >= len(found)
+    assert len(np.unique(units.reshape(200, -1), axis=0)) >= len(result)
 
 
 def test_without_flip_nothing_is_mirrored():

@@ -109,9 +109,9 @@ def test_a_bomb_is_refused_by_its_ratio(tmp_path):
 
 def test_zeros_pass_however_well_they_compress(tmp_path):
     np.savez_compressed(tmp_path / "zeros.npz", x=np.zeros(10_000_000, np.uint8), y=np.int8(3))
-    found = read_npz(tmp_path / "zeros.npz")
-    assert found["x"].shape == (10_000_000,)
-    assert found["y"] == 3
+    actual = read_npz(tmp_path / "zeros.npz")
+    assert actual["x"].shape == (10_000_000,)
+    assert actual["y"] == 3
 
 
 def test_one_array_and_no_archive_are_named(tmp_path):

@@ -129,7 +129,7 @@ def free_address():
 def run_two(tmp_path_factory):
     """Run code in two processes of four devices; their exit statuses, outputs and messages."""
 
-    def run(code, *arguments, own, timeout=300):
+    def run(code, *arguments, per_process, timeout=300):
         settings = {
             **os.environ,
             "JAX_PLATFORMS": "cpu",
@@ -140,7 +140,13 @@ def run_two(tmp_path_factory):
         address, started = free_address(), list[subprocess.Popen]()
         try:
             for number in (0, 1):
-                words = [sys.executable, "-c", code, *map(str, arguments), *own(address, number)]
+                words = [
+                    sys.executable,
+                    "-c",
+                    code,
+                    *map(str, arguments),
+                    *per_process(address, number),
+                ]
                 pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
                 started.append(subprocess.Popen(words, env=settings, cwd=ROOT, **pipes))
             said = [one.communicate(timeout=timeout) for one in started]
@@ -174,7 +180,7 @@ def assert_success(ended):
 
 
 def test_processes_share_work_agree_and_refuse_alike(run_two, tmp_path):
-    ended = run_two(TALK, tmp_path, own=positional)
+    ended = run_two(TALK, tmp_path, per_process=positional)
     assert_success(ended)
     assert all("agreed" in out for _, out, _ in ended)
     assert (tmp_path / "written_by_0").exists()
@@ -185,21 +191,21 @@ def test_processes_share_work_agree_and_refuse_alike(run_two, tmp_path):
 def test_two_processes_train_as_one_and_resume_after_one_is_killed(run_two, run_python, tmp_path):
     one, two, killed = (tmp_path / name for name in ("one", "two", "killed"))
     run_python(TRAINING, one, ROOT / "tests", False, "", devices=8)
-    assert_success(run_two(TRAINING, two, ROOT / "tests", False, "", own=positional))
-    for found, wanted in zip(records(two), records(one), strict=True):
-        assert found.keys() == wanted.keys()
+    assert_success(run_two(TRAINING, two, ROOT / "tests", False, "", per_process=positional))
+    for actual, wanted in zip(records(two), records(one), strict=True):
+        assert actual.keys() == wanted.keys()
         for name, value in wanted.items():
-            assert found[name] == (None if value is None else pytest.approx(value, abs=1e-5)), name
-    (found, _), (wanted, _) = (load_arrays(folder / "model.npz") for folder in (two, one))
-    assert found.keys() == wanted.keys()
+            assert actual[name] == (None if value is None else pytest.approx(value, abs=1e-5)), name
+    (actual, _), (wanted, _) = (load_arrays(folder / "model.npz") for folder in (two, one))
+    assert actual.keys() == wanted.keys()
     for name, value in wanted.items():
-        np.testing.assert_allclose(found[name], value, atol=1e-5)
+        np.testing.assert_allclose(actual[name], value, atol=1e-5)
 
-    ended = run_two(TRAINING, killed, ROOT / "tests", False, "1", own=positional)
+    ended = run_two(TRAINING, killed, ROOT / "tests", False, "1", per_process=positional)
     assert ended[1][0] == -signal.SIGKILL
     assert ended[0][0] != 0  # not hanging, not done
     assert 1 <= len(records(killed)) < 3
-    assert_success(run_two(TRAINING, killed, ROOT / "tests", True, "", own=positional))
+    assert_success(run_two(TRAINING, killed, ROOT / "tests", True, "", per_process=positional))
     assert records(killed) == records(two)
     assert (killed / "model.npz").read_bytes() == (two / "model.npz").read_bytes()
     assert (killed / "best.npz").exists()
@@ -208,7 +214,7 @@ def test_two_processes_train_as_one_and_resume_after_one_is_killed(run_two, run_
 @pytest.mark.slow
 def test_an_experiment_is_simulated_exactly_as_in_one_process(run_two, run_python, tmp_path):
     two, one = tmp_path / "two", tmp_path / "one"
-    ended = run_two(SCRIPT, *SETTINGS, "--out", two, own=flags)
+    ended = run_two(SCRIPT, *SETTINGS, "--out", two, per_process=flags)
     assert_success(ended)
     assert "certificate: exact after settling" in ended[0][1]
     assert "certificate" not in ended[1][1]  # one voice
@@ -221,12 +227,12 @@ def test_an_experiment_is_simulated_exactly_as_in_one_process(run_two, run_pytho
     with contextlib.suppress(FileNotFoundError):
         (one / "mlp_k1/results.json").unlink()
     run_python(SCRIPT, *words, devices=8)
-    found, wanted = (
+    actual, wanted = (
         json.loads((place / "mlp_k1/results.json").read_text()) for place in (two, one)
     )
-    for results in (found, wanted):
+    for results in (actual, wanted):
         del results["seconds"], results["argv"]
-    assert found == wanted
+    assert actual == wanted
     for name in ("accuracy.txt", "spike_num.txt", "sop_num.txt", "snn.npz"):
         paths = [place / "mlp_k1" / name for place in (two, one)]
         assert paths[0].read_bytes() == paths[1].read_bytes()

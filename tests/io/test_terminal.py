@@ -34,9 +34,9 @@ def callers_own():
 def test_a_line_is_what_was_said(name, capsys):
     show(f"{name}: written")
     assert capsys.readouterr().out == f"{name}: written\n"
-    own = callers_own()
-    show(f"{name}/{'x' * 100}", own)
-    assert own.file.getvalue() == f"{name}/{'x' * 100}\n"
+    screen = callers_own()
+    show(f"{name}/{'x' * 100}", screen)
+    assert screen.file.getvalue() == f"{name}/{'x' * 100}\n"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -50,18 +50,18 @@ def test_tables_hold_names_as_they_are(name):
         ann_accuracy=0.5,
     )
     for print_it in (
-        lambda own: print_table([results], f"{name}: all settings", own),
-        lambda own: print_variants([results], own),
-        lambda own: own.print(FitTable(name, (), (name,))),
+        lambda screen: print_table([results], f"{name}: all settings", screen),
+        lambda screen: print_variants([results], screen),
+        lambda screen: screen.print(FitTable(name, (), (name,))),
     ):
-        own = callers_own()
-        print_it(own)
-        assert name in own.file.getvalue()
+        screen = callers_own()
+        print_it(screen)
+        assert name in screen.file.getvalue()
     table = Table("place")
     table.add_row(name)
-    own = console(width=200)
-    with own.capture() as capture:
-        show(table, own)
+    screen = console(width=200)
+    with screen.capture() as capture:
+        show(table, screen)
     assert name in capture.get()
 
 
@@ -73,9 +73,9 @@ def test_the_name_of_a_bar_is_no_markup(name, monkeypatch, capsys):
 
 
 def test_nothing_is_read_as_markup_by_the_projects_console():
-    own = console()
-    with own.capture() as capture:
-        own.print("[bold]x[/]")
+    screen = console()
+    with screen.capture() as capture:
+        screen.print("[bold]x[/]")
     assert capture.get() == "[bold]x[/]\n"
 
 

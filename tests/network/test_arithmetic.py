@@ -53,10 +53,10 @@ def loops(x, kernel, gradient, site):
 
 
 @pytest.mark.parametrize(
-    ("how", "error"), [(Arithmetic.FAST_FLOAT32, 1e-4), (Arithmetic.FAST_BFLOAT16, 0.03)]
+    ("kind", "error"), [(Arithmetic.FAST_FLOAT32, 1e-4), (Arithmetic.FAST_BFLOAT16, 0.03)]
 )
 @pytest.mark.parametrize(("spec", "shape", "images"), SHAPES)
-def test_output_and_gradients_are_those_of_a_slow_loop(spec, shape, images, how, error):
+def test_output_and_gradients_are_those_of_a_slow_loop(spec, shape, images, kind, error):
     site = plan(Arch((spec,), input_shape=shape))[0]
     rng = np.random.default_rng(0)
     x, kernel, gradient = (
@@ -67,7 +67,9 @@ def test_output_and_gradients_are_those_of_a_slow_loop(spec, shape, images, how,
     @jax.jit
     def ours(x, kernel):
         def synapse(x, k):
-            return synapse_module.synapse(x, k, site, "float32", arithmetic=how).astype(jnp.float32)
+            return synapse_module.synapse(x, k, site, "float32", arithmetic=kind).astype(
+                jnp.float32
+            )
 
         out, pull = jax.vjp(synapse, x, kernel)
         return (out, *pull(jnp.asarray(gradient)))
@@ -88,9 +90,9 @@ def test_what_is_looked_at_decides(monkeypatch):
     assert training_arithmetic("float32") is Arithmetic.FAST_FLOAT32
 
 
-def small_net(how):
+def small_net(kind):
     arch = parse("64C3same-P2-64C3same-24", input_shape=(12, 12, 16), pool="conv")
-    return Net(arch, hidden(neurons.quantised_relu(1, None)), arithmetic=how)
+    return Net(arch, hidden(neurons.quantised_relu(1, None)), arithmetic=kind)
 
 
 def test_training_in_bfloat16_calls_onednn_forwards_and_for_both_gradients():
@@ -135,12 +137,12 @@ def test_a_fast_program_says_so():
     shapes = [
         jax.ShapeDtypeStruct(s, jnp.float32) for s in ((8, *site.in_shape), site.kernel_shape)
     ]
-    for how, word in words.items():
+    for kind, word in words.items():
         program = jax.jit(
             functools.partial(
-                synapse_module.synapse, site=site, accumulator="float32", arithmetic=how
+                synapse_module.synapse, site=site, accumulator="float32", arithmetic=kind
             ),
-            compiler_options=arithmetic.compiler_options(how),
+            compiler_options=arithmetic.compiler_options(kind),
         )
         assert word in program.lower(*shapes).compile().as_text()
 

@@ -58,19 +58,19 @@ def expected(kind, signed, onset, delay):
 def test_integrate_and_fire_equals_the_reference(kind, signed, onset, delay, block):
     trace, snn, images = expected(kind, signed, onset, delay)
     names = ("conv1", "conv2", "dense1")
-    found = simulate(snn, images, steps=STEPS, block=block, record=names, counts=True)
+    actual = simulate(snn, images, steps=STEPS, block=block, record=names, counts=True)
     for name, spikes in zip(names, trace.spikes, strict=True):
         late = np.concatenate([np.zeros_like(spikes[:delay]), spikes[: STEPS - delay]])
         assert late.any()
         assert not late.all()
-        np.testing.assert_array_equal(unpack(found.records[name], snn, name), late)
-        np.testing.assert_array_equal(found.counts[name], late.sum(0))
+        np.testing.assert_array_equal(unpack(actual.records[name], snn, name), late)
+        np.testing.assert_array_equal(actual.counts[name], late.sum(0))
         axes = tuple(range(2, late.ndim))
-        np.testing.assert_array_equal(found.counters.spikes[name], np.abs(late).sum(axes))
-        np.testing.assert_array_equal(found.counters.negative[name], (late < 0).sum(axes))
+        np.testing.assert_array_equal(actual.counters.spikes[name], np.abs(late).sum(axes))
+        np.testing.assert_array_equal(actual.counters.negative[name], (late < 0).sum(axes))
     if signed and not onset:
         assert any((spikes < 0).any() for spikes in trace.spikes)
-    np.testing.assert_array_equal(found.readout, trace.readout.cumsum(0))
+    np.testing.assert_array_equal(actual.readout, trace.readout.cumsum(0))
 
 
 def test_float_weights_are_equal_at_one_lowering_and_counted_otherwise(record_property):

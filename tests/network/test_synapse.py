@@ -39,8 +39,8 @@ def test_kernel_gradient_against_autodiff(geometry, products):
     kernel = jnp.asarray(rng.normal(size=(*window, inputs, outputs)), jnp.float32)
     out, pull = jax.vjp(lambda kernel: direct(x, kernel, strides, padding), kernel)
     gradient = jnp.asarray(rng.normal(size=out.shape), jnp.float32)
-    found = products(x, gradient, kernel.shape, strides, padding)
-    np.testing.assert_allclose(found, pull(gradient)[0], rtol=1e-4, atol=1e-4)
+    actual = products(x, gradient, kernel.shape, strides, padding)
+    np.testing.assert_allclose(actual, pull(gradient)[0], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -112,8 +112,8 @@ def test_int32_stays_exact_where_float32_does_not():
     x = np.array([[255, 1, 1, 1]], np.uint8).reshape(1, 1, 1, 4)
     kernel = np.array([[65795], [1], [0], [0]], np.int32)
     exact = 255 * 65795 + 1  # 16777726, even: pick the odd neighbour too
-    found = synapse.synapse(jnp.asarray(x), jnp.asarray(kernel), site, "int32")
-    assert found.tolist() == [[exact]]
+    actual = synapse.synapse(jnp.asarray(x), jnp.asarray(kernel), site, "int32")
+    assert actual.tolist() == [[exact]]
     odd = np.array([[65795], [2], [0], [0]], np.int32)
     assert synapse.synapse(jnp.asarray(x), jnp.asarray(odd), site, "int32").tolist() == [[16777727]]
     assert synapse.synapse(jnp.asarray(x), jnp.asarray(odd), site, "float32").tolist() != [
@@ -146,9 +146,9 @@ def test_spikes_times_float_weights_are_float32():
     site = plan(Arch((Dense(2),), input_shape=(1, 1, 2)))[0]
     x = jnp.array([[[[1, -2]]]], jnp.int8)
     kernel = jnp.array([[0.5, 0.25], [1.5, -1.0]])
-    found = synapse.synapse(x, kernel, site, "float32")
-    assert found.dtype == jnp.float32
-    assert found.tolist() == [[-2.5, 2.25]]
+    actual = synapse.synapse(x, kernel, site, "float32")
+    assert actual.dtype == jnp.float32
+    assert actual.tolist() == [[-2.5, 2.25]]
 
 
 def test_average_pool_has_a_gradient_inside_jit():

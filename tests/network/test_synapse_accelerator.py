@@ -62,9 +62,9 @@ def test_integers_are_exact(spec, shape, data, accumulator):
     rng = np.random.default_rng(0)
     x = rng.integers(*((-128, 128) if data == np.int8 else (0, 256)), (4, *shape)).astype(data)
     kernel = rng.integers(-100, 101, site.kernel_shape).astype(np.int8)  # below 2^24 in all cases
-    found = synapse.synapse(jnp.asarray(x), jnp.asarray(kernel), site, accumulator)
-    assert found.dtype == jnp.int32
-    np.testing.assert_array_equal(found, expected(x, kernel, site))
+    actual = synapse.synapse(jnp.asarray(x), jnp.asarray(kernel), site, accumulator)
+    assert actual.dtype == jnp.int32
+    np.testing.assert_array_equal(actual, expected(x, kernel, site))
 
 
 @pytest.mark.usefixtures("accelerator")
@@ -76,8 +76,8 @@ def test_kernels_are_cast_once_before_a_loop_over_time():
     kernel = rng.integers(-127, 128, site.kernel_shape).astype(np.int8)
     cast = synapse.prepared(jnp.asarray(kernel), site, "float32")
     assert cast.dtype == jnp.bfloat16
-    found = synapse.synapse(jnp.asarray(spikes), cast, site, "float32")
-    np.testing.assert_array_equal(found, expected(spikes, kernel, site))
+    actual = synapse.synapse(jnp.asarray(spikes), cast, site, "float32")
+    np.testing.assert_array_equal(actual, expected(spikes, kernel, site))
     assert synapse.prepared(jnp.asarray(kernel), site, "int32").dtype == jnp.int8
 
 
@@ -91,8 +91,8 @@ def test_a_large_batch_is_laid_out_in_parts(monkeypatch):
     monkeypatch.setattr(convolutions, "MOST_WINDOWS", 5 * image)  # 4 divides 12, 5 does not
     program = jax.make_jaxpr(lambda x: synapse.synapse(x, jnp.asarray(kernel), site, "float32"))
     assert "bf16[4,6,6,18]" in str(program(x))
-    found = synapse.synapse(jnp.asarray(x), jnp.asarray(kernel), site, "float32")
-    np.testing.assert_array_equal(found, expected(x, kernel, site))
+    actual = synapse.synapse(jnp.asarray(x), jnp.asarray(kernel), site, "float32")
+    np.testing.assert_array_equal(actual, expected(x, kernel, site))
 
 
 @pytest.mark.usefixtures("accelerator")
@@ -192,8 +192,8 @@ def test_bfloat16_is_trained_by_convolutions_of_the_accelerators_own():
     site = plan(Arch((Conv(64, 3, padding=1),), input_shape=(12, 12, 16)))[0]
 
     def total(kernel, x):
-        how = Arithmetic.FAST_BFLOAT16
-        return synapse.synapse(x, kernel, site, "float32", arithmetic=how).sum()
+        arithmetic = Arithmetic.FAST_BFLOAT16
+        return synapse.synapse(x, kernel, site, "float32", arithmetic=arithmetic).sum()
 
     kernel, x = jnp.ones(site.kernel_shape), jnp.ones((32, *site.in_shape))
     text = str(jax.make_jaxpr(jax.grad(total, (0, 1)))(kernel, x))

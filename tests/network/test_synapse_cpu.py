@@ -47,9 +47,9 @@ def plain(x, kernel, site):
 @pytest.mark.parametrize(("spec", "shape", "images"), CASES)
 def test_integers_stay_exact(spec, shape, images):
     site, x, kernel = operands(spec, shape, images, real=False)
-    found = jax.jit(lambda x, kernel: synapse.synapse(x, kernel, site, "float32"))(x, kernel)
+    actual = jax.jit(lambda x, kernel: synapse.synapse(x, kernel, site, "float32"))(x, kernel)
     expected = plain(x.astype(jnp.int32), kernel.astype(jnp.int32), site)
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(actual, expected)
 
 
 @pytest.mark.parametrize(("spec", "shape", "images"), CASES)
@@ -97,7 +97,7 @@ def test_spikes_of_wide_layers_are_exact_whatever_is_faster(bfloat16, side, monk
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.integers(-1, 2, (3, side, side, 64)), jnp.int8)
     kernel = jnp.asarray(rng.integers(-127, 128, site.kernel_shape), jnp.int8)
-    found = synapse.synapse(x, kernel, site, "float32")
+    actual = synapse.synapse(x, kernel, site, "float32")
     expected = plain(x.astype(jnp.int32), kernel.astype(jnp.int32), site)
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(actual, expected)
     assert np.abs(np.asarray(expected)).max() > 127  # an int8 sum would have wrapped

@@ -104,9 +104,9 @@ def test_check_3_random_gradients_against_the_formula(bits):
 @pytest.mark.parametrize("bits", BITS)
 def test_check_6_values_are_few_multiples_of_one_step(bits):
     x = np.random.default_rng(0).normal(1, 2, 20_000).astype(np.float32)
-    found = np.unique(levels.clip_quantise(jnp.asarray(x), jnp.float32(2.5), bits))
-    assert len(found) == 2**bits
-    steps = found / (2.5 / (2**bits - 1))
+    actual = np.unique(levels.clip_quantise(jnp.asarray(x), jnp.float32(2.5), bits))
+    assert len(actual) == 2**bits
+    steps = actual / (2.5 / (2**bits - 1))
     np.testing.assert_allclose(steps, np.arange(2**bits), rtol=1e-6)
 
 
@@ -119,19 +119,19 @@ def test_ties_go_to_the_even_level_or_up(bits, ties):
     # XLA multiplies by 1 / clip, so that float32 misses some of these halves: they are no ties.
     tie = np.asarray(jnp.asarray(halves) / jnp.asarray(clip) * highest) == halves
     assert tie.sum() > highest / 3
-    found = levels.clip_level(jnp.asarray(halves), jnp.asarray(clip), bits, ties)
+    actual = levels.clip_level(jnp.asarray(halves), jnp.asarray(clip), bits, ties)
     below = np.arange(highest)
     even = below + below % 2
-    np.testing.assert_array_equal(found[tie], (even if ties == "even" else below + 1)[tie])
+    np.testing.assert_array_equal(actual[tie], (even if ties == "even" else below + 1)[tie])
 
 
 def test_just_below_a_half_never_goes_up():
     # The middle of two levels is no float at 2 bits and a clip of 1; what is below it stays there.
     x = np.linspace(0, 1, 4001).astype(np.float32)
     scaled = x * np.float32(3)
-    found = levels.clip_level(jnp.asarray(x), jnp.float32(1), 2, "up")
+    actual = levels.clip_level(jnp.asarray(x), jnp.float32(1), 2, "up")
     expected = (scaled[:, None] >= np.array([0.5, 1.5, 2.5])).sum(1)
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(actual, expected)
 
 
 # ---------------------------------------------------------------- weights
@@ -168,27 +168,27 @@ def test_a_weight_in_the_middle_takes_the_smaller_magnitude(bits, ties):
                 -smaller,
             ]
         above = np.float32((smaller + larger) / 2 + 1e-6)
-        found = weight_quantisers.project(jnp.array([above, -above]), jnp.float32(1), bits)
-        np.testing.assert_allclose(found, [larger, -larger], rtol=1e-6)
+        actual = weight_quantisers.project(jnp.array([above, -above]), jnp.float32(1), bits)
+        np.testing.assert_allclose(actual, [larger, -larger], rtol=1e-6)
         below = np.float32((smaller + larger) / 2 - 1e-6)
-        found = weight_quantisers.project(jnp.array([below, -below]), jnp.float32(1), bits)
-        np.testing.assert_allclose(found, [smaller, -smaller], rtol=1e-6)
+        actual = weight_quantisers.project(jnp.array([below, -below]), jnp.float32(1), bits)
+        np.testing.assert_allclose(actual, [smaller, -smaller], rtol=1e-6)
 
 
 @pytest.mark.parametrize("bits", BITS)
 def test_every_weight_takes_the_nearest_level(bits):
     rng = np.random.default_rng(bits)
     weights, clip = rng.normal(size=3000).astype(np.float32) * 2, np.float32(2.25)
-    found = weight_quantisers.project(jnp.asarray(weights), jnp.asarray(clip), bits)
+    actual = weight_quantisers.project(jnp.asarray(weights), jnp.asarray(clip), bits)
     expected = float(clip) * ref.weight_shares(weights / np.float64(clip), bits)
-    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-7)
     upstream = rng.normal(size=3000).astype(np.float32)
     slope = jax.grad(
         lambda clip: jnp.sum(upstream * weight_quantisers.project(jnp.asarray(weights), clip, bits))
     )(jnp.asarray(clip))
     shares = weights / np.float64(clip)
-    own = np.where(np.abs(shares) > 1, np.sign(shares), expected / clip - shares)
-    assert float(slope) == pytest.approx(float(np.sum(upstream * own)), rel=1e-3, abs=1e-3)
+    gradient = np.where(np.abs(shares) > 1, np.sign(shares), expected / clip - shares)
+    assert float(slope) == pytest.approx(float(np.sum(upstream * gradient)), rel=1e-3, abs=1e-3)
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -196,12 +196,12 @@ def test_check_5_a_layer_has_few_values(bits):
     kernel = np.random.default_rng(1).normal(0.3, 2, (3, 3, 20, 30)).astype(np.float32)
     quantiser = weight_quantisers.clipped_levels(bits=bits)
     used = np.asarray(quantiser.quantise(jnp.asarray(kernel), {"kernel_clip": jnp.float32(3)}))
-    found = np.unique(used)
-    assert len(found) <= {2: 3, 3: 7, 4: 15, 5: 31}[bits]
-    assert found.min() == -3
-    assert found.max() == 3
+    actual = np.unique(used)
+    assert len(actual) <= {2: 3, 3: 7, 4: 15, 5: 31}[bits]
+    assert actual.min() == -3
+    assert actual.max() == 3
     if bits == 2:
-        assert found.tolist() == [-3, 0, 3]
+        assert actual.tolist() == [-3, 0, 3]
     np.testing.assert_allclose(used, ref.clipped_kernel(kernel, 3.0, bits), rtol=1e-6, atol=1e-7)
 
 
@@ -286,8 +286,8 @@ def test_symmetric_of_zeros_and_of_few_bits():
     quantiser = weight_quantisers.symmetric(bits=8)
     assert not quantiser.quantise(jnp.zeros((2, 3)), {}).any()
     assert not quantiser.codes(jnp.zeros((2, 3)), {})[0].any()
-    found = weight_quantisers.symmetric(bits=3).quantise(jnp.array([3.0, -1.4, 0.4, 1.6]), {})
-    np.testing.assert_allclose(found, [3, -1, 0, 2], rtol=1e-6)
+    actual = weight_quantisers.symmetric(bits=3).quantise(jnp.array([3.0, -1.4, 0.4, 1.6]), {})
+    np.testing.assert_allclose(actual, [3, -1, 0, 2], rtol=1e-6)
     for bits in (1, 17):
         with pytest.raises(ValueError, match=f"bits={bits}"):
             weight_quantisers.symmetric(bits=bits)

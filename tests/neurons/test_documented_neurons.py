@@ -32,9 +32,9 @@ def whole(rng, lowest, highest, *shape):
 
 def drives(rng, reach=12):
     """Whole drives ``[T, C]``; every third step is silent."""
-    found = whole(rng, -reach, reach, STEPS, CHANNELS)
-    found[2::3] = 0
-    return found
+    actual = whole(rng, -reach, reach, STEPS, CHANNELS)
+    actual[2::3] = 0
+    return actual
 
 
 def ours(neuron, leaves, shown):
@@ -51,10 +51,10 @@ def theirs(step, start, leaves, shown):
     """Outputs of the document's code, neuron by neuron, in Python's numbers."""
     out = np.zeros(shown.shape, np.float64)
     for channel in range(CHANNELS):
-        own = {name: value[..., channel].tolist() for name, value in leaves.items()}
-        state = start(own)
+        of_channel = {name: value[..., channel].tolist() for name, value in leaves.items()}
+        state = start(of_channel)
         for number, drive in enumerate(shown[:, channel].tolist()):
-            state, out[number, channel] = step(own, state, drive)
+            state, out[number, channel] = step(of_channel, state, drive)
     return out
 
 
@@ -161,9 +161,9 @@ def test_max_pools(name, minima):
     inputs = whole(rng, -3, 3, STEPS, 1, 2, 2, CHANNELS)
     leaves = {"sign": rng.choice([-1, 1], CHANNELS).astype(np.int32)} if minima else {}
     neuron = getattr(neurons, name)(2, 2, minima=minima)
-    own = {leaf: jnp.asarray(value) for leaf, value in leaves.items()}
-    state = neuron.init(own, inputs.shape[1:], None)
-    _, out = jax.lax.scan(lambda s, x: neuron.step(own, s, x), state, jnp.asarray(inputs))
+    arrays = {leaf: jnp.asarray(value) for leaf, value in leaves.items()}
+    state = neuron.init(arrays, inputs.shape[1:], None)
+    _, out = jax.lax.scan(lambda s, x: neuron.step(arrays, s, x), state, jnp.asarray(inputs))
     expected = np.zeros((STEPS, CHANNELS))
     for channel in range(CHANNELS):
         window = {leaf: int(value[channel]) for leaf, value in leaves.items()}
@@ -197,9 +197,9 @@ def test_lost_spikes():
     leaves = {"thresholds": np.sort(whole(rng, -9, 12, 3, CHANNELS), axis=0)}
     neuron = neurons.unit_dropout(neurons.threshold_count(3))
     shown, keys = drives(rng)[0], jax.random.split(jax.random.key(1), 1)
-    own = {"thresholds": jnp.asarray(leaves["thresholds"]), "drop_ratio": jnp.float32(0.5)}
-    state = neuron.init(own, (1, CHANNELS), keys)
-    _, out = neuron.step(own, state, jnp.asarray(shown)[None])
+    arrays = {"thresholds": jnp.asarray(leaves["thresholds"]), "drop_ratio": jnp.float32(0.5)}
+    state = neuron.init(arrays, (1, CHANNELS), keys)
+    _, out = neuron.step(arrays, state, jnp.asarray(shown)[None])
     uniform = jax.random.uniform(jax.random.fold_in(keys[0], 0), (3, CHANNELS))
     kept = np.asarray(uniform >= 0.5)
     expected = [

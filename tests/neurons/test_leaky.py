@@ -24,9 +24,9 @@ def run(cell, drives, **leaves):
     """Outputs [T, ...] over drives [T, B, C], with leaves other than the cell's own if given."""
     drives = jnp.asarray(drives, jnp.float32)
     channels = drives.shape[-1]
-    own = cell.learned(channels) | cell.fixed(channels) | leaves
-    state = cell.init(own, drives.shape[1:], None)
-    return jax.lax.scan(lambda state, drive: cell.step(own, state, drive), state, drives)[1]
+    tree = cell.learned(channels) | cell.fixed(channels) | leaves
+    state = cell.init(tree, drives.shape[1:], None)
+    return jax.lax.scan(lambda state, drive: cell.step(tree, state, drive), state, drives)[1]
 
 
 def trajectory(values, **options):
@@ -70,17 +70,17 @@ def test_trajectories_of_the_specification():
     ],
 )
 def test_resets_by_hand(reset, potentials, spikes):
-    found = trajectory([1.5, 1.5, 0, 0, 0], reset=reset)
-    assert found == (potentials, spikes_at(*spikes, of=5))
+    actual = trajectory([1.5, 1.5, 0, 0, 0], reset=reset)
+    assert actual == (potentials, spikes_at(*spikes, of=5))
 
 
 def test_other_leaks_and_thresholds_by_hand():
     # Leak 1 (integrate and fire), threshold 2, drive 1.5: 1.5, 3 fires, 4.5-2 fires, 4-2, 3.5 fires
-    found = trajectory([1.5] * 5, leak=1.0, threshold=2.0)
-    assert found == ([1.5, 3.0, 2.5, 2.0, 3.5], spikes_at(2, 3, 5, of=5))
+    actual = trajectory([1.5] * 5, leak=1.0, threshold=2.0)
+    assert actual == ([1.5, 3.0, 2.5, 2.0, 3.5], spikes_at(2, 3, 5, of=5))
     # Leak 0: the potential is the drive, less the threshold after a spike.
-    found = trajectory([1.5, 1.5, 0.5, 1.25], leak=0.0)
-    assert found == ([1.5, 0.5, 0.5, 1.25], spikes_at(1, 4, of=4))
+    actual = trajectory([1.5, 1.5, 0.5, 1.25], leak=0.0)
+    assert actual == ([1.5, 0.5, 0.5, 1.25], spikes_at(1, 4, of=4))
 
 
 def test_exactly_the_threshold_is_no_spike():
@@ -91,23 +91,23 @@ def test_exactly_the_threshold_is_no_spike():
 
 def test_leaves_are_per_channel():
     leaves = {"threshold": jnp.array([0.5, 1.0, 2.0]), "leak": jnp.array([0.0, 0.5, 1.0])}
-    found = run(LEAKY(reset="zero"), np.full((4, 2, 3), 0.75), **leaves)
+    actual = run(LEAKY(reset="zero"), np.full((4, 2, 3), 0.75), **leaves)
     # 0.75 > 0.5 always; 0.75, 1.125 fires, again; 0.75, 1.5, 2.25 fires, 0.75.
-    assert found[:, 0].T.tolist() == [[1, 1, 1, 1], [0, 1, 0, 1], [0, 0, 1, 0]]
-    assert (found[:, 0] == found[:, 1]).all()
+    assert actual[:, 0].T.tolist() == [[1, 1, 1, 1], [0, 1, 0, 1], [0, 0, 1, 0]]
+    assert (actual[:, 0] == actual[:, 1]).all()
 
 
 @pytest.mark.parametrize("reset", RESETS)
-@pytest.mark.parametrize(("given", "used"), [(1.5, 1.0), (-0.25, 0.0)])
-def test_a_learned_leak_is_used_between_0_and_1(given, used, reset):
+@pytest.mark.parametrize(("learned", "used"), [(1.5, 1.0), (-0.25, 0.0)])
+def test_a_learned_leak_is_used_between_0_and_1(learned, used, reset):
     drives = np.random.default_rng(0).normal(0.3, 1, (12, 2, 3))
     cell = LEAKY(reset=reset, learn=("leak",), emit="potential")
 
     def total(leak):
         return run(cell, drives, leak=jnp.full(3, leak)).sum(-1).sum(-1)
 
-    np.testing.assert_array_equal(total(given), total(used))
-    assert jax.grad(lambda leak: total(leak)[-1])(given) == 0  # and has no gradient out there
+    np.testing.assert_array_equal(total(learned), total(used))
+    assert jax.grad(lambda leak: total(leak)[-1])(learned) == 0  # and has no gradient out there
 
 
 @pytest.mark.parametrize("reset", RESETS)
@@ -116,8 +116,8 @@ def test_a_leak_that_starts_at_a_bound_has_its_whole_gradient(leak, reset):
     """U(3) = leak U(2) + 0.2, U(2) = leak 0.5 + 0.25, below the threshold throughout."""
     cell = LEAKY(leak, reset=reset, learn=("leak",), emit="potential")
     drives = np.array([0.5, 0.25, 0.2]).reshape(3, 1, 1)
-    found = jax.grad(lambda leak: run(cell, drives, leak=leak)[-1].sum())(jnp.full(1, leak))
-    assert float(found[0]) == 0.25 + 2 * leak * 0.5
+    actual = jax.grad(lambda leak: run(cell, drives, leak=leak)[-1].sum())(jnp.full(1, leak))
+    assert float(actual[0]) == 0.25 + 2 * leak * 0.5
 
 
 @pytest.mark.parametrize(("threshold", "gradient"), [(2**-9, -1.0), (1e-3, -1.0), (0.0, 0.0)])
@@ -177,17 +177,17 @@ def test_values_and_gradients_over_time(reset, leak, threshold):
         leaves = {"leak": leak, "threshold": threshold}
         return tuple(run(make(emit=emit), drives, **leaves) for emit in ("spike", "potential"))
 
-    def total(*given):
-        spikes, potentials = both(*given)
+    def total(*inputs):
+        spikes, potentials = both(*inputs)
         return jnp.sum(of_spikes * spikes + of_potentials * potentials)
 
-    given = (jnp.asarray(drives, jnp.float32), jnp.full(3, leak), jnp.full(3, threshold))
+    inputs = (jnp.asarray(drives, jnp.float32), jnp.full(3, leak), jnp.full(3, threshold))
     expected = reference(drives, leak, threshold, reset, 4.0, of_spikes, of_potentials)
-    spikes, potentials = both(*given)
+    spikes, potentials = both(*inputs)
     assert 0.1 < expected[0].mean() < 0.9
     np.testing.assert_array_equal(spikes, expected[0])
     np.testing.assert_allclose(potentials, expected[1], atol=1e-5)
-    gradients = jax.grad(total, argnums=(0, 1, 2))(*given)
+    gradients = jax.grad(total, argnums=(0, 1, 2))(*inputs)
     per_channel = reference_per_channel(drives, leak, threshold, reset, of_spikes, of_potentials)
     np.testing.assert_allclose(gradients[0], expected[2][0], atol=2e-5)
     np.testing.assert_allclose(gradients[1], per_channel[0], rtol=1e-4, atol=1e-4)
@@ -224,8 +224,8 @@ def test_no_gradient_through_the_decision_to_reset(reset, to_drive, to_threshold
         drives = jnp.stack([first, jnp.float32(0.2)]).reshape(2, 1, 1)
         return run(cell, drives, threshold=threshold[None])[-1, 0, 0]
 
-    found = jax.grad(last, argnums=(0, 1))(jnp.float32(1.5), jnp.float32(1.0))
-    assert [float(value) for value in found] == [to_drive, to_threshold]
+    actual = jax.grad(last, argnums=(0, 1))(jnp.float32(1.5), jnp.float32(1.0))
+    assert [float(value) for value in actual] == [to_drive, to_threshold]
 
 
 def network(**options):

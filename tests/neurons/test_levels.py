@@ -32,11 +32,11 @@ def test_every_boundary_and_the_floats_around_it(k, bound, jit):
     )
     levels = None if bound is None else 2**k * bound
     function = lambda x: median_level(x, k, levels)  # noqa: E731
-    found = (jax.jit(function) if jit else function)(jnp.asarray(x))
+    actual = (jax.jit(function) if jit else function)(jnp.asarray(x))
     small = x < 1e5  # counting a million boundaries one by one is slow
-    np.testing.assert_array_equal(found[small], ref.median_level(x[small], k, bound))
-    assert found[~small].tolist() == [1e6 * 2**k if bound is None else levels]
-    assert found.dtype == jnp.float32
+    np.testing.assert_array_equal(actual[small], ref.median_level(x[small], k, bound))
+    assert actual[~small].tolist() == [1e6 * 2**k if bound is None else levels]
+    assert actual.dtype == jnp.float32
 
 
 def test_the_naive_rounding_fails_just_below_a_boundary():

@@ -241,8 +241,8 @@ def test_check_14_share_of_spikes_that_remain(ratio):
     # Each of n units is deleted on its own: the count that is left is binomial, not n or nothing.
     left = outs[drive == 4]
     expected = [ratio**4, 4 * ratio**3 * (1 - ratio), 6 * (ratio * (1 - ratio)) ** 2]
-    found = [np.mean(left == n) for n in range(3)]
-    np.testing.assert_allclose(found, expected, atol=0.01)
+    actual = [np.mean(left == n) for n in range(3)]
+    np.testing.assert_allclose(actual, expected, atol=0.01)
 
 
 def test_negative_spikes_are_deleted_too():
@@ -473,8 +473,8 @@ def test_a_bounded_neuron_comes_to_rest_at_its_level(drives, threshold, levels):
     assert not outs[-1].any()
     assert neuron.rests
     whole = jnp.full((1, 1), sum(drives), jnp.int32)
-    own = {name: jnp.asarray(leaf) for name, leaf in leaves.items()}
-    assert int(neuron.settled.step(own, (), whole)[1][0, 0]) == level
+    arrays = {name: jnp.asarray(leaf) for name, leaf in leaves.items()}
+    assert int(neuron.settled.step(arrays, (), whole)[1][0, 0]) == level
 
 
 def test_only_signed_and_bounded_neurons_come_to_rest():

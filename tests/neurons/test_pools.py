@@ -87,12 +87,12 @@ def test_what_arrives_is_the_largest_count(windows, minima, most):
     sign = np.array([1, -1, -1] if minima else [1, 1, 1])
     counts = np.zeros(spikes.shape[1:], int)
     arrived = np.zeros(out.shape[1:], int)
-    for given, emitted in zip(spikes, np.asarray(out, int), strict=True):
-        counts += given
+    for received, emitted in zip(spikes, np.asarray(out, int), strict=True):
+        counts += received
         arrived += emitted
         expected, _ = pooled(counts * sign, windows)
         np.testing.assert_array_equal(arrived, expected * sign)
-        assert np.abs(emitted).max() <= np.abs(given).max()
+        assert np.abs(emitted).max() <= np.abs(received).max()
     assert (out < 0).any()
     settled = neuron.settled.step(leaves, (), jnp.asarray(counts)[None])[1]
     np.testing.assert_array_equal(settled[0], arrived)

@@ -57,8 +57,8 @@ def test_forward_is_the_strict_step(name):
 
 @pytest.mark.parametrize("name", FORMULAS)
 def test_infinite_potentials_have_a_finite_derivative(name):
-    found = derivative([-np.inf, np.inf], name)
-    assert found.tolist() == ([1, 1] if name == "straight_through" else [0, 0])
+    actual = derivative([-np.inf, np.inf], name)
+    assert actual.tolist() == ([1, 1] if name == "straight_through" else [0, 0])
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -71,8 +71,8 @@ def test_spikes_have_shape_and_dtype_of_the_potential(dtype):
 
 def test_derivative_by_the_specification():
     """Slope 25 at the potentials 1, 1.04 and 0 of a threshold of 1: 1, 1/4 and 1/676."""
-    found = derivative(np.array([1.0, 1.04, 0.0]) - 1, "fast_sigmoid", 25)
-    np.testing.assert_allclose(found, [1, 0.25, 1 / 676], rtol=1e-5)
+    actual = derivative(np.array([1.0, 1.04, 0.0]) - 1, "fast_sigmoid", 25)
+    np.testing.assert_allclose(actual, [1, 0.25, 1 / 676], rtol=1e-5)
 
 
 def test_gradient_is_multiplied_in_and_forward_mode_agrees():

@@ -41,15 +41,15 @@ def leaves(first, step, highest, dtype=np.int32):
     return parts | {"highest": jnp.asarray([highest], jnp.int32)}
 
 
-def run(own, drives, dtype=np.int32, neuron=None):
+def run(tree, drives, dtype=np.int32, neuron=None):
     """Spikes, potentials and net counts of one neuron over a list of drives."""
     neuron = neuron or neurons.tracking()
-    state = neuron.init(own, (1, 1), None)
-    found = []
+    state = neuron.init(tree, (1, 1), None)
+    result = []
     for drive in drives:
-        state, out = neuron.step(own, state, jnp.full((1, 1), drive, dtype))
-        found.append((int(out[0, 0]), state[0][0, 0].item(), int(state[1][0, 0])))
-    return tuple(map(list, zip(*found, strict=True)))
+        state, out = neuron.step(tree, state, jnp.full((1, 1), drive, dtype))
+        result.append((int(out[0, 0]), state[0][0, 0].item(), int(state[1][0, 0])))
+    return tuple(map(list, zip(*result, strict=True)))
 
 
 # ---------------------------------------------------------------- one neuron
@@ -69,8 +69,8 @@ def test_trajectory_by_hand(dtype):
 
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
 def test_a_tie_keeps_a_spike_and_one_unit_less_takes_it_back(dtype):
-    own = leaves(3, 4, 127, dtype)
-    assert run(own, [7, 0, 0, -4, 0, -1, 0], dtype)[0] == [1, 1, 0, -1, 0, -1, 0]
+    tree = leaves(3, 4, 127, dtype)
+    assert run(tree, [7, 0, 0, -4, 0, -1, 0], dtype)[0] == [1, 1, 0, -1, 0, -1, 0]
     #  7 is the second threshold: two spikes. 3 is the first: one is kept. 2 is below: none.
 
 
@@ -85,9 +85,9 @@ def test_thresholds_off_the_whole_numbers_by_a_hair():
     assert run(leaves(2 + 1 / ONE, 5, 9), [2, 1])[0] == [0, 1]
     assert run(leaves(2 - 1 / ONE, 5, 9), [1, 1])[0] == [0, 1]
     # 1000 steps of 1 + 2^-16 add up to 1000 and 1000/65536: the ceiling counts it.
-    own = leaves(0, 1 + 1 / ONE, 2000)
-    assert int(neurons.even_threshold(own, jnp.array([1001]))[0]) == 1001
-    level = neurons.even_level(2000).step(own, (), jnp.array([[1000], [1001], [1002]]))[1]
+    tree = leaves(0, 1 + 1 / ONE, 2000)
+    assert int(neurons.even_threshold(tree, jnp.array([1001]))[0]) == 1001
+    level = neurons.even_level(2000).step(tree, (), jnp.array([[1000], [1001], [1002]]))[1]
     assert level.ravel().tolist() == [1000, 1001, 1002]
 
 
@@ -97,8 +97,8 @@ def test_a_constant_level_needs_no_drive():
     never = leaves(0, 0, 0)
     assert run(never, [5, -5, 2**30])[0] == [0, 0, 0]
     drives = jnp.array([[-(2**31)], [0], [2**31 - 1]], jnp.int32)
-    for own, level in ((constant, 3), (never, 0)):
-        assert neurons.even_level().step(own, (), drives)[1].ravel().tolist() == [level] * 3
+    for tree, level in ((constant, 3), (never, 0)):
+        assert neurons.even_level().step(tree, (), drives)[1].ravel().tolist() == [level] * 3
 
 
 def test_default_thresholds_are_the_half_steps():
@@ -131,8 +131,8 @@ def test_no_positive_spike_while_the_potential_falls(dtype):
     # emits its second and third (wrong) spike, this one waits; negative ones never wait.
     drives = [9, -3, -2, 0, -3, 0, 6, 0, 0, 0]
     patient = neurons.tracking(rising=True)
-    found = run(leaves(2, 1.5, 127, dtype), drives, dtype, patient)
-    assert found[0] == [1, 0, 0, 1, -1, -1, 1, 1, 1, 1]
+    actual = run(leaves(2, 1.5, 127, dtype), drives, dtype, patient)
+    assert actual[0] == [1, 0, 0, 1, -1, -1, 1, 1, 1, 1]
     assert run(leaves(2, 1.5, 127, dtype), drives, dtype)[0] == [1, 1, 0, 0, -1, -1, 1, 1, 1, 1]
     both = neurons.tracking(per_step=3, rising=True)
     assert run(leaves(2, 1.5, 127, dtype), drives, dtype, both)[0] == [
@@ -184,37 +184,37 @@ def test_levels_and_resting_counts_equal_big_integers(highest):
     expected = np.where(room < 0, 0, np.minimum(room // np.maximum(step, 1) + 1, highest))
     expected = np.where((step == 0) & (room >= 0), highest, expected)
     rounded = first + ONE - 1
-    own = {
+    tree = {
         "first": rounded // ONE,
         "step": step // ONE,
         "first_fraction": rounded % ONE,
         "step_fraction": step % ONE,
         "highest": np.full(channels, highest),
     }
-    own = {name: jnp.asarray(value, jnp.int32) for name, value in own.items()}
-    level = neurons.even_level(highest).step(own, (), jnp.asarray(drive, jnp.int32))[1]
+    tree = {name: jnp.asarray(value, jnp.int32) for name, value in tree.items()}
+    level = neurons.even_level(highest).step(tree, (), jnp.asarray(drive, jnp.int32))[1]
     np.testing.assert_array_equal(level, expected)
     # A neuron whose net count is the level stays there; one above or below goes there.
     neuron = neurons.tracking(highest)
     for off in (-1, 0, 1):
         net = np.clip(expected + off, 0, highest)
         state = (jnp.asarray(drive, jnp.int32), jnp.asarray(net, jnp.int32))
-        (_, after), _ = neuron.step(own, state, jnp.zeros(drive.shape, jnp.int32))
+        (_, after), _ = neuron.step(tree, state, jnp.zeros(drive.shape, jnp.int32))
         np.testing.assert_array_equal(after, expected)
 
 
 def test_a_delay_and_lost_spikes_wrap_it():
-    own = leaves(2, 1.5, 127)
+    tree = leaves(2, 1.5, 127)
     late = neurons.delayed(neurons.tracking(), 2)
-    state = late.init(own, (1, 1), None)
+    state = late.init(tree, (1, 1), None)
     outs = []
     for drive in (5, 0, 0, -3, 0):
-        state, out = late.step(own, state, jnp.full((1, 1), drive, jnp.int32))
+        state, out = late.step(tree, state, jnp.full((1, 1), drive, jnp.int32))
         outs.append(int(out[0, 0]))
     assert outs == [0, 0, 1, 1, 1]
     lossy = neurons.unit_dropout(neurons.tracking())
-    state = lossy.init(own, (1, 1), jax.random.split(jax.random.key(0), 1))
-    all_lost = own | {"drop_ratio": jnp.ones(())}
+    state = lossy.init(tree, (1, 1), jax.random.split(jax.random.key(0), 1))
+    all_lost = tree | {"drop_ratio": jnp.ones(())}
     assert int(lossy.step(all_lost, state, jnp.full((1, 1), 9, jnp.int32))[1][0, 0]) == 0
 
 
@@ -229,10 +229,10 @@ def compare(layers, snn, images, k, cap, steps, eps, **way):
     levels, logits = ref.quantised_ann(layers, images / 256.0, k, cap / 2**k, eps=eps)
     spikes = []
     for number, name in enumerate(names):
-        found = np.asarray(unpack(trace.records[name], snn, name))
-        np.testing.assert_array_equal(found, expected.spikes[number], err_msg=name)
+        actual = np.asarray(unpack(trace.records[name], snn, name))
+        np.testing.assert_array_equal(actual, expected.spikes[number], err_msg=name)
         np.testing.assert_array_equal(trace.counts[name], levels[number], err_msg=name)
-        spikes.append(found.astype(np.int64))
+        spikes.append(actual.astype(np.int64))
     readout = np.asarray(trace.readout, np.float64) * snn.unit("readout") * 2**k
     np.testing.assert_allclose(readout, expected.logits, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(readout[-1], logits * 2**k, rtol=1e-9, atol=1e-9)
@@ -444,9 +444,9 @@ def test_block_sizes_give_the_same_spikes_and_a_saved_network_too(tmp_path):
     assert again.report == snn.report
     expected = simulate(snn, images, steps=20, record=names)
     for network, block in ((snn, 4), (snn, 20), (again, 1)):
-        found = simulate(network, images, steps=20, block=block, record=names)
-        chex.assert_trees_all_equal(found.records, expected.records)
-        np.testing.assert_array_equal(found.readout, expected.readout)
+        trace = simulate(network, images, steps=20, block=block, record=names)
+        chex.assert_trees_all_equal(trace.records, expected.records)
+        np.testing.assert_array_equal(trace.readout, expected.readout)
 
 
 def test_other_ways_are_saved_refused_and_bounded(tmp_path):
@@ -457,8 +457,10 @@ def test_other_ways_are_saved_refused_and_bounded(tmp_path):
     assert again.neurons == snn.neurons
     encoder, hidden = (snn.neurons.at(site) for site in plan(arch)[:2])
     assert (encoder, hidden) == (neurons.tracking(4, 3), neurons.tracking(4, 3, True))
-    found, expected = (simulate(one, images, steps=9, block=b) for one, b in ((again, 3), (snn, 1)))
-    np.testing.assert_array_equal(found.readout, expected.readout)
+    actual, expected = (
+        simulate(one, images, steps=9, block=b) for one, b in ((again, 3), (snn, 1))
+    )
+    np.testing.assert_array_equal(actual.readout, expected.readout)
     # One step sums spikes of 3, not of 1.
     plain = convert(variables, arch, methods.negative_spikes(k=1, bound=2))
     bounds = [

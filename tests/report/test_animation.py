@@ -25,22 +25,22 @@ COUNTS = np.cumsum(SPIKES, axis=0)
 
 def frames(path: Path) -> list[np.ndarray]:
     """Every frame as uint8 [height, width, 3]."""
-    found: list[np.ndarray] = []
+    result: list[np.ndarray] = []
     with Image.open(path) as image:
         for number in range(getattr(image, "n_frames", 1)):
             image.seek(number)
-            found.append(np.asarray(image.convert("RGB")))
-    return found
+            result.append(np.asarray(image.convert("RGB")))
+    return result
 
 
 def durations(path: Path) -> list[int]:
     """Milliseconds of every frame."""
-    found: list[int] = []
+    result: list[int] = []
     with Image.open(path) as image:
         for number in range(getattr(image, "n_frames", 1)):
             image.seek(number)
-            found.append(image.info["duration"])
-    return found
+            result.append(image.info["duration"])
+    return result
 
 
 def highest_columns(frame: np.ndarray, colour: tuple[int, int, int]) -> list[int]:
@@ -152,11 +152,11 @@ def test_files_are_named_by_sample_and_target(tmp_path: Path):
 
 def test_equal_counts_give_equal_files_whatever_their_type(tmp_path: Path):
     kinds = [np.int32, np.uint8, np.float32]
-    given = [
+    paths = [
         spike_bars(COUNTS[:2].astype(kind), TARGET, tmp_path / f"{kind.__name__}.gif")
         for kind in kinds
     ]
-    assert len({path.read_bytes() for path in given}) == 1
+    assert len({path.read_bytes() for path in paths}) == 1
 
 
 def test_a_broken_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -195,7 +195,7 @@ def test_counts_that_are_none_are_refused(tmp_path: Path, counts: np.ndarray, sa
 
 
 @pytest.mark.parametrize(
-    ("target", "how", "said"),
+    ("target", "options", "said"),
     [
         (10, {}, "target is 10; .* 0 to 9"),
         (-1, {}, "target is -1"),
@@ -205,10 +205,10 @@ def test_counts_that_are_none_are_refused(tmp_path: Path, counts: np.ndarray, sa
     ],
 )
 def test_other_wrong_arguments_are_refused(
-    tmp_path: Path, target: int, how: dict[str, int], said: str
+    tmp_path: Path, target: int, options: dict[str, int], said: str
 ):
     with pytest.raises(ValueError, match=said):
-        spike_bars(COUNTS, target, tmp_path / "bars.gif", **how)
+        spike_bars(COUNTS, target, tmp_path / "bars.gif", **options)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -108,20 +108,20 @@ HEADS = ("exit1.pool", "exit1", "readout.pool", "readout")
 @pytest.mark.parametrize("network", TABLE)
 def test_the_published_networks(network):
     arch, parts, energies, coded = TABLE[network]
-    found = crossbar_energy.step_energy(arch)
-    trunk = sum(energy for name, energy in found.items() if name not in HEADS)
+    actual = crossbar_energy.step_energy(arch)
+    trunk = sum(energy for name, energy in actual.items() if name not in HEADS)
     close = {"abs": 1e-2, "rel": 0}
-    assert (trunk, *(found[head] for head in HEADS)) == pytest.approx(parts, **close)
+    assert (trunk, *(actual[head] for head in HEADS)) == pytest.approx(parts, **close)
     assert (fused_energy(arch), final_only_energy(arch)) == pytest.approx(energies, **close)
     assert as_coded(arch) == pytest.approx(coded, **close)
-    exit_head = found["exit1.pool"] + found["exit1"]
+    exit_head = actual["exit1.pool"] + actual["exit1"]
     assert fused_energy(arch) - final_only_energy(arch) == pytest.approx(exit_head, abs=1e-6)
 
 
 def test_layers_by_hand():
     """A small network of every kind of layer; cycles counted by hand."""
     arch = parse("70C5-MP2-AP2-[65C3s2p1-65C3p1]+bias-E-200", input_shape=(20, 20, 3), classes=7)
-    found = crossbar_energy.step_energy(arch)
+    actual = crossbar_energy.step_energy(arch)
     cycles = {
         "conv1": 1 * 2 * 16 * 16 * cycle_energy(5, 5),  # before max pooling
         "avgpool1": 2 * 2 * 4 * 4 * cycle_energy(2, 2),  # 16 -> 8 -> 4
@@ -133,8 +133,8 @@ def test_layers_by_hand():
         "dense1": 2 * 4 * cycle_energy(4, 1),  # 2 * 2 * 65 / 4 = 65 channels, 200 units
         "readout": 1 * 1 * cycle_energy(4, 1),  # 200 / 4 = 50
     }
-    assert found == pytest.approx(cycles)
-    assert list(found) == list(cycles)
+    assert actual == pytest.approx(cycles)
+    assert list(actual) == list(cycles)
 
 
 def test_without_an_exit_both_are_the_same():
@@ -227,9 +227,9 @@ def test_the_gain_in_area_by_hand():
     last = 0.7 + 0.22 * (3 - 2 * ratio) / ratio
     area = ratio * 0.5 + (3 - 2 * ratio) * (0.7 + last) / 2
     baseline = (0.2 + 0.4) / 2 + (0.4 + 0.8) / 2
-    found = crossbar_energy.area_gain(fused, final, 0.8, arch)
+    actual = crossbar_energy.area_gain(fused, final, 0.8, arch)
     assert 1 < ratio < 1.5
-    assert found == pytest.approx(100 * (area / baseline - 1), rel=1e-9)
+    assert actual == pytest.approx(100 * (area / baseline - 1), rel=1e-9)
 
 
 def test_no_area_without_a_crossing():

@@ -21,7 +21,7 @@ from jaxsnn.report.energy import (
 
 def counts(**changes: Any) -> LayerCounts:
     """One ternary layer: 1,000 MACs, 300 synaptic operations, 40 neurons, 60 spikes."""
-    given: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "name": "conv2",
         "macs": 1000,
         "synaptic_operations": 300,
@@ -30,12 +30,12 @@ def counts(**changes: Any) -> LayerCounts:
         "spikes": 60,
         "weights": "ternary",
     }
-    return LayerCounts(**(given | changes))
+    return LayerCounts(**(fields | changes))
 
 
 def encoder(**changes: Any) -> LayerCounts:
     """An 8-bit encoder: 200 MACs, 10 neurons, 20 spikes."""
-    given: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "name": "conv1",
         "macs": 200,
         "synaptic_operations": 0,
@@ -45,7 +45,7 @@ def encoder(**changes: Any) -> LayerCounts:
         "weights": "int8",
         "encoder": True,
     }
-    return LayerCounts(**(given | changes))
+    return LayerCounts(**(fields | changes))
 
 
 def test_the_price_table_is_that_of_the_source():

@@ -80,7 +80,7 @@ def setting(name: str, ann: float | None, **changes: Any) -> Results:
         }
         for (layer, neurons), spikes in zip(NEURONS.items(), SPIKES, strict=True)
     ]
-    given: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "experiment": "mnist_lenet",
         "system": "scatter_gather",
         "dataset": "MNIST",
@@ -96,7 +96,7 @@ def setting(name: str, ann: float | None, **changes: Any) -> Results:
         "energy_pj_per_image": {"convention": line, "integer": line, "words": line},
         "noise": [{"ratio": 0.2, "accuracy": [0.990, 0.992]}],
     }
-    return Results(**(given | changes))
+    return Results(**(fields | changes))
 
 
 ONE, TWO, FOUR = setting("k0B1", 0.9927), setting("k0B2", 0.9932), setting("k1B2", 0.9937)
@@ -167,7 +167,7 @@ CNN_FLOAT = {"cnn1": 0.9266, "cnn2": 0.9320}
 
 def tracking(network: str, k: int | None, **changes: Any) -> Results:
     """Results of a network with negative spikes; k of None is the full-precision network."""
-    given: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "experiment": f"cifar10_{network}",
         "system": "negative_spikes",
         "dataset": "CIFAR-10",
@@ -178,11 +178,11 @@ def tracking(network: str, k: int | None, **changes: Any) -> Results:
         "ann_macs_per_image": float(CNN_MACS[network]),
     }
     if k is None:
-        return Results(**(given | {"float_ann_accuracy": CNN_FLOAT[network]} | changes))
+        return Results(**(fields | {"float_ann_accuracy": CNN_FLOAT[network]} | changes))
     positive, negative, operations, settled = COSTS[network][k]
     accuracies = np.interp(range(1, 101), STEPS, CURVES[network][k]) / 100
     layer = {**(FOUR.layers or [])[0], "neurons": CNN_NEURONS[network], "saturated": None}
-    given |= {
+    fields |= {
         "snn_accuracy": accuracies[-1],
         "accuracy_per_step": accuracies.tolist(),
         "steps": 100,
@@ -194,7 +194,7 @@ def tracking(network: str, k: int | None, **changes: Any) -> Results:
         "energy_pj_per_image": FOUR.energy_pj_per_image,
         "noise": [{"ratio": 1.0, "accuracy": [0.90, 0.92]}],
     }
-    return Results(**(given | changes))
+    return Results(**(fields | changes))
 
 
 def settings_of(network: str) -> list[Results]:
@@ -216,7 +216,7 @@ FAST_NAMES = ("unsigned", "signed", "fine-tuned", "settling")
 
 def fast(network: str, bits: int, **changes: Any) -> Results:
     """Results of a network of Fast-SNN; 32 bits are its full-precision network."""
-    given: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "experiment": "fast_snn",
         "system": "fast_snn",
         "dataset": "mnist",
@@ -227,7 +227,7 @@ def fast(network: str, bits: int, **changes: Any) -> Results:
         "ann_macs_per_image": float(FAST_MACS[network]),
     }
     if bits == 32:
-        return Results(**(given | {"float_ann_accuracy": 0.9925} | changes))
+        return Results(**(fields | {"float_ann_accuracy": 0.9925} | changes))
     ann, unsigned, signed, tuned = MEASURED[network, bits]
     names = ("ann_accuracy", "unsigned_accuracy", "snn_accuracy", "finetuned_accuracy")
     paper = QUANTISED.get(("mnist", network, bits))
@@ -244,14 +244,14 @@ def fast(network: str, bits: int, **changes: Any) -> Results:
             zip(FAST_NAMES, (unsigned, signed, tuned, ann), strict=True)
         )
     ]
-    given |= {
+    fields |= {
         "ann_accuracy": ann,
         "snn_accuracy": signed,
         "paper": None if paper is None else dict(zip(names, paper, strict=True)),
         "layers": FOUR.layers,
         "variants": variants,
     }
-    return Results(**(given | changes))
+    return Results(**(fields | changes))
 
 
 ALEX = [fast("alex", bits) for bits in (32, 4, 3, 2)]
@@ -318,8 +318,8 @@ def heights(figure: Figure, panel: int = 0) -> dict[str, list[float]]:
 def texts(figure: Figure) -> str:
     """Everything that is written in the figure, once it is laid out."""
     figure.draw_without_rendering()
-    found = [text.get_text() for text in figure.findobj(match=lambda a: hasattr(a, "get_text"))]
-    return "\n".join(found)
+    actual = [text.get_text() for text in figure.findobj(match=lambda a: hasattr(a, "get_text"))]
+    return "\n".join(actual)
 
 
 def assert_whole(paths: tuple[Path, Path]) -> None:
@@ -528,14 +528,14 @@ def test_draw_all_needs_only_the_files(tmp_path: Path, capsys: pytest.CaptureFix
         files.append_jsonl(tmp_path / "k1B2" / "metrics.jsonl", record)
     (tmp_path / "k0B1").mkdir()
     (tmp_path / "k0B1" / "results.json").write_text("{")
-    found = draw_all(tmp_path)
-    assert set(found) == {*SCATTER_GATHER, "training", "k1B2/training"}
-    assert found["accuracy"] == (
+    actual = draw_all(tmp_path)
+    assert set(actual) == {*SCATTER_GATHER, "training", "k1B2/training"}
+    assert actual["accuracy"] == (
         tmp_path / "figs" / "accuracy.png",
         tmp_path / "figs" / "accuracy.svg",
     )
-    assert found["k1B2/training"][0] == tmp_path / "k1B2" / "figs" / "training.png"
-    assert all(path.stat().st_size > 0 for pair in found.values() for path in pair)
+    assert actual["k1B2/training"][0] == tmp_path / "k1B2" / "figs" / "training.png"
+    assert all(path.stat().st_size > 0 for pair in actual.values() for path in pair)
     assert "k0B1" in capsys.readouterr().err
 
 
@@ -587,11 +587,11 @@ def test_accuracy_over_time_draws_every_step_twice(tmp_path: Path, drawn: list[F
     figures_accuracy.accuracy_over_time(rows, tmp_path)
     whole, close = drawn[0].axes
     for panel in range(2):
-        found = lines_of(drawn[0], panel)
-        assert list(found) == ["k = 0", "k = 1", "k = 2", "full-precision ANN"]
-        assert found["full-precision ANN"] == pytest.approx([92.66] * 2)
+        actual = lines_of(drawn[0], panel)
+        assert list(actual) == ["k = 0", "k = 1", "k = 2", "full-precision ANN"]
+        assert actual["full-precision ANN"] == pytest.approx([92.66] * 2)
         for k in range(3):
-            at = [found[f"k = {k}"][step - 1] for step in STEPS]
+            at = [actual[f"k = {k}"][step - 1] for step in STEPS]
             assert at == pytest.approx(CURVES["cnn1"][k])
     shown = [line.get_marker() for line in whole.get_lines() if line.get_label()[0] != "_"]
     assert shown[:3] == ["o", "*", "^"]
@@ -772,11 +772,11 @@ def test_draw_all_of_one_network_has_no_network_in_its_names(tmp_path: Path, dra
 def test_draw_all_joins_the_networks_of_other_folders(tmp_path: Path, drawn: list[Figure]):
     one = write_all(tmp_path / "one", settings_of("cnn1"))
     two = write_all(tmp_path / "two", settings_of("cnn2"))
-    found = draw_all(one, also=[two, one, tmp_path / "missing"])
+    actual = draw_all(one, also=[two, one, tmp_path / "missing"])
     joined = set(NegativeSpikes.figures.joined)
     apart = {f"{name}_{network}" for name in NEGATIVE_SPIKES for network in ("cnn1", "cnn2")}
-    assert set(found) == joined | apart
-    assert found["accuracy_cnn2"][1] == one / "figs" / "accuracy_cnn2.svg"
+    assert set(actual) == joined | apart
+    assert actual["accuracy_cnn2"][1] == one / "figs" / "accuracy_cnn2.svg"
     titles = [ax.get_title() for ax in drawn[-1].axes]  # the joined ones come last
     assert titles == ["CNN 1 on CIFAR-10", "CNN 2 on CIFAR-10"]
 
@@ -799,11 +799,11 @@ def test_draw_all_tells_networks_of_one_folder_apart(tmp_path: Path, drawn: list
             files.append_jsonl(tmp_path / row.setting / "metrics.jsonl", record)
     phases = [{"first_step": 0, "steps_per_epoch": 5}, {"first_step": 10, "steps_per_epoch": 5}]
     files.write_json(tmp_path / "mlp_k0" / "config.json", {"phases": phases})
-    found = draw_all(tmp_path)
-    assert {"accuracy", "accuracy_lenet", "accuracy_mlp", "energy_mlp"} <= set(found)
-    assert {"training_lenet", "training_mlp", "mlp_k0/training"} <= set(found)
-    assert not {"training", "energy"} & set(found)
-    for name, figure in zip(found, drawn, strict=True):
+    actual = draw_all(tmp_path)
+    assert {"accuracy", "accuracy_lenet", "accuracy_mlp", "energy_mlp"} <= set(actual)
+    assert {"training_lenet", "training_mlp", "mlp_k0/training"} <= set(actual)
+    assert not {"training", "energy"} & set(actual)
+    for name, figure in zip(actual, drawn, strict=True):
         phase_begins = name in ("training_mlp", "mlp_k0/training")
         assert ("next phase of training" in texts(figure)) is phase_begins
 
@@ -811,8 +811,8 @@ def test_draw_all_tells_networks_of_one_folder_apart(tmp_path: Path, drawn: list
 @pytest.mark.usefixtures("drawn")
 def test_draw_all_keeps_systems_apart(tmp_path: Path):
     write_all(tmp_path, [FOUR, tracking("cnn1", 1)])
-    found = draw_all(tmp_path)
-    assert {"accuracy_scatter_gather", "accuracy_negative_spikes"} <= set(found)
+    actual = draw_all(tmp_path)
+    assert {"accuracy_scatter_gather", "accuracy_negative_spikes"} <= set(actual)
 
 
 def test_a_system_that_is_not_known_gets_nobody_elses_figures(
@@ -830,8 +830,8 @@ def test_a_system_that_is_not_known_gets_nobody_elses_figures(
 
 def test_networks_are_grouped_and_told_apart_by_data_set():
     lenets = [setting("lenet_k0", 0.9, dataset=dataset) for dataset in ("mnist", "fashion_mnist")]
-    found = rows_module.by_network([*lenets, tracking("cnn1", 0)])
-    assert list(found) == ["cnn1", "lenet_fashion_mnist", "lenet_mnist"]
+    actual = rows_module.by_network([*lenets, tracking("cnn1", 0)])
+    assert list(actual) == ["cnn1", "lenet_fashion_mnist", "lenet_mnist"]
     assert not is_full_precision(tracking("cnn1", 0, snn_accuracy=None))
 
 
@@ -881,7 +881,7 @@ def direct(name: str, **changes: Any) -> Results:
         {**(FOUR.layers or [])[0], "name": layer, "neurons": neurons, "saturated": None}
         for layer, neurons in (("lif1", 1728), ("lif2", 1024), ("readout", 10))
     ]
-    given: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "experiment": "nmnist_csnn",
         "system": "surrogate_csnn",
         "dataset": "mnist",
@@ -896,7 +896,7 @@ def direct(name: str, **changes: Any) -> Results:
         "layers": layers,
         "paper": {"accuracy": 0.9912},
     }
-    return Results(**(given | changes))
+    return Results(**(fields | changes))
 
 
 def epochs_of(**tested: Any) -> list[dict[str, Any]]:
@@ -909,8 +909,8 @@ def epochs_of(**tested: Any) -> list[dict[str, Any]]:
 
 def values(figure: Figure) -> list[list[float]]:
     """Values of every line with points, in drawing order."""
-    found = [np.asarray(line.get_ydata()).tolist() for line in figure.axes[0].get_lines()]
-    return [line for line in found if line]
+    actual = [np.asarray(line.get_ydata()).tolist() for line in figure.axes[0].get_lines()]
+    return [line for line in actual if line]
 
 
 def test_training_loss_by_epoch(tmp_path: Path, drawn: list[Figure]):
@@ -933,9 +933,9 @@ def test_losses_of_ideal_and_silent_outputs_are_drawn_on_demand(
         "silent output": pytest.approx(2.302585, abs=1e-6),
     }
     training.loss_by_epoch({"static": epochs_of()}, tmp_path, levels=levels)
-    found = lines_of(drawn[0], 0)
-    assert found["ideal output"] == pytest.approx([1.461150] * 2, abs=1e-6)
-    assert found["silent output"] == pytest.approx([2.302585] * 2, abs=1e-6)
+    actual = lines_of(drawn[0], 0)
+    assert actual["ideal output"] == pytest.approx([1.461150] * 2, abs=1e-6)
+    assert actual["silent output"] == pytest.approx([2.302585] * 2, abs=1e-6)
     bottom, top = drawn[0].axes[0].get_ylim()
     assert bottom < 1.4611
     assert top > 2.3026
@@ -1002,8 +1002,8 @@ def test_accuracy_over_time_of_freely_named_settings(tmp_path: Path, drawn: list
     rows = [direct("static"), direct("lr_k2", snn_accuracy=0.98, accuracy_settled_step=4)]
     figures_accuracy.accuracy_over_time(rows, tmp_path)
     whole, close = drawn[0].axes
-    found = lines_of(drawn[0], 0)
-    assert found == {name: pytest.approx([10, 50, 90, 98, 99]) for name in ("lr_k2", "static")}
+    actual = lines_of(drawn[0], 0)
+    assert actual == {name: pytest.approx([10, 50, 90, 98, 99]) for name in ("lr_k2", "static")}
     named = [text.get_text() for text in whole.get_legend().get_texts()]
     assert named == ["lr_k2: 99.00 %, settles at step 4", "static: 99.00 %"]
     first, second = (line for line in close.get_lines() if len(line.get_xdata()) > 1)
@@ -1035,17 +1035,17 @@ def test_draw_all_of_a_directly_trained_network(tmp_path: Path, drawn: list[Figu
         files.append_jsonl(out / "lr_k2" / "metrics.jsonl", record)
         files.append_jsonl(out / "unfinished" / "metrics.jsonl", record)
     levels = {"static": {"ideal output": 1.46}}
-    found = draw_all(out, levels=levels)
+    actual = draw_all(out, levels=levels)
     trained = {"train_loss", "test_acc"}
-    assert set(found) == {
+    assert set(actual) == {
         *("accuracy", "layers", "training"),
         *trained,
         *(f"{name}/{key}" for name in ("static", "lr_k2") for key in ("training", *trained)),
         "unfinished/training",
     }
-    assert found["static/train_loss"][0] == out / "static" / "figs" / "train_loss.png"
-    assert found["test_acc"][1] == out / "figs" / "test_acc.svg"
-    by_name = dict(zip(found, drawn, strict=True))
+    assert actual["static/train_loss"][0] == out / "static" / "figs" / "train_loss.png"
+    assert actual["test_acc"][1] == out / "figs" / "test_acc.svg"
+    by_name = dict(zip(actual, drawn, strict=True))
     assert list(lines_of(by_name["train_loss"], 0)) == ["lr_k2", "static", "ideal output"]
     assert list(lines_of(by_name["lr_k2/train_loss"], 0)) == ["lr_k2"]
     assert list(lines_of(by_name["static/train_loss"], 0)) == ["static", "ideal output"]
@@ -1055,9 +1055,9 @@ def test_draw_all_of_a_directly_trained_network(tmp_path: Path, drawn: list[Figu
 @pytest.mark.usefixtures("drawn")
 def test_draw_all_sets_static_images_beside_events(tmp_path: Path):
     write_all(tmp_path, [direct("static"), direct("spike", dataset="nmnist")])
-    found = draw_all(tmp_path)
-    assert {"accuracy", "accuracy_csnn_mnist", "accuracy_csnn_nmnist"} <= set(found)
-    assert not {"train_loss", "test_acc"} & set(found)
+    actual = draw_all(tmp_path)
+    assert {"accuracy", "accuracy_csnn_mnist", "accuracy_csnn_nmnist"} <= set(actual)
+    assert not {"train_loss", "test_acc"} & set(actual)
 
 
 def test_figures_of_a_directly_trained_network_are_whole(tmp_path: Path):
@@ -1071,17 +1071,17 @@ def test_other_systems_have_the_shared_training_curves_alone(tmp_path: Path, dra
     write_all(tmp_path, [FOUR])
     for record in EPOCHS:
         files.append_jsonl(tmp_path / "k1B2" / "metrics.jsonl", record)
-    found = draw_all(tmp_path)
-    assert {"training", "k1B2/training"} <= set(found)
-    assert not [name for name in found if name.endswith(("train_loss", "test_acc"))]
-    assert len(drawn) == len(found)
+    actual = draw_all(tmp_path)
+    assert {"training", "k1B2/training"} <= set(actual)
+    assert not [name for name in actual if name.endswith(("train_loss", "test_acc"))]
+    assert len(drawn) == len(actual)
 
 
 def marks_of(figure: Figure, panel: int = 0) -> list[tuple[float, float]]:
     """Places and values of the paper's marks."""
     lines = {line.get_label(): line for line in figure.axes[panel].get_lines()}
-    found = lines["paper"].get_xydata() if "paper" in lines else []
-    return [(float(x), float(y)) for x, y in found]
+    actual = lines["paper"].get_xydata() if "paper" in lines else []
+    return [(float(x), float(y)) for x, y in actual]
 
 
 def test_accuracy_of_every_width_and_variant(tmp_path: Path, drawn: list[Figure]):
@@ -1122,8 +1122,8 @@ def test_the_papers_accuracies_stand_over_the_bars_they_belong_to(
         ("signed", 1): 98.90,
         ("fine-tuned", 1): 98.89,
     }
-    found = dict(marks_of(drawn[0]))
-    assert found == pytest.approx({middles[key]: value for key, value in expected.items()})
+    actual = dict(marks_of(drawn[0]))
+    assert actual == pytest.approx({middles[key]: value for key, value in expected.items()})
 
 
 def test_a_number_gives_way_to_the_mark_that_it_would_meet(tmp_path: Path, drawn: list[Figure]):
@@ -1227,10 +1227,10 @@ def test_draw_all_of_fast_snn_reads_what_lies_beside_the_results(
     files.write_json(tmp_path / "alex_3bit" / "gaps.json", GAPS)
     files.write_json(tmp_path / "alex_2bit" / "finetune.json", TUNED)
     (tmp_path / "alex_2bit" / "gaps.json").write_text("[")
-    found = draw_all(tmp_path)
-    assert set(found) == {"accuracy", "sparsity", "sops", "layers", "gaps", "finetune"}
+    actual = draw_all(tmp_path)
+    assert set(actual) == {"accuracy", "sparsity", "sops", "layers", "gaps", "finetune"}
     assert "alex_2bit/gaps.json" in capsys.readouterr().err
-    assert [ax.get_title() for ax in drawn[list(found).index("gaps")].axes] == ["3 bits"]
+    assert [ax.get_title() for ax in drawn[list(actual).index("gaps")].axes] == ["3 bits"]
 
 
 @pytest.mark.usefixtures("drawn")
@@ -1238,9 +1238,9 @@ def test_draw_all_keeps_the_networks_of_fast_snn_apart(tmp_path: Path):
     write_all(tmp_path, ALEX + VGG11)
     for row in (*ALEX[1:], *VGG11):
         files.write_json(tmp_path / row.setting / "gaps.json", GAPS)
-    found = draw_all(tmp_path)
-    assert {"accuracy", "accuracy_alex", "accuracy_vgg11", "gaps_alex", "gaps_vgg11"} <= set(found)
-    assert "gaps" not in found
+    actual = draw_all(tmp_path)
+    assert {"accuracy", "accuracy_alex", "accuracy_vgg11", "gaps_alex", "gaps_vgg11"} <= set(actual)
+    assert "gaps" not in actual
 
 
 def test_figures_by_layer_are_whole(tmp_path: Path):
@@ -1296,9 +1296,9 @@ def test_a_copy_of_a_run_is_drawn_beside_it(tmp_path: Path, drawn: list[Figure])
         results.write_results(tmp_path / name, FOUR)
         for record in EPOCHS:
             files.append_jsonl(tmp_path / name / "metrics.jsonl", record)
-    found = draw_all(tmp_path)
-    assert {"k1B2 (k1B2)/training", "k1B2 (copy)/training"} <= set(found)
-    assert found["k1B2 (copy)/training"][0] == tmp_path / "copy" / "figs" / "training.png"
+    actual = draw_all(tmp_path)
+    assert {"k1B2 (k1B2)/training", "k1B2 (copy)/training"} <= set(actual)
+    assert actual["k1B2 (copy)/training"][0] == tmp_path / "copy" / "figs" / "training.png"
 
 
 def test_a_run_that_was_only_trained_is_called_what_its_settings_say(

@@ -46,8 +46,8 @@ def marks(figure: Figure, panel: int) -> list[tuple[int, int]]:
 
 def said(figure: Figure) -> str:
     """Everything that is written in the figure."""
-    found = [text.get_text() for text in figure.findobj(match=lambda a: hasattr(a, "get_text"))]
-    return "\n".join(found)
+    actual = [text.get_text() for text in figure.findobj(match=lambda a: hasattr(a, "get_text"))]
+    return "\n".join(actual)
 
 
 def assert_whole(paths: tuple[Path, Path], name: str) -> None:
@@ -304,7 +304,7 @@ def test_files_of_membranes_are_whole(tmp_path: Path, steps: int, neurons: int):
     ],
 )
 def test_wrong_membranes_are_refused(tmp_path: Path, changes: dict[str, Any], message: str):
-    given = {"potentials": POTENTIALS, "spikes": FIRED, "threshold": 1.0} | changes
+    arguments = {"potentials": POTENTIALS, "spikes": FIRED, "threshold": 1.0} | changes
     with pytest.raises(ValueError, match=message):
-        membranes(folder=tmp_path, **given)
+        membranes(folder=tmp_path, **arguments)
     assert list(tmp_path.iterdir()) == []

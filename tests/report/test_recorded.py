@@ -55,10 +55,10 @@ def test_records_of_fine_tuning_of_another_type_are_named(tmp_path, content, mes
 
 def test_broken_neighbours_are_left_out_of_the_figures_with_a_line(tmp_path, capsys):
     """One whole setting; beside it broken results, metrics and gaps."""
-    known = {"experiment": "fast_snn", "system": "fast_snn", "dataset": "digits"}
+    fields = {"experiment": "fast_snn", "system": "fast_snn", "dataset": "digits"}
     for bits in (2, 3):
         setting, settings = f"alex_{bits}bit", RunSettings(network="alex", bits=bits)
-        results = Results(setting=setting, settings=settings, ann_accuracy=0.9, **known)
+        results = Results(setting=setting, settings=settings, ann_accuracy=0.9, **fields)
         write_results(tmp_path / setting, results)
         write(tmp_path / setting / "gaps.json", [GAP])
     write(tmp_path / "alex_3bit" / "gaps.json", [{**GAP, "clipping": "much"}])

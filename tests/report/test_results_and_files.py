@@ -64,14 +64,14 @@ LAYER = {
 
 def results(**changes: Any) -> Results:
     """A minimal record, with changes."""
-    given: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "experiment": "mnist_lenet",
         "system": "scatter_gather",
         "dataset": "digits",
         "setting": "k1B2",
         "settings": RunSettings(network="lenet", k=1, bound=2),
     }
-    return Results(**(given | changes))
+    return Results(**(fields | changes))
 
 
 def test_json_converts_numpy_and_jax(tmp_path: Path):
@@ -290,8 +290,8 @@ def test_scan_sorts_settings_and_warns_of_broken_files(
     broken.parent.mkdir()
     broken.write_text('{"experiment": "mnist')
     (tmp_path / "figs").mkdir()
-    found = scan_results(tmp_path)
-    assert [row.setting for row in found] == ["fp32", "k2B1", "k10B1"]
+    actual = scan_results(tmp_path)
+    assert [row.setting for row in actual] == ["fp32", "k2B1", "k10B1"]
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert str(broken) in lines[0]
@@ -359,15 +359,15 @@ def test_per_step_files_are_batch_major_and_exact(tmp_path: Path):
     paths = original_files.write_per_step(
         tmp_path / "k1", correct, spikes, net, operations, batch=2
     )
-    found = {path.name: path.read_text().splitlines() for path in paths}
+    actual = {path.name: path.read_text().splitlines() for path in paths}
     # Batches of images 1-2, 3-4 and 5; two steps of each.
-    assert found == {
+    assert actual == {
         "accuracy.txt": ["1", "2", "2", "1", "0", "0"],
         "spike_num.txt": ["4", "6", "6", "8", "5", "6"],
         "spike_collect.txt": ["4.0", "2.0", "6.0", "6.0", "5.0", "6.0"],
         "sop_num.txt": ["9007199254740993", "9007199254740995", "5", "7", "4", "14"],
     }
-    assert sorted(file.name for file in (tmp_path / "k1").iterdir()) == sorted(found)
+    assert sorted(file.name for file in (tmp_path / "k1").iterdir()) == sorted(actual)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 7])
@@ -457,11 +457,11 @@ def test_environment_names_the_commit_of_the_checkout(
 
 
 def test_environment_names_versions_and_device():
-    found = environment.environment()
-    assert set(found["versions"]) == {"python", "jax", "flax", "optax", "numpy", "jaxsnn"}
-    assert found["versions"]["numpy"] == np.__version__
-    assert re.match(r"\d+ x \S", found["device"])
-    assert json.loads(json.dumps(found)) == found
+    actual = environment.environment()
+    assert set(actual["versions"]) == {"python", "jax", "flax", "optax", "numpy", "jaxsnn"}
+    assert actual["versions"]["numpy"] == np.__version__
+    assert re.match(r"\d+ x \S", actual["device"])
+    assert json.loads(json.dumps(actual)) == actual
 
 
 def printed(*rows: Results) -> str:
@@ -530,8 +530,8 @@ def test_table_shows_when_a_simulation_settles():
 def test_table_of_two_settings_with_their_paper_fits_into_80_characters():
     line = {"snn": 1.29e9, "ann": 5.79e8, "encoder": 1e5, "break_even_rate": 0.917}
     paper = {"snn_accuracy": 0.9335, "spikes_per_image": 425_411.6, "sops_per_image": 649_162_632}
-    known = {"paper": paper, "energy_pj_per_image": {"integer": line}}
-    rows = [results(setting=name, sops_per_image=1_240_000_042, **known) for name in ("k1", "k2")]
+    fields = {"paper": paper, "energy_pj_per_image": {"integer": line}}
+    rows = [results(setting=name, sops_per_image=1_240_000_042, **fields) for name in ("k1", "k2")]
     text = printed(*rows)
     assert re.search(r"SOPs/image( +1,240,000,042 +649,162,632){2}", text)
     assert max(map(len, text.splitlines())) <= 80

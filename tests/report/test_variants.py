@@ -13,14 +13,14 @@ LINE = {"snn": 4.36e6, "ann": 2.4e7, "encoder": 1.4e6, "break_even_rate": 4.8}
 LEDGER = {"convention": LINE, "integer": LINE, "words": LINE}
 
 
-def fast(bits, **known):
+def fast(bits, **fields):
     return Results(
         experiment="fast_snn",
         system="fast_snn",
         dataset="mnist",
         setting=f"alex_{bits}bit",
         settings=RunSettings(network="alex", bits=bits),
-        **known,
+        **fields,
     )
 
 
@@ -74,8 +74,8 @@ def test_a_line_has_what_was_measured_and_what_was_published():
 
 
 def test_the_float_network_has_a_line_of_its_own():
-    found = lines(fast(32, float_ann_accuracy=0.9925), THREE)
-    assert any(line.split() == ["alex_32bit", "float", "ANN", "99.25"] for line in found)
+    actual = lines(fast(32, float_ann_accuracy=0.9925), THREE)
+    assert any(line.split() == ["alex_32bit", "float", "ANN", "99.25"] for line in actual)
 
 
 @pytest.mark.parametrize("name", ["vgg11_32bit", "alex_2bit"])
@@ -98,10 +98,10 @@ def test_the_table_fits_into_80_characters(name):
         paper=dict.fromkeys(variants.PAPER.values(), 0.98),
         variants=[dataclasses.replace(big, kind=kind) for kind in variants.VARIANTS],
     )
-    found = "\n".join(lines(row))
-    assert "…" not in found
-    assert all(len(line) <= 80 for line in found.splitlines())
-    assert "3,457" in found
+    actual = "\n".join(lines(row))
+    assert "…" not in actual
+    assert all(len(line) <= 80 for line in actual.splitlines())
+    assert "3,457" in actual
 
 
 def test_settings_without_networks_give_no_line():

@@ -62,15 +62,15 @@ def exact_score(early, final, alpha, steps):
 
 def slow_correct(early, final, labels, candidates):
     """Correct predictions [T, A] by explicit loops; the lowest of equal classes wins."""
-    found = np.zeros((len(early), len(candidates)), int)
+    result = np.zeros((len(early), len(candidates)), int)
     for t, b in np.ndindex(*early.shape[:2]):
         for number, alpha in enumerate(candidates):
             scores = [
                 exact_score(m, k, alpha, t + 1)
                 for m, k in zip(early[t, b], final[t, b], strict=True)
             ]
-            found[t, number] += scores.index(max(scores)) == labels[b]
-    return found
+            result[t, number] += scores.index(max(scores)) == labels[b]
+    return result
 
 
 def rising(start, count):
@@ -96,21 +96,21 @@ def slow_evidences(early, final, t):
 
 def slow_pooled(early, final):
     """The alpha with the largest product of evidence, at every step; 0 without a neuron."""
-    found = np.zeros(len(early))
+    result = np.zeros(len(early))
     for t in range(len(early)):
         kept = slow_evidences(early, final, t)
         products = [math.prod(column) for column in zip(*kept, strict=True)]
-        found[t] = 1 + products.index(max(products)) if kept else 0
-    return found
+        result[t] = 1 + products.index(max(products)) if kept else 0
+    return result
 
 
 def slow_per_neuron(early, final):
     """Mean of each neuron's own best alpha, at every step; 0 without a neuron."""
-    found = np.zeros(len(early))
+    result = np.zeros(len(early))
     for t in range(len(early)):
         kept = slow_evidences(early, final, t)
-        found[t] = np.mean([1 + one.index(max(one)) for one in kept]) if kept else 0
-    return found
+        result[t] = np.mean([1 + one.index(max(one)) for one in kept]) if kept else 0
+    return result
 
 
 def slow_as_coded(early, final):
@@ -138,13 +138,13 @@ def test_the_best_alpha_of_one_neuron(final, early, steps, best, coded):
 
 def test_evidence_of_the_specification():
     """With alpha = 10 the evidence is 12! 16! 19! / (29! 9! 9!)."""
-    found = log_evidence([5], [3], 10, [1, 10, 50])[0]
-    np.testing.assert_allclose(found, [-7.185387, -6.861736, -6.905945], atol=1.1e-6)
+    actual = log_evidence([5], [3], 10, [1, 10, 50])[0]
+    np.testing.assert_allclose(actual, [-7.185387, -6.861736, -6.905945], atol=1.1e-6)
     whole = Fraction(
         math.factorial(12) * math.factorial(16) * math.factorial(19),
         math.factorial(29) * math.factorial(9) ** 2,
     )
-    assert found[1] == pytest.approx(math.log(whole), rel=1e-12)
+    assert actual[1] == pytest.approx(math.log(whole), rel=1e-12)
 
 
 def test_evidence_against_scipy():
@@ -178,8 +178,8 @@ def test_pooled_and_per_neuron_against_exact_loops(seed):
 @pytest.mark.parametrize("seed", range(3))
 def test_the_published_rule_against_a_loop(seed):
     early, final, labels = batch(seed, images=3)
-    found = empirical_bayes([(early, final, labels)], "as_coded")
-    np.testing.assert_allclose(found, slow_as_coded(early, final), rtol=1e-12)
+    actual = empirical_bayes([(early, final, labels)], "as_coded")
+    np.testing.assert_allclose(actual, slow_as_coded(early, final), rtol=1e-12)
 
 
 @pytest.mark.parametrize("final", [0, 1, 19, 20, 60])
@@ -223,8 +223,8 @@ def test_the_grid_against_exact_loops(seed, monkeypatch):
     candidates = [0, 1, 2, 3, 5, 8, 20, 100]
     expected = slow_correct(early, final, labels, candidates)
     assert np.any(expected != expected[:, :1])
-    found = grid_correct(early, final, labels, candidates)
-    np.testing.assert_array_equal(found, expected)
+    actual = grid_correct(early, final, labels, candidates)
+    np.testing.assert_array_equal(actual, expected)
     monkeypatch.setattr(search, "COMPARISONS", 1)  # step by step
     np.testing.assert_array_equal(grid_correct(early, final, labels, candidates), expected)
 
@@ -232,13 +232,13 @@ def test_the_grid_against_exact_loops(seed, monkeypatch):
 def test_the_grid_agrees_with_the_predictions_of_the_fusion():
     early, final, labels = batch(5, steps=150, images=20, classes=10, always=0)
     candidates = [0, 0.5, 4, 60]
-    found = grid_correct(early, final, labels, candidates)
+    actual = grid_correct(early, final, labels, candidates)
     for number, alpha in enumerate(candidates):
         scores = np.asarray(fused(early, final, np.full(150, alpha)))
         ordered = np.sort(scores, axis=-1)
         close = np.sum(ordered[..., -1] - ordered[..., -2] <= 1e-6 * ordered[..., -1], axis=-1)
         correct = np.sum(scores.argmax(-1) == labels, axis=-1)
-        assert np.all(np.abs(found[:, number] - correct) <= close)
+        assert np.all(np.abs(actual[:, number] - correct) <= close)
         assert np.sum(close) < 0.1 * close.size * 20
 
 
@@ -313,20 +313,20 @@ def test_smoothing_any_length(steps):
     line = 3.0 + 0.25 * np.arange(steps)
     np.testing.assert_allclose(smoothed(line), line, rtol=1e-14)
     raw = np.random.default_rng(steps).uniform(0, 100, steps)
-    found, where = smoothed(raw), knots(steps)
-    assert len(found) == steps
-    np.testing.assert_array_equal(found[where], raw[where])
-    assert found[-1] == raw[-1]
+    actual, where = smoothed(raw), knots(steps)
+    assert len(actual) == steps
+    np.testing.assert_array_equal(actual[where], raw[where])
+    assert actual[-1] == raw[-1]
     assert np.all(np.diff(where) > 0)
 
 
 def test_smoothing_between_knots():
     raw = np.zeros(700)
     raw[20], raw[600] = 5, 8
-    found = smoothed(raw)
-    assert found[15] == pytest.approx(2.5)
-    assert found[550] == pytest.approx(4)
-    assert found[630] == pytest.approx(8 * 69 / 99)
+    actual = smoothed(raw)
+    assert actual[15] == pytest.approx(2.5)
+    assert actual[550] == pytest.approx(4)
+    assert actual[630] == pytest.approx(8 * 69 / 99)
 
 
 @pytest.mark.parametrize("mode", ["grid", "pooled", "per_neuron_mean", "as_coded"])

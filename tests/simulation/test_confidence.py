@@ -61,13 +61,13 @@ def slow_error(probability, correct, bins):
 
 def slow_stopping(confidences, threshold, earliest):
     """Image by image."""
-    found = []
+    result = []
     for n in range(confidences.shape[1]):
         for t in range(earliest, len(confidences) + 1):
             if confidences[t - 1, n] >= threshold:
                 break
-        found.append(t)
-    return found
+        result.append(t)
+    return result
 
 
 def course(seed=0, steps=20, images=50):
@@ -81,11 +81,11 @@ def course(seed=0, steps=20, images=50):
 def test_gap_against_a_loop():
     rng = np.random.default_rng(0)
     a, b = rng.uniform(0.5, 40, (2, 60, 7)).round(2)
-    found = gap(Posterior(jnp.asarray(a), jnp.asarray(b)))
-    assert found.shape == (60,)
-    assert found.dtype == jnp.float32
+    actual = gap(Posterior(jnp.asarray(a), jnp.asarray(b)))
+    assert actual.shape == (60,)
+    assert actual.dtype == jnp.float32
     expected = [slow_gap(*one) for one in zip(a, b, strict=True)]
-    np.testing.assert_allclose(found, expected, atol=2e-6)
+    np.testing.assert_allclose(actual, expected, atol=2e-6)
 
 
 def test_gap_is_about_the_probability_that_the_first_exceeds_the_second():
@@ -118,9 +118,9 @@ def test_gap_grows_with_the_evidence_and_compiles():
     """The same rates after ever more steps, with leading axes [T, B]."""
     steps = np.array([10, 100, 1000])[:, None, None]
     counts = (steps * np.array([[0.2, 0.4, 0.3]])).astype(int)
-    found = jax.jit(lambda m, k: gap(posterior(m, k, 2.0, steps)))(counts, counts)
-    assert found.shape == (3, 1)
-    assert np.all(np.diff(found[:, 0]) > 0)
+    actual = jax.jit(lambda m, k: gap(posterior(m, k, 2.0, steps)))(counts, counts)
+    assert actual.shape == (3, 1)
+    assert np.all(np.diff(actual[:, 0]) > 0)
 
 
 def test_gap_needs_two_classes():
@@ -138,8 +138,8 @@ def test_calibration_is_isotonic_regression(seed):
     for part in calibration:
         assert part.dtype == np.float32
         assert np.all(np.diff(part) >= 0)
-    found = calibration.probability(np.array(list(expected)))
-    np.testing.assert_allclose(found, list(expected.values()), atol=1e-6)
+    actual = calibration.probability(np.array(list(expected)))
+    np.testing.assert_allclose(actual, list(expected.values()), atol=1e-6)
     everywhere = np.asarray(calibration.probability(np.linspace(-1, 2, 500)))
     assert np.all(np.diff(everywhere) >= 0)
     assert everywhere[0] == calibration.probabilities[0] >= 0
@@ -152,9 +152,9 @@ def test_calibration_in_compiled_functions_and_files(tmp_path):
     with np.load(tmp_path / "calibration.npz") as arrays:
         again = Calibration(**arrays)
     scores = jnp.array([[0.0, 0.5, 0.625], [0.8, 0.9375, 3.0]])
-    found = jax.jit(Calibration.probability)(again, scores)
-    np.testing.assert_allclose(found, [[0, 0, 0.25], [0.5, 0.75, 1]], atol=1e-6)
-    np.testing.assert_allclose(calibration.probability(scores), found, atol=1e-7)
+    actual = jax.jit(Calibration.probability)(again, scores)
+    np.testing.assert_allclose(actual, [[0, 0, 0.25], [0.5, 0.75, 1]], atol=1e-6)
+    np.testing.assert_allclose(calibration.probability(scores), actual, atol=1e-7)
 
 
 def test_calibration_on_one_score():
@@ -177,8 +177,8 @@ def test_calibration_error_against_a_loop():
     correct = rng.random(204) < 0.6
     for bins in (1, 4, 15):
         expected = slow_error(probability.tolist(), correct.tolist(), bins)
-        found = expected_calibration_error(probability, correct, bins)
-        assert found == pytest.approx(expected, abs=1e-12)
+        actual = expected_calibration_error(probability, correct, bins)
+        assert actual == pytest.approx(expected, abs=1e-12)
         assert expected > 0
 
 
@@ -193,8 +193,8 @@ def test_stopping_against_a_loop():
     confidences, _ = course()
     for threshold in (0.0, 0.5, 0.8, 0.95, 1.5):
         for earliest in (1, 7, 20):
-            found = stopping(confidences, threshold, earliest)
-            assert found.tolist() == slow_stopping(confidences, threshold, earliest)
+            actual = stopping(confidences, threshold, earliest)
+            assert actual.tolist() == slow_stopping(confidences, threshold, earliest)
     assert stopping(confidences, 0.0).tolist() == [1] * 50
     assert stopping(confidences, 1.5).tolist() == [20] * 50
 
@@ -219,10 +219,10 @@ def test_the_smallest_threshold_that_keeps_the_accuracy():
                 accuracies[threshold] = sum(right) / len(right)
             expected = min(x for x, accuracy in accuracies.items() if accuracy >= target)
             assert expected > 0
-            found = choose_threshold(confidences, correct, target, thresholds[::-1], earliest)
-            assert found == expected
-            stops = stopping(confidences, found, earliest)
-            assert stopped_accuracy(correct, stops) == pytest.approx(accuracies[found])
+            actual = choose_threshold(confidences, correct, target, thresholds[::-1], earliest)
+            assert actual == expected
+            stops = stopping(confidences, actual, earliest)
+            assert stopped_accuracy(correct, stops) == pytest.approx(accuracies[actual])
 
 
 def test_no_threshold_may_be_good_enough():

@@ -114,13 +114,13 @@ def one_by_one(snn, spikes, site, pools):
     layer = {"kind": site.kind, "kernel": np.zeros(site.kernel_shape)}
     if site.kind == "conv":
         layer |= {"stride": site.strides[0], "padding": site.padding}
-    found = []
+    result = []
     for step in spikes:
         arriving = step
         for size in pools:
             arriving = ref.spikes_behind_average(arriving, size)
-        found.append(ref.sops(arriving, layer))
-    return np.array(found)
+        result.append(ref.sops(arriving, layer))
+    return np.array(result)
 
 
 @pytest.mark.parametrize(("build", "text"), CASES)
@@ -128,8 +128,8 @@ def test_operations_are_spikes_that_reach_synapses_one_by_one(build, text):
     snn, steps = build(text)
     sites = {site.name: site for site in plan(snn.arch)}
     images = pixels(np.random.default_rng(1), 3, snn.arch.input_shape)
-    found = evaluate(snn, images, steps=steps)
-    assert set(found.operations) == set(POOLS[text])
+    evaluation = evaluate(snn, images, steps=steps)
+    assert set(evaluation.operations) == set(POOLS[text])
     signs, cancelled, sources = set(), False, {}
     for name, pools in POOLS[text].items():
         source = sites[name].source
@@ -143,8 +143,8 @@ def test_operations_are_spikes_that_reach_synapses_one_by_one(build, text):
     for name, (source, pools) in sources.items():
         spikes = np.asarray(unpack(records[source], snn, source), np.int64)
         expected = one_by_one(snn, spikes, sites[name], pools)
-        np.testing.assert_array_equal(found.operations[name], expected.sum(1), err_msg=name)
-        assert found.operations[name].dtype == np.int64
+        np.testing.assert_array_equal(evaluation.operations[name], expected.sum(1), err_msg=name)
+        assert evaluation.operations[name].dtype == np.int64
         assert expected.sum() > 0, name
         signs |= set(np.unique(spikes).tolist())
         if pools and spikes.min() < 0:
@@ -158,9 +158,13 @@ def test_operations_are_spikes_that_reach_synapses_one_by_one(build, text):
 def test_sweeps_and_evaluations_share_the_count():
     snn, _ = threshold_units("4C3p1-MP2-5C3p1-AP2")
     images = pixels(np.random.default_rng(1), 3, snn.arch.input_shape)
-    found, swept = evaluate(snn, images, steps=2), sweep(snn, images, steps=[1, 2])
-    assert swept.operations[-1] == found.image_operations.sum() == found.operations["conv2"].sum()
-    assert found.image_head_operations.sum() == found.operations["readout"].sum()
+    evaluation, swept = evaluate(snn, images, steps=2), sweep(snn, images, steps=[1, 2])
+    assert (
+        swept.operations[-1]
+        == evaluation.image_operations.sum()
+        == evaluation.operations["conv2"].sum()
+    )
+    assert evaluation.image_head_operations.sum() == evaluation.operations["readout"].sum()
 
 
 def window_net(spikes, size):
@@ -177,14 +181,14 @@ def test_by_hand_two_opposite_spikes_in_one_window_are_two():
         1, 1, 2, 3, 1
     )  # the last column: a rest
     outs = {"conv1": out, "conv2": np.zeros((1, 1, 1, 1, 2), np.int8)}
-    found = count(outs, arch, hidden(neurons.tracking(9, 5)))
+    actual = count(outs, arch, hidden(neurons.tracking(9, 5)))
     assert site.source == "avgpool1"
-    assert found.events["conv2"].tolist() == [[2]]
-    assert (found.spikes["conv1"].tolist(), found.negative["conv1"].tolist()) == ([[8]], [[1]])
+    assert actual.events["conv2"].tolist() == [[2]]
+    assert (actual.spikes["conv1"].tolist(), actual.negative["conv1"].tolist()) == ([[8]], [[1]])
 
 
 def test_what_is_no_spike_is_not_counted():
     arch = parse("2", input_shape=(1, 1, 1), classes=3, norm=False)
     outs = {"dense1": np.full((1, 1, 2), 7.5, np.float32)}
-    found = count(outs, arch, hidden(neurons.relu()))
-    assert (found.spikes["dense1"].tolist(), found.events["readout"].tolist()) == ([[0]], [[0]])
+    actual = count(outs, arch, hidden(neurons.relu()))
+    assert (actual.spikes["dense1"].tolist(), actual.events["readout"].tolist()) == ([[0]], [[0]])

@@ -102,12 +102,12 @@ def test_any_block_gives_the_same_trace(block):
     snn, images = spiking(), firing_images(6)
     names = ("conv1", "dense1")
     expected = simulate(snn, images, steps=5, block=5, record=names, counts=True)
-    found = simulate(snn, images, steps=5, block=block, record=names, counts=True)
-    assert found.readout.shape == (5, 4, 3)
-    assert equal(found, expected)
+    trace = simulate(snn, images, steps=5, block=block, record=names, counts=True)
+    assert trace.readout.shape == (5, 4, 3)
+    assert equal(trace, expected)
     for name in names:
-        total = np.asarray(unpack(found.records[name], snn, name), int).sum(0)
-        np.testing.assert_array_equal(found.counts[name], total)
+        total = np.asarray(unpack(trace.records[name], snn, name), int).sum(0)
+        np.testing.assert_array_equal(trace.counts[name], total)
 
 
 def test_check_10_invariants_of_the_counters():

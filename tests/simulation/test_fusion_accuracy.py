@@ -28,20 +28,20 @@ def test_accuracies_by_hand():
     early = np.array([[[0, 1], [1, 0]], [[0, 2], [2, 0]]])
     final = np.array([[[0, 0], [0, 0]], [[1, 0], [1, 0]]])
     batches = [(early, final, np.array([1, 1])), (early[:, :1], final[:, :1], np.array([0]))]
-    found = accuracies(batches, {"none": [0.0, 0.0], "much": [50.0, 50.0]})
+    actual = accuracies(batches, {"none": [0.0, 0.0], "much": [50.0, 50.0]})
     # final: [0, 0] and 0 at both steps (ties take the lowest); early: [1, 0] and 1.
-    np.testing.assert_allclose(found["final"], [1 / 3, 1 / 3])
-    np.testing.assert_allclose(found["early"], [1 / 3, 1 / 3])
-    np.testing.assert_allclose(found["none"], found["final"])
-    np.testing.assert_allclose(found["much"], found["early"])
-    assert found["final"].dtype == np.float64
+    np.testing.assert_allclose(actual["final"], [1 / 3, 1 / 3])
+    np.testing.assert_allclose(actual["early"], [1 / 3, 1 / 3])
+    np.testing.assert_allclose(actual["none"], actual["final"])
+    np.testing.assert_allclose(actual["much"], actual["early"])
+    assert actual["final"].dtype == np.float64
 
 
 def test_batches_weigh_as_much_as_they_have_images():
     parts = [batch(seed, images) for seed, images in ((0, 7), (1, 3), (2, 1))]
     curves = {"rising": np.arange(12.0) / 3, "falling": 9 - np.arange(12.0) / 2}
-    found = accuracies(iter(parts), curves)
-    assert list(found) == ["final", "early", "rising", "falling"]
+    actual = accuracies(iter(parts), curves)
+    assert list(actual) == ["final", "early", "rising", "falling"]
     for name, alpha in curves.items():
         right = np.zeros(12)
         for early, final, labels in parts:
@@ -49,20 +49,20 @@ def test_batches_weigh_as_much_as_they_have_images():
                 pairs = zip(early[t, b].tolist(), final[t, b].tolist(), strict=True)
                 scores = [posterior(m, total, alpha[t], t + 1)[0] for m, total in pairs]
                 right[t] += np.argmax(np.round(scores, 9)) == labels[b]
-        np.testing.assert_allclose(found[name], right / 11, rtol=1e-12)
+        np.testing.assert_allclose(actual[name], right / 11, rtol=1e-12)
 
 
 def test_alpha_of_zero_is_the_final_classifier_alone():
     parts = [batch(seed, 20) for seed in (3, 4)]
-    found = accuracies(parts, {"grid": np.zeros(12)})
-    assert np.array_equal(found["grid"], found["final"])
+    actual = accuracies(parts, {"grid": np.zeros(12)})
+    assert np.array_equal(actual["grid"], actual["final"])
 
 
 def test_judged_is_the_gap_between_the_best_two():
     parts, alpha = [batch(5, 4), batch(6, 2)], np.linspace(0.5, 6, 12)
-    found = judged(parts, alpha)
-    assert found.scores.shape == found.correct.shape == (12, 6)
-    assert found.correct.dtype == bool
+    actual = judged(parts, alpha)
+    assert actual.scores.shape == actual.correct.shape == (12, 6)
+    assert actual.correct.dtype == bool
     early, final = (np.concatenate([part[i] for part in parts], axis=1) for i in (0, 1))
     labels = np.concatenate([part[2] for part in parts])
     for t, b in np.ndindex(12, 6):
@@ -75,8 +75,8 @@ def test_judged_is_the_gap_between_the_best_two():
             expected = 0.5 * (1 + math.erf(ahead / spread / math.sqrt(2)))
         else:  # every step a spike of both heads: nothing is left open
             expected = 1 if ahead else 0.5
-        assert found.scores[t, b] == pytest.approx(expected, abs=1e-5)
-        assert found.correct[t, b] == (order[0] == labels[b])
+        assert actual.scores[t, b] == pytest.approx(expected, abs=1e-5)
+        assert actual.correct[t, b] == (order[0] == labels[b])
 
 
 def test_what_does_not_fit_is_refused():

@@ -41,10 +41,10 @@ def published(early, final, alpha, steps):
 
 def published_scores(early, final, alpha):
     """All means by an explicit loop."""
-    found = np.zeros(early.shape)
+    result = np.zeros(early.shape)
     for t, b, c in np.ndindex(*early.shape):
-        found[t, b, c] = published(int(early[t, b, c]), int(final[t, b, c]), alpha[t], t + 1)[0]
-    return found
+        result[t, b, c] = published(int(early[t, b, c]), int(final[t, b, c]), alpha[t], t + 1)[0]
+    return result
 
 
 def exact(early, final, alpha, steps):
@@ -77,9 +77,9 @@ def test_the_mean_lies_between_both_rates():
     rate = early / steps
     weight = alpha / rate / (alpha / rate + steps)
     with jax.enable_x64(True):
-        found = np.asarray(posterior_mean(early, final, alpha, steps))
-    assert found.dtype == np.float64
-    np.testing.assert_allclose(found, weight * rate + (1 - weight) * final / steps, atol=1e-12)
+        actual = np.asarray(posterior_mean(early, final, alpha, steps))
+    assert actual.dtype == np.float64
+    np.testing.assert_allclose(actual, weight * rate + (1 - weight) * final / steps, atol=1e-12)
 
 
 def test_alpha_zero_is_the_final_classifier_alone():
@@ -107,9 +107,9 @@ def test_a_silent_class_is_vetoed_and_silent_classes_are_ordered_by_the_evidence
 def test_mean_and_variance_of_samples(early, final, alpha, steps):
     beta = alpha * (steps / early - 1)
     drawn = np.random.default_rng(2).beta(alpha + final, beta + steps - final, 100_000)
-    found = posterior(early, final, alpha, steps)
-    assert float(found.mean) == pytest.approx(drawn.mean(), rel=0.01)
-    assert float(found.variance) == pytest.approx(drawn.var(), rel=0.02)
+    actual = posterior(early, final, alpha, steps)
+    assert float(actual.mean) == pytest.approx(drawn.mean(), rel=0.01)
+    assert float(actual.variance) == pytest.approx(drawn.var(), rel=0.02)
 
 
 def test_mean_and_variance_against_the_published_order():
@@ -120,9 +120,9 @@ def test_mean_and_variance_against_the_published_order():
     early = np.where(rng.random(2000) < 0.5, early, rng.integers(0, steps + 1))
     final = np.where(rng.random(2000) < 0.5, final, rng.integers(0, steps + 1))
     alpha = rng.choice([1.0, 0.25, 100.0, 7.3, 1e3], 2000)
-    found = posterior(early, final, alpha.astype(np.float32), steps)
-    assert found.mean.dtype == found.variance.dtype == jnp.float32
-    for value, index in ((found.mean, 0), (found.variance, 1)):
+    actual = posterior(early, final, alpha.astype(np.float32), steps)
+    assert actual.mean.dtype == actual.variance.dtype == jnp.float32
+    for value, index in ((actual.mean, 0), (actual.variance, 1)):
         expected = [
             published(*(float(x) for x in one))[index]
             for one in zip(early, final, alpha.astype(np.float32), steps, strict=True)
@@ -136,19 +136,19 @@ def test_predictions_are_those_of_the_published_order_but_for_exact_ties(seed):
     """Exact fractions tell the ties, where rounding chooses among the best; all else is equal."""
     early, final = example(seed)
     alpha = curve(len(early), seed)
-    found = np.asarray(predictions(early, final, alpha))
-    assert found.dtype == np.int32
+    actual = np.asarray(predictions(early, final, alpha))
+    assert actual.dtype == np.int32
     reference = published_scores(early, final, alpha).argmax(-1)
     ties = 0
-    for t, b in np.ndindex(*found.shape):
+    for t, b in np.ndindex(*actual.shape):
         scores = [
             exact(m, k, alpha[t], t + 1) for m, k in zip(early[t, b], final[t, b], strict=True)
         ]
         best = [c for c, score in enumerate(scores) if score == max(scores)]
         ties += len(best) > 1
-        assert found[t, b] in best
-        assert len(best) > 1 or found[t, b] == reference[t, b]
-    assert 0 < ties < found.size / 2
+        assert actual[t, b] in best
+        assert len(best) > 1 or actual[t, b] == reference[t, b]
+    assert 0 < ties < actual.size / 2
 
 
 def test_predictions_of_long_simulations_are_those_of_the_published_order():
@@ -171,9 +171,9 @@ def test_the_lowest_class_wins_equal_counts():
 
 
 def test_counts_do_not_overflow_the_spikes_type():
-    found = bayes.counts(np.ones((300, 1, 1), np.uint8))
-    assert found.dtype == jnp.int32
-    assert found.ravel().tolist() == list(range(1, 301))
+    actual = bayes.counts(np.ones((300, 1, 1), np.uint8))
+    assert actual.dtype == jnp.int32
+    assert actual.ravel().tolist() == list(range(1, 301))
 
 
 def test_all_of_it_can_be_compiled():
@@ -182,14 +182,16 @@ def test_all_of_it_can_be_compiled():
     np.testing.assert_array_equal(
         jax.jit(predictions)(early, final, alpha), predictions(early, final, alpha)
     )
-    compiled = jax.jit(lambda *given: posterior(*given).variance)(early[-1], final[-1], 3.0, 40)
+    compiled = jax.jit(lambda *argument: posterior(*argument).variance)(
+        early[-1], final[-1], 3.0, 40
+    )
     np.testing.assert_allclose(compiled, posterior(early[-1], final[-1], 3.0, 40).variance, 1e-6)
 
 
 def test_certainty_has_no_variance():
-    found = Posterior(jnp.array([4.0, 7.0]), jnp.array([0.0, 0.0]))
-    assert found.mean.tolist() == [1, 1]
-    assert found.variance.tolist() == [0, 0]
+    actual = Posterior(jnp.array([4.0, 7.0]), jnp.array([0.0, 0.0]))
+    assert actual.mean.tolist() == [1, 1]
+    assert actual.variance.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -208,9 +210,9 @@ def test_curves_that_do_not_fit_are_refused(alpha, words):
 
 
 def test_a_curve_that_fits_is_returned():
-    found = bayes.check_curve([0, 1, 2.5], 3)
-    assert found.dtype == np.float64
-    assert found.tolist() == [0, 1, 2.5]
+    actual = bayes.check_curve([0, 1, 2.5], 3)
+    assert actual.dtype == np.float64
+    assert actual.tolist() == [0, 1, 2.5]
 
 
 def test_counts_that_cannot_be_are_refused():

@@ -64,27 +64,27 @@ def leads(readout, margin, earliest=1):
     return (ranked[..., -1] - ranked[..., -2] >= margin) & late
 
 
-def check(found, trace, spikes, done):
+def check(actual, trace, spikes, done):
     """``found`` is ``trace`` up to the first step that is done, image by image."""
     stops, ended = first(done)
-    np.testing.assert_array_equal(found.stops, stops)
-    np.testing.assert_array_equal(found.done, ended)
+    np.testing.assert_array_equal(actual.stops, stops)
+    np.testing.assert_array_equal(actual.done, ended)
     steps = stops.max()
     alive = np.arange(1, steps + 1)[:, None] <= stops
     rows = np.minimum(np.arange(1, steps + 1)[:, None], stops) - 1
     expected = trace.readout[rows, np.arange(len(stops))]
-    np.testing.assert_array_equal(found.trace.readout, expected)
-    for one, other in zip(found.trace.counters, trace.counters, strict=True):
+    np.testing.assert_array_equal(actual.trace.readout, expected)
+    for one, other in zip(actual.trace.counters, trace.counters, strict=True):
         assert one.keys() == other.keys()
         for name, value in one.items():
             np.testing.assert_array_equal(value, other[name][:steps] * alive)
     for site, emitted in spikes.items():
         mask = alive.reshape(*alive.shape, *(1,) * (emitted.ndim - 2))
         kept = emitted[:steps] * mask
-        if site in found.trace.records:
-            np.testing.assert_array_equal(unpack(found.trace.records[site], held()[0], site), kept)
-        if found.trace.counts:
-            np.testing.assert_array_equal(found.trace.counts[site], kept.sum(0, dtype=np.int32))
+        if site in actual.trace.records:
+            np.testing.assert_array_equal(unpack(actual.trace.records[site], held()[0], site), kept)
+        if actual.trace.counts:
+            np.testing.assert_array_equal(actual.trace.counts[site], kept.sum(0, dtype=np.int32))
 
 
 def computed(stops, every):
@@ -104,25 +104,25 @@ def test_equals_a_simulation_that_is_cut_image_by_image(count, every):
     for margin, earliest in ((1.0, 4), (1.5, 1)):
         done = leads(trace.readout, margin, earliest)
         options = {"record": SITES, "counts": True}
-        found = run(
+        actual = run(
             snn, images, ahead, values(margin, earliest), steps=STEPS, every=every, **options
         )
-        check(found, trace, spikes, done)
-        np.testing.assert_array_equal(found.sizes, computed(found.stops, every))
+        check(actual, trace, spikes, done)
+        np.testing.assert_array_equal(actual.sizes, computed(actual.stops, every))
     if count == 11:
-        assert len(set(found.stops.tolist())) > 3
-        assert not found.done.all()  # some images wait for the limit
-        assert every > STEPS or found.sizes.min() < count
+        assert len(set(actual.stops.tolist())) > 3
+        assert not actual.done.all()  # some images wait for the limit
+        assert every > STEPS or actual.sizes.min() < count
 
 
 def test_a_criterion_of_the_counters():
     snn, images = held()
     trace, spikes = everything(11)
     limit = int(np.median(trace.counters.spikes["conv1"])) + 2
-    found = run(snn, images, busy, jnp.int32(limit), steps=STEPS, every=3, record="conv2")
-    assert set(found.trace.records) == {"conv2"}
-    check(found, trace, spikes, trace.counters.spikes["conv1"] >= limit)
-    assert len(set(found.stops.tolist())) > 1
+    actual = run(snn, images, busy, jnp.int32(limit), steps=STEPS, every=3, record="conv2")
+    assert set(actual.trace.records) == {"conv2"}
+    check(actual, trace, spikes, trace.counters.spikes["conv1"] >= limit)
+    assert len(set(actual.stops.tolist())) > 1
 
 
 def test_the_last_step_is_told_from_none():
@@ -130,34 +130,34 @@ def test_the_last_step_is_told_from_none():
     trace, _ = everything(11)
     for steps in (STEPS, 7):
         done = leads(trace.readout[:steps], 0.0, steps)
-        found = run(snn, images, ahead, values(0.0, steps), steps=steps, every=4)
-        check(found, trace, {}, done)
-        assert found.done.all()
+        actual = run(snn, images, ahead, values(0.0, steps), steps=steps, every=4)
+        check(actual, trace, {}, done)
+        assert actual.done.all()
         never = run(snn, images, ahead, values(0.0, steps + 1), steps=steps, every=4)
         assert not never.done.any()
-        assert never.stops.tolist() == found.stops.tolist() == [steps] * 11
+        assert never.stops.tolist() == actual.stops.tolist() == [steps] * 11
         assert never.sizes.tolist() == [11] * steps
 
 
 def test_dtypes_and_the_host():
     snn, images = held()
     options = {"record": SITES[:1], "counts": True}
-    found = run(snn, images, ahead, values(2.0), steps=STEPS, every=3, **options)
-    leaves = jax.tree.leaves(found)
+    actual = run(snn, images, ahead, values(2.0), steps=STEPS, every=3, **options)
+    leaves = jax.tree.leaves(actual)
     assert all(isinstance(leaf, np.ndarray) for leaf in leaves)
-    assert found.stops.dtype == np.int32
-    assert found.done.dtype == bool
-    trace = simulate(snn, images, steps=len(found.sizes), **options)
+    assert actual.stops.dtype == np.int32
+    assert actual.done.dtype == bool
+    trace = simulate(snn, images, steps=len(actual.sizes), **options)
     shapes = [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(trace)]
-    assert [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(found.trace)] == shapes
+    assert [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(actual.trace)] == shapes
 
 
 def test_other_values_steps_and_orders_compile_nothing():
     snn, images = held()
     further = programs(ahead, 3, (), False, 1, 0)[1]
     before = further._cache_size()
-    found = run(snn, images, ahead, values(1.0), steps=STEPS, every=3)
-    sizes = set(found.sizes.tolist())
+    actual = run(snn, images, ahead, values(1.0), steps=STEPS, every=3)
+    sizes = set(actual.sizes.tolist())
     assert 1 < len(sizes) <= 4  # 11, 5, 2, 1
     assert further._cache_size() - before == len(sizes)
     seen = set()
@@ -190,12 +190,12 @@ def test_float_weights():
     snn = firing(layers, arch, leaves, neurons.integrate_and_fire())
     images = firing_images(6, 4)
     trace = simulate(snn, images, steps=12)
-    found = run(snn, images, ahead, values(3.0), steps=12, every=12)  # one batch throughout
+    actual = run(snn, images, ahead, values(3.0), steps=12, every=12)  # one batch throughout
     stops, _ = first(leads(np.asarray(trace.readout), 3.0))
-    np.testing.assert_array_equal(found.stops, stops)
+    np.testing.assert_array_equal(actual.stops, stops)
     assert len(set(stops.tolist())) > 1
     rows = np.asarray(trace.readout)[stops - 1, np.arange(4)]
-    np.testing.assert_allclose(found.trace.readout[-1], rows, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(actual.trace.readout[-1], rows, rtol=1e-5, atol=1e-5)
 
 
 def test_frames():
@@ -206,9 +206,9 @@ def test_frames():
     draw = np.random.default_rng(8)
     frames = np.stack([images[draw.permutation(11)] for _ in range(STEPS)])
     trace = jax.tree.map(np.asarray, simulate(snn, frames, steps=STEPS))
-    found = run(snn, frames, ahead, values(1.0), steps=STEPS, every=3)
-    check(found, trace, {}, leads(trace.readout, 1.0))
-    assert found.sizes.min() < 11
+    actual = run(snn, frames, ahead, values(1.0), steps=STEPS, every=3)
+    check(actual, trace, {}, leads(trace.readout, 1.0))
+    assert actual.sizes.min() < 11
 
 
 def test_halving():

@@ -56,8 +56,8 @@ def test_all_horizons_are_read_from_one_run():
         jaxpr = jax.make_jaxpr(functools.partial(program, horizons=horizons))(
             snn, jnp.asarray(images), jnp.arange(7), (None, None, None, None)
         )
-        found = [e for e in equations(jaxpr.jaxpr) if e.primitive.name == "conv_general_dilated"]
-        return [e.invars[0].aval.shape for e in found]
+        actual = [e for e in equations(jaxpr.jaxpr) if e.primitive.name == "conv_general_dilated"]
+        return [e.invars[0].aval.shape for e in actual]
 
     assert convolutions((1, 2, 5, 7)) == convolutions((7,)) != []
 
@@ -82,8 +82,8 @@ def test_noise_times_keys_equals_single_runs():
 
 def test_thresholds_are_swept():
     snn, images, labels = scatter()
-    own = snn.variables["fixed"]["conv2"]["thresholds"]
-    values = jnp.stack([own, own + 3, own - 2])
+    thresholds = snn.variables["fixed"]["conv2"]["thresholds"]
+    values = jnp.stack([thresholds, thresholds + 3, thresholds - 2])
     result = sweep(snn, images, labels, leaves=("conv2", "thresholds", values), batch_size=6)
     assert result.axes[0] == ("conv2/thresholds", (0, 1, 2))
     for index, value in enumerate(values):
@@ -98,8 +98,8 @@ def test_the_encoders_convolution_is_not_repeated_for_the_grid():
     values = (jnp.zeros(3), jax.random.split(jax.random.key(0), 2), None, None)
     program = functools.partial(_swept, where=("conv1", None), horizons=(1,), block=1)
     jaxpr = jax.make_jaxpr(program)(noisy, jnp.asarray(images[:4]), jnp.arange(4), values)
-    found = [e for e in equations(jaxpr.jaxpr) if e.primitive.name == "conv_general_dilated"]
-    sizes = {e.invars[1].aval.shape[2]: e.invars[0].aval.shape for e in found}
+    actual = [e for e in equations(jaxpr.jaxpr) if e.primitive.name == "conv_general_dilated"]
+    sizes = {e.invars[1].aval.shape[2]: e.invars[0].aval.shape for e in actual}
     assert set(sizes) == {1, 6}  # input channels: the encoder's and the second convolution's
     assert sizes[1] == (4, 6, 6, 1)
     assert int(np.prod(sizes[6])) == 6 * 4 * 6 * 6 * 6  # six times as many images
@@ -152,14 +152,14 @@ def test_input_noise_is_whole_symmetric_and_cut():
     rng = np.random.default_rng(1)
     units = rng.integers(-900, 901, (3, 5, 4, 2)).astype(np.int16)
     keys = jax.random.split(jax.random.key(2), 3)
-    found = jitter(units, keys, 0.8, 1000)
-    assert (found.dtype, found.shape) == (jnp.int32, units.shape)
+    actual = jitter(units, keys, 0.8, 1000)
+    assert (actual.dtype, actual.shape) == (jnp.int32, units.shape)
     draw = [jax.random.uniform(key, (5, 4, 2), minval=-0.5, maxval=0.5) for key in keys]
     exact = units * (1 + 0.8 * np.asarray(draw, np.float64))
-    np.testing.assert_allclose(found, np.clip(np.floor(exact + 0.5), -1000, 1000), atol=1)
-    assert np.mean(np.asarray(found) == np.clip(np.floor(exact + 0.5), -1000, 1000)) > 0.99
-    assert np.abs(found).max() == 1000
-    np.testing.assert_array_equal(jitter(units[1:2], keys[1:2], 0.8, 1000)[0], found[1])
+    np.testing.assert_allclose(actual, np.clip(np.floor(exact + 0.5), -1000, 1000), atol=1)
+    assert np.mean(np.asarray(actual) == np.clip(np.floor(exact + 0.5), -1000, 1000)) > 0.99
+    assert np.abs(actual).max() == 1000
+    np.testing.assert_array_equal(jitter(units[1:2], keys[1:2], 0.8, 1000)[0], actual[1])
     with pytest.raises(ValueError, match="float32; noise acts on whole units"):
         jitter(jnp.ones((1, 2, 2, 1)), keys[:1], 0.1, 255)
 

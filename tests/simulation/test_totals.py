@@ -13,8 +13,10 @@ def parts(steps=(4, 4), labelled=(True, True)):
     """Seven images in two parts, each simulated for so many steps."""
     snn, images, labels = fires()
     return [
-        evaluate(snn, images[rows], labels[rows] if known else None, steps=number)
-        for rows, number, known in zip((slice(3), slice(3, None)), steps, labelled, strict=True)
+        evaluate(snn, images[rows], labels[rows] if has_labels else None, steps=number)
+        for rows, number, has_labels in zip(
+            (slice(3), slice(3, None)), steps, labelled, strict=True
+        )
     ]
 
 

@@ -34,13 +34,13 @@ def last_steps(trace):
 
 def check(snn, images, steps, **options):
     """``settle`` equals ``simulate`` of as many steps; returns it."""
-    found = settle(snn, images, steps=steps, counts=True, **options)
-    fixed = simulate(snn, images, steps=len(found.readout), counts=True)
-    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(found))
-    chex.assert_trees_all_equal(found, fixed, strict=True)
+    trace = settle(snn, images, steps=steps, counts=True, **options)
+    fixed = simulate(snn, images, steps=len(trace.readout), counts=True)
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(trace))
+    chex.assert_trees_all_equal(trace, fixed, strict=True)
     ends = snn.encoding.ends  # before its last step the input may bring the next spike
-    assert len(found.readout) == min(max(last_steps(fixed).max() + 1, ends), steps)
-    return found
+    assert len(trace.readout) == min(max(last_steps(fixed).max() + 1, ends), steps)
+    return trace
 
 
 @settings(max_examples=8, derandomize=True, database=None)
@@ -71,13 +71,13 @@ def test_images_leave_and_the_reference_agrees(every):
     layers, snn, images = tracking()
     images = images.copy()
     images[::2] //= 16
-    found = check(snn, images, 60, every=every)
-    last = last_steps(found)
+    actual = check(snn, images, 60, every=every)
+    last = last_steps(actual)
     assert len(set(last.tolist())) > 2
-    expected = ref.tracking(layers, images / 256.0, 1, 127, len(found.readout), eps=0.0)
-    np.testing.assert_array_equal(found.predictions, expected.logits.argmax(-1))
+    expected = ref.tracking(layers, images / 256.0, 1, 127, len(actual.readout), eps=0.0)
+    np.testing.assert_array_equal(actual.predictions, expected.logits.argmax(-1))
     for layer, spikes in zip(layers, expected.spikes, strict=False):
-        np.testing.assert_array_equal(found.counts[layer["name"]], spikes.sum(0))
+        np.testing.assert_array_equal(actual.counts[layer["name"]], spikes.sum(0))
     # The limit at, just below and just above the last spike.
     for steps in range(last.max() - 1, last.max() + 2):
         assert len(check(snn, images, int(steps), every=every).readout) == steps
@@ -89,16 +89,16 @@ def test_an_image_that_is_held_for_some_steps(every):
     snn = net.snn(settling=True)
     images = net.images.copy()
     images[::2] //= 32
-    found = check(snn, images, 80, every=every)
-    steps = len(found.readout)
+    actual = check(snn, images, 80, every=every)
+    steps = len(actual.readout)
     assert steps > 7
-    assert len(set(last_steps(found).tolist())) > 1
+    assert len(set(last_steps(actual).tolist())) > 1
     # Nothing ever happens again.
     later = simulate(snn, images, steps=steps + 9, counts=True)
-    for name, count in found.counts.items():
+    for name, count in actual.counts.items():
         np.testing.assert_array_equal(later.counts[name], count)
     for step in range(steps, steps + 9):
-        np.testing.assert_array_equal(later.readout[step], found.readout[-1])
+        np.testing.assert_array_equal(later.readout[step], actual.readout[-1])
     for limit in (6, 8):
         assert len(check(snn, images, limit, every=every).readout) == limit
 
@@ -123,9 +123,9 @@ def quiet_until(step):
 def test_silence_before_the_input_has_ended_is_no_rest(every):
     for step in (3, 7):
         snn, images = quiet_until(step)
-        found = check(snn, images, 40, every=every)
-        assert last_steps(found).tolist() == [7 - 7 % step] * 2
-        first = np.argmax(np.asarray(found.counters.spikes["dense1"]) > 0, axis=0) + 1
+        actual = check(snn, images, 40, every=every)
+        assert last_steps(actual).tolist() == [7 - 7 % step] * 2
+        first = np.argmax(np.asarray(actual.counters.spikes["dense1"]) > 0, axis=0) + 1
         assert first.tolist() == [step] * 2
         # A dark image is simulated as long as its input lasts.
         assert len(check(snn, 0 * images, 40, every=every).readout) == 7
@@ -143,9 +143,9 @@ def silent_network():
 def test_images_that_never_spike():
     snn, images = silent_network(), firing_images(6, 5, integer=True)
     images[1] = images[3] = 0
-    found = check(snn, images, 20, every=2)
-    assert last_steps(found)[[1, 3]].tolist() == [0, 0]
-    assert last_steps(found).max() > 1
+    actual = check(snn, images, 20, every=2)
+    assert last_steps(actual)[[1, 3]].tolist() == [0, 0]
+    assert last_steps(actual).max() > 1
     nothing = check(snn, np.zeros_like(images), 20)
     assert nothing.readout.shape[0] == 1
     assert not nothing.readout.any()
@@ -155,13 +155,13 @@ def test_float_weights_stop_too():
     layers, arch, leaves = firing_network(5, floating=True, signed=True)
     snn = firing(layers, arch, leaves, neurons.integrate_and_fire(True), "onset")
     images = firing_images(6, 4)
-    found = settle(snn, images, steps=40, counts=True)
-    steps = len(found.readout)
+    trace = settle(snn, images, steps=40, counts=True)
+    steps = len(trace.readout)
     fixed = simulate(snn, images, steps=steps + 6, counts=True)
     later = {name: np.asarray(one[steps - 1 :]) for name, one in fixed.counters.spikes.items()}
     assert all(not one.any() for one in later.values())
     np.testing.assert_array_equal(fixed.readout[steps:], np.stack([fixed.readout[steps - 1]] * 6))
-    np.testing.assert_allclose(found.readout, fixed.readout[:steps], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(trace.readout, fixed.readout[:steps], rtol=1e-5, atol=1e-6)
 
 
 def test_at_most_one_program_for_every_halving():

@@ -122,7 +122,7 @@ def stopped(count, threshold, earliest, curve=None):
     """Step, prediction and confidence of each image: a loop over what was simulated."""
     confidences, classes = judged(count)
     confidences = confidences if curve is None else np.interp(confidences, *curve)
-    found = []
+    result = []
     for image in range(count):
         stop, done = STEPS, False
         for t in range(earliest, STEPS + 1):
@@ -131,17 +131,17 @@ def stopped(count, threshold, earliest, curve=None):
             if confidences[t - 1, image] >= threshold:
                 stop, done = t, True
                 break
-        found.append((stop, classes[stop - 1, image], confidences[stop - 1, image], done))
-    return [np.array(column) for column in zip(*found, strict=True)]
+        result.append((stop, classes[stop - 1, image], confidences[stop - 1, image], done))
+    return [np.array(column) for column in zip(*result, strict=True)]
 
 
-def check(found, count, threshold, earliest, curve=None):
+def check(actual, count, threshold, earliest, curve=None):
     """``found`` is the slow rule's result."""
     stops, classes, confidences, done = stopped(count, threshold, earliest, curve)
-    np.testing.assert_array_equal(found.stops, stops)
-    np.testing.assert_array_equal(found.predictions, classes)
-    np.testing.assert_array_equal(found.done, done)
-    np.testing.assert_allclose(found.confidence, confidences, rtol=0, atol=2e-6)
+    np.testing.assert_array_equal(actual.stops, stops)
+    np.testing.assert_array_equal(actual.predictions, classes)
+    np.testing.assert_array_equal(actual.done, done)
+    np.testing.assert_allclose(actual.confidence, confidences, rtol=0, atol=2e-6)
     trace = everything(count)
     spikes, operations = np.zeros(count, np.int64), np.zeros(count, np.int64)
     channels = {site.name: site.drive_shape[-1] for site in plan(network().arch)}
@@ -152,9 +152,9 @@ def check(found, count, threshold, earliest, curve=None):
         for name, counted in trace.counters.events.items():
             if name not in heads:
                 operations[image] += counted[:stop, image].sum() * channels[name]
-    np.testing.assert_array_equal(found.spikes, spikes)
-    np.testing.assert_array_equal(found.operations, operations)
-    for head, whole in zip(found.trace.readouts, trace.readouts, strict=True):
+    np.testing.assert_array_equal(actual.spikes, spikes)
+    np.testing.assert_array_equal(actual.operations, operations)
+    for head, whole in zip(actual.trace.readouts, trace.readouts, strict=True):
         rows = np.minimum(np.arange(1, stops.max() + 1)[:, None], stops) - 1
         np.testing.assert_array_equal(head, whole[rows, np.arange(count)])
 
@@ -162,76 +162,76 @@ def check(found, count, threshold, earliest, curve=None):
 @pytest.mark.parametrize(("count", "every"), [(1, 3), (5, 4), (12, 1), (12, 8)])
 def test_equals_a_rule_applied_to_a_whole_simulation(count, every):
     for threshold, earliest in ((0.9, 1), (0.8, 21)):
-        found = early_exit(
+        stopped = early_exit(
             network(), images(count), rule(threshold, earliest), steps=STEPS, every=every
         )
-        check(found, count, threshold, earliest)
-        assert np.all(np.diff(found.sizes) <= 0)
+        check(stopped, count, threshold, earliest)
+        assert np.all(np.diff(stopped.sizes) <= 0)
         if count == 12:
-            assert len(set(found.stops.tolist())) > (4 if earliest == 1 else 2)
-            assert found.sizes.min() < 12
+            assert len(set(stopped.stops.tolist())) > (4 if earliest == 1 else 2)
+            assert stopped.sizes.min() < 12
 
 
 def test_images_that_are_done_are_not_computed():
-    found = early_exit(network(), images(12), rule(0.8), steps=STEPS, every=1)
+    stopped = early_exit(network(), images(12), rule(0.8), steps=STEPS, every=1)
     size, sizes = 12, []
-    for last in range(1, found.stops.max() + 1):
+    for last in range(1, stopped.stops.max() + 1):
         sizes.append(size)
-        running = int((found.stops > last).sum())
+        running = int((stopped.stops > last).sum())
         while size > 1 and running and running <= size // 2:
             size //= 2
-    assert found.sizes.tolist() == sizes
+    assert stopped.sizes.tolist() == sizes
     assert len(set(sizes)) > 2
-    assert sum(sizes) < 0.75 * 12 * found.stops.max()
+    assert sum(sizes) < 0.75 * 12 * stopped.stops.max()
 
 
 def test_images_without_a_spike_are_said():
     for earliest in (1, 4, 30):  # the first step ends before a spike has come through the delays
-        found = early_exit(network(), images(6), rule(0.0, earliest), steps=STEPS, every=3)
-        early, final = (np.asarray(one)[-1].sum(-1) for one in found.trace.readouts)
-        assert found.undecided.tolist() == (early + final == 0).tolist()
-        assert found.undecided.all() == (earliest == 1)
-        assert not found.predictions[found.undecided].any()
-    assert not found.undecided.any()
+        stopped = early_exit(network(), images(6), rule(0.0, earliest), steps=STEPS, every=3)
+        early, final = (np.asarray(one)[-1].sum(-1) for one in stopped.trace.readouts)
+        assert stopped.undecided.tolist() == (early + final == 0).tolist()
+        assert stopped.undecided.all() == (earliest == 1)
+        assert not stopped.predictions[stopped.undecided].any()
+    assert not stopped.undecided.any()
 
 
 def test_a_calibrated_rule():
     curve = np.array([0.5, 0.8, 1.0], np.float32), np.array([0.1, 0.4, 0.9], np.float32)
-    given = rule(0.6, calibration=Calibration(*curve))
-    found = early_exit(network(), images(5), given, steps=STEPS, every=4)
-    check(found, 5, 0.6, 1, curve)
-    assert found.stops.min() < STEPS
-    assert not np.array_equal(found.stops, stopped(5, 0.6, 1)[0])
+    stop_rule = rule(0.6, calibration=Calibration(*curve))
+    actual = early_exit(network(), images(5), stop_rule, steps=STEPS, every=4)
+    check(actual, 5, 0.6, 1, curve)
+    assert actual.stops.min() < STEPS
+    assert not np.array_equal(actual.stops, stopped(5, 0.6, 1)[0])
 
 
 def test_thresholds_that_end_at_once_and_never():
-    found = early_exit(network(), images(5), rule(0.0, 9), steps=STEPS, every=4)
-    assert found.stops.tolist() == [9] * 5
-    assert found.done.all()
-    assert found.sizes.tolist() == [5] * 9
+    stopped = early_exit(network(), images(5), rule(0.0, 9), steps=STEPS, every=4)
+    assert stopped.stops.tolist() == [9] * 5
+    assert stopped.done.all()
+    assert stopped.sizes.tolist() == [5] * 9
     impossible = Calibration(np.array([0.0, 0.5, 1.0]), np.array([0.0, 0.3, 0.5]))
-    given = rule(0.6, calibration=impossible)
-    found = early_exit(network(), images(5), given, steps=STEPS, every=4)
-    assert found.stops.tolist() == [STEPS] * 5
-    assert not found.done.any()
+    stop_rule = rule(0.6, calibration=impossible)
+    stopped = early_exit(network(), images(5), stop_rule, steps=STEPS, every=4)
+    assert stopped.stops.tolist() == [STEPS] * 5
+    assert not stopped.done.any()
     whole = everything(5)
-    chex.assert_trees_all_equal(found.trace._replace(counts={}), whole._replace(counts={}))
+    chex.assert_trees_all_equal(stopped.trace._replace(counts={}), whole._replace(counts={}))
 
 
 def test_another_rule_compiles_nothing():
     snn, shown = network(), images(12)
-    found = early_exit(snn, shown, rule(), steps=STEPS, every=1)
-    sizes, stops = set(found.sizes.tolist()), {tuple(found.stops.tolist())}
+    stopped = early_exit(snn, shown, rule(), steps=STEPS, every=1)
+    sizes, stops = set(stopped.sizes.tolist()), {tuple(stopped.stops.tolist())}
     further = programs(sure, 1, (), False, 1, 0)[1]
-    before, known = further._cache_size(), len(sizes)
+    before, sizes_before = further._cache_size(), len(sizes)
     for threshold, earliest, shift in ((0.8, 5, 0), (np.float64(0.9), 3, 4.0), (0.85, 1, -1)):
-        given = Rule(CURVE + shift, threshold, earliest)
-        found = early_exit(snn, shown, given, steps=STEPS - earliest, every=1)
-        sizes |= set(found.sizes.tolist())
-        stops.add(tuple(found.stops.tolist()))
+        stop_rule = Rule(CURVE + shift, threshold, earliest)
+        stopped = early_exit(snn, shown, stop_rule, steps=STEPS - earliest, every=1)
+        sizes |= set(stopped.sizes.tolist())
+        stops.add(tuple(stopped.stops.tolist()))
     assert len(stops) == 4
     assert sizes <= {12, 6, 3, 1}
-    assert further._cache_size() - before <= len(sizes) - known
+    assert further._cache_size() - before <= len(sizes) - sizes_before
 
 
 def test_the_device_holds_no_row_per_step():
@@ -239,46 +239,46 @@ def test_the_device_holds_no_row_per_step():
     begin, further = programs(sure, 4, (), False, 1, 0)
     shapes = {}
     for steps in (STEPS, 50 * STEPS):
-        given = Rule(jnp.ones(steps), jnp.float32(0.9), jnp.int32(1))
+        stop_rule = Rule(jnp.ones(steps), jnp.float32(0.9), jnp.int32(1))
         limit = jnp.int32(steps)
         frames, going = begin(snn, shown, limit)
-        program = jax.make_jaxpr(further)(snn, given, frames, going, 0, limit).jaxpr
-        found = [shape for shape in shapes_in(program) if shape != (steps,)]
-        assert not [shape for shape in found if steps in shape]
-        shapes[steps] = found
+        program = jax.make_jaxpr(further)(snn, stop_rule, frames, going, 0, limit).jaxpr
+        actual = [shape for shape in shapes_in(program) if shape != (steps,)]
+        assert not [shape for shape in actual if steps in shape]
+        shapes[steps] = actual
     assert shapes[STEPS] == shapes[50 * STEPS]
     assert len(shapes[STEPS]) > 50
 
 
 def test_heads_by_number():
     swapped = rule(early=1, final=0)
-    found = early_exit(network(), images(5), swapped, steps=STEPS, every=30)
+    actual = early_exit(network(), images(5), swapped, steps=STEPS, every=30)
     early, final = everything(5).readouts
-    row = found.stops - 1, np.arange(5)
+    row = actual.stops - 1, np.arange(5)
     mean, _ = posterior_by_hand(
         final[row].astype(float), early[row].astype(float), CURVE[row[0]][:, None].astype(float),
-        found.stops[:, None],
+        actual.stops[:, None],
     )  # fmt: skip
-    np.testing.assert_array_equal(found.predictions, mean.argmax(-1))
-    assert not np.array_equal(found.stops, stopped(5, 0.9, 1)[0])
+    np.testing.assert_array_equal(actual.predictions, mean.argmax(-1))
+    assert not np.array_equal(actual.stops, stopped(5, 0.9, 1)[0])
 
 
 def test_a_stream_of_one_image_is_the_simulation():
-    snn, shown, given = network(), images(5), rule()
+    snn, shown, stop_rule = network(), images(5), rule()
     trace = everything(5)
     confidences, _ = judged(5)
     state = first = start(snn, 5)
     for t in range(STEPS):
-        state, posterior = step(snn, given, state, shown)
+        state, posterior = step(snn, stop_rule, state, shown)
         assert state.number == t + 1
         for total, readout in zip(state.carry.total, trace.readouts, strict=True):
             np.testing.assert_array_equal(total, readout[t])
-        expected = fused(given, tuple(one[t] for one in trace.readouts), np.full(5, t + 1))
+        expected = fused(stop_rule, tuple(one[t] for one in trace.readouts), np.full(5, t + 1))
         np.testing.assert_array_equal(posterior.a, expected.a)
         np.testing.assert_allclose(posterior.b, expected.b, rtol=1e-6)
-        np.testing.assert_allclose(certainty(given, posterior), confidences[t], atol=2e-6)
+        np.testing.assert_allclose(certainty(stop_rule, posterior), confidences[t], atol=2e-6)
     assert np.asarray(state.carry.total[-1]).any()
-    again, _ = step(snn, given, first, shown)  # no state is changed or given away
+    again, _ = step(snn, stop_rule, first, shown)  # no state is changed or given away
     assert again.number == 1
 
 
@@ -294,10 +294,10 @@ def test_a_stream_of_other_images_is_the_simulation_of_frames():
             for total, readout in zip(state.carry.total, expected.readouts, strict=True):
                 np.testing.assert_array_equal(total, readout[t])
             assert posterior.mean.shape == (5, CLASSES)
-    found = early_exit(network("frames"), frames, Rule(CURVE, 0.6, 15), steps=20, every=3)
-    assert len(found.stops) == 5
-    for image, stop in enumerate(found.stops):
-        for head, readout in zip(found.trace.readouts, expected.readouts, strict=True):
+    stopped = early_exit(network("frames"), frames, Rule(CURVE, 0.6, 15), steps=20, every=3)
+    assert len(stopped.stops) == 5
+    for image, stop in enumerate(stopped.stops):
+        for head, readout in zip(stopped.trace.readouts, expected.readouts, strict=True):
             np.testing.assert_array_equal(head[-1, image], readout[stop - 1, image])
 
 
@@ -305,14 +305,14 @@ def test_a_stream_compiles_once_and_may_be_scanned():
     snn, shown = network(), jnp.asarray(images(3))
     compiled = sys.modules["jaxsnn.simulation.step_by_step"]._step
     before = compiled._cache_size()
-    state, given = start(snn, 3), rule()
+    state, stop_rule = start(snn, 3), rule()
     for t in range(5):
         state, posterior = step(snn, rule(0.5 + t / 10), state, shown * (t % 2))
     assert compiled._cache_size() - before == 1
 
     def following(carry, x):
-        carry, found = step(snn, given, carry, x)
-        return carry, found.mean
+        carry, actual = step(snn, stop_rule, carry, x)
+        return carry, actual.mean
 
     frames = jnp.stack([shown * (t % 2) for t in range(5)])
     first = start(snn, 3)._replace(number=jnp.int32(0))
@@ -322,7 +322,7 @@ def test_a_stream_compiles_once_and_may_be_scanned():
 
 def test_refusals():
     snn, shown = network(), images(4)
-    for given, message in [
+    for stop_rule, message in [
         (Rule(CURVE[:20], 0.9), r"alpha has shape \(20,\), the simulation 60 steps"),
         (Rule(CURVE[:, None], 0.9), r"alpha has shape \(70, 1\)"),
         (Rule(-CURVE, 0.9), "at least 0"),
@@ -338,7 +338,7 @@ def test_refusals():
         (rule(final=0), "early=0 and final=0 are one head, exit1"),
     ]:
         with pytest.raises(ValueError, match=message):
-            early_exit(snn, shown, given, steps=STEPS)
+            early_exit(snn, shown, stop_rule, steps=STEPS)
     for options, message in [
         ({"every": 0}, "every=0"),
         ({"steps": 0}, "steps=0"),

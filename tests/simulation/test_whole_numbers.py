@@ -61,8 +61,8 @@ def test_whole_numbers_of_numpy_and_jax_are_whole():
     plain = runs()["simulate"](steps=2)
     for two in (np.int64(2), np.uint8(2), jax.numpy.int32(2)):
         assert whole_number("steps", two) == 2
-        found = runs()["simulate"](steps=two)
-        np.testing.assert_array_equal(found.predictions, plain.predictions)
+        actual = runs()["simulate"](steps=two)
+        np.testing.assert_array_equal(actual.predictions, plain.predictions)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), "1", None, -0.5, 2.5, True])

@@ -43,8 +43,8 @@ def small_network():
 
 
 def run(*arguments, out, further=()):
-    given = (*LIMITS, *further)
-    return run_script(*arguments, out=out, tiny=given, script="bayesian_spike_fusion")
+    flags = (*LIMITS, *further)
+    return run_script(*arguments, out=out, tiny=flags, script="bayesian_spike_fusion")
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +59,12 @@ def out(tmp_path_factory):
 def alone(tmp_path_factory):
     """A folder in which a network without an early classifier has run; four blocks are enough."""
     folder = tmp_path_factory.mktemp("alone")
-    own = ("--ic_index", "-1", "--epochs", "1", "--limit-test", "8", "--steps", "15")
+    flags = ("--ic_index", "-1", "--epochs", "1", "--limit-test", "8", "--steps", "15")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(zoo.BSF, "vgg11", "-".join(VGG11.split("-")[:4]))
-        assert run("train", out=folder, further=own) == 0
+        assert run("train", out=folder, further=flags) == 0
         for stage in ("ann2snn", "simulate"):
-            assert run(stage, str(folder / "digits_vgg11_ic-1"), out=folder, further=own) == 0
+            assert run(stage, str(folder / "digits_vgg11_ic-1"), out=folder, further=flags) == 0
     return folder
 
 
@@ -155,13 +155,13 @@ def test_accuracies_of_the_ann_end_with_the_final_head(out):
 def test_spike_trains_of_the_test_images(out):
     labels = []
     for number, images in enumerate((8, 8, 4)):
-        found = npz(out / RUN / SIMULATED / f"output_{number}.npz")
-        labels.append(found["labels"])
-        assert found["labels"].shape == (images,)
+        arrays = npz(out / RUN / SIMULATED / f"output_{number}.npz")
+        labels.append(arrays["labels"])
+        assert arrays["labels"].shape == (images,)
         for head in ("final", "mid"):
-            assert found[head].shape == (STEPS, images, 10)
-            assert found[head].dtype == np.uint8
-            assert set(np.unique(found[head])) == {0, 1}
+            assert arrays[head].shape == (STEPS, images, 10)
+            assert arrays[head].dtype == np.uint8
+            assert set(np.unique(arrays[head])) == {0, 1}
     np.testing.assert_array_equal(
         np.concatenate(labels), limited(load("digits"), None, TEST).test_labels
     )
@@ -173,9 +173,9 @@ def test_spike_trains_of_the_tuning_images(out):
     for number, images in enumerate((8, 4)):
         assert npz(out / RUN / f"train/labels_{number}.npz")["l"].shape == (images,)
         for head in (3, -1):
-            found = npz(out / RUN / f"train/{head}_output_{number}.npz")["o"]
-            assert found.shape == (STEPS, images, 10)
-            assert found.dtype == np.uint8
+            actual = npz(out / RUN / f"train/{head}_output_{number}.npz")["o"]
+            assert actual.shape == (STEPS, images, 10)
+            assert actual.dtype == np.uint8
     both = [npz(out / RUN / f"train/{head}_output_0.npz")["o"] for head in (3, -1)]
     first = [int(np.flatnonzero(one.any((1, 2)))[0]) for one in both]
     assert first[0] < first[1]  # the early classifier is the one that fires earlier
@@ -205,19 +205,19 @@ def test_alpha_at_every_step_gives_the_same_curves(copy, out):
 
 
 def test_the_series_are_kept_with_their_energies(out):
-    found = npz(out / RUN / SIMULATED / "ene_acc.npz")
-    found.pop("meta.json", None)
-    known = json.loads((out / RUN / SIMULATED / "energy.json").read_text())
-    assert set(found) == {
+    arrays = npz(out / RUN / SIMULATED / "ene_acc.npz")
+    arrays.pop("meta.json", None)
+    energy = json.loads((out / RUN / SIMULATED / "energy.json").read_text())
+    assert set(arrays) == {
         *("grid_acc", "emp_acc", "final_acc", "mid_acc", "fp_energies", "bsf_energies")
     }
-    for curve in found.values():
+    for curve in arrays.values():
         assert curve.shape == (STEPS,)
-    each = known["pj_per_step"]
+    each = energy["pj_per_step"]
     steps = np.arange(1, STEPS + 1)
-    np.testing.assert_allclose(found["bsf_energies"], steps * sum(each.values()) * 1e-12)
+    np.testing.assert_allclose(arrays["bsf_energies"], steps * sum(each.values()) * 1e-12)
     without = sum(each.values()) - each["exit1"] - each["exit1.pool"]
-    np.testing.assert_allclose(found["fp_energies"], steps * without * 1e-12)
+    np.testing.assert_allclose(arrays["fp_energies"], steps * without * 1e-12)
 
 
 # ---------------------------------------------------------------- numbers
@@ -226,10 +226,10 @@ def test_the_series_are_kept_with_their_energies(out):
 def test_accuracies_are_those_of_the_recorded_trains(out):
     early, final, labels = trains(out / RUN / SIMULATED)
     early, final = early.cumsum(0, dtype=int), final.cumsum(0, dtype=int)
-    found = npz(out / RUN / SIMULATED / "ene_acc.npz")
+    arrays = npz(out / RUN / SIMULATED / "ene_acc.npz")
     for name, counts in (("mid", early), ("final", final)):
         expected = (counts.argmax(-1) == labels).mean(1)
-        np.testing.assert_allclose(found[f"{name}_acc"], expected, rtol=1e-12)
+        np.testing.assert_allclose(arrays[f"{name}_acc"], expected, rtol=1e-12)
     undecided = 0
     for coded in CURVES.values():
         alpha = npz(out / RUN / f"division_linear_alpha_{coded}.npz")["y"]
@@ -242,43 +242,43 @@ def test_accuracies_are_those_of_the_recorded_trains(out):
         same[0] |= alpha[:, None, None] == 0  # then the early classifier does not count
         close = ((scores >= best * (1 - 1e-5)) & ~(same[0] & same[1])).any(-1).sum(1)
         undecided += close.sum()
-        assert np.all(np.abs(found[f"{coded}_acc"] * TEST - expected) <= close + 1e-9)
+        assert np.all(np.abs(arrays[f"{coded}_acc"] * TEST - expected) <= close + 1e-9)
     assert undecided < 0.05 * STEPS * TEST
 
 
 def test_results_are_complete_and_agree_with_the_files(out):
     record = json.loads((out / RUN / "results.json").read_text())
     assert set(record) == {field.name for field in dataclasses.fields(Results)}
-    found = read_results(out / RUN / "results.json")
-    assert (found.experiment, found.setting) == ("bayesian_spike_fusion", RUN)
-    assert (found.dataset, found.test_examples, found.steps) == ("digits", TEST, STEPS)
-    assert found.equality == "approximate"
-    given = {"calibration": 40, "percentile": 0.999}
+    results = read_results(out / RUN / "results.json")
+    assert (results.experiment, results.setting) == ("bayesian_spike_fusion", RUN)
+    assert (results.dataset, results.test_examples, results.steps) == ("digits", TEST, STEPS)
+    assert results.equality == "approximate"
+    settings = {"calibration": 40, "percentile": 0.999}
     usual = {"init_mem": 0.0, "pipeline_delay": True, "weight_bits": 7}
-    assert found.conversion == given | usual
+    assert results.conversion == settings | usual
     series = npz(out / RUN / SIMULATED / "ene_acc.npz")
-    np.testing.assert_allclose(found.accuracy_per_step, series["final_acc"], rtol=1e-12)
-    assert found.snn_accuracy == found.accuracy_per_step[-1]
+    np.testing.assert_allclose(results.accuracy_per_step, series["final_acc"], rtol=1e-12)
+    assert results.snn_accuracy == results.accuracy_per_step[-1]
     text = (out / RUN / SIMULATED / "simulate.txt").read_text().split()
-    assert text[-3:] == ["step", f"{STEPS}:", f"{found.snn_accuracy:.4f}"]
+    assert text[-3:] == ["step", f"{STEPS}:", f"{results.snn_accuracy:.4f}"]
     energies = {"final": series["fp_energies"], "other": series["bsf_energies"]}
     for name, coded in {**CURVES, "final": "final", "early": "mid"}.items():
         curve, energy = series[f"{coded}_acc"], energies.get(name, energies["other"])
-        whole = found.find(name)
+        whole = results.find(name)
         assert (whole.accuracy, whole.steps) == (pytest.approx(curve[-1]), STEPS)
         assert whole.energy_pj_per_image["spikesim"] == pytest.approx(energy[-1] * 1e12)
         for share in (0.5, 0.99):
-            reached = np.flatnonzero(curve >= share * found.ann_accuracy)
-            own = found.find(name, share)
+            reached = np.flatnonzero(curve >= share * results.ann_accuracy)
+            variant = results.find(name, share)
             if len(reached) == 0:
-                assert own.accuracy is own.steps is own.energy_pj_per_image is None
+                assert variant.accuracy is variant.steps is variant.energy_pj_per_image is None
                 continue
-            assert own.steps == reached[0] + 1
-            assert own.accuracy == pytest.approx(curve[reached[0]])
-            pj = own.energy_pj_per_image["spikesim"]
+            assert variant.steps == reached[0] + 1
+            assert variant.accuracy == pytest.approx(curve[reached[0]])
+            pj = variant.energy_pj_per_image["spikesim"]
             assert pj == pytest.approx(energy[reached[0]] * 1e12)
-    assert found.find("final", 0.5).steps is not None
-    assert found.find("early", 0.99).steps is None
+    assert results.find("final", 0.5).steps is not None
+    assert results.find("early", 0.99).steps is None
 
 
 def test_normalising_leaves_the_accuracy_of_the_ann(out):
@@ -292,8 +292,8 @@ def test_stopping_is_the_rule_applied_to_the_recorded_trains(out):
     """A slow loop in float64; scores within rounding of the needed one are tried both ways."""
     early, final, labels = trains(out / RUN / SIMULATED)
     early, final = early.cumsum(0, dtype=int), final.cumsum(0, dtype=int)
-    rule, known = load_arrays(out / RUN / "stop_rule.npz")
-    alpha = npz(out / RUN / f"division_linear_alpha_{CURVES[known['alpha']]}.npz")["y"]
+    rule, meta = load_arrays(out / RUN / "stop_rule.npz")
+    alpha = npz(out / RUN / f"division_linear_alpha_{CURVES[meta['alpha']]}.npz")["y"]
     mean, variance = published_scores(early, final, alpha)
     # The probability of being right nowhere falls with the score: it is enough to compare scores.
     assert np.all(np.diff(rule["probabilities"]) >= 0)
@@ -311,43 +311,43 @@ def test_stopping_is_the_rule_applied_to_the_recorded_trains(out):
     doubtful = np.mean(sooner != later)
     assert doubtful < 0.1
     assert sooner.min() < STEPS  # some stop
-    found = json.loads((out / RUN / "stop.json").read_text())
-    assert found["images"] == TEST
-    assert found["threshold"] == pytest.approx(float(rule["threshold"]))
-    assert sooner.mean() <= found["mean_steps"] <= later.mean()
+    record = json.loads((out / RUN / "stop.json").read_text())
+    assert record["images"] == TEST
+    assert record["threshold"] == pytest.approx(float(rule["threshold"]))
+    assert sooner.mean() <= record["mean_steps"] <= later.mean()
     right = mean.argmax(-1)[sooner - 1, np.arange(TEST)] == labels
-    assert found["accuracy"] == pytest.approx(right.mean(), abs=doubtful + 1e-9)
+    assert record["accuracy"] == pytest.approx(right.mean(), abs=doubtful + 1e-9)
     fired = (early + final).sum(-1)[sooner - 1, np.arange(TEST)] > 0
-    assert found["undecided"] == pytest.approx((~fired).mean(), abs=doubtful + 1e-9)
+    assert record["undecided"] == pytest.approx((~fired).mean(), abs=doubtful + 1e-9)
     files = [npz(out / RUN / SIMULATED / f"output_{number}.npz") for number in range(3)]
-    spikes, own, heads = (
+    spikes, operations, heads = (
         np.concatenate([file[name] for file in files], axis=1).cumsum(0, dtype=int)
         for name in ("image_spikes", "image_operations", "image_head_operations")
     )
-    until = [(one[sooner - 1, np.arange(TEST)].mean()) for one in (spikes, own + heads)]
+    until = [(one[sooner - 1, np.arange(TEST)].mean()) for one in (spikes, operations + heads)]
     # Potentials are float32: a program for fewer images may round one of them across a threshold.
     rounding = 1e-4
-    assert found["spikes_per_image"] == pytest.approx(until[0], rel=doubtful + rounding)
-    assert found["sops_per_image"] == pytest.approx(until[1], rel=doubtful + rounding)
+    assert record["spikes_per_image"] == pytest.approx(until[0], rel=doubtful + rounding)
+    assert record["sops_per_image"] == pytest.approx(until[1], rel=doubtful + rounding)
     curve = npz(out / RUN / SIMULATED / "ene_acc.npz")["emp_acc"]
-    reached = np.flatnonzero(curve >= found["accuracy"])
-    assert found["fixed_step"] == (reached[0] + 1 if len(reached) else None)
+    reached = np.flatnonzero(curve >= record["accuracy"])
+    assert record["fixed_step"] == (reached[0] + 1 if len(reached) else None)
     scores = [gap(mean[t - 1, i], variance[t - 1, i]) for i, t in enumerate(sooner)]
     sure = np.interp(scores, rule["scores"], rule["probabilities"])
     error = calibration_error(sure, right)
-    assert found["expected_calibration_error"] == pytest.approx(error, abs=2 * doubtful + 1e-4)
+    assert record["expected_calibration_error"] == pytest.approx(error, abs=2 * doubtful + 1e-4)
     beside = read_results(out / RUN / "results.json").find("stop per image")
-    assert beside.accuracy == pytest.approx(found["accuracy"])
-    assert beside.steps == pytest.approx(found["mean_steps"])
-    assert beside.spikes_per_image == pytest.approx(found["spikes_per_image"], rel=rounding)
-    assert beside.sops_per_image == pytest.approx(found["sops_per_image"], rel=rounding)
+    assert beside.accuracy == pytest.approx(record["accuracy"])
+    assert beside.steps == pytest.approx(record["mean_steps"])
+    assert beside.spikes_per_image == pytest.approx(record["spikes_per_image"], rel=rounding)
+    assert beside.sops_per_image == pytest.approx(record["sops_per_image"], rel=rounding)
 
 
 def test_stopping_is_not_compared_with_a_simulation_of_other_images(copy):
     assert run("stop", str(copy / RUN), out=copy, further=("--limit-test", "8")) == 0
-    found = json.loads((copy / RUN / "stop.json").read_text())
-    assert found["images"] == 8
-    assert found["fixed_step"] is found["fixed_accuracy"] is None
+    record = json.loads((copy / RUN / "stop.json").read_text())
+    assert record["images"] == 8
+    assert record["fixed_step"] is record["fixed_accuracy"] is None
 
 
 def gap(mean, variance):
@@ -362,10 +362,10 @@ def gap(mean, variance):
 def calibration_error(sure, right, bins=15):
     error = 0.0
     for number in range(bins):
-        own = (sure > number / bins) & (sure <= (number + 1) / bins)
-        own |= (sure == 0) & (number == 0)
-        if own.any():
-            error += own.mean() * abs(right[own].mean() - sure[own].mean())
+        in_bin = (sure > number / bins) & (sure <= (number + 1) / bins)
+        in_bin |= (sure == 0) & (number == 0)
+        if in_bin.any():
+            error += in_bin.mean() * abs(right[in_bin].mean() - sure[in_bin].mean())
     return error
 
 
@@ -392,9 +392,9 @@ def test_an_initial_potential_has_files_of_its_own(copy, out):
     folder, other = copy / RUN, ("--init_mem", "0.5", "--limit-test", "8")
     assert run("tune", str(folder), out=copy, further=other) == 0
     assert run("simulate", str(folder), out=copy, further=other) == 0
-    own = {"alpha_output_grid_0.5_0.999.npz", "division_linear_alpha_emp_0.5_0.999.npz"}
-    own |= {"stop_rule_0.5_0.999.npz", "train_0.5_0.999", "snn_0.5_0.999"}
-    assert own <= {path.name for path in folder.iterdir()}
+    names = {"alpha_output_grid_0.5_0.999.npz", "division_linear_alpha_emp_0.5_0.999.npz"}
+    names |= {"stop_rule_0.5_0.999.npz", "train_0.5_0.999", "snn_0.5_0.999"}
+    assert names <= {path.name for path in folder.iterdir()}
     for path in (out / RUN).glob("*alpha_*.npz"):
         assert (folder / path.name).read_bytes() == path.read_bytes()
     before, after = (trains(folder / name)[1][:, :8] for name in (SIMULATED, "snn_0.5_0.999"))
@@ -423,10 +423,10 @@ def test_alpha_is_tuned_without_a_look_at_the_test_images(copy, out, monkeypatch
     assert run("tune", str(folder), out=copy) == 0
     for path in [*(out / RUN).glob("*alpha_*.npz"), out / RUN / "stop_rule.npz"]:
         assert (folder / path.name).read_bytes() == path.read_bytes()
-    found = [npz(folder / f"train/labels_{number}.npz")["l"] for number in (0, 1)]
+    actual = [npz(folder / f"train/labels_{number}.npz")["l"] for number in (0, 1)]
     _, trained_on, *_ = split_validation(limited(load("digits"), 160, None), 32)
     expected = trained_on[limited_rows(trained_on, TUNING)]
-    np.testing.assert_array_equal(np.concatenate(found), expected)
+    np.testing.assert_array_equal(np.concatenate(actual), expected)
 
 
 # ---------------------------------------------------------------- going on
@@ -566,19 +566,19 @@ def test_the_final_classifier_alone(alone, capsys):
     folder = alone / "digits_vgg11_ic-1"
     rows = (folder / "ann_acc.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows] == ["-1"]
-    found = npz(folder / SIMULATED / "output_0.npz")
-    assert found["final"].shape == (15, 8, 10)
-    assert "mid" not in found
+    arrays = npz(folder / SIMULATED / "output_0.npz")
+    assert arrays["final"].shape == (15, 8, 10)
+    assert "mid" not in arrays
     assert run("plot", str(folder / SIMULATED), out=alone) == 0
     series = npz(folder / SIMULATED / "ene_acc.npz")
     assert {"final_acc", "fp_energies"} == series.keys() - {"meta.json"}
-    expected = (found["final"].cumsum(0, dtype=int).argmax(-1) == found["labels"]).mean(1)
+    expected = (arrays["final"].cumsum(0, dtype=int).argmax(-1) == arrays["labels"]).mean(1)
     np.testing.assert_allclose(series["final_acc"], expected, rtol=1e-12)
     assert (alone / "Plot/ene_acc.png").is_file()
     results = read_results(folder / "results.json")
     assert results.variants is None
     assert results.steps == 15
-    quiet = (found["final"].sum((0, 2)) == 0).mean()
+    quiet = (arrays["final"].sum((0, 2)) == 0).mean()
     assert results.undecided == quiet
     capsys.readouterr()
     for stage in ("tune", "stop"):
@@ -662,8 +662,8 @@ def test_weights_of_another_network_are_refused(copy, alone, capsys):
 
 def test_files_of_two_tunings_are_refused(copy, capsys):
     """A stage that was stopped between them left one curve of more images than the other."""
-    _, known = load_arrays(copy / RUN / "stop_rule.npz")
-    other = next(coded for name, coded in CURVES.items() if name != known["alpha"])
+    _, rule_meta = load_arrays(copy / RUN / "stop_rule.npz")
+    other = next(coded for name, coded in CURVES.items() if name != rule_meta["alpha"])
     path = copy / RUN / f"division_linear_alpha_{other}.npz"
     arrays, meta = load_arrays(path)
     meta["of"]["images"] += 1
@@ -680,13 +680,13 @@ def test_a_rule_that_was_never_tuned_is_asked_for(copy, capsys):
 def test_a_run_says_its_data_set_and_network(copy, tmp_path, capsys):
     """Not the command line; the folder may have another name."""
     moved = (copy / RUN).rename(copy / "moved")
-    given = ("--dataset", "mnist", "--data-dir", str(tmp_path / "nothing"))
-    assert run("evaluate", str(moved), out=tmp_path / "elsewhere", further=given) == 0
-    found = read_results(moved / "results.json")
-    assert f"{RUN}: ANN test accuracy {found.ann_accuracy:.2%}" in capsys.readouterr().out
+    flags = ("--dataset", "mnist", "--data-dir", str(tmp_path / "nothing"))
+    assert run("evaluate", str(moved), out=tmp_path / "elsewhere", further=flags) == 0
+    results = read_results(moved / "results.json")
+    assert f"{RUN}: ANN test accuracy {results.ann_accuracy:.2%}" in capsys.readouterr().out
     assert not (tmp_path / "elsewhere").exists()
 
 
 def test_another_network_than_the_run_has_is_refused(copy, capsys):
-    found = run("evaluate", str(copy / RUN), out=copy, further=("--arch", "vgg16"))
-    refused(found, capsys, "has arch = 'vgg11', not 'vgg16'; leave --arch out")
+    actual = run("evaluate", str(copy / RUN), out=copy, further=("--arch", "vgg16"))
+    refused(actual, capsys, "has arch = 'vgg11', not 'vgg16'; leave --arch out")

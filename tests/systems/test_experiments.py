@@ -101,15 +101,15 @@ def test_layers_add_up_to_the_totals(results):
 
 
 def test_text_files_add_up_to_the_results(out, results):
-    found = {
+    actual = {
         name: numbers(out / f"k0B1/{name}.txt") for name in ("accuracy", "spike_num", "sop_num")
     }
-    assert {len(column) for column in found.values()} == {2}  # batches of 200 and of 20 images
-    assert found["accuracy"][1] <= 20
-    assert sum(found["accuracy"]) == round(results.snn_accuracy * IMAGES)
-    assert sum(found["spike_num"]) == round(results.spikes_per_image * IMAGES)
+    assert {len(column) for column in actual.values()} == {2}  # batches of 200 and of 20 images
+    assert actual["accuracy"][1] <= 20
+    assert sum(actual["accuracy"]) == round(results.snn_accuracy * IMAGES)
+    assert sum(actual["spike_num"]) == round(results.spikes_per_image * IMAGES)
     chip = 2 * 2**0 * 1  # two binary synapses for a ternary one, 2^k B threshold units
-    assert sum(found["sop_num"]) == round(results.sops_per_image * IMAGES) * chip
+    assert sum(actual["sop_num"]) == round(results.sops_per_image * IMAGES) * chip
 
 
 def test_noise_has_a_value_for_each_ratio_and_seed(results):
@@ -261,13 +261,13 @@ def test_a_network_of_another_setting_is_refused(copy, capsys):
 
 
 def test_a_network_of_another_data_set_is_refused(copy, tmp_path, capsys):
-    own = own_data(tmp_path)
+    path = own_data(tmp_path)
     before = (copy / "k0B1/config.json").read_bytes()
     for stage in (("evaluate",), ("simulate",), ("train", "--resume")):
-        tiny = [word if word != "digits" else own for word in TINY]
+        tiny = [word if word != "digits" else path for word in TINY]
         assert run(*stage, *SETTING, out=copy, tiny=tiny) == 2
         message = " ".join(capsys.readouterr().err.split())
-        assert f"dataset: digits in {copy / 'k0B1/config.json'}, {own} asked" in message
+        assert f"dataset: digits in {copy / 'k0B1/config.json'}, {path} asked" in message
     assert (copy / "k0B1/config.json").read_bytes() == before
 
 

@@ -87,8 +87,8 @@ def test_each_width_starts_from_the_best_weights_of_the_last(out):
 
 def test_training_starts_at_the_weights_of_init(out, tmp_path):
     """Without a learning rate to speak of, nothing but the statistics moves."""
-    given = ("--init", str(out / "alex_4bit"), "--lr", "1e-30", "--wd", "0", "--epochs", "1")
-    assert run("train", "--bit", "3", *given, out=tmp_path) == 0
+    flags = ("--init", str(out / "alex_4bit"), "--lr", "1e-30", "--wd", "0", "--epochs", "1")
+    assert run("train", "--bit", "3", *flags, out=tmp_path) == 0
     start = arrays(out / "alex_4bit/best.npz")
     end = arrays(tmp_path / "alex_3bit/model.npz")
     assert start.keys() == end.keys()
@@ -110,8 +110,8 @@ def test_the_fast_recipe_trains_from_whitening_filters_and_keeps_norm_scales(out
 
 
 def test_clips_start_at_their_defaults_behind_full_precision(out, tmp_path):
-    given = ("--init", str(out / "alex_32bit/best.npz"), "--lr", "1e-30", "--wd", "0")
-    assert run("train", "--bit", "4", *given, out=tmp_path) == 0
+    flags = ("--init", str(out / "alex_32bit/best.npz"), "--lr", "1e-30", "--wd", "0")
+    assert run("train", "--bit", "4", *flags, out=tmp_path) == 0
     end = arrays(tmp_path / "alex_4bit/model.npz")
     clips = {name: float(leaf) for name, leaf in end.items() if name.endswith("/clip")}
     weights = {name: float(leaf) for name, leaf in end.items() if name.endswith("/kernel_clip")}
@@ -132,40 +132,40 @@ def kinds(results):
     ("width", "steps"), [("alex_4bit", 15), ("alex_3bit", 7), ("alex_2bit", 3)]
 )
 def test_results_hold_the_variants_side_by_side(out, width, steps):
-    found = read_results(out / width / "results.json")
-    assert found.equality == "approximate"
-    assert found.steps == steps == len(found.accuracy_per_step)
-    assert found.test_examples == 40
-    assert (found.settings.network, found.settings.bits) == ("alex", int(width[5]))
-    assert found.training.recipe == "paper"
-    assert found.training.parts["weight_decay"] == {15: 1e-4, 7: 1e-4, 3: 3e-5}[steps]
-    assert found.conversion == {"negative_threshold": NEGATIVE_THRESHOLD}
-    assert kinds(found) == {"signed", "unsigned", "settling", "fine-tuned"}
+    results = read_results(out / width / "results.json")
+    assert results.equality == "approximate"
+    assert results.steps == steps == len(results.accuracy_per_step)
+    assert results.test_examples == 40
+    assert (results.settings.network, results.settings.bits) == ("alex", int(width[5]))
+    assert results.training.recipe == "paper"
+    assert results.training.parts["weight_decay"] == {15: 1e-4, 7: 1e-4, 3: 3e-5}[steps]
+    assert results.conversion == {"negative_threshold": NEGATIVE_THRESHOLD}
+    assert kinds(results) == {"signed", "unsigned", "settling", "fine-tuned"}
     for name in ("signed", "unsigned", "fine-tuned"):
-        assert found.find(name).steps == steps
-    assert found.find("settling").steps >= steps
+        assert results.find(name).steps == steps
+    assert results.find("settling").steps >= steps
     # At rest every count is the quantised network's, so that is its accuracy (10 of 40 certified).
-    assert found.find("settling").accuracy == pytest.approx(found.ann_accuracy, abs=0.03)
-    assert found.find("signed").accuracy == found.snn_accuracy
-    assert found.layers[0]["mismatches"] == 0  # the first layer is exact
+    assert results.find("settling").accuracy == pytest.approx(results.ann_accuracy, abs=0.03)
+    assert results.find("signed").accuracy == results.snn_accuracy
+    assert results.layers[0]["mismatches"] == 0  # the first layer is exact
 
 
 @pytest.mark.parametrize("width", WIDTHS[1:])
 def test_certificates_say_what_each_variant_is(out, width):
-    found = json.loads((out / width / "certificates.json").read_text())
-    assert set(found) == {"signed", "unsigned", "settling"}
+    record = json.loads((out / width / "certificates.json").read_text())
+    assert set(record) == {"signed", "unsigned", "settling"}
     for name in ("signed", "unsigned"):
-        assert found[name]["equality"] == "approximate"
-        assert found[name]["mismatches"]["conv1"] == 0  # the first layer is exact
-    assert found["settling"]["equality"] == "exact after settling"
-    assert set(found["settling"]["mismatches"].values()) == {0}
-    assert found["settling"]["images"] == 10
+        assert record[name]["equality"] == "approximate"
+        assert record[name]["mismatches"]["conv1"] == 0  # the first layer is exact
+    assert record["settling"]["equality"] == "exact after settling"
+    assert set(record["settling"]["mismatches"].values()) == {0}
+    assert record["settling"]["images"] == 10
 
 
 def test_full_precision_is_reported_and_not_converted(out, capsys):
-    found = read_results(out / "alex_32bit/results.json")
-    assert found.snn_accuracy is None
-    assert found.float_ann_accuracy is not None
+    results = read_results(out / "alex_32bit/results.json")
+    assert results.snn_accuracy is None
+    assert results.float_ann_accuracy is not None
     for stage in ("snn", "finetune"):
         assert run(stage, "--bit", "32", out=out) == 2
         assert "convert" in capsys.readouterr().err
@@ -173,13 +173,13 @@ def test_full_precision_is_reported_and_not_converted(out, capsys):
 
 
 def test_fine_tuning_is_written_with_before_and_after(out):
-    found = json.loads((out / "alex_3bit/finetune.json").read_text())
+    record = json.loads((out / "alex_3bit/finetune.json").read_text())
     results = read_results(out / "alex_3bit/results.json")
-    assert found["test_accuracy_before"] == results.find("signed").accuracy
-    assert found["test_accuracy_after"] == results.find("fine-tuned").accuracy
-    assert [layer["site"] for layer in found["layers"]] == ["conv2", "conv3", "dense1"]
+    assert record["test_accuracy_before"] == results.find("signed").accuracy
+    assert record["test_accuracy_after"] == results.find("fine-tuned").accuracy
+    assert [layer["site"] for layer in record["layers"]] == ["conv2", "conv3", "dense1"]
     trained, tuned = arrays(out / "alex_3bit/best.npz"), arrays(out / "alex_3bit/finetuned.npz")
-    kept = [layer["site"] for layer in found["layers"] if layer["kept"]]
+    kept = [layer["site"] for layer in record["layers"] if layer["kept"]]
     for name in trained:
         moved = not np.array_equal(trained[name], tuned[name])
         assert not moved or name.split("/")[1] in kept, name
@@ -224,9 +224,9 @@ def test_fine_tuning_goes_on_behind_the_layers_that_are_done(copy, out, monkeypa
     assert run("finetune", "--bit", "2", "--resume", out=copy) == 0
     assert done == ["conv2", "conv3", "dense1", "dense1"]
     expected = arrays(out / "alex_2bit/finetuned.npz")
-    found = arrays(folder / "finetuned.npz")
+    actual = arrays(folder / "finetuned.npz")
     for name, leaf in expected.items():
-        np.testing.assert_array_equal(found[name], leaf, err_msg=name)
+        np.testing.assert_array_equal(actual[name], leaf, err_msg=name)
     assert not (folder / records.UNFINISHED).exists()
 
 
@@ -241,8 +241,8 @@ def test_unsigned_alone_keeps_what_the_signed_run_found(copy):
 
 def test_the_original_switch_for_evaluation(copy, capsys):
     assert run("--bit", "3", "-e", out=copy) == 0
-    found = read_results(copy / "alex_3bit/results.json")
-    assert f"ANN test accuracy {found.ann_accuracy:.2%}" in capsys.readouterr().out
+    results = read_results(copy / "alex_3bit/results.json")
+    assert f"ANN test accuracy {results.ann_accuracy:.2%}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -307,22 +307,22 @@ def test_variants_of_other_test_images_are_not_set_beside_each_other(copy):
     assert after.snn_accuracy is None  # that of the signed network, which was not simulated
     assert set(json.loads((copy / "alex_3bit/certificates.json").read_text())) == {"unsigned"}
     assert after.conversion is None  # an unsigned neuron has no negative threshold
-    given = ("snn", "--bit", "3", "--variants", "settling")
-    assert run_script(*given, out=copy, tiny=fewer, script="fast_snn") == 0
+    flags = ("snn", "--bit", "3", "--variants", "settling")
+    assert run_script(*flags, out=copy, tiny=fewer, script="fast_snn") == 0
     after = read_results(copy / "alex_3bit/results.json")
     assert kinds(after) == {"unsigned", "settling"}
     assert after.conversion == {"negative_threshold": NEGATIVE_THRESHOLD}
 
 
 def test_weights_of_another_width_are_refused_behind_training(out, tmp_path, capsys):
-    given = ("--bit", "3", "--variants", "signed")
-    assert run("snn", *given, "--init", str(out / "alex_4bit"), out=tmp_path) == 2
+    flags = ("--bit", "3", "--variants", "signed")
+    assert run("snn", *flags, "--init", str(out / "alex_4bit"), out=tmp_path) == 2
     assert "bit: 4" in capsys.readouterr().err
-    assert run("snn", *given, "--init", str(out / "alex_4bit"), out=out) == 2
+    assert run("snn", *flags, "--init", str(out / "alex_4bit"), out=out) == 2
     assert "holds its own run" in capsys.readouterr().err
-    assert run("snn", *given, "--init", str(out / "alex_3bit/best.npz"), out=tmp_path) == 0
-    found = read_results(tmp_path / "alex_3bit/results.json")
-    assert found.snn_accuracy == read_results(out / "alex_3bit/results.json").snn_accuracy
+    assert run("snn", *flags, "--init", str(out / "alex_3bit/best.npz"), out=tmp_path) == 0
+    results = read_results(tmp_path / "alex_3bit/results.json")
+    assert results.snn_accuracy == read_results(out / "alex_3bit/results.json").snn_accuracy
 
 
 def test_layers_are_not_tuned_again_where_only_the_record_is_missing(copy, monkeypatch):
@@ -344,8 +344,8 @@ def test_what_is_tuned_is_measured_on_other_test_images_without_tuning(copy, mon
     monkeypatch.setattr(finetune, "finetune_layer", stopped)
     before = json.loads((copy / "alex_2bit/finetune.json").read_text())
     more = (*LIMITS, "--limit-test", "60")
-    given = ("finetune", "--bit", "2", "--resume")
-    assert run_script(*given, out=copy, tiny=more, script="fast_snn") == 0
+    flags = ("finetune", "--bit", "2", "--resume")
+    assert run_script(*flags, out=copy, tiny=more, script="fast_snn") == 0
     results = read_results(copy / "alex_2bit/results.json")
     assert results.test_examples == 60
     assert kinds(results) == {"signed", "fine-tuned"}
@@ -371,14 +371,14 @@ def test_fine_tuning_alone_measures_the_accuracy_before(copy):
     for name in ("results.json", "simulated.json", "finetune.json"):
         (copy / "alex_2bit" / name).unlink()
     assert run("finetune", "--bit", "2", out=copy) == 0
-    found = json.loads((copy / "alex_2bit/finetune.json").read_text())
-    assert found["test_accuracy_before"] is not None
+    record = json.loads((copy / "alex_2bit/finetune.json").read_text())
+    assert record["test_accuracy_before"] is not None
 
 
 def test_fine_tuning_beside_the_unsigned_neuron_measures_the_signed_one_before(copy):
     for name in ("results.json", "simulated.json", "finetune.json"):
         (copy / "alex_2bit" / name).unlink()
     assert run("finetune", "--bit", "2", "-u", out=copy) == 0
-    found = json.loads((copy / "alex_2bit/finetune.json").read_text())
-    assert found["test_accuracy_before"] is not None
+    record = json.loads((copy / "alex_2bit/finetune.json").read_text())
+    assert record["test_accuracy_before"] is not None
     assert kinds(read_results(copy / "alex_2bit/results.json")) == {"signed", "fine-tuned"}

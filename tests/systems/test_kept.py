@@ -79,10 +79,10 @@ def test_what_would_be_another_network_is_not_kept(trained, tmp_path, capsys, mo
     script, flags, folder, _ = trained
     shutil.copytree(folder, tmp_path / folder.name)
     (tmp_path / folder.name / "kept.npz").unlink(missing_ok=True)
-    given = saved.whole_weights
+    original = saved.whole_weights
 
     def moved(variables, snn):
-        arrays, units = given(variables, snn)
+        arrays, units = original(variables, snn)
         name = next(name for name in arrays if name.endswith("readout/kernel"))
         return {**arrays, name: arrays[name] + 1}, units
 

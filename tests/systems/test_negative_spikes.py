@@ -120,19 +120,19 @@ def test_too_few_steps_warn_and_are_approximate(copy):
     assert any("of the images" in line and "still spike in step 2" in line for line in said)
     assert any("of the neurons" in line and "not settled after 2" in line for line in said)
     assert all("raise steps" in line for line in said)
-    found = read_results(copy / "mlp_k1/results.json")
-    assert found.equality == "approximate"
-    assert found.mismatches["neurons"] > 0
-    assert found.steps == 2
-    assert found.accuracy_settled_step is None
+    results = read_results(copy / "mlp_k1/results.json")
+    assert results.equality == "approximate"
+    assert results.mismatches["neurons"] > 0
+    assert results.steps == 2
+    assert results.accuracy_settled_step is None
     assert len((copy / "mlp_k1/accuracy.txt").read_text().splitlines()) == 3 * 2
 
 
 def test_the_converted_network_loads_and_settles_alike(out, results):
     data = limited(load("digits"), None, IMAGES)
     snn = jaxsnn.load(out / "mlp_k1/snn.npz")
-    found = jaxsnn.evaluate(snn, data.test_images, data.test_labels, steps=100, settle=True)
-    assert found.accuracy_per_step == results.accuracy_per_step
+    evaluation = jaxsnn.evaluate(snn, data.test_images, data.test_labels, steps=100, settle=True)
+    assert evaluation.accuracy_per_step == results.accuracy_per_step
     assert results.conversion == {"weights": "integer", "weight_bits": 7}
     kernels = {tree["kernel"].dtype.name for tree in snn.variables["params"].values()}
     assert kernels == {"int8"}
@@ -140,11 +140,11 @@ def test_the_converted_network_loads_and_settles_alike(out, results):
 
 def test_float_weights_are_counted_and_their_differences_are_ties(copy):
     assert start("simulate", *MLP, "--weights", "float", out=copy) == 0
-    found = read_results(copy / "mlp_k1/results.json")
-    assert found.precision == "float32 weights"
-    assert found.conversion == {"weights": "float"}  # which have no number of bits
-    assert found.equality in ("exact after settling", "approximate")
-    assert found.mismatches["neurons"] <= 1e-4 * 800 * IMAGES
+    results = read_results(copy / "mlp_k1/results.json")
+    assert results.precision == "float32 weights"
+    assert results.conversion == {"weights": "float"}  # which have no number of bits
+    assert results.equality in ("exact after settling", "approximate")
+    assert results.mismatches["neurons"] <= 1e-4 * 800 * IMAGES
 
 
 def test_a_second_phase_at_a_lower_rate(copy):
@@ -192,12 +192,12 @@ def test_the_networks_of_cifar_run_on_digits(script, tmp_path):
         *("--batch-size", "8", "--k", "0"),
     ]
     assert start("all", out=tmp_path, script=script, tiny=tiny) == 0
-    found = read_results(tmp_path / "k0/results.json")
-    assert found.experiment == script
-    assert found.equality == "exact after settling"
-    assert found.snn_accuracy == found.ann_accuracy
+    results = read_results(tmp_path / "k0/results.json")
+    assert results.experiment == script
+    assert results.equality == "exact after settling"
+    assert results.snn_accuracy == results.ann_accuracy
     # one channel instead of three: two thirds of the encoder's MACs are gone, nothing else
     macs = {"cifar10_cnn1": 399_190_016, "cifar10_cnn2": 769_659_904}[script]
-    assert found.ann_macs_per_image == macs
+    assert results.ann_macs_per_image == macs
     neurons = {"cifar10_cnn1": 336_128, "cifar10_cnn2": 411_648}[script]
-    assert sum(layer["neurons"] for layer in found.layers) == neurons
+    assert sum(layer["neurons"] for layer in results.layers) == neurons

@@ -36,19 +36,19 @@ def compared(data_root, request):
         ready = calibrate(net.variables, net.arch, some, encoding=seen.encoding)
         tried = [method for method in ready.candidates if method.name in methods]
         shown, labels = units_of(seen, images_of.test_images), images_of.test_labels
-        how = {"calibration": ready, "methods": tried, "certified": 40}
-        return compare(net.variables, net.arch, shown, labels, encoding=seen.encoding, **how)
+        options = {"calibration": ready, "methods": tried, "certified": 40}
+        return compare(net.variables, net.arch, shown, labels, encoding=seen.encoding, **options)
 
     return compared
 
 
 def test_a_network_of_max_pools_by_units_and_by_negative_spikes(compared):
-    found = compared("mnist_cnn", 500, ("scatter_gather", "negative_spikes"))
-    assert found.accuracy > 0.98
-    units, negative = found.find("scatter_gather"), found.find("negative_spikes")
+    actual = compared("mnist_cnn", 500, ("scatter_gather", "negative_spikes"))
+    assert actual.accuracy > 0.98
+    units, negative = actual.find("scatter_gather"), actual.find("negative_spikes")
     assert units.equality == "exact"
     assert units.steps == 1
-    assert units.accuracy >= found.accuracy - 0.1 * POINT
+    assert units.accuracy >= actual.accuracy - 0.1 * POINT
     assert negative.equality == "exact after settling"
-    assert negative.accuracy >= found.accuracy - 0.3 * POINT
+    assert negative.accuracy >= actual.accuracy - 0.3 * POINT
     assert negative.settled_step < 20

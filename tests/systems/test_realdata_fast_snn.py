@@ -28,8 +28,8 @@ def out(data_root, tmp_path_factory):
     folder = tmp_path_factory.mktemp("fast_snn")
 
     def stage(name, bits, *more):
-        given = ("--bit", str(bits), "--data-dir", str(data_root), *more)
-        assert run(name, *given, out=folder, tiny=LIMITS, script="fast_snn") == 0
+        flags = ("--bit", str(bits), "--data-dir", str(data_root), *more)
+        assert run(name, *flags, out=folder, tiny=LIMITS, script="fast_snn") == 0
 
     stage("train", 32)
     for before, bits in itertools.pairwise((32, 4, 3, 2)):
@@ -41,20 +41,20 @@ def out(data_root, tmp_path_factory):
 
 
 def accuracies(out, bits):
-    found = read_results(out / f"alex_{bits}bit/results.json")
-    return found, {one.kind: one.accuracy for one in found.variants}
+    results = read_results(out / f"alex_{bits}bit/results.json")
+    return results, {one.kind: one.accuracy for one in results.variants}
 
 
 @pytest.mark.parametrize("bits", [3, 2])
 def test_a_width_behaves_as_the_paper_says(out, bits):
-    found, variants = accuracies(out, bits)
-    assert found.steps == 2**bits - 1
-    assert found.ann_accuracy > 0.8
-    assert found.layers[0]["mismatches"] == 0  # the first layer is exact
-    assert found.equality == "approximate"
+    actual, variants = accuracies(out, bits)
+    assert actual.steps == 2**bits - 1
+    assert actual.ann_accuracy > 0.8
+    assert actual.layers[0]["mismatches"] == 0  # the first layer is exact
+    assert actual.equality == "approximate"
     # At rest it is the quantised network, up to the rounding of halves.
-    assert variants["settling"] == pytest.approx(found.ann_accuracy, abs=0.02)
-    assert found.find("settling").steps >= found.steps
+    assert variants["settling"] == pytest.approx(actual.ann_accuracy, abs=0.02)
+    assert actual.find("settling").steps >= actual.steps
     verdict = json.loads((out / f"alex_{bits}bit/certificates.json").read_text())["settling"]
     assert verdict["equality"] == "exact after settling"
 
@@ -67,8 +67,8 @@ def test_the_order_of_the_variants_is_that_of_the_paper(out):
 
 
 def test_every_layer_between_the_first_and_the_last_is_tuned(out):
-    found = json.loads((out / "alex_2bit/finetune.json").read_text())
-    assert [layer["site"] for layer in found["layers"]] == [
+    record = json.loads((out / "alex_2bit/finetune.json").read_text())
+    assert [layer["site"] for layer in record["layers"]] == [
         *("conv2", "conv3", "conv4", "conv5", "dense1"),
     ]
-    assert all(layer["kept"] for layer in found["layers"])
+    assert all(layer["kept"] for layer in record["layers"])

@@ -30,8 +30,8 @@ def folder(data_root, tmp_path_factory):
     out = tmp_path_factory.mktemp("fusion")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(zoo.BSF, "vgg11", QUARTER)
-        given = ("all", "--data-dir", str(data_root))
-        assert run(*given, out=out, tiny=LIMITS, script="bayesian_spike_fusion") == 0
+        flags = ("all", "--data-dir", str(data_root))
+        assert run(*flags, out=out, tiny=LIMITS, script="bayesian_spike_fusion") == 0
     return out / "mnist_vgg11_ic3"
 
 
@@ -57,14 +57,14 @@ def test_the_spiking_network_is_about_as_good_as_the_ann(folder):
 
 
 def test_an_image_stops_when_it_is_sure(folder):
-    found = json.loads((folder / "stop.json").read_text())
+    record = json.loads((folder / "stop.json").read_text())
     results = read_results(folder / "results.json")
     entry = results.find("stop per image")
-    assert found["accuracy"] == pytest.approx(entry.accuracy)  # recorded, and really stopped
-    assert found["mean_steps"] == pytest.approx(entry.steps)
-    assert found["mean_steps"] < 0.8 * STEPS
-    assert found["accuracy"] > results.find("empirical").accuracy - 0.05
-    assert found["expected_calibration_error"] < 0.15
+    assert record["accuracy"] == pytest.approx(entry.accuracy)  # recorded, and really stopped
+    assert record["mean_steps"] == pytest.approx(entry.steps)
+    assert record["mean_steps"] < 0.8 * STEPS
+    assert record["accuracy"] > results.find("empirical").accuracy - 0.05
+    assert record["expected_calibration_error"] < 0.15
 
 
 def test_energy_is_that_of_the_steps(folder):

@@ -14,7 +14,7 @@ from jaxsnn.systems.run_folder import KEPT
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "results"
 ROW = re.compile(r"\| `([\w/]+)` \| `python (experiments/\w+\.py certify [^`]*)` \| ([\w ]+): ")
-ROWS = {found[0]: found[1:] for found in ROW.findall((RESULTS / "README.md").read_text("utf-8"))}
+ROWS = {cells[0]: cells[1:] for cells in ROW.findall((RESULTS / "README.md").read_text("utf-8"))}
 MOST = 25 * 2**20  # bytes of all of them together
 # Images here, of the hundreds in the rows: each has more than six million neurons compared.
 IMAGES = {"mnist_lenet/k1B2": 300, "cifar10_cnn1/k1": 20, "cifar10_cnn2/k1": 20}

@@ -23,30 +23,30 @@ def results(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 @pytest.mark.realdata
 def test_the_certificate_is_exact_on_all_test_images(results: tuple[Results, Path]) -> None:
-    found, _ = results
-    assert found.equality == "exact"
-    assert found.mismatches == {"neurons": 0, "predictions": 0, "compared": 10_000}
+    actual, _ = results
+    assert actual.equality == "exact"
+    assert actual.mismatches == {"neurons": 0, "predictions": 0, "compared": 10_000}
 
 
 @pytest.mark.realdata
 def test_two_epochs_reach_the_accuracy(results: tuple[Results, Path]) -> None:
-    found, _ = results
-    assert found.snn_accuracy == found.ann_accuracy
-    assert found.snn_accuracy is not None
-    assert found.snn_accuracy > 0.98
+    actual, _ = results
+    assert actual.snn_accuracy == actual.ann_accuracy
+    assert actual.snn_accuracy is not None
+    assert actual.snn_accuracy > 0.98
 
 
 @pytest.mark.realdata
 def test_spikes_and_operations_are_of_the_published_size(results: tuple[Results, Path]) -> None:
     """The released weights give 16,844 spikes and 3,240,042 operations an image."""
-    found, folder = results
-    assert found.spikes_per_image == pytest.approx(16_844, rel=0.25)
-    assert found.sops_per_image == pytest.approx(3_240_042, rel=0.25)
+    actual, folder = results
+    assert actual.spikes_per_image == pytest.approx(16_844, rel=0.25)
+    assert actual.sops_per_image == pytest.approx(3_240_042, rel=0.25)
     spikes = [int(line) for line in (folder / "spike_num.txt").read_text().split()]
     assert len(spikes) == 50
-    assert sum(spikes) == round(found.spikes_per_image * 10_000)
+    assert sum(spikes) == round(actual.spikes_per_image * 10_000)
     operations = [int(line) for line in (folder / "sop_num.txt").read_text().split()]
-    assert sum(operations) == round(found.sops_per_image * 10_000 * 2 * 4)
+    assert sum(operations) == round(actual.sops_per_image * 10_000 * 2 * 4)
 
 
 @pytest.mark.realdata

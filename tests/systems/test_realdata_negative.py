@@ -44,18 +44,18 @@ def outcome(config: Config, data_root: Path, out: Path) -> Results:
     return experiment.simulate(Console(quiet=True))
 
 
-def check(found: Results, images: int) -> None:
+def check(actual: Results, images: int) -> None:
     """Equal after settling, in every neuron and prediction."""
-    assert found.equality == "exact after settling"
-    assert found.mismatches == {"neurons": 0, "predictions": 0, "compared": images}
-    assert found.snn_accuracy is not None
-    assert found.ann_accuracy is not None
+    assert actual.equality == "exact after settling"
+    assert actual.mismatches == {"neurons": 0, "predictions": 0, "compared": images}
+    assert actual.snn_accuracy is not None
+    assert actual.ann_accuracy is not None
     # The certificate compares with the integer ANN; this one sums floats, and ties may cascade.
-    assert abs(found.snn_accuracy - found.ann_accuracy) * images <= 1 + images / 2_000
-    assert found.last_spike_step is not None
-    assert found.steps == found.last_spike_step + 1
-    assert found.accuracy_settled_step is not None
-    assert found.accuracy_settled_step <= found.last_spike_step
+    assert abs(actual.snn_accuracy - actual.ann_accuracy) * images <= 1 + images / 2_000
+    assert actual.last_spike_step is not None
+    assert actual.steps == actual.last_spike_step + 1
+    assert actual.accuracy_settled_step is not None
+    assert actual.accuracy_settled_step <= actual.last_spike_step
 
 
 @pytest.mark.realdata
@@ -71,13 +71,13 @@ def test_lenet_and_mlp_settle_on_their_ann(
 def test_cnn1_and_cnn2_settle_on_their_ann(
     config: NegativeSpikesCnn1, data_root: Path, tmp_path: Path
 ) -> None:
-    found = outcome(config, data_root, tmp_path)
-    check(found, config.limit_test or 0)
+    actual = outcome(config, data_root, tmp_path)
+    check(actual, config.limit_test or 0)
     # spec 2.1 and 2.6: neurons, and MACs without the encoder's
     neurons = {"cnn1": 336_128, "cnn2": 411_648}[config.arch]
     macs = {"cnn1": 399_190_016, "cnn2": 769_659_904}[config.arch]
-    assert sum(layer["neurons"] for layer in found.layers or []) == neurons
-    assert found.ann_macs_per_image == macs
+    assert sum(layer["neurons"] for layer in actual.layers or []) == neurons
+    assert actual.ann_macs_per_image == macs
 
 
 @pytest.mark.realdata
@@ -87,10 +87,10 @@ def test_every_image_of_mnist_settles(data_root: Path, tmp_path: Path) -> None:
     changes = {"data_dir": str(data_root), "out": str(tmp_path), "validation": 0}
     experiment = NegativeSpikes(dataclasses.replace(config, **changes))
     experiment.train()
-    found = experiment.simulate(Console(quiet=True))
-    check(found, 10_000)
-    assert found.snn_accuracy is not None
-    assert found.snn_accuracy > 0.96
+    trace = experiment.simulate(Console(quiet=True))
+    check(trace, 10_000)
+    assert trace.snn_accuracy is not None
+    assert trace.snn_accuracy > 0.96
     for name in ("accuracy", "spike_num", "spike_collect", "sop_num"):
         lines = (tmp_path / f"mlp_k1/{name}.txt").read_text().splitlines()
-        assert len(lines) == 10_000 // 50 * (found.steps or 0)
+        assert len(lines) == 10_000 // 50 * (trace.steps or 0)

@@ -99,7 +99,7 @@ def test_training_draws_windows_of_the_image_in_black(recipe, side, window):
     grid = np.asarray(recipe.test(image)).reshape(1, window, window, channels)
     edge = (window - side) // 2
     whole[:, 4 : 4 + side, 4 : 4 + side] = grid[:, edge : edge + side, edge : edge + side]
-    found, explained = set(), np.zeros(len(units), bool)
+    result, explained = set(), np.zeros(len(units), bool)
     for row in range(places):
         for column in range(places):
             cut = whole[:, row : row + window, column : column + window]
@@ -107,11 +107,11 @@ def test_training_draws_windows_of_the_image_in_black(recipe, side, window):
                 same = (units == (cut[:, :, ::-1] if mirrored else cut)).all((1, 2, 3))
                 explained |= same
                 if same.any():
-                    found.add((row, column, mirrored))
+                    result.add((row, column, mirrored))
     assert explained.all()
     # all 25 places; of 162, about 162 * (1 - exp(-400 / 162)) = 148 with a deviation of 3
-    assert len(found) == 25 if side == 28 else len(found) > 130
-    assert {mirrored for *_, mirrored in found} == set(range(mirrors))
+    assert len(result) == 25 if side == 28 else len(result) > 130
+    assert {mirrored for *_, mirrored in result} == set(range(mirrors))
 
 
 def test_faces_are_turned_and_stay_without_black_corners():
@@ -131,8 +131,8 @@ def test_a_turned_face_has_whole_grey_values():
     ramp = np.tile(np.arange(96, dtype=np.uint8)[None, :, None, None] * 2, (1, 1, 96, 3))
     units = drawn(recipes.fast_snn("lfw"), ramp, 100)
     for channel in range(3):
-        known = on_grid(np.arange(256), MEAN[channel], STD[channel], 8)
-        assert np.isin(units[..., channel], known).all()
+        levels = on_grid(np.arange(256), MEAN[channel], STD[channel], 8)
+        assert np.isin(units[..., channel], levels).all()
     middle = units[:, 32, :, 0].astype(float)
     slopes = (middle[:, -1] - middle[:, 0]) / 63
     # two grey values a pixel, sin 30 = 1/2: at most 1 grey value, 256 / 255 / 0.229 units

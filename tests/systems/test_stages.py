@@ -118,12 +118,12 @@ def test_what_compiling_took_is_without_the_time_of_the_first_batch(monkeypatch)
     monkeypatch.setattr(timing, "evaluate", evaluate)
     monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
     shown = [(slice(4), "first"), (slice(None), "everything")]
-    found = timing.timed(
+    actual = timing.timed(
         "snn",
-        lambda rows: next(what for known, what in shown if known == rows),
+        lambda rows: next(what for slices, what in shown if slices == rows),
         "labels",
         batch_size=4,
         steps=3,
     )
-    assert found == ("found", {"compile": 3.0, "simulate": 30.0})
+    assert actual == ("found", {"compile": 3.0, "simulate": 30.0})
     assert seen == [("first", None, 3)] * 2 + [("everything", "labels", 3)]

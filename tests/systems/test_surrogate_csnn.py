@@ -137,8 +137,8 @@ def refused(capsys, stage, *arguments, out):
 
 def test_all_files_are_there(folder):
     names = {path.name for path in folder.iterdir()}
-    own = {"training.log", "metrics.jsonl", "config.json", "results.json", "samples.npz"}
-    assert own | {"model.npz", "best.npz", "snn.npz", "checkpoints", "figs"} <= names
+    written = {"training.log", "metrics.jsonl", "config.json", "results.json", "samples.npz"}
+    assert written | {"model.npz", "best.npz", "snn.npz", "checkpoints", "figs"} <= names
     figures = {path.name for path in (folder / "figs").iterdir()}
     for name in ("raster", "membranes", "train_loss", "test_acc", "training"):
         assert {f"{name}.png", f"{name}.svg"} <= figures
@@ -155,10 +155,10 @@ def first_labels(folder):
 
 def test_gifs_are_named_after_the_true_labels(folder):
     labels = first_labels(folder)
-    found = sorted(path.name for path in folder.glob("*.gif"))
-    assert found == [f"spike_bar_{number}_target{y}.gif" for number, y in enumerate(labels)]
+    actual = sorted(path.name for path in folder.glob("*.gif"))
+    assert actual == [f"spike_bar_{number}_target{y}.gif" for number, y in enumerate(labels)]
     steps = read_results(folder / "results.json").steps
-    for name in found:
+    for name in actual:
         with Image.open(folder / name) as animation:
             assert (animation.format, animation.n_frames) == ("GIF", steps)
 
@@ -218,28 +218,28 @@ def test_nothing_is_shown_behind_the_end_of_a_recording(tmp_path):
 )
 def test_results_agree_with_each_other(kind, neurons, macs, request):
     folder = request.getfixturevalue({"static": "out", "spike": "events"}[kind]) / kind
-    found = read_results(folder / "results.json")
-    assert (found.experiment, found.system) == ("nmnist_csnn", "surrogate_csnn")
-    assert (found.dataset, found.setting) == ("digits", kind)
-    assert (found.test_examples, found.epochs_run) == (TEST, len(records(folder)))
-    assert found.steps == len(found.accuracy_per_step) == {"static": 4, "spike": 6}[kind]
-    assert found.snn_accuracy == found.accuracy_per_step[-1]
-    assert round(found.snn_accuracy * TEST, 6) == round(found.snn_accuracy * TEST)
-    assert [layer["name"] for layer in found.layers] == ["conv1", "conv2"]
-    assert [layer["neurons"] for layer in found.layers] == neurons
-    spikes = [layer["spikes_per_image"] for layer in found.layers]
-    assert sum(spikes) == pytest.approx(found.spikes_per_image, rel=1e-12)
+    results = read_results(folder / "results.json")
+    assert (results.experiment, results.system) == ("nmnist_csnn", "surrogate_csnn")
+    assert (results.dataset, results.setting) == ("digits", kind)
+    assert (results.test_examples, results.epochs_run) == (TEST, len(records(folder)))
+    assert results.steps == len(results.accuracy_per_step) == {"static": 4, "spike": 6}[kind]
+    assert results.snn_accuracy == results.accuracy_per_step[-1]
+    assert round(results.snn_accuracy * TEST, 6) == round(results.snn_accuracy * TEST)
+    assert [layer["name"] for layer in results.layers] == ["conv1", "conv2"]
+    assert [layer["neurons"] for layer in results.layers] == neurons
+    spikes = [layer["spikes_per_image"] for layer in results.layers]
+    assert sum(spikes) == pytest.approx(results.spikes_per_image, rel=1e-12)
     assert min(spikes) > 0
-    assert found.positive_spikes_per_image == found.spikes_per_image
-    assert found.negative_spikes_per_image == 0
-    assert found.spikes_per_neuron == pytest.approx(sum(spikes) / sum(neurons), rel=1e-12)
+    assert results.positive_spikes_per_image == results.spikes_per_image
+    assert results.negative_spikes_per_image == 0
+    assert results.spikes_per_neuron == pytest.approx(sum(spikes) / sum(neurons), rel=1e-12)
     # a spike in front of the readout costs ten operations, and those count here
-    into_conv2 = found.layers[1]["sops_per_image"]
+    into_conv2 = results.layers[1]["sops_per_image"]
     assert 0 < into_conv2 <= spikes[0] * 25 * 64
-    assert found.sops_per_image == pytest.approx(into_conv2 + 10 * spikes[1], rel=1e-12)
-    assert found.ann_macs_per_image == macs
-    assert found.equality is found.ann_accuracy is found.paper is None
-    assert (found.energy_pj_per_image is None) == (kind == "spike")
+    assert results.sops_per_image == pytest.approx(into_conv2 + 10 * spikes[1], rel=1e-12)
+    assert results.ann_macs_per_image == macs
+    assert results.equality is results.ann_accuracy is results.paper is None
+    assert (results.energy_pj_per_image is None) == (kind == "spike")
 
 
 @pytest.mark.parametrize(("kind", "flags"), [("static", COURSE), ("spike", SPIKE)])
@@ -248,18 +248,18 @@ def test_evaluate_and_simulate_agree(kind, flags, request, capsys):
     out = request.getfixturevalue({"static": "out", "spike": "events"}[kind])
     assert start("evaluate", *flags, out=out) == 0
     printed = re.search(rf"{kind}: test accuracy ([\d.]+)%", said(capsys))
-    found = read_results(out / kind / "results.json")
-    assert printed[1] == f"{100 * found.snn_accuracy:.2f}"
+    results = read_results(out / kind / "results.json")
+    assert printed[1] == f"{100 * results.snn_accuracy:.2f}"
 
 
 def test_the_stored_network_gives_the_results(out):
     snn = jaxsnn.load(out / "static/snn.npz")
     data = limited(load("digits"), None, TEST)
     images = data.test_images.astype(np.float32) * np.float32(1 / 255)
-    found = evaluate(snn, images, data.test_labels, steps=4, batch_size=TEST)
+    evaluation = evaluate(snn, images, data.test_labels, steps=4, batch_size=TEST)
     expected = read_results(out / "static/results.json")
-    assert found.accuracy_per_step == expected.accuracy_per_step
-    assert found.per_image_spikes.mean() == expected.spikes_per_image
+    assert evaluation.accuracy_per_step == expected.accuracy_per_step
+    assert evaluation.per_image_spikes.mean() == expected.spikes_per_image
 
 
 # ------------------------------------------------------------------ training
@@ -297,9 +297,9 @@ def test_the_course_of_the_original(tmp_path):
 
 
 def test_weights_are_chosen_by_validation_alone(out):
-    found = records(out / "static")
-    accuracies = [one["validation_accuracy"] for one in found]
-    best = found[int(np.argmax(accuracies))]
+    rows = records(out / "static")
+    accuracies = [one["validation_accuracy"] for one in rows]
+    best = rows[int(np.argmax(accuracies))]
     _, meta = load_arrays(out / "static/best.npz")
     assert meta["epoch"] == best["epoch"]
     assert meta["validation_accuracy"] == max(accuracies)
@@ -333,8 +333,8 @@ def test_layers_that_never_spike_are_named(tmp_path, capsys):
     for name in ("params/conv2/kernel", "params/conv2/bias", "params/readout/bias"):
         weights[name] = -np.abs(weights[name])
     save_arrays(tmp_path / "silent.npz", weights)
-    given = ("--lr", "1e-9", "--checkpoint", tmp_path / "silent.npz")
-    start("train", *SPIKE, *map(str, given), out=tmp_path / "runs")
+    flags = ("--lr", "1e-9", "--checkpoint", tmp_path / "silent.npz")
+    start("train", *SPIKE, *map(str, flags), out=tmp_path / "runs")
     told = said(capsys)
     assert "epoch 1: no neuron of conv2, readout spiked on the first test examples" in told
     assert "--frames below 6" in told
@@ -394,8 +394,8 @@ def test_training_starts_from_given_weights(out, tmp_path):
     """At a rate too small to move any weight, the weights stay and the loss is theirs."""
     flags = (f"model.checkpoint={out / 'static'}", "--lr", "1e-30", "--epochs", "1")
     assert start("train", "exp_id=more", *flags, out=tmp_path) == 0
-    given = weights(out / "static/best.npz")
-    assert equal(weights(tmp_path / "more/model.npz"), given)
+    before = weights(out / "static/best.npz")
+    assert equal(weights(tmp_path / "more/model.npz"), before)
     scratch, (more,) = records(out / "static")[0], records(tmp_path / "more")
     assert more["train_loss"] != scratch["train_loss"]
     file = Csnn(
@@ -410,12 +410,12 @@ def test_training_starts_from_given_weights(out, tmp_path):
 
 def test_neurons_are_those_of_the_settings_whatever_the_checkpoint_had(out, tmp_path):
     """A checkpoint is weights alone: a leak that is fixed there may be another here, or learned."""
-    given = {"dataset": "digits", "out": str(tmp_path), "checkpoint": str(out / "static")}
-    other = Csnn(NmnistCsnn(**given, beta=0.9)).task.init(jax.random.key(0))
+    settings = {"dataset": "digits", "out": str(tmp_path), "checkpoint": str(out / "static")}
+    other = Csnn(NmnistCsnn(**settings, beta=0.9)).task.init(jax.random.key(0))
     assert {float(leaf) for tree in other["fixed"].values() for leaf in tree["leak"]} == {
         float(np.float32(0.9))
     }
-    learning = Csnn(NmnistCsnn(**given, learn=("leak",))).task.init(jax.random.key(0))
+    learning = Csnn(NmnistCsnn(**settings, learn=("leak",))).task.init(jax.random.key(0))
     assert learning["params"]["conv1"]["leak"].tolist() == [0.5] * 12
     best = weights(out / "static/best.npz")["params/conv2/kernel"]
     for begun in (other, learning):
@@ -430,8 +430,8 @@ def test_every_surrogate_has_the_slope_of_its_source_unless_one_is_given(tmp_pat
     def slope(config):
         cell = Csnn(config).net.neurons.default
         leaves, state = cell.fixed(1), (jnp.zeros((1, 1)),)
-        found = jax.grad(lambda x: cell.step(leaves, state, x)[1].sum())(jnp.array([[1.04]]))
-        return float(found[0, 0])
+        actual = jax.grad(lambda x: cell.step(leaves, state, x)[1].sum())(jnp.array([[1.04]]))
+        return float(actual[0, 0])
 
     assert slope(fast) == pytest.approx(0.25, rel=1e-4)  # 1 / (1 + 25 * 0.04)^2
     assert slope(steep) == pytest.approx(0.04, rel=1e-4)  # 1 / (1 + 100 * 0.04)^2
@@ -665,8 +665,8 @@ def test_dotted_overrides_are_the_flags(overrides, flags):
 
 def test_the_settings_of_the_original_are_the_defaults():
     config = NmnistCsnn()
-    found = (config.exp_id, config.beta, config.checkpoint, config.spike)
-    assert found == ("static", 0.5, "", False)
+    actual = (config.exp_id, config.beta, config.checkpoint, config.spike)
+    assert actual == ("static", 0.5, "", False)
     assert (config.surrogate, config.slope) == ("fast_sigmoid", None)  # that is, its usual 25
     assert (config.subset, config.num_workers, config.batch_size, config.num_steps) == (
         *(1, 32),
@@ -863,23 +863,23 @@ def slow_evaluation(weights, examples):
     predictions = np.zeros((STEPS, len(examples)), int)
     spikes = {name: np.zeros((STEPS, len(examples)), int) for name in ("conv1", "dense1")}
     for number, frames in enumerate(examples):
-        own, counts = slow_simulation(weights, frames)
+        outs, counts = slow_simulation(weights, frames)
         predictions[: len(frames), number] = counts.argmax(-1)
         predictions[len(frames) :, number] = counts[-1].argmax()
-        for name, part in own.items():
+        for name, part in outs.items():
             spikes[name][: len(frames), number] = part
     return predictions, spikes
 
 
-def assert_as_slow(found, labels, predictions, spikes):
-    np.testing.assert_array_equal(found.predictions, predictions)
-    np.testing.assert_array_equal(found.correct, (predictions == labels).sum(1))
-    np.testing.assert_array_equal(found.image_spikes, spikes["conv1"] + spikes["dense1"])
+def assert_as_slow(actual, labels, predictions, spikes):
+    np.testing.assert_array_equal(actual.predictions, predictions)
+    np.testing.assert_array_equal(actual.correct, (predictions == labels).sum(1))
+    np.testing.assert_array_equal(actual.image_spikes, spikes["conv1"] + spikes["dense1"])
     for name, part in spikes.items():
-        np.testing.assert_array_equal(found.spikes[name], part.sum(1))
+        np.testing.assert_array_equal(actual.spikes[name], part.sum(1))
     # a spike reaches all six neurons of the dense layer, and all classes behind it
-    np.testing.assert_array_equal(found.image_operations, 6 * spikes["conv1"])
-    np.testing.assert_array_equal(found.image_head_operations, CLASSES * spikes["dense1"])
+    np.testing.assert_array_equal(actual.image_operations, 6 * spikes["conv1"])
+    np.testing.assert_array_equal(actual.image_head_operations, CLASSES * spikes["dense1"])
     # not of a silent network, nor of one that has a single answer
     assert min(part.sum() for part in spikes.values()) > 0
     assert len(np.unique(predictions)) > 1
@@ -889,8 +889,8 @@ def assert_as_slow(found, labels, predictions, spikes):
 def test_held_images_are_simulated_as_by_hand(block):
     snn, images, labels = still()
     expected = slow_evaluation(tiny(1), [[image] * STEPS for image in images])
-    found = evaluate(snn, images, labels, steps=STEPS, batch_size=3, block=block)
-    assert_as_slow(found, labels, *expected)
+    evaluation = evaluate(snn, images, labels, steps=STEPS, batch_size=3, block=block)
+    assert_as_slow(evaluation, labels, *expected)
 
 
 @pytest.mark.parametrize("block", [1, 3])
@@ -898,11 +898,11 @@ def test_recordings_are_simulated_as_by_hand_and_count_to_their_ends(block):
     snn, stream, labels = moving()
     rows = [frames_of(stream.recordings, row) for row in range(len(labels))]
     expected = slow_evaluation(tiny(2), rows)
-    found = evaluate(snn, stream, labels, steps=STEPS, batch_size=4, block=block)
-    assert_as_slow(found, labels, *expected)
+    evaluation = evaluate(snn, stream, labels, steps=STEPS, batch_size=4, block=block)
+    assert_as_slow(evaluation, labels, *expected)
     for number, length in enumerate(LENGTHS):
-        assert not found.image_spikes[length:, number].any()
-    assert (found.image_spikes.sum(0) > 0).all()
+        assert not evaluation.image_spikes[length:, number].any()
+    assert (evaluation.image_spikes.sum(0) > 0).all()
 
 
 @pytest.mark.parametrize("case", [still, moving])

@@ -53,10 +53,10 @@ def test_the_loss_is_the_final_one_and_the_weighted_early_one():
     pictures, labels = images(6)
     variables = net_module.init_variables(NET, jax.random.key(1))
     rest = {name: tree for name, tree in variables.items() if name != "params"}
-    given = (variables["params"], rest, jnp.asarray(pictures), jnp.asarray(labels))
+    arguments = (variables["params"], rest, jnp.asarray(pictures), jnp.asarray(labels))
     key = jax.random.key(0)
     moment = Moment(jnp.int32(20), jnp.int32(5), jnp.arange(6))
-    losses, (logits, _) = task.loss(*given, key, True, axis_name=None, moment=moment)
+    losses, (logits, _) = task.loss(*arguments, key, True, axis_name=None, moment=moment)
 
     x = pictures[None] / 256
     state = net_module.initial_state(NET, variables, 6)
@@ -68,8 +68,10 @@ def test_the_loss_is_the_final_one_and_the_weighted_early_one():
     weight = 0.01 + 4 / 10 * 0.49  # in epoch 5
     np.testing.assert_allclose(losses, final + weight * early, rtol=1e-5)
     np.testing.assert_allclose(logits, out.readouts[-1][0], rtol=1e-6)
-    judged, _ = task.loss(*given, key, False, axis_name=None)  # evaluation: the final head alone
-    alone, _ = classification(NET, RECIPE).loss(*given, key, False, axis_name=None)
+    judged, _ = task.loss(
+        *arguments, key, False, axis_name=None
+    )  # evaluation: the final head alone
+    alone, _ = classification(NET, RECIPE).loss(*arguments, key, False, axis_name=None)
     assert np.array_equal(judged, alone)
 
 
@@ -82,8 +84,8 @@ def test_training_passes_the_update_and_moves_the_early_classifier(tmp_path):
     moved = {}
     for name, ramp in (("without", None), ("with", Ramp(0.5, 2, 3))):
         task = classification(NET, RECIPE, ramp)
-        own = Options(epochs=2, batch_size=8, seed=0, directory=tmp_path / name)
-        state, _ = train(task, optimiser, data, own, progress=False)
+        options = Options(epochs=2, batch_size=8, seed=0, directory=tmp_path / name)
+        state, _ = train(task, optimiser, data, options, progress=False)
         first = task.init(jax.random.split(jax.random.key(0), 3)[0])["params"]["exit1"]["kernel"]
         moved[name] = float(np.abs(np.asarray(state.params["exit1"]["kernel"]) - first).max())
     assert moved["without"] == 0

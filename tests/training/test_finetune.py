@@ -63,10 +63,10 @@ def moved(net, seed):
     rng = np.random.default_rng(seed)
     tree = jax.tree.map(np.array, net.variables)
     for name in ("conv2", "dense1"):
-        own = tree["params"][name]
-        for leaf in [own["kernel"], own["norm"]["scale"], own["norm"]["bias"]]:
+        leaves = tree["params"][name]
+        for leaf in [leaves["kernel"], leaves["norm"]["scale"], leaves["norm"]["bias"]]:
             leaf += rng.normal(0, 0.1, leaf.shape).astype(np.float32)
-        own["kernel_clip"] = np.float32(own["kernel_clip"] * 1.1)
+        leaves["kernel_clip"] = np.float32(leaves["kernel_clip"] * 1.1)
     return tree
 
 
@@ -76,8 +76,8 @@ def reference_loss(net, rest, name):
     index = names.index(name)
     run = ref.signed_if(with_params(net.layers, rest, net.bits), net.shown, net.steps)
     rates = [
-        layer["clip"] * own.spikes.mean(0)
-        for layer, own in zip(net.hidden, run.layers, strict=True)
+        layer["clip"] * by_hand.spikes.mean(0)
+        for layer, by_hand in zip(net.hidden, run.layers, strict=True)
     ]
     levels = ref.clipped_ann(net.layers, net.shown, net.bits)[0]
     target = net.layers[index]["clip"] * levels[index] / net.steps
@@ -89,13 +89,13 @@ def kernel_slope(layer, x, slope):
     if layer["kind"] == "dense":
         return x.reshape(len(x), -1).T @ slope
     padded = np.pad(x, ((0, 0), *layer["padding"], (0, 0)))
-    found = np.zeros(layer["kernel"].shape)
+    result = np.zeros(layer["kernel"].shape)
     rows, columns, stride = *slope.shape[1:3], layer["stride"]
-    for i in range(found.shape[0]):
-        for j in range(found.shape[1]):
+    for i in range(result.shape[0]):
+        for j in range(result.shape[1]):
             part = padded[:, i : i + stride * rows : stride, j : j + stride * columns : stride]
-            found[i, j] = np.einsum("bhwc,bhwd->cd", part[:, :rows, :columns], slope)
-    return found
+            result[i, j] = np.einsum("bhwc,bhwd->cd", part[:, :rows, :columns], slope)
+    return result
 
 
 def proxy_slopes(layer, x, upstream):
@@ -110,10 +110,10 @@ def proxy_slopes(layer, x, upstream):
     to_used = kernel_slope(layer, x, to_z)
     shares = ref.standardised(layer["master"]) / layer["kernel_clip"]
     rounding = layer["kernel"] / layer["kernel_clip"] - shares
-    own = np.where(np.abs(shares) > 1, np.sign(shares), rounding)
+    slope = np.where(np.abs(shares) > 1, np.sign(shares), rounding)
     return {
         "kernel": to_used / layer["master"].std(ddof=1),
-        "kernel_clip": np.sum(to_used * own),
+        "kernel_clip": np.sum(to_used * slope),
         "norm/scale": np.sum(through * centred, axis=every),
         "norm/bias": np.sum(through, axis=every),
     } | ({"bias": to_z.sum(every)} if "bias" in layer else {})
@@ -150,12 +150,12 @@ def test_check_17_value_of_the_rates_and_gradient_of_the_proxy(name, seed):
     proxy = ref.clipped_level(ref.charge(layer, x), layer["clip"], net.bits) * layer["clip"]
     assert np.mean((proxy / net.steps - target) ** 2) != pytest.approx(float(value), rel=1e-4)
     expected = proxy_slopes(layer, x, 2 * (r_out - target) / r_out.size)
-    found = tuned_leaves(slopes[name])
-    assert set(found) == set(expected) == LEAVES[name]
+    actual = tuned_leaves(slopes[name])
+    assert set(actual) == set(expected) == LEAVES[name]
     for leaf, slope in expected.items():
         assert np.abs(slope).max() > 0
         np.testing.assert_allclose(
-            found[leaf], slope, rtol=1e-3, atol=1e-5 * np.abs(slope).max(), err_msg=leaf
+            actual[leaf], slope, rtol=1e-3, atol=1e-5 * np.abs(slope).max(), err_msg=leaf
         )
 
 
@@ -169,10 +169,10 @@ def test_one_update_is_decay_and_descent(name):
     x, r_out, target = reference_loss(net, net.variables, name)
     layer = layer_named(net.layers, name)
     slopes = proxy_slopes(layer, x, 2 * (r_out - target) / r_out.size)
-    found = tuned_leaves(after.variables["params"][name])
+    actual = tuned_leaves(after.variables["params"][name])
     for leaf, start in tuned_leaves(before).items():
         expected = start - 0.25 * (slopes[leaf] + 0.01 * start)
-        np.testing.assert_allclose(found[leaf], expected, rtol=1e-4, atol=1e-6, err_msg=leaf)
+        np.testing.assert_allclose(actual[leaf], expected, rtol=1e-4, atol=1e-6, err_msg=leaf)
     assert after.layers[0].losses[0] == pytest.approx(np.mean((r_out - target) ** 2), rel=1e-5)
 
 
@@ -182,12 +182,12 @@ def test_check_16_one_layer_moves_and_its_clip_does_not(name):
     before = flat(net.variables)
     held = {path: np.array(leaf) for path, leaf in tuned_leaves(net.variables["params"]).items()}
     first, after = tune(net, [name], force=True)
-    found = flat(after.variables)
-    assert set(found) == set(before)
-    assert {p for p in found if found[p] != before[p]} == {
+    actual = flat(after.variables)
+    assert set(actual) == set(before)
+    assert {p for p in actual if actual[p] != before[p]} == {
         f"params/{name}/{leaf}" for leaf in LEAVES[name]
     }
-    assert found[f"params/{name}/clip"] == before[f"params/{name}/clip"]
+    assert actual[f"params/{name}/clip"] == before[f"params/{name}/clip"]
     # What was given is as it was: nothing was changed in place.
     assert flat(net.variables) == before == flat(first.variables)
     for path, leaf in tuned_leaves(net.variables["params"]).items():
@@ -242,13 +242,13 @@ def accuracy(net, variables, labels, signed=True):
 def test_the_gates_accuracy_is_that_of_the_unfolded_network(signed, batch_size):
     net, labels = net_of(), labels_of()
     tuner = tuner_of(net)
-    found = finetune.accuracy_of(tuner, net.variables, net.images, labels, signed, batch_size)
-    assert found == accuracy(net, net.variables, labels, signed)
-    assert 0 < found < 1
+    actual = finetune.accuracy_of(tuner, net.variables, net.images, labels, signed, batch_size)
+    assert actual == accuracy(net, net.variables, labels, signed)
+    assert 0 < actual < 1
     # The converted network predicts the same.
     snn = convert(net.variables, net.arch, methods.signed_if(bits=2, signed=signed), encoding=UNITS)
     predictions = simulate(snn, net.images, steps=3).predictions[-1]
-    assert np.mean(predictions == labels) == pytest.approx(found, abs=1 / IMAGES)
+    assert np.mean(predictions == labels) == pytest.approx(actual, abs=1 / IMAGES)
 
 
 @pytest.mark.parametrize("rate", [0.05, 1.0])
@@ -315,8 +315,8 @@ def test_a_tuned_network_converts():
     layers = with_params(net.layers, state.variables, 2)
     whole = ref.signed_if(layers, net.shown, 3)
     counts = simulate(snn, net.images, steps=3, counts=True).counts
-    for layer, own in zip(layers, whole.layers, strict=False):
-        np.testing.assert_array_equal(counts[layer["name"]], own.spikes.sum(0))
+    for layer, by_hand in zip(layers, whole.layers, strict=False):
+        np.testing.assert_array_equal(counts[layer["name"]], by_hand.spikes.sum(0))
     assert labels.shape == (IMAGES,)
 
 

@@ -49,28 +49,28 @@ def accuracy(variables, method, data):
 def test_it_starts_from_the_given_weights(data, variables):
     """A step too small to move a float leaves every parameter as it was."""
     still = dataclasses.replace(FINETUNE, learning_rate=1e-30, final_statistics=0, batch_size=64)
-    found = finetune_quantised(
+    tuned = finetune_quantised(
         variables, ARCH, data, METHOD, recipe=still, epochs=1, progress=False
     )
-    before, after = jax.tree.leaves(variables["params"]), jax.tree.leaves(found.variables["params"])
+    before, after = jax.tree.leaves(variables["params"]), jax.tree.leaves(tuned.variables["params"])
     for one, other in zip(before, after, strict=True):
         np.testing.assert_allclose(other, one, rtol=0, atol=1e-20)
-    assert [record["epoch"] for record in found.history] == [1]
+    assert [record["epoch"] for record in tuned.history] == [1]
 
 
 def test_the_quantised_network_learns_and_converts_exactly(data, variables):
     fast = dataclasses.replace(FINETUNE, learning_rate=1e-2, batch_size=64)
-    found = finetune_quantised(
+    tuned = finetune_quantised(
         variables, ARCH, data, METHOD, recipe=fast, epochs=20, progress=False
     )
-    losses = [record["train_loss"] for record in found.history]
+    losses = [record["train_loss"] for record in tuned.history]
     assert losses[-1] < 0.5 * losses[0]
     assert accuracy(variables, METHOD, data) < 0.6
-    assert accuracy(found.variables, METHOD, data) > 0.9
-    mean = found.variables["batch_stats"]["conv1"]["norm"]["mean"]
+    assert accuracy(tuned.variables, METHOD, data) > 0.9
+    mean = tuned.variables["batch_stats"]["conv1"]["norm"]["mean"]
     assert not np.allclose(mean, variables["batch_stats"]["conv1"]["norm"]["mean"])
-    snn = convert(found.variables, ARCH, METHOD, weights=FLOAT, encoding=PIXELS)
-    proof = certify(snn, found.variables, data[0][:20], steps=100, settle=True)
+    snn = convert(tuned.variables, ARCH, METHOD, weights=FLOAT, encoding=PIXELS)
+    proof = certify(snn, tuned.variables, data[0][:20], steps=100, settle=True)
     assert proof.equality == "exact after settling"
 
 
@@ -79,8 +79,8 @@ def test_clips_are_learned_and_those_of_others_left_behind(data, variables):
     clipped = with_clips(variables, ARCH, dict.fromkeys(names, 2.0))
     method = methods.signed_if(bits=4, settling=True)
     recipe = dataclasses.replace(FINETUNE, learning_rate=1e-2, batch_size=64)
-    found = finetune_quantised(clipped, ARCH, data, method, recipe=recipe, epochs=1, progress=False)
-    clips = [float(found.variables["params"][name]["clip"]) for name in ("conv1", "dense1")]
+    tuned = finetune_quantised(clipped, ARCH, data, method, recipe=recipe, epochs=1, progress=False)
+    clips = [float(tuned.variables["params"][name]["clip"]) for name in ("conv1", "dense1")]
     assert all(clip > 0 and clip != 2 for clip in clips)
     without = finetune_quantised(clipped, ARCH, data, METHOD, recipe=recipe, epochs=1)
     assert "clip" not in without.variables["params"]["conv1"]

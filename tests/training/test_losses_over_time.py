@@ -24,12 +24,12 @@ def cross_entropy(values, labels):
 def squared_counts(spikes, labels):
     """An explicit loop over examples and classes."""
     steps, batch, classes = spikes.shape
-    found = np.zeros(batch)
+    result = np.zeros(batch)
     for b in range(batch):
         for c in range(classes):
             wanted = (0.8 if c == labels[b] else 0.2) * steps
-            found[b] += (float(spikes[:, b, c].sum()) - wanted) ** 2 / classes / steps
-    return found
+            result[b] += (float(spikes[:, b, c].sum()) - wanted) ** 2 / classes / steps
+    return result
 
 
 REFERENCES = {
@@ -58,9 +58,9 @@ def test_constants_of_the_specification():
 @pytest.mark.parametrize("name", LOSSES)
 def test_values_against_numpy(name):
     spikes, labels = example(graded=name == "ce_membrane")
-    found = LOSSES[name](jnp.asarray(spikes), jnp.asarray(labels), None)
-    assert found.shape == (BATCH,)
-    np.testing.assert_allclose(found, REFERENCES[name](spikes, labels), rtol=1e-5)
+    actual = LOSSES[name](jnp.asarray(spikes), jnp.asarray(labels), None)
+    assert actual.shape == (BATCH,)
+    np.testing.assert_allclose(actual, REFERENCES[name](spikes, labels), rtol=1e-5)
 
 
 def test_counts_that_are_wanted_cost_nothing():
@@ -90,24 +90,24 @@ def test_padding_changes_neither_values_nor_gradients(name, padding):
     gradient = np.asarray(gradient)
     for b, length in enumerate(lengths):
         alone = jnp.asarray(spikes[:length, b : b + 1])
-        (value, _), own = both(alone, jnp.asarray(labels[b : b + 1]), None)
+        (value, _), one_gradient = both(alone, jnp.asarray(labels[b : b + 1]), None)
         np.testing.assert_allclose(losses[b], value, rtol=1e-5)
-        np.testing.assert_allclose(gradient[:length, b], own[:, 0], rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(gradient[:length, b], one_gradient[:, 0], rtol=1e-5, atol=1e-7)
         assert not gradient[length:, b].any()
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_mask_of_ones_is_no_mask(name):
     spikes, labels = map(jnp.asarray, example(2))
-    found = LOSSES[name](spikes, labels, jnp.ones((STEPS, BATCH)))
-    np.testing.assert_allclose(found, LOSSES[name](spikes, labels, None), rtol=1e-6)
+    actual = LOSSES[name](spikes, labels, jnp.ones((STEPS, BATCH)))
+    np.testing.assert_allclose(actual, LOSSES[name](spikes, labels, None), rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_an_example_without_a_step_costs_nothing(name):
     spikes, labels = map(jnp.asarray, example(3))
-    found = LOSSES[name](spikes, labels, jnp.zeros((STEPS, BATCH)))
-    np.testing.assert_array_equal(found, np.zeros(BATCH))
+    actual = LOSSES[name](spikes, labels, jnp.zeros((STEPS, BATCH)))
+    np.testing.assert_array_equal(actual, np.zeros(BATCH))
 
 
 def test_mean_over_the_steps_that_are_kept():

@@ -92,8 +92,8 @@ def test_neuron_over_fifty_steps(snntorch, reset, leak, threshold):
         spikes, potentials = (over_time(emit, drives, leaves) for emit in ("spike", "potential"))
         return jnp.sum(of_spikes * spikes + of_potentials * potentials), (spikes, potentials)
 
-    given = (jnp.asarray(drives), jnp.float32(leak), jnp.float32(threshold))
-    gradients, (spikes, potentials) = jax.grad(total, argnums=(0, 1, 2), has_aux=True)(*given)
+    inputs = (jnp.asarray(drives), jnp.float32(leak), jnp.float32(threshold))
+    gradients, (spikes, potentials) = jax.grad(total, argnums=(0, 1, 2), has_aux=True)(*inputs)
     assert 0.1 < spikes.mean() < 0.95
     np.testing.assert_array_equal(spikes, want[0])
     np.testing.assert_allclose(potentials, want[1], rtol=0, atol=1e-6 * np.abs(want[1]).max())
@@ -105,12 +105,12 @@ def test_neuron_over_fifty_steps(snntorch, reset, leak, threshold):
 def test_surrogates(snntorch, name):
     its_name, options = SURROGATES[name]
     x = np.concatenate([np.linspace(-3, 3, 121), [0.0, -0.0, 1e-7, -1e-7]]).astype(np.float32)
-    given = tensor(x).requires_grad_()
-    spikes = getattr(snntorch.surrogate, its_name)(**options)(given)
+    leaf = tensor(x).requires_grad_()
+    spikes = getattr(snntorch.surrogate, its_name)(**options)(leaf)
     spikes.sum().backward()
     np.testing.assert_array_equal(spike(jnp.asarray(x), name), spikes.detach().numpy())
     mine = jax.grad(lambda x: jnp.sum(spike(x, name)))(jnp.asarray(x))
-    np.testing.assert_allclose(mine, given.grad.numpy(), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(mine, leaf.grad.numpy(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -120,14 +120,14 @@ def test_max_pooling_gives_ties_to_the_same_entry(levels, size):
 
     rng = np.random.default_rng(levels)
     x = rng.integers(0, levels, (3, 7, 8, 4)).astype(np.float32)
-    given = tensor(x.transpose(0, 3, 1, 2)).requires_grad_()
-    pooled = torch.nn.functional.max_pool2d(given, size)
+    leaf = tensor(x.transpose(0, 3, 1, 2)).requires_grad_()
+    pooled = torch.nn.functional.max_pool2d(leaf, size)
     gradient = rng.normal(size=tuple(pooled.shape)).astype(np.float32)
     pooled.backward(tensor(gradient))
     mine, pull = jax.vjp(lambda x: max_pool(x, size, size), jnp.asarray(x))
     np.testing.assert_array_equal(mine, pooled.detach().numpy().transpose(0, 2, 3, 1))
     got = pull(jnp.asarray(gradient.transpose(0, 2, 3, 1)))[0]
-    np.testing.assert_array_equal(got, given.grad.numpy().transpose(0, 2, 3, 1))
+    np.testing.assert_array_equal(got, leaf.grad.numpy().transpose(0, 2, 3, 1))
 
 
 def test_losses_and_accuracy(snntorch):
@@ -141,14 +141,14 @@ def test_losses_and_accuracy(snntorch):
         "mse_count": functional.mse_count_loss(correct_rate=0.8, incorrect_rate=0.2),
     }
     for name, loss in losses.items():
-        given = tensor(spikes).requires_grad_()
-        value = loss(given, tensor(labels))
+        leaf = tensor(spikes).requires_grad_()
+        value = loss(leaf, tensor(labels))
         value.backward()
         mine, gradient = jax.value_and_grad(
             lambda x, name=name: jnp.mean(LOSSES[name](x, jnp.asarray(labels), None))
         )(jnp.asarray(spikes))
         np.testing.assert_allclose(mine, value.item(), rtol=1e-6)
-        np.testing.assert_allclose(gradient, given.grad.numpy(), rtol=1e-5, atol=1e-8)
+        np.testing.assert_allclose(gradient, leaf.grad.numpy(), rtol=1e-5, atol=1e-8)
     counts = jnp.sum(jnp.asarray(spikes), axis=0)
     accuracy = float(jnp.mean(jnp.argmax(counts, axis=-1) == labels))
     assert accuracy == functional.accuracy_rate(tensor(spikes), tensor(labels))
@@ -206,15 +206,15 @@ class TheirNetwork:
 
     def gradients(self):
         """Of every weight, in our layout."""
-        found = {}
+        result = {}
         for name, (kernel, bias) in self.weights.items():
             slope = kernel.grad.numpy()
             if slope.ndim == 4:
                 slope = slope.transpose(2, 3, 1, 0)
             else:
                 slope = slope.reshape(10, 64, 4, 4).transpose(2, 3, 1, 0).reshape(1024, 10)
-            found[name] = {"kernel": slope, "bias": bias.grad.numpy()}
-        return found
+            result[name] = {"kernel": slope, "bias": bias.grad.numpy()}
+        return result
 
 
 @pytest.mark.parametrize("steps", [10, 25, 50])

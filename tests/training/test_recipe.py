@@ -278,17 +278,17 @@ def test_final_statistics_are_those_of_all_images():
     net = Net(arch, hidden(neurons.relu()), arithmetic=Arithmetic.FAST_FLOAT32)
     variables = init_variables(net, jax.random.key(0))
     images = np.random.default_rng(0).integers(0, 256, (1000, 6, 6, 1), dtype=np.uint8)
-    found = final_statistics(net, variables, preprocess.unchanged(), images)
+    actual = final_statistics(net, variables, preprocess.unchanged(), images)
     x = jnp.asarray(images, jnp.float32) / 256
     kernel = variables["params"]["conv1"]["kernel"]
     drive = jax.lax.conv_general_dilated(
         x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
     drive = np.asarray(drive, np.float64)
-    norm = found["batch_stats"]["conv1"]["norm"]
+    norm = actual["batch_stats"]["conv1"]["norm"]
     np.testing.assert_allclose(norm["mean"], drive.mean((0, 1, 2)), rtol=1e-4)
     np.testing.assert_allclose(norm["var"], drive.var((0, 1, 2)), rtol=1e-4)
-    out = forward(net, found, x[:10]).outs["conv1"]
+    out = forward(net, actual, x[:10]).outs["conv1"]
     assert out.shape == (1, 10, 6, 6, 4)
 
 

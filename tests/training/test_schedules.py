@@ -10,8 +10,8 @@ from jaxsnn.training.schedules import SMALLEST_CLIP
 
 
 def phase(rate, epochs=10, first=0, updates=1, **options):
-    own = {"epochs": epochs, "learning_rate": rate, "schedule": "constant"} | options
-    return {**own, "steps_per_epoch": updates, "first_step": first}
+    fields = {"epochs": epochs, "learning_rate": rate, "schedule": "constant"} | options
+    return {**fields, "steps_per_epoch": updates, "first_step": first}
 
 
 def params_of(rng):
@@ -34,12 +34,12 @@ def tree_map(function, *trees):
 
 def run(optimiser, params, gradients):
     """Params after every update."""
-    state, found = optimiser.init(params), []
+    state, result = optimiser.init(params), []
     for slopes in gradients:
         updates, state = optimiser.update(slopes, state, params)
         params = optax.apply_updates(params, updates)
-        found.append(tree_map(np.asarray, params))
-    return found
+        result.append(tree_map(np.asarray, params))
+    return result
 
 
 @pytest.mark.parametrize("decay_clips", [True, False])
@@ -52,7 +52,7 @@ def test_sgd_is_momentum_and_decay_by_the_formula(decay_clips):
     ]
     phases = [phase(0.05, schedule="steps", lr_step=(2,), lr_factor=0.1)]
     optimiser, rates = schedules.sgd(phases, 0.03, decay_clips)
-    found = run(optimiser, start, gradients)
+    actual = run(optimiser, start, gradients)
     assert [float(rates(number)) for number in range(5)] == pytest.approx([0.05] * 2 + [0.005] * 3)
     velocity = tree_map(lambda p: np.zeros_like(p, np.float64), start)
     params = tree_map(lambda p: p.astype(np.float64), start)
@@ -66,7 +66,7 @@ def test_sgd_is_momentum_and_decay_by_the_formula(decay_clips):
         params = tree_map(lambda p, v, r=rate: p - r * v, params, velocity)
         tree_map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-            found[number],
+            actual[number],
             params,
         )
 
@@ -74,9 +74,9 @@ def test_sgd_is_momentum_and_decay_by_the_formula(decay_clips):
 def test_no_decay_is_plain_momentum():
     params = {"readout": {"kernel": np.ones(3, np.float32)}}
     gradients = [{"readout": {"kernel": np.float32([1, 0, -2])}}] * 3
-    found = run(schedules.sgd([phase(0.5)], 0.0)[0], params, gradients)
+    actual = run(schedules.sgd([phase(0.5)], 0.0)[0], params, gradients)
     # Velocities 1, 1.9, 2.71.
-    np.testing.assert_allclose(found[-1]["readout"]["kernel"], [1 - 2.805, 1, 1 + 5.61], rtol=1e-6)
+    np.testing.assert_allclose(actual[-1]["readout"]["kernel"], [1 - 2.805, 1, 1 + 5.61], rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["clip", "kernel_clip"])
@@ -86,14 +86,14 @@ def test_no_clip_wears_away(name, rate, decay):
     params = {"conv1": {name: np.float32(8), "kernel": np.full(4, 8, np.float32)}}
     push = {"conv1": {name: np.float32(3), "kernel": np.full(4, 3, np.float32)}}
     noise = [tree_map(lambda p: p * rng.normal(1, 2), push) for _ in range(60)]
-    found = run(schedules.sgd([phase(rate)], decay)[0], params, [push] * 60 + noise)
-    clips = np.array([one["conv1"][name] for one in found])
+    actual = run(schedules.sgd([phase(rate)], decay)[0], params, [push] * 60 + noise)
+    clips = np.array([one["conv1"][name] for one in actual])
     # The update is cut before it is added, in float32.
     assert clips.min() >= SMALLEST_CLIP * (1 - 1e-3)
     assert clips.min() <= SMALLEST_CLIP * (1 + 1e-3)
     assert np.isfinite(clips).all()
-    assert found[0]["conv1"]["kernel"].min() < 8
-    assert min(one["conv1"]["kernel"].min() for one in found) < 0  # nothing else is held
+    assert actual[0]["conv1"]["kernel"].min() < 8
+    assert min(one["conv1"]["kernel"].min() for one in actual) < 0  # nothing else is held
 
 
 def test_a_clip_that_is_too_small_is_lifted_and_a_larger_one_is_left_alone():
@@ -108,17 +108,17 @@ def test_a_clip_that_is_too_small_is_lifted_and_a_larger_one_is_left_alone():
         "b": {"clip": jnp.float32(-1.5)},
         "clip": {"bias": jnp.float32(-9)},
     }
-    found, _ = keep.update(updates, keep.init(params), params)
-    assert float(params["a"]["clip"] + found["a"]["clip"]) == pytest.approx(SMALLEST_CLIP)
-    assert float(found["b"]["clip"]) == -1.5
-    assert float(found["clip"]["bias"]) == -9  # a layer of that name is no clip
+    actual, _ = keep.update(updates, keep.init(params), params)
+    assert float(params["a"]["clip"] + actual["a"]["clip"]) == pytest.approx(SMALLEST_CLIP)
+    assert float(actual["b"]["clip"]) == -1.5
+    assert float(actual["clip"]["bias"]) == -9  # a layer of that name is no clip
 
 
 def test_clips_rise_again():
     params = {"conv1": {"clip": np.float32(8)}}
     down, up = ({"conv1": {"clip": np.float32(sign * 100)}} for sign in (1, -1))
-    found = run(schedules.sgd([phase(0.1)], 1e-4)[0], params, [down, *[up] * 3])
-    clips = [float(one["conv1"]["clip"]) for one in found]
+    actual = run(schedules.sgd([phase(0.1)], 1e-4)[0], params, [down, *[up] * 3])
+    clips = [float(one["conv1"]["clip"]) for one in actual]
     assert clips[0] == pytest.approx(SMALLEST_CLIP, rel=1e-2)
     assert clips[-1] > 1
 
@@ -162,9 +162,9 @@ def test_phases_follow_each_other_by_hand():
         phase(0.04, 3, 10, 5, schedule="steps", lr_step=(1, 2), lr_factor=0.1),
     ]
     rates = schedules.joined(phases)
-    found = [float(rates(number)) for number in range(25)]
+    actual = [float(rates(number)) for number in range(25)]
     expected = [0.4] * 5 + [0.2] * 5 + [0.04] * 5 + [0.004] * 5 + [0.0004] * 5
-    assert found == pytest.approx(expected)
+    assert actual == pytest.approx(expected)
     np.testing.assert_allclose(
         [float(schedules.sgd(phases, 0.1)[1](n)) for n in range(25)], expected, rtol=1e-5
     )

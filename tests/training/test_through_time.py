@@ -50,7 +50,7 @@ def grown(tree):
 @functools.cache
 def start(net):
     task = through_time(net, stimulus.held(1), loss_of(net))
-    return {**(found := dict(task.init(jax.random.key(3)))), "params": grown(found["params"])}
+    return {**(outcome := dict(task.init(jax.random.key(3)))), "params": grown(outcome["params"])}
 
 
 def loss_of(net):
@@ -68,16 +68,16 @@ def recordings(lengths, events=40):
     return {"codes": np.array(codes, np.int32), "lengths": np.array(lengths, np.int32)}
 
 
-def found(task, net, batch, labels, steps=None, key=None):
+def outcome(task, net, batch, labels, steps=None, key=None):
     """Losses, spike counts and gradients of the mean loss of a batch."""
     variables = start(net)
     rest = {name: tree for name, tree in variables.items() if name != "params"}
-    how = {"axis_name": None} | ({} if steps is None else {"steps": steps})
+    keywords = {"axis_name": None} | ({} if steps is None else {"steps": steps})
 
     @jax.jit
     def of(params, batch):
         losses, (counts, _) = task.loss(
-            params, rest, batch, jnp.asarray(labels), jax.random.key(0), True, **how
+            params, rest, batch, jnp.asarray(labels), jax.random.key(0), True, **keywords
         )
         return jnp.mean(losses), (losses, counts)
 
@@ -114,7 +114,7 @@ def test_parameters_of_the_two_networks():
 def repeated(steps):
     """The image given at every step anew, instead of held."""
 
-    def show(batch, key, given):
+    def show(batch, key, arguments):
         x = batch.astype(jnp.float32) / 255
         return stimulus.Shown(jnp.broadcast_to(x, (steps, *x.shape)), steps)
 
@@ -125,7 +125,7 @@ def repeated(steps):
 def test_a_held_image_is_the_same_image_at_every_step(loss):
     net, labels = network(loss=loss, learn=("leak", "threshold")), np.arange(8) % 3
     held, frames = (
-        found(through_time(net, shown, loss), net, images(), labels)
+        outcome(through_time(net, shown, loss), net, images(), labels)
         for shown in (stimulus.held(10), repeated(10))
     )
     assert_close(held, frames)
@@ -137,7 +137,7 @@ def test_a_held_image_is_the_same_image_at_every_step(loss):
 def test_time_blocks_change_nothing(block, shown):
     net, labels = network(learn=("leak",)), np.arange(8) % 3
     whole, blocks = (
-        found(through_time(net, shown(10), time_block=size), net, images(), labels)
+        outcome(through_time(net, shown(10), time_block=size), net, images(), labels)
         for size in (None, block)
     )
     assert_close(blocks, whole, 2e-6)
@@ -147,7 +147,7 @@ def test_time_blocks_change_nothing(block, shown):
 def test_time_blocks_with_a_mask_change_nothing():
     net, lengths = network(SENSOR), [7, 3, 6, 2]
     whole, blocks = (
-        found(
+        outcome(
             through_time(net, stimulus.event_frames(SENSOR), time_block=size),
             net,
             recordings(lengths),
@@ -201,9 +201,9 @@ def test_padded_recordings_are_as_each_alone(loss):
     net, lengths, labels = network(SENSOR), [6, 2, 4], np.array([2, 0, 1])
     task = through_time(net, stimulus.event_frames(SENSOR), loss)
     batch = recordings(lengths)
-    together = found(task, net, batch, labels, 9)
+    together = outcome(task, net, batch, labels, 9)
     alone = [
-        found(
+        outcome(
             task,
             net,
             jax.tree.map(lambda leaf, row=row: leaf[row : row + 1], batch),
@@ -224,9 +224,9 @@ def test_without_a_mask_the_silent_steps_count():
     net, labels = network(SENSOR), np.array([2, 0])
     shown = stimulus.event_frames(SENSOR, padded_loss=True)
     batch, task = recordings([3, 3]), through_time(net, shown)
-    short, long = (found(task, net, batch, labels, steps)[0] for steps in (3, 12))
+    short, long = (outcome(task, net, batch, labels, steps)[0] for steps in (3, 12))
     assert np.abs(short - long).min() > 1e-3
-    assert found(through_time(net, shown), net, batch, labels, 3)[0].tolist() == short.tolist()
+    assert outcome(through_time(net, shown), net, batch, labels, 3)[0].tolist() == short.tolist()
 
 
 def counted(task, calls):
@@ -298,11 +298,11 @@ def test_evaluation_of_recordings_is_that_of_each_alone():
     rest = {"fixed": start(net)["fixed"]}
     losses, correct = [], 0
     for row, length in enumerate(batch["lengths"]):
-        own = jax.tree.map(lambda leaf, row=row: jnp.asarray(leaf[row : row + 1]), batch)
+        one = jax.tree.map(lambda leaf, row=row: jnp.asarray(leaf[row : row + 1]), batch)
         own_loss, (counts, _) = task.loss(
             start(net)["params"],
             rest,
-            own,
+            one,
             jnp.asarray(labels[row : row + 1]),
             jax.random.key(0),
             False,
@@ -323,20 +323,20 @@ def test_a_bucketed_run_broken_off_within_an_epoch_continues_bit_for_bit(tmp_pat
     shown = stimulus.event_frames(SENSOR, rotation=10.0)
     task = through_time(network(SENSOR, 2), shown)
     data, optimiser = (*eventful(), None, None), optax.adam(5e-3)
-    how = {"epochs": 3, "batch_size": 4, "seed": 5, "micro_batch": 2}
-    want, _ = train(task, optimiser, data, Options(**how), False)
+    fields = {"epochs": 3, "batch_size": 4, "seed": 5, "micro_batch": 2}
+    want, _ = train(task, optimiser, data, Options(**fields), False)
 
     def broken(step):
         if step > 7:  # asked for the rate of epoch 2, whose last checkpoint is before its end
             raise BrokenOffError
         return 5e-3
 
-    options = Options(**how, directory=tmp_path, checkpoint_seconds=0)
+    options = Options(**fields, directory=tmp_path, checkpoint_seconds=0)
     with pytest.raises(BrokenOffError):
         train(task, optimiser, data, options, False, broken)
     assert 7 < Checkpoints(tmp_path / "checkpoints").steps()[-1] < 14
     got, history = train(
-        task, optimiser, data, Options(**how, directory=tmp_path, resume=True), False
+        task, optimiser, data, Options(**fields, directory=tmp_path, resume=True), False
     )
     assert [record["epoch"] for record in history] == [2, 3]
     assert jax.tree.structure(got) == jax.tree.structure(want)

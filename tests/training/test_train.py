@@ -162,10 +162,10 @@ def test_evaluation_of_a_padded_batch_equals_numpy():
     losses, hits, _ = softmax_regression(kernel, images, labels)
     assert 0 < hits.sum() < 10
     for batch_size in (4, 10, 64):
-        found = evaluate(task, {"params": {"kernel": kernel}}, images, labels, batch_size)
-        assert found["loss"] == pytest.approx(losses.mean(), rel=1e-5)
-        assert (found["correct"], found["accuracy"]) == (hits.sum(), hits.sum() / 10)
-        assert isinstance(found["correct"], int)
+        evaluation = evaluate(task, {"params": {"kernel": kernel}}, images, labels, batch_size)
+        assert evaluation["loss"] == pytest.approx(losses.mean(), rel=1e-5)
+        assert (evaluation["correct"], evaluation["accuracy"]) == (hits.sum(), hits.sum() / 10)
+        assert isinstance(evaluation["correct"], int)
     assert calls == {False: 3}  # one for each batch size, whatever the number of batches
 
 
@@ -232,8 +232,8 @@ def test_weights_lie_beside_the_checkpoints(tmp_path):
     assert_equal_trees(load_params(tmp_path / "model.npz", state.variables), state.variables)
     accuracies = [record["validation_accuracy"] for record in history]
     best = load_params(tmp_path / "best.npz", state.variables)
-    found = evaluate(PERCEPTRON, best, *digits()[2:], 64)
-    assert found["accuracy"] == max(accuracies)
+    evaluation = evaluate(PERCEPTRON, best, *digits()[2:], 64)
+    assert evaluation["accuracy"] == max(accuracies)
     assert load_arrays(tmp_path / "best.npz")[1]["epoch"] == 1 + accuracies.index(max(accuracies))
 
 
