@@ -86,10 +86,31 @@ def _nodes(h5py: Any, file: Any, place: str, without: tuple[str, ...]) -> Iterat
     raise UserError(f"{place}: more than {MOST:,} groups and arrays, or groups inside themselves")
 
 
-def _array(dataset: Any, place: str, budget: Budget) -> np.ndarray:
-    """The numbers of a dataset whose bytes are in this file."""
+def refuse_other_files(file: Any, place: str) -> None:
+    """Refuse an open HDF5 file that another library would follow to other files.
+
+    Args:
+        file: of h5py.
+        place: for messages.
+
+    Raises:
+        UserError: a link or an array of it leads to another file, or groups lie inside themselves.
+    """
+    import h5py
+
+    for path, node in _nodes(h5py, file, place, ()):
+        if isinstance(node, h5py.Dataset):
+            _refuse_outside(node, f"{place}, {shown(path)}")
+
+
+def _refuse_outside(dataset: Any, place: str) -> None:
     if dataset.is_virtual or dataset.external:
         raise UserError(f"{place}: its numbers are in another file; save it as one file")
+
+
+def _array(dataset: Any, place: str, budget: Budget) -> np.ndarray:
+    """The numbers of a dataset whose bytes are in this file."""
+    _refuse_outside(dataset, place)
     if dataset.dtype.kind not in "biufc":
         raise UserError(f"{place}: dtype {dataset.dtype}; save it as float32")
     budget.spend(int(np.prod(dataset.shape, dtype=object)) * dataset.dtype.itemsize, place)

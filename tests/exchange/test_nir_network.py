@@ -273,13 +273,32 @@ def test_files_that_are_none(tmp_path):
     with h5py.File(tmp_path / "itself.nir", "w") as file:
         file["node/type"] = "NIRGraph"
         file["node/nodes/again"] = file["node"]
-    with pytest.raises(UserError, match=r"itself\.nir holds no NIR graph"):
+    with pytest.raises(UserError, match=r"itself\.nir: groups inside themselves"):
         from_nir(tmp_path / "itself.nir")
     with h5py.File(tmp_path / "half.nir", "w") as file:
         file["node/type"] = "NIRGraph"
         file["node/nodes/linear/type"] = "Linear"  # and no weight
     with pytest.raises(UserError, match=r"half\.nir holds no NIR graph"):
         from_nir(tmp_path / "half.nir")
+
+
+def test_files_that_lead_to_other_files_are_refused(tmp_path):
+    nir.write(tmp_path / "weights.nir", recurrent())
+    for link, refused in (
+        (h5py.ExternalLink("weights.nir", "/node"), r"linked\.nir, .*elsewhere': leads elsewhere"),
+        (h5py.SoftLink("/node/nodes/into"), r"linked\.nir, .*elsewhere': leads elsewhere"),
+    ):
+        (tmp_path / "linked.nir").write_bytes((tmp_path / "weights.nir").read_bytes())
+        with h5py.File(tmp_path / "linked.nir", "a") as file:
+            file["node/nodes/elsewhere"] = link
+        with pytest.raises(UserError, match=refused):
+            from_nir(tmp_path / "linked.nir")
+    with h5py.File(tmp_path / "linked.nir", "a") as file:
+        del file["node/nodes/elsewhere"], file["node/nodes/into/weight"]
+        raw = [(str(tmp_path / "raw"), 0, 160)]
+        file.create_dataset("node/nodes/into/weight", (5, 4), np.float64, external=raw)
+    with pytest.raises(UserError, match=r"into/weight': its numbers are in another file"):
+        from_nir(tmp_path / "linked.nir")
 
 
 def test_a_sub_graph_with_two_inputs_is_refused():

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jaxsnn.errors import UserError, shown
+from jaxsnn.exchange.hdf5 import refuse_other_files
 from jaxsnn.exchange.nir.delay import Delay
 from jaxsnn.exchange.nir.flatten import Flat, flatten
 from jaxsnn.exchange.nir.linear import Identity
@@ -115,6 +116,7 @@ def _read(path: Path) -> NIRGraph:
     if not path.is_file():
         raise UserError(f"{path} is no file; give the path of a NIR file (HDF5)")
     with _named(path), h5py.File(path, "r") as file:
+        refuse_other_files(file, str(path))
         kinds = list(_kinds(file["node"], ""))
     for name, kind in kinds:
         if kind not in (*KINDS, "NIRGraph"):
@@ -134,6 +136,8 @@ def _named(path: Path) -> Generator[None]:
     """HDF5 and nir raise nearly anything for a file that is damaged, or none of theirs."""
     try:
         yield
+    except UserError:
+        raise
     except Exception as error:
         reason = shown(str(error)).strip("'\"")
         raise UserError(f"{path} holds no NIR graph ({reason}); write it with nir.write") from error
