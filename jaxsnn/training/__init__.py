@@ -7,6 +7,7 @@ goes through the epochs, survives a kill and resumes bit for bit.
 from jaxsnn.training import finetune, schedules
 from jaxsnn.training.early_loss_weight import Ramp, share_of_macs
 from jaxsnn.training.finetune_quantised import Finetuned, finetune_quantised
+from jaxsnn.training.firing_start import firing_start
 from jaxsnn.training.losses_over_time import LOSSES
 from jaxsnn.training.one_pass import classification
 from jaxsnn.training.options import Options
@@ -34,6 +35,7 @@ __all__ = [
     "classification",
     "finetune",
     "finetune_quantised",
+    "firing_start",
     "schedules",
     "share_of_macs",
     "spiking_net",

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 from jaxsnn.report.results import RunSettings
 from jaxsnn.systems.settings.base import Scripted, require
+from jaxsnn.types import JsonObject
 
 OF_EVENTS = (
     *("time_window", "event_count", "frames", "filter_time"),
@@ -31,9 +32,11 @@ class NmnistCsnn(Scripted):
 
     experiment = "nmnist_csnn"
     usual_epochs: ClassVar[dict[str, int]] = {"": 20}
+    before: ClassVar[JsonObject] = {"initial_rate": 0.0}
     parts_of_training = (
         *Scripted.parts_of_training,
-        *("lr_step", "lr_factor", "loss", "surrogate", "slope", "subset", "checkpoint"),
+        *("lr_step", "lr_factor", "loss", "surrogate", "slope", "subset"),
+        *("checkpoint", "initial_rate"),
     )
     aliases: ClassVar[dict[str, str]] = {
         "model.slope": "slope",
@@ -104,6 +107,10 @@ class NmnistCsnn(Scripted):
     filter_time: int | None = 10_000
     """An event is noise if no neighbouring pixel had one so many microseconds before; None: keep
     all."""
+    initial_rate: float | None = None
+    """Spikes per neuron and step that every layer starts with on some training examples, by one
+    factor for its weights; 0: weights as drawn. None: 0.02 for events in frames of a time window,
+    which hold so few that the network would not fire at all, else 0; 0 with --checkpoint."""
     checkpoint: str = ""
     """Start from these weights: the folder of a run, or its model.npz or best.npz."""
     subset: int = 1
@@ -129,6 +136,9 @@ class NmnistCsnn(Scripted):
         put("batch_size", self.batch_size or self.usual_batch.get(name, self.usual_batch[""]))
         if name == "nmnist" and not self.out:
             put("out", f"runs/{self.experiment}")
+        if self.initial_rate is None:
+            sparse = self.spike and not (self.event_count or self.frames or self.checkpoint)
+            put("initial_rate", 0.02 if sparse else 0.0)
         put("exp_id", self.exp_id or ("spike" if self.spike else "static"))
         plain = PurePath(self.exp_id).name == self.exp_id and self.exp_id not in ("..", "figs")
         require(plain, "exp_id", self.exp_id, "a plain name other than figs")
@@ -146,6 +156,10 @@ class NmnistCsnn(Scripted):
             value = getattr(self, name)
             positive = value is None or (math.isfinite(value) and value > 0)
             require(positive, name, value, "a number above 0")
+        rate = self.initial_rate
+        require(rate is None or 0 <= rate <= 0.5, "initial_rate", rate, "a number from 0 to 0.5")
+        drawn = not (rate and self.checkpoint)
+        require(drawn, "initial_rate", rate, "0 with --checkpoint, whose weights are not drawn")
         require(self.num_workers >= 0, "num_workers", self.num_workers, "0 or more")
         require(len(set(self.learn)) == len(self.learn), "learn", self.learn, "each name once")
         require(0 <= self.rotation <= 180, "rotation", self.rotation, "degrees from 0 to 180")

@@ -39,6 +39,7 @@ from jaxsnn.systems.settings.surrogate_csnn import NmnistCsnn
 from jaxsnn.systems.stages import COMMON, Stage, System
 from jaxsnn.systems.surrogate_csnn import data as surrogate_csnn_data
 from jaxsnn.systems.surrogate_csnn import pictures as surrogate_csnn_pictures
+from jaxsnn.training.firing_start import firing_start
 from jaxsnn.training.run_files import Record
 from jaxsnn.training.task import Task, evaluate
 from jaxsnn.training.through_time import spiking_net, threshold, through_time, watch
@@ -48,13 +49,15 @@ NETWORK = ("dataset", "spike")
 STILLS = ("num_steps",)
 EVENTS = ("time_window", "event_count", "frames", "filter_time")
 NEURON = ("beta", "slope", "surrogate", "reset", "learn", "loss")
-TRAINING = ("seed", "batch_size", "limit_train", "validation", "subset", "checkpoint", "rotation")
+START = ("seed", "checkpoint", "initial_rate")
+TRAINING = ("batch_size", "limit_train", "validation", "subset", "rotation")
 WHOLE = 10_000  # test examples of the original, in both data sets
 UPDATE = 7  # additions that a leaky update costs: drive, comparison, reset, a product worth four
 PUBLISHED = {"mnist": 0.9912, "nmnist": 0.9705}
 MOST = 100  # examples per compiled call of a simulation
 BLOCK = 10  # steps of it that are computed layer by layer
 LUCK = 1.5  # times chance: what an accuracy must reach to count as learned
+AWAKENING = 8  # training examples that decide the scale of the first weights
 SAMPLES = 5  # test samples whose spikes are looked at, and kept for the pictures
 MICRO_BATCH = 2  # on a CPU, where what is kept for the way back then stays in the cache
 
@@ -91,7 +94,7 @@ class Csnn(System[NmnistCsnn]):
         task = through_time(self.net, self.material.stimulus, config.loss, config.time_block)
         self.task = task._replace(init=self._initial(task))
         network = (*NETWORK, *(EVENTS if config.spike else STILLS), *NEURON)
-        identity = (*network, *TRAINING, "padded_loss")
+        identity = (*network, *START, *TRAINING, "padded_loss")
         self.run = Run(Path(config.out) / config.setting, config, identity, network)
 
     @property
@@ -111,13 +114,27 @@ class Csnn(System[NmnistCsnn]):
         )
 
     def _initial(self, task: Task) -> Callable[[Array], Variables]:
-        """Where training starts: at random, or from the weights of ``--checkpoint``."""
+        """Where training starts: at random, firing if so asked, or from ``--checkpoint``."""
         if not self.config.checkpoint:
-            return task.init
+            return self._firing(task) if self.config.initial_rate else task.init
         loaded = _weights(load_arrays(weights_at(self.config.checkpoint))[0])
         expected = _weights(flatten(net_module.template(self.net)))
         weights = flatten(load_params(loaded, expected))
         return lambda key: unflatten({**flatten(task.init(key)), **weights})
+
+    def _firing(self, task: Task) -> Callable[[Array], Variables]:
+        """Weights as drawn, each layer scaled until it fires on the first training examples."""
+        examples = jax.tree.map(lambda leaf: leaf[:AWAKENING], self.material.parts[0])
+        stimulus, rate = self.material.stimulus, self.config.initial_rate or 0.0
+        steps = self.config.num_steps
+        if stimulus.lengths is not None:
+            steps = int(np.max(stimulus.lengths(examples)))
+
+        def init(key: Array) -> Variables:
+            shown = stimulus.show(jax.tree.map(jnp.asarray, examples), None, steps)
+            return firing_start(self.net, task.init(key), shown, rate)
+
+        return init
 
     @property
     def _spiking_net(self) -> net_module.Net:
