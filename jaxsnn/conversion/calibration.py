@@ -1,8 +1,9 @@
 """Calibration: what a trained network's activations reach, and what every method needs of that.
 
 Nothing is trained. Robust maxima of the activations (:mod:`jaxsnn.conversion.percentiles`) become
-the clips, bounds and scales of the methods; how finely activations must be quantised is read from
-what the quantised network says of the same images. Labels are not needed.
+the bounds and scales of the methods, and the candidates of the clips
+(:mod:`jaxsnn.conversion.clips`); how finely activations must be quantised is read from what the
+quantised network says of the same images. Labels are not needed.
 """
 
 import functools
@@ -10,9 +11,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -20,6 +20,7 @@ from jaxsnn import neurons
 from jaxsnn.arch.notation import Arch
 from jaxsnn.conversion import methods, percentiles
 from jaxsnn.conversion.balance import balanced, factors
+from jaxsnn.conversion.clips import choose, with_clips
 from jaxsnn.conversion.convert import convert
 from jaxsnn.conversion.method import Method
 from jaxsnn.conversion.methods.median import MOST_LEVELS
@@ -57,13 +58,15 @@ class Calibration:
         scales: percentile -> site -> that percentile of its activations, of heads too.
         agreement: share of the images that a network with activations in steps of ``2**-k`` sees as
             the network itself does, for k = 0, 1, ...
-        clip_errors: percentile -> root mean square error of the logits of the network whose
-            activations are clipped there and quantised to ``bits`` bits, over that of the logits.
+        clip_errors: percentile -> error of the network whose activations are all clipped there and
+            quantised to ``bits`` bits: root mean square error of its logits over that of the
+            logits.
+        clips: site -> clip, chosen site by site from the best of these on
+            (:mod:`jaxsnn.conversion.clips`).
+        clip_error: error with these clips.
         bits: that width.
         k: fractional bits that suffice: the fewest that agree, or those that agree most.
         images: number of calibration images.
-
-    The clips are those of the percentile with the smallest error.
     """
 
     arch: Arch
@@ -73,6 +76,8 @@ class Calibration:
     scales: Scales
     agreement: tuple[float, ...]
     clip_errors: Mapping[float, float]
+    clips: Mapping[str, float]
+    clip_error: float
     bits: int
     k: int
     images: int
@@ -84,7 +89,7 @@ class Calibration:
 
     @property
     def percentile(self) -> float:
-        """The percentile whose clips disturb the logits least."""
+        """The percentile that disturbs the logits least where all activations are clipped there."""
         return min(self.clip_errors, key=self.clip_errors.__getitem__)
 
     @property
@@ -207,22 +212,23 @@ def calibrate(
     images = np.asarray(images)
     net = Net(arch, hidden(neurons.relu()), weights or SiteMap(full_precision()))
     scales = _scales(net, variables, images, percentiles, encoding, batch_size, progress)
-    whole = functools.partial(
-        logits, images=images, encoding=encoding, batch_size=batch_size, progress=progress
-    )
-    reference = whole(net, variables)
+    whole = functools.partial(logits, images=images, encoding=encoding, batch_size=batch_size)
+    reference = whole(net, variables, progress=progress)
     if balance:
         variables, scales = _balanced(variables, arch, scales)
-    agreed = _agreements(whole, net, variables, reference.argmax(-1))
-    errors = _clip_errors(whole, net, bits, variables, scales, reference)
+    agreed = _agreements(whole, net, variables, reference.argmax(-1), progress)
+    error_of = _error_of(whole, net, bits, variables, reference)
+    clips = choose(error_of, scales, activations(arch), progress=progress)
     return Calibration(
         arch=arch,
-        variables=with_clips(variables, arch, scales[min(errors, key=errors.__getitem__)]),
+        variables=with_clips(variables, arch, clips.clips),
         encoding=encoding,
         weights=net.weights,
         scales=MappingProxyType(scales),
         agreement=agreed,
-        clip_errors=MappingProxyType(errors),
+        clip_errors=MappingProxyType(clips.errors),
+        clips=MappingProxyType(clips.clips),
+        clip_error=clips.error,
         bits=bits,
         k=sufficient(agreed, agreement),
         images=len(images),
@@ -241,29 +247,31 @@ def _agreements(
     net: Net,
     variables: Variables,
     classes: np.ndarray,
+    progress: str,
 ) -> tuple[float, ...]:
     """Share of the images of which the network predicts the same with steps of 1, 1/2, 1/4, ..."""
-    stepped = net.clone(neurons=hidden(STEPPED))
-    return tuple(
-        float(np.mean(whole(stepped, with_step(variables, net.arch, k)).argmax(-1) == classes))
-        for k in range(FINEST + 1)
-    )
+    stepped, shares = net.clone(neurons=hidden(STEPPED)), list[float]()
+    for k in range(FINEST + 1):
+        quantised = whole(stepped, with_step(variables, net.arch, k), progress=progress)
+        shares.append(float(np.mean(quantised.argmax(-1) == classes)))
+    return tuple(shares)
 
 
-def _clip_errors(
-    whole: Callable[[Net, Variables], np.ndarray],
+def _error_of(
+    whole: Callable[..., np.ndarray],
     net: Net,
     bits: int,
     variables: Variables,
-    scales: Scales,
     reference: np.ndarray,
-) -> dict[float, float]:
-    """Percentile -> relative error of the logits when activations are clipped there, to bits."""
+) -> Callable[[Mapping[str, float]], float]:
+    """Clips -> relative error of the logits when activations are clipped there, to bits."""
     clipped = net.clone(neurons=hidden(neurons.clipped_relu(bits, "up")))
-    return {
-        percentile: relative(whole(clipped, with_clips(variables, net.arch, sites)), reference)
-        for percentile, sites in scales.items()
-    }
+
+    def error_of(clips: Mapping[str, float]) -> float:
+        quantised = whole(clipped, with_clips(variables, net.arch, clips), progress="")
+        return relative(quantised, reference)
+
+    return error_of
 
 
 def _robust(scales: Mapping[float, object]) -> float:
@@ -279,24 +287,6 @@ def sufficient(agreed: Sequence[float], wanted: float) -> int:
     """
     enough = [k for k, share in enumerate(agreed) if share >= wanted]
     return enough[0] if enough else int(np.argmax(agreed))
-
-
-def with_clips(variables: Variables, arch: Arch, clips: Mapping[str, float]) -> dict[str, Any]:
-    """The tree with a learned clip for every hidden activation, float32 scalars.
-
-    Args:
-        variables: the training tree.
-        arch: the architecture.
-        clips: site -> clip, above 0; entries of other sites are not looked at.
-
-    Raises:
-        UserError: a site without a clip, or with one that is no positive number.
-    """
-    params = {name: dict(tree) for name, tree in variables["params"].items()}
-    for name in activations(arch):
-        clip = finite_number(f"the clip of {name}", clips.get(name), 0, above=True)
-        params[name]["clip"] = jnp.float32(clip)
-    return {**variables, "params": params}
 
 
 def _scales(

@@ -9,7 +9,7 @@ import pytest
 
 from jaxsnn import Net, certify, convert, finetune_quantised, hidden, init_variables, methods, parse
 from jaxsnn.arch.plan import plan
-from jaxsnn.conversion.calibration import with_clips
+from jaxsnn.conversion.clips import with_clips
 from jaxsnn.inputs.preprocess import PIXELS
 from jaxsnn.network import net as net_module
 from jaxsnn.network.per_site import SiteMap

@@ -132,8 +132,8 @@ class _Run:
         show(
             f"calibrated on {calibration.images:,} training images: activations reach "
             f"{calibration.largest:.3g}, {calibration.k} fractional bits see "
-            f"{calibration.agreement[calibration.k]:.1%} of them alike, clips at "
-            f"{calibration.percentile:g} %",
+            f"{calibration.agreement[calibration.k]:.1%} of them alike, clips of "
+            f"{calibration.bits} bits change the logits by {calibration.clip_error:.1%}",
             self.to,
         )
         return calibration
