@@ -245,16 +245,22 @@ def compared(export: NirExport, run: Run) -> tuple[int, int]:
 
 
 def document(runners: dict[Simulator, Run]) -> str:
-    """The whole page."""
+    """The whole page: a table for each method."""
     columns = [None, *Simulator]
     heads = ["NIR itself", *(f"{one.value} {IMPORTERS[one].version}" for one in Simulator)]
-    rows, reasons = [["method", "layers", *heads], ["---"] * (2 + len(heads))], dict[str, int]()
+    rows, reasons = [["layers", *heads], ["---"] * (1 + len(heads))], dict[str, int]()
+    tables = {method: list(rows) for method in METHODS}
     for method, layers, network in networks():
         cells = [cell(network, one, runners.get(one) if one else None) for one in columns]
-        rows.append([method, layers, *(text(each, reasons) for each in cells)])
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        tables[method].append([layers, *(text(each, reasons) for each in cells)])
     notes = "\n".join(f"{number}. {reason}" for reason, number in reasons.items())
-    return HEAD + table + "\n\n## Why not\n\n" + notes + "\n"
+    return "\n".join([HEAD, *map(table, tables, tables.values()), "## Why not\n", notes, ""])
+
+
+def table(method: str, rows: list[list[str]]) -> str:
+    """The table of a method, with its heading."""
+    lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"## {method[0].upper()}{method[1:]}\n\n{lines}\n"
 
 
 def text(each: Cell, reasons: dict[str, int]) -> str:
@@ -275,7 +281,6 @@ compared on the images that were shown, and a difference would have been refused
 may differ. *0 of n*: so many of n outputs (all steps and images) differ when that simulator runs
 the graph. "NIR itself" is for whoever follows NIR's own definition, as `jaxsnn.exchange.from_nir`
 does. A number in brackets says why there is no graph.
-
 """
 
 
