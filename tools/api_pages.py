@@ -10,6 +10,8 @@ docstrings. The index says of every name of ``jaxsnn`` which room it comes from.
 import argparse
 import importlib
 import inspect
+import pkgutil
+import re
 import sys
 import typing
 from pathlib import Path
@@ -78,10 +80,22 @@ def _documented(module: ModuleType) -> set[str]:
 
 
 def page_of(module: ModuleType) -> str:
-    """The Markdown of one room."""
+    """The Markdown of one room; one without public names lists its modules."""
     parts = [directive(module, name, f"{module.__name__}.{name}") for name in public(module)]
     body = "\n\n".join([f".. automodule:: {module.__name__}", *parts])
-    return f"# `{module.__name__}`\n\n```{{eval-rst}}\n{body}\n```\n"
+    page = f"# `{module.__name__}`\n\n```{{eval-rst}}\n{body}\n```\n"
+    return page if parts else f"{page}\n{modules_of(module)}"
+
+
+def modules_of(package: ModuleType) -> str:
+    """A table of the modules below a package and what each is for, by its first sentence."""
+    lines = ["| module | what it holds |", "| --- | --- |"]
+    for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        module = importlib.import_module(found.name)
+        summary = (inspect.getdoc(module) or "").split("\n\n")[0].replace("\n", " ")
+        plain = re.sub(r":\w+:`(.+?)`|``(.+?)``", r"`\1\2`", summary)
+        lines.append(f"| `{found.name.removeprefix('jaxsnn.')}` | {plain} |")
+    return "\n".join([*lines, ""])
 
 
 def room_of(name: str) -> str:
