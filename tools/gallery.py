@@ -2,8 +2,8 @@
 
     python tools/gallery.py
 
-Every figure is one that the stage ``plot`` of an experiment draws of the same folder; here it is
-made as wide as a page and its colours few, so that it takes some ten kilobytes.
+Every figure is one that the stage ``plot`` of an experiment draws of the same folder; pictures made
+of dots get few colours here, so that they take some ten kilobytes.
 """
 
 import shutil
@@ -17,7 +17,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = ROOT / "docs/figures"
-WIDTH, COLOURS = 1000, 64  # pixels, of the palette
+COLOURS = 64  # of the palette
 
 
 class Shown(NamedTuple):
@@ -26,7 +26,7 @@ class Shown(NamedTuple):
     Attributes:
         words: the experiment's script, and its flags.
         results: the folder below ``results/``.
-        figures: names of figures, and what they are called in the gallery.
+        figures: names of figures, and of their files in the gallery.
     """
 
     words: tuple[str, ...]
@@ -38,15 +38,19 @@ GALLERY = (
     Shown(
         ("mnist_lenet",),
         "mnist_lenet",
-        {name: f"scatter_gather_{name}" for name in ("accuracy", "noise", "sops")},
+        {name: f"scatter_gather_{name}.png" for name in ("accuracy", "noise", "sops", "energy")},
     ),
     Shown(
         ("mnist_negative_spikes", "--dataset", "fashion_mnist"),
         "mnist_negative_spikes_fashion_mnist",
-        {"sparsity": "negative_spikes_sparsity", "training_lenet": "negative_spikes_training"},
+        {
+            "accuracy_lenet": "accuracy_lenet.svg",
+            "sparsity": "negative_spikes_sparsity.png",
+            "training_lenet": "negative_spikes_training.png",
+        },
     ),
-    Shown(("fast_snn",), "fast_snn", {"accuracy_alex": "fast_snn_accuracy"}),
-    Shown(("cifar10_cnn1",), "cifar10_cnn1", {"accuracy": "cnn1_accuracy"}),
+    Shown(("fast_snn",), "fast_snn", {"accuracy_alex": "fast_snn_accuracy.png"}),
+    Shown(("cifar10_cnn1",), "cifar10_cnn1", {"accuracy": "cnn1_accuracy.png"}),
 )
 
 
@@ -64,17 +68,18 @@ def draw(shown: Shown) -> list[Path]:
         command = [sys.executable, ROOT / f"experiments/{script}.py", "plot", *flags, "--out", out]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         return [
-            small(out / f"figs/{name}.png", FIGURES / f"{target}.png")
+            small(out / f"figs/{name}{Path(target).suffix}", FIGURES / target)
             for name, target in shown.figures.items()
         ]
 
 
 def small(source: Path, target: Path) -> Path:
-    """Write a picture as wide as a page, with few colours."""
+    """Write a picture, with few colours where it is made of dots."""
+    if source.suffix == ".svg":
+        return Path(shutil.copy(source, target))
     with Image.open(source) as picture:
-        height = round(picture.height * WIDTH / picture.width)
-        sized = picture.convert("RGB").resize((WIDTH, height), Image.Resampling.LANCZOS)
-    sized.quantize(COLOURS, dither=Image.Dither.NONE).save(target, optimize=True)
+        few = picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+        few.save(target, optimize=True, dpi=picture.info["dpi"])
     return target
 
 

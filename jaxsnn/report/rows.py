@@ -8,6 +8,15 @@ from jaxsnn.errors import UserError
 from jaxsnn.report.results import Layer, Results, sort_key
 
 _COUNT_NAMES = {1: "Single", 2: "Two", 4: "Four", 8: "Eight"}
+_DATASETS = {
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "nmnist": "N-MNIST",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "tiny_imagenet": "Tiny ImageNet",
+    "lfw": "LFW",
+}
 _TITLES = {
     "lenet": "LeNet",
     "mlp": "MLP",
@@ -124,8 +133,8 @@ def precision_name(row: Results) -> str:
 
 
 def datasets(results: Sequence[Results]) -> str:
-    """Names of the data sets."""
-    return ", ".join(sorted({row.dataset for row in results}))
+    """Names of the data sets, as papers write them."""
+    return ", ".join(sorted({_DATASETS.get(row.dataset, row.dataset) for row in results}))
 
 
 def figure_title(subject: str, results: Sequence[Results]) -> str:

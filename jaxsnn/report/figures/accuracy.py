@@ -16,9 +16,10 @@ from jaxsnn.report.figures.parts import (
     new_figure,
     plain_numbers,
     save,
+    wrapped,
     zoom,
 )
-from jaxsnn.report.figures.style import TEXT_SIZE, TITLE_SIZE, Style, line_style
+from jaxsnn.report.figures.style import COLUMN, TEXT_SIZE, TITLE_SIZE, Style, line_style
 from jaxsnn.report.results import Results
 from jaxsnn.report.rows import (
     by_network,
@@ -41,13 +42,15 @@ Records = Sequence[Mapping[str, Json]]
 
 _PER_PRECISION = ("o", "*", "^", "s", "D", "v")  # k = 0, 1, 2 as in the original
 _DASHES = ("-", (0, (6, 2)), "-.", ":")
+_APART = 0.012  # of the axis: between the intervals of two networks, which would hide each other
+_MARGIN, _ENTRY, _FREE = 0.06, 0.12, 0.3  # of a panel: height of a legend, what is left of it
 _LONG = 30  # more steps than this would press the rise of the accuracy into a corner
 
 
 def accuracy_over_time(
     results: Sequence[Results], folder: str | Path, name: str = "accuracy"
 ) -> tuple[Path, Path]:
-    """Draw test accuracy after every time step, one network a column, and its end enlarged.
+    """Draw test accuracy after every time step, one network a column, its end enlarged below.
 
     A horizontal line is the full-precision ANN. The legend says the final accuracy and the step
     from which it stays there, which an open mark shows on the line.
@@ -57,8 +60,7 @@ def accuracy_over_time(
         rows for rows in by_network(results).values() if any(row.accuracy_per_step for row in rows)
     ]
     across = len(groups)
-    rows, columns, size = (1, 2, (10.0, 4.8)) if across == 1 else (2, across, (5.2 * across, 8.4))
-    figure, axes = new_figure(rows, columns, size)
+    figure, axes = new_figure(2, across, (COLUMN * across, 4.8))
     for number, group in enumerate(groups):
         whole, close = axes[number], axes[number + across]
         long = _longest(group) > _LONG
@@ -72,7 +74,7 @@ def accuracy_over_time(
         close.set_ylim(top=min(close.get_ylim()[1], 103))
         _legend(whole, group)
     title = figure_title("Accuracy against time", [row for group in groups for row in group])
-    figure.suptitle(title, fontsize=TITLE_SIZE)
+    figure.suptitle(wrapped(figure, title, TITLE_SIZE), fontsize=TITLE_SIZE)
     caption(
         figure,
         "Large open mark: the step from which the accuracy stays at its final value."
@@ -103,9 +105,10 @@ def noise(
         meaning: a sentence of the caption.
     """
     shown = having(results, "noise")
-    figure, (ax,) = new_figure()
+    figure, (ax,) = new_figure(size=(COLUMN, 3.4))
     drawn: list[float] = []
     ratios: set[float] = set()
+    apart = _APART * max(ratio for row in shown for ratio, _ in _percentages(row))
     for style, row in enumerate(shown):
         measured = _percentages(row)
         means = [sum(values) / len(values) for _, values in measured]
@@ -113,10 +116,11 @@ def noise(
             [mean - min(values) for mean, (_, values) in zip(means, measured, strict=True)],
             [max(values) - mean for mean, (_, values) in zip(means, measured, strict=True)],
         ]
-        at = [ratio for ratio, _ in measured]
-        ax.errorbar(at, means, reach, **line_style(style), capsize=4, label=display_name(row))
+        aside = (style - (len(shown) - 1) / 2) * apart
+        at = [ratio + aside for ratio, _ in measured]
+        ax.errorbar(at, means, reach, **line_style(style), capsize=2, label=display_name(row))
         drawn += [value for _, values in measured for value in values]
-        ratios |= set(at)
+        ratios |= {ratio for ratio, _ in measured}
     ax.set_xticks(sorted(ratios))
     label(ax, axis, "test accuracy (%)")
     head(figure, ax, figure_title(title, shown))
@@ -135,14 +139,14 @@ def _against_time(ax: Axes, group: Sequence[Results], logarithmic: bool) -> None
         bits = place if row.settings.k is None else row.settings.k  # those without k differ, too
         look: Style = line_style(bits)
         look["marker"] = _PER_PRECISION[bits % len(_PER_PRECISION)]
-        line: Style = {"linestyle": _DASHES[bits % len(_DASHES)], "markersize": 6}
+        line: Style = {"linestyle": _DASHES[bits % len(_DASHES)], "markersize": 4}
         line["markevery"] = sorted(mark for mark in marked if mark < len(values))
         ended = f", settles at step {step}" if step else ", not settled"
         ended = "" if row.accuracy_settled_step is None else ended
         line["label"] = f"{precision_name(row)}: {values[-1]:.2f} %{ended}"
         ax.plot(range(1, len(values) + 1), values, **(look | line))
         if step:
-            look |= {"markersize": 12, "markerfacecolor": "white", "markeredgewidth": 1.6}
+            look |= {"markersize": 8, "markerfacecolor": "white", "markeredgewidth": 1.1}
             ax.plot([step], [values[step - 1]], **look, linestyle="", zorder=3)
     full = full_precision_value(group)
     if full is not None:
@@ -173,16 +177,20 @@ def _time_axis(ax: Axes, steps: int, logarithmic: bool) -> None:
 
 
 def _legend(ax: Axes, group: Sequence[Results]) -> None:
-    """Put the legend at the lower right, or where matplotlib finds room if a line passes there."""
-    first, last = ax.get_xlim()
-    low = [
-        ax.transAxes.inverted().transform(ax.transData.transform((step, value)))
+    """Put the legend at the lower right, or below the panel if a line passes there."""
+    share = _MARGIN + _ENTRY * len(ax.get_legend_handles_labels()[1])  # of the axis, from below
+    lowest, highest = ax.get_ylim()
+    rises = [
+        ax.transAxes.inverted().transform(ax.transData.transform((step + 1, value)))[0]
         for row in group
         for step, value in enumerate(per_step(row), start=1)
-        if value < 30 and first <= step <= last
+        if value < lowest + share * (highest - lowest)
     ]
-    free = all(across < 0.36 for across, _ in low)
-    ax.legend(loc="lower right" if free else "best", fontsize=TEXT_SIZE, framealpha=0.9)
+    if all(across < _FREE for across in rises):
+        ax.legend(loc="lower right", fontsize=TEXT_SIZE, framealpha=0.9)
+    else:
+        below: Style = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.28), "frameon": False}
+        ax.legend(fontsize=TEXT_SIZE, **below)
 
 
 def _percentages(row: Results) -> list[tuple[float, list[float]]]:

@@ -27,7 +27,7 @@ from jaxsnn.report.figures.parts import caption, label, new_figure
 from jaxsnn.report.figures.style import BLUE, ORANGE, TEXT_SIZE, TITLE_SIZE
 from jaxsnn.types import Untyped
 
-_SIZE, _DOTS_PER_INCH = (5.6, 3.6), 120
+_SIZE, _DOTS_PER_INCH = (4.48, 2.88), 150
 _SHORTEST = 20  # milliseconds; viewers slow down what is faster
 _HOLD = 20  # the last frame stays this many times as long, to be read
 _SHADES = {"black": 12, BLUE: 10, ORANGE: 10}  # steps from each colour to white

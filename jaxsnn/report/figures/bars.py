@@ -18,12 +18,15 @@ from jaxsnn.report.figures.parts import (
     caption,
     grouped_bars,
     head,
+    height_of,
     label,
     new_figure,
+    percentages,
     save,
     stacked_bars,
+    three_digits,
 )
-from jaxsnn.report.figures.style import LABEL_SIZE
+from jaxsnn.report.figures.style import COLUMN, LABEL_SIZE, PAGE
 from jaxsnn.report.results import Results
 from jaxsnn.report.rows import (
     NothingToDrawError,
@@ -61,11 +64,10 @@ def accuracy(results: Sequence[Results], folder: str | Path, name: str = "accura
     ann = [None if is_full_precision(row) else percent(row.ann_accuracy) for row in shown]
     snn = [percent(row.snn_accuracy) for row in shown]
     series = [Series("quantised ANN", ann, 1), Series("SNN", snn, 0), Series("float ANN", full, 2)]
-    figure, (ax,) = new_figure(size=_beside(shown))
+    figure, (ax,) = new_figure(size=(COLUMN, _height(shown)))
     grouped_bars(ax, [display_name(row) + _paper(row) for row in shown], series, "{:.2f}".format)
-    ax.set_ylim(0, 108)
-    ax.set_yticks(range(0, 101, 20))
-    label(ax, y="test accuracy (%)")
+    percentages(ax)
+    label(ax, x="test accuracy (%)")
     head(figure, ax, figure_title("Accuracy", shown))
     return save(figure, folder, name)
 
@@ -79,11 +81,11 @@ def sparsity(results: Sequence[Results], folder: str | Path, name: str = "sparsi
         display_name(row) + (f"\n{spike / units:.3f} spikes per unit" if spike and units else "")
         for row, spike, units in zip(shown, spikes, physical, strict=True)
     ]
-    figure, (ax,) = new_figure()
+    figure, (ax,) = new_figure(size=(COLUMN, _height(shown)))
     grouped_bars(ax, names, [Series("spikes", spikes, 0), Series("physical neurons", physical, 1)])
-    label(ax, y="number per image")
+    label(ax, x="number per image")
     head(figure, ax, figure_title("Sparsity", shown))
-    caption(figure, "Physical neurons: neurons times threshold units per neuron ($2^k B$).")
+    caption(figure, "Physical neurons: neurons times threshold units per neuron ($2^kB$).")
     return save(figure, folder, name)
 
 
@@ -98,16 +100,17 @@ def sops(results: Sequence[Results], folder: str | Path, name: str = "sops") -> 
     chip = [_millions_on_chip(row) for row in shown]
     macs = [_millions(row.ann_macs_per_image) for row in shown]
     series = [
-        Series("SOPs on the chip (factor $2\\cdot 2^k B$)", chip, 3),
+        Series("SOPs on the chip", chip, 3),
         Series("SOPs", free, 0),
         Series("MACs of the ANN", macs, 1),
     ]
-    figure, (ax,) = new_figure(size=_beside(shown))
-    grouped_bars(ax, [display_name(row) for row in shown], series, "{:.3g}".format)
-    label(ax, y="operations per image (millions)")
+    figure, (ax,) = new_figure(size=(COLUMN, height_of(len(shown), 3)))
+    grouped_bars(ax, [display_name(row) for row in shown], series, three_digits)
+    label(ax, x="operations per image (millions)")
     head(figure, ax, figure_title("Computing operations", shown))
     copies = (
-        "On the chip a ternary weight takes two synapses, and each of $2^k B$ units all of them."
+        "The chip takes $2\\cdot2^kB$ times as many: two synapses for a ternary weight, and a copy "
+        "of them for each of a neuron's $2^kB$ threshold units."
     )
     caption(figure, copies if any(chip) else "", excluded_synapses(shown))
     return save(figure, folder, name)
@@ -186,7 +189,7 @@ def energy(results: Sequence[Results], folder: str | Path, name: str = "energy")
     shown = [row for row in shown if set(LINES) <= set(row.energy_pj_per_image or {})]
     if not shown:
         raise NothingToDrawError(f"no setting has the three lines of the ledger: {LINES}")
-    figure, axes = new_figure(columns=3, size=(max(10.0, 3.6 * len(shown)), 4.6))
+    figure, axes = new_figure(columns=3, size=(PAGE, _height(shown)))
     for ax, line in zip(axes, LINES, strict=True):
         _energy_panel(ax, shown, line)
     head(figure, axes[0], figure_title("Energy", shown))
@@ -207,24 +210,23 @@ def _energy_panel(ax: Axes, shown: Sequence[Results], line: str) -> None:
         Series("SNN", [_millions(entry["snn"]) for entry in entries], 0),
         Series("quantised ANN", [_millions(entry["ann"]) for entry in entries], 1),
     ]
-    grouped_bars(ax, names, series, "{:.3g}".format)
-    label(ax, y="energy per image (µJ)", title=_LINE_NAMES[line])
+    grouped_bars(ax, names, series, three_digits)
+    label(ax, x="energy per image (µJ)", title=_LINE_NAMES[line])
 
 
 def _panels(shown: Sequence[Results]) -> tuple[Figure, list[tuple[Axes, list[Results]]]]:
     """Make a figure with one panel per network, each with the results of that network."""
     groups = list(by_network(shown).values())
-    width = 7.0 if len(groups) == 1 else 5.0 * len(groups)
-    figure, axes = new_figure(columns=len(groups), size=(width, 4.6))
+    figure, axes = new_figure(columns=len(groups), size=(COLUMN * len(groups), 3.4))
     for ax, rows in zip(axes, groups, strict=True):
         if len(groups) > 1:
             ax.set_title(f"{network_title(rows[0])} on {datasets(rows)}", fontsize=LABEL_SIZE)
     return figure, list(zip(axes, groups, strict=True))
 
 
-def _beside(shown: Sequence[Results]) -> tuple[float, float]:
-    """Size of a figure in which the numbers above a group's bars do not meet."""
-    return max(7.0, 1.5 * len(shown)), 4.4
+def _height(shown: Sequence[Results]) -> float:
+    """Of a figure with two bars, or two lines of text, a setting."""
+    return height_of(len(shown), 2) + 0.12 * len(shown)
 
 
 def _paper(row: Results) -> str:

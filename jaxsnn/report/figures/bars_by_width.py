@@ -17,16 +17,18 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
 from jaxsnn.report.figures.parts import (
-    WHOLE,
     Series,
     caption,
     grouped_bars,
     head,
+    height_of,
+    label,
     new_figure,
+    percentages,
     save,
-    zoom,
+    three_digits,
 )
-from jaxsnn.report.figures.style import LABEL_SIZE, TEXT_SIZE
+from jaxsnn.report.figures.style import COLUMN, LABEL_SIZE
 from jaxsnn.report.results import Results
 from jaxsnn.report.rows import (
     NothingToDrawError,
@@ -46,32 +48,29 @@ from jaxsnn.report.variants import PAPER, VARIANTS
 Paths = tuple[Path, Path]
 
 _STYLES = {"unsigned": 3, "signed": 0, "fine-tuned": 2, "settling": 4}  # colour and hatch
-_BAR, _LEAST, _MOST = 0.52, 6.5, 13.0  # inches of a bar with its value, of a figure
+_NUMBER = 16  # per cent of accuracy that a number takes, and the distance from its bar
 
 
 def accuracy(results: Sequence[Results], folder: str | Path, name: str = "accuracy") -> Paths:
-    """Draw the accuracy of ANN and variants for every width, the paper's beside it as a mark."""
+    """Draw the accuracy of ANN and variants for every width, the paper's as a mark on the bar.
+
+    Bars begin at 0, since their lengths are compared; small differences are read from numbers.
+    """
     shown = having(results, "ann_accuracy", "variants")
     full = {key: full_precision_value(rows) for key, rows in by_network(results).items()}
     figure, panels = _panels(shown, 1 + len(VARIANTS))
-    sentences: list[str] = []
+    marked = 0
     for (ax, rows), key in zip(panels, by_network(shown), strict=True):
         ann = [percent(row.ann_accuracy) for row in rows]
         series = [Series("quantised ANN", ann, 1), *_of_variants(rows, "accuracy", 100)]
         grouped_bars(ax, [_width_name(row) for row in rows], series, "{:.2f}".format)
-        values = [value for one in series for value in one.values if value is not None]
-        values += [v for row in rows for k in PAPER.values() if (v := _paper(row, k)) is not None]
-        values += _float_line(ax, full.get(key))
-        ax.set_ylabel("test accuracy (%)", fontsize=LABEL_SIZE)
-        sentence = zoom(ax, values)
-        whose = f"y axis of {network_title(rows[0])} " if len(panels) > 1 else "y axis "
-        sentences.append(sentence.replace("y axis ", whose))
-        bottom, highest = ax.get_ylim()[0], max(values)
-        ax.set_ylim(top=highest + 0.08 * max(highest - bottom, 1.0))  # for a mark and a number
-        _paper_marks(ax, rows)
+        _float_line(ax, full.get(key))
+        label(ax, x="test accuracy (%)", title=ax.get_title())
+        percentages(ax)
+        marked += _paper_marks(ax, rows)
     head(figure, panels[0][0], figure_title("Accuracy", shown))
     ends = "T: time steps for which the input is shown; settling runs on until all are silent."
-    caption(figure, ends, *sentences)
+    caption(figure, ends, "Black mark: the paper's accuracy." if marked else "")
     return save(figure, folder, name)
 
 
@@ -134,9 +133,8 @@ def _beside(
             one._replace(values=[*one.values, None]) for one in _of_variants(rows, field, scale)
         ]
         last = other._replace(values=[*(None for _ in rows), scale * highest])
-        written = WHOLE if scale * highest >= 100 else "{:.3g}".format
-        grouped_bars(ax, [*map(_width_name, rows), below], [*series, last], written)
-        ax.set_ylabel(f"{what} per image ({word})", fontsize=LABEL_SIZE)
+        grouped_bars(ax, [*map(_width_name, rows), below], [*series, last], three_digits)
+        label(ax, x=f"{what} per image ({word})", title=ax.get_title())
     head(figure, panels[0][0], figure_title(title, shown))
     caption(figure, *sentences)
     return save(figure, folder, name)
@@ -148,8 +146,8 @@ def _beside(
 def _panels(shown: Sequence[Results], bars: int) -> tuple[Figure, list[tuple[Axes, list[Results]]]]:
     """A figure with a panel for each network, below one another."""
     groups = [sorted(rows, key=drawing_order) for rows in by_network(shown).values()]
-    width = min(max(_LEAST, _BAR * bars * max(map(len, groups)) + 1.2), _MOST)
-    figure, axes = new_figure(rows=len(groups), size=(width, 1.2 + 3.4 * len(groups)))
+    height = height_of(max(map(len, groups)) + 1, bars, len(groups))
+    figure, axes = new_figure(rows=len(groups), size=(COLUMN, height))
     for ax, rows in zip(axes, groups, strict=True):
         if len(groups) > 1:
             ax.set_title(f"{network_title(rows[0])} on {datasets(rows)}", fontsize=LABEL_SIZE)
@@ -163,16 +161,11 @@ def _width_name(row: Results) -> str:
     return precision_name(row) + ("" if steps is None else f"\nT = {steps}")
 
 
-def _float_line(ax: Axes, value: float | None) -> list[float]:
-    """Draw the accuracy of the float ANN as a line, with its number at the right end."""
-    if value is None:
-        return []
-    ax.axhline(value, color="0.3", linestyle="--", linewidth=1.2, zorder=0.5, label="float ANN")
-    ax.annotate(
-        f"{value:.2f}", (1, value), (2, 0), ax.get_yaxis_transform(), "offset points",
-        va="center", fontsize=TEXT_SIZE, color="0.3",
-    )  # fmt: skip
-    return [value]
+def _float_line(ax: Axes, value: float | None) -> None:
+    """Draw the accuracy of the float ANN as a line, with its number in the legend."""
+    if value is not None:
+        name = f"float ANN: {value:.2f}"
+        ax.axvline(value, color="0.3", linestyle="--", linewidth=1, zorder=0.5, label=name)
 
 
 def _of_variants(rows: Sequence[Results], field: str, scale: float) -> list[Series]:
@@ -189,22 +182,25 @@ def _paper(row: Results, key: str) -> float | None:
     return percent((row.paper or {}).get(key))
 
 
-def _paper_marks(ax: Axes, rows: Sequence[Results]) -> None:
-    """Mark the paper's accuracies over the bars; a bar's number goes above a mark that it meets."""
+def _paper_marks(ax: Axes, rows: Sequence[Results]) -> int:
+    """Mark the paper's accuracies on the bars; a bar's number goes behind a mark that it meets.
+
+    Returns:
+        How many marks there are.
+    """
+    marked = 0
     numbers = iter([text for text in ax.texts if isinstance(text, Annotation)])
-    span = ax.get_ylim()[1] - ax.get_ylim()[0]
-    marked: list[tuple[float, float]] = []
     for container in ax.containers:
         key = PAPER.get(str(container.get_label()), "")
         for bar in cast("BarContainer", container):
-            middle, number = bar.get_x() + bar.get_width() / 2, next(numbers)
-            number.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8})
+            middle, number = bar.get_y() + bar.get_height() / 2, next(numbers)
+            number.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.3, "alpha": 0.8})
             value = _paper(rows[round(middle)], key)
             if value is None:
                 continue
-            marked.append((middle, value))
-            if 0 < value - bar.get_height() < 0.06 * span:
-                number.xy = (middle, value)
-    if marked:
-        x, y = zip(*marked, strict=True)
-        ax.plot(x, y, "_", color="black", markersize=16, markeredgewidth=2, label="paper")
+            marked += 1
+            half = bar.get_height() / 2
+            ax.plot([value] * 2, [middle - half, middle + half], color="black", linewidth=1.6)
+            if 0 < value - bar.get_width() < _NUMBER:
+                number.xy = (value, middle)
+    return marked

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,17 +12,18 @@ from jaxsnn.report.figures.parts import (
     Series,
     caption,
     grouped_bars,
+    height_of,
     label,
     marks,
     new_figure,
+    percentages,
     plain_numbers,
     save,
-    zoom,
+    three_digits,
 )
-from jaxsnn.report.figures.style import TEXT_SIZE, TITLE_SIZE, line_style
+from jaxsnn.report.figures.style import PAGE, TEXT_SIZE, TITLE_SIZE, line_style
 from jaxsnn.report.rows import NothingToDrawError
 
-_WORDS = 116  # characters of a line of the caption
 _MICROJOULE = 1e6  # in pJ
 
 
@@ -50,30 +50,28 @@ def compare(
     shown = [trial for trial in comparison.trials if trial.applies]
     if not shown:
         raise NothingToDrawError("no method applies to the network; there is nothing to draw")
-    figure, axes = new_figure(2, 2, (11.0, 8.4))
+    figure, axes = new_figure(2, 2, (PAGE, max(5.4, 2 * height_of(len(shown), 2))))
     names = _names(shown)
     _over_time(axes[0], comparison, shown, names)
-    started = _accuracies(axes[1], comparison, shown, names)
+    _accuracies(axes[1], comparison, shown, names)
     _work(axes[2], shown, names)
     _energy(axes[3], shown, names)
     figure.suptitle(
         title or f"One network, {len(shown)} ways to spike ({comparison.images:,} test images)",
         fontsize=TITLE_SIZE,
     )
-    reasons = [textwrap.fill(f"{one}: {why}", _WORDS) for one, why in comparison.reasons.items()]
     caption(
         figure,
         "Energy by the convention of the field: additions of the spiking network against float "
         "multiplications of the quantised one.",
-        started,
-        "Does not apply:" if reasons else "",
-        *reasons,
+        "Does not apply:" if comparison.reasons else "",
+        *(f"{one}: {why}" for one, why in comparison.reasons.items()),
     )
     return save(figure, folder, name)
 
 
 def _names(shown: Sequence[Trial]) -> list[str]:
-    """Names below bars: the method, and what tells it from others of the method."""
+    """Names beside bars: the method, and what tells it from others of the method."""
     words: list[str] = []
     for trial in shown:
         parts = trial.method.split("_")
@@ -109,7 +107,7 @@ def _over_time(
         ax.plot(range(1, len(values) + 1), values, label=one_line, markevery=marked, **look)
         if trial.settled_step:
             place = trial.settled_step
-            look |= {"markersize": 11, "markerfacecolor": "white", "markeredgewidth": 1.5}
+            look |= {"markersize": 8, "markerfacecolor": "white", "markeredgewidth": 1.1}
             ax.plot([place], [values[place - 1]], linestyle="", zorder=3, **look)
     reached = 100 * comparison.accuracy
     ax.axhline(reached, color="0.25", linestyle=(0, (1, 1)), label=f"as given: {reached:.2f} %")
@@ -124,19 +122,17 @@ def _over_time(
 
 def _accuracies(
     ax: Axes, comparison: Comparison, shown: Sequence[Trial], names: Sequence[str]
-) -> str:
-    """Quantised and spiking; what the caption says of the axis."""
-    quantised = [_percent(trial.quantised_accuracy) for trial in shown]
-    spiking = [_percent(trial.accuracy) for trial in shown]
-    series = [Series("quantised", quantised, 1), Series("spiking", spiking, 0)]
+) -> None:
+    """Quantised and spiking; the network as given is a dotted line."""
+    series = [
+        Series("quantised", [_percent(trial.quantised_accuracy) for trial in shown], 1),
+        Series("spiking", [_percent(trial.accuracy) for trial in shown], 0),
+    ]
     grouped_bars(ax, names, series, "{:.2f}".format)
-    reached = 100 * comparison.accuracy
-    ax.axhline(reached, color="0.25", linestyle=(0, (1, 1)))
-    values = [value for value in (*quantised, *spiking, reached) if value is not None]
-    started = zoom(ax, values)
-    label(ax, y="test accuracy (%)", title="accuracy; dotted: as given")
-    ax.legend(loc="lower left", fontsize=TEXT_SIZE, framealpha=0.9, ncols=2)
-    return started.replace("The y axis", "The accuracies' axis")
+    ax.axvline(100 * comparison.accuracy, color="0.25", linestyle=(0, (1, 1)), zorder=0.5)
+    percentages(ax)
+    label(ax, x="test accuracy (%)", title="accuracy; dotted: as given")
+    _legend_below(ax)
 
 
 def _work(ax: Axes, shown: Sequence[Trial], names: Sequence[str]) -> None:
@@ -146,8 +142,8 @@ def _work(ax: Axes, shown: Sequence[Trial], names: Sequence[str]) -> None:
     ]
     grouped_bars(ax, names, series, in_short)
     _logarithmic(ax, series)
-    label(ax, y="per image (log scale)", title="spikes and synaptic operations")
-    ax.legend(loc="upper left", fontsize=TEXT_SIZE, framealpha=0.9, ncols=2)
+    label(ax, x="per image (log scale)", title="spikes and synaptic operations")
+    _legend_below(ax)
 
 
 def _energy(ax: Axes, shown: Sequence[Trial], names: Sequence[str]) -> None:
@@ -155,18 +151,25 @@ def _energy(ax: Axes, shown: Sequence[Trial], names: Sequence[str]) -> None:
         Series("quantised network", [_microjoules(trial, "ann") for trial in shown], 1),
         Series("spiking network", [_microjoules(trial, "snn") for trial in shown], 0),
     ]
-    grouped_bars(ax, names, series, "{:.3g}".format)
+    grouped_bars(ax, names, series, three_digits)
     _logarithmic(ax, series)
-    label(ax, y="µJ per image (log scale)", title="energy")
-    ax.legend(loc="upper left", fontsize=TEXT_SIZE, framealpha=0.9, ncols=2)
+    label(ax, x="µJ per image (log scale)", title="energy")
+    _legend_below(ax)
 
 
 def _logarithmic(ax: Axes, series: Sequence[Series]) -> None:
-    """Let the axis begin below the smallest bar, with room for the legend above the largest."""
+    """Let the axis begin below the smallest bar, with room for numbers behind the largest."""
     values = [value for one in series for value in one.values if value]
     if values:
-        ax.set_yscale("log")
-        ax.set_ylim(min(values) / 3, max(values) * 12)
+        ax.set_xscale("log")
+        ax.set_xlim(min(values) / 3, max(values) * 6)
+
+
+def _legend_below(ax: Axes) -> None:
+    """Make room for the legend below the last bars."""
+    bottom, top = ax.get_ylim()
+    ax.set_ylim(bottom + 0.12 * (bottom - top), top)
+    ax.legend(loc="lower right", fontsize=TEXT_SIZE, frameon=False, ncols=2)
 
 
 def _microjoules(trial: Trial, side: str) -> float | None:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike, NDArray
 
 from jaxsnn.report.figures.parts import caption, head, label, marks, new_figure, save
-from jaxsnn.report.figures.style import Style, line_style
+from jaxsnn.report.figures.style import COLUMN, Style, line_style
 from jaxsnn.report.rows import NothingToDrawError
 
 STYLES = {"final": 0, "early": 1, "grid": 2, "empirical": 3}
@@ -64,7 +64,7 @@ def energy_against_accuracy(
     if not simulations:
         raise NothingToDrawError("no simulation")
     columns = len(simulations)
-    figure, axes = new_figure(1, columns, (max(7.0, 5.2 * columns), 4.8))
+    figure, axes = new_figure(1, columns, (COLUMN * columns, 2.9))
     for ax, one in zip(axes, simulations, strict=True):
         _panel(ax, one)
         title = one.name if columns > 1 else ""
@@ -90,7 +90,6 @@ def _panel(ax: Axes, one: Curves) -> None:
             100 * curve,
             label=LONGER.get(series, series),
             markevery=where,
-            linewidth=1.6,
             **line_style(STYLES.get(series, 4)),
         )
     for share in (1.0, *one.target):
@@ -119,7 +118,7 @@ def alpha_over_time(
         style: Style = line_style(STYLES.get(way, number))
         steps = np.arange(1, len(np.asarray(smooth)) + 1)
         ax.plot(chosen, raw, ".", color=style["color"], markersize=2, alpha=0.4)
-        ax.plot(steps, smooth, color=style["color"], label=LONGER.get(way, way), linewidth=1.8)
+        ax.plot(steps, smooth, color=style["color"], label=LONGER.get(way, way), linewidth=1.2)
     label(ax, "time step", "alpha")
     head(figure, ax, "Weight of the early classifier as a prior")
     caption(figure, "Chosen on training images; points: as chosen, lines: smoothed.")

@@ -17,12 +17,13 @@ from jaxsnn.report.figures.parts import (
     caption,
     grouped_bars,
     head,
+    height_of,
     label,
     new_figure,
     save,
     stacked_bars,
 )
-from jaxsnn.report.figures.style import LABEL_SIZE, Style, line_style
+from jaxsnn.report.figures.style import COLUMN, LABEL_SIZE, PAGE, Style, line_style
 from jaxsnn.report.results import Results
 from jaxsnn.report.rows import (
     NothingToDrawError,
@@ -45,7 +46,6 @@ PARTS = {  # of gaps.json, as the legend calls them
     "wrong_order": "wrong order of spikes",
     "inherited": "inherited",
 }
-_LEAST = 6.5  # inches of a figure's width
 
 
 def gaps(records: Records, folder: str | Path, name: str = "gaps") -> Paths:
@@ -62,7 +62,7 @@ def gaps(records: Records, folder: str | Path, name: str = "gaps") -> Paths:
     """
     shown = _recorded(records, "gaps.json", lambda content: content)
     longest = max(len(split) for _, split in shown)
-    size = (max(_LEAST, 1.05 * longest + 1), 1.6 + 2.2 * len(shown))
+    size = (max(COLUMN, 0.62 * longest + 0.6), 1.3 + 1.6 * len(shown))
     figure, axes = new_figure(rows=len(shown), size=size)
     for ax, (row, split) in zip(axes, shown, strict=True):
         sites = [entry["site"] for entry in split]
@@ -98,7 +98,7 @@ def finetune(records: Records, folder: str | Path, name: str = "finetune") -> Pa
         if any(layer[field] for _, content in shown for layer in content["layers"])
     ]
     sites = list(dict.fromkeys(one["site"] for _, c in shown for one in c["layers"]))
-    size = (max(_LEAST, 1.1 * len(sites)), 1.4 + 2.4 * len(panels))
+    size = (max(COLUMN, 0.62 * len(sites)), 1.1 + 1.7 * len(panels))
     figure, axes = new_figure(rows=len(panels), size=size)
     for ax, (field, title, scale) in zip(axes, panels, strict=True):
         for style, (row, content) in enumerate(shown):
@@ -203,8 +203,8 @@ def activity(results: Sequence[Results], folder: str | Path, name: str = "layers
         if entry[key] is not None
     }
     panels = [(key, title) for key, title in _ACTIVITY.items() if key in recorded]
-    size = (max(7.0, 1.1 * len(names) * max(1.0, len(shown) * 0.45)), 1 + 2.0 * len(panels))
-    figure, axes = new_figure(rows=len(panels), size=size)
+    size = (PAGE, height_of(len(names), len(shown)))
+    figure, axes = new_figure(columns=len(panels), size=size)
     for ax, (key, title) in zip(axes, panels, strict=True):
         series: list[Series] = []
         for style, row in enumerate(shown):
@@ -214,7 +214,7 @@ def activity(results: Sequence[Results], folder: str | Path, name: str = "layers
         if key == "rate" and any(value and value > 100 for one in series for value in one.values):
             title, series = "spikes per neuron", [_unscaled(one) for one in series]
         grouped_bars(ax, names, series, _short)
-        label(ax, y=title)
+        label(ax, x=title)
     head(figure, axes[0], figure_title("Activity by layer", shown))
     caption(
         figure,
@@ -227,7 +227,7 @@ def activity(results: Sequence[Results], folder: str | Path, name: str = "layers
 
 
 def _short(value: float) -> str:
-    """A value that finds room above a narrow bar.
+    """A value that finds room at the end of a bar.
 
     >>> [_short(value) for value in (0.0, 0.000946, 0.0732, 61.23)]
     ['0', '<0.01', '0.073', '61.2']

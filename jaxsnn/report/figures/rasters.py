@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from jaxsnn.errors import UserError
 from jaxsnn.report.figures.parts import caption, head, label, new_figure, save
-from jaxsnn.report.figures.style import BLUE, LABEL_SIZE, RED, TITLE_SIZE, Style, dress
+from jaxsnn.report.figures.style import BLUE, LABEL_SIZE, PAGE, RED, TITLE_SIZE, Style, dress
 
 _FEW_NEURONS = 12  # more panels of membranes than this do not fit on a page
 _MANY_STEPS = 100  # more steps than this leave no room for a mark at each
@@ -85,10 +85,10 @@ def raster(
 
 def _panels(rows: int, image: np.ndarray | None) -> tuple[Figure, list[Axes]]:
     """A panel for each layer, and the image at the left of them."""
-    height = 1.1 + 1.9 * rows
+    height = 0.9 + 1.5 * rows
     if image is None:
-        return new_figure(rows=rows, size=(7.0, height))
-    figure = new_figure(0, 0, (8.8, height))[0]
+        return new_figure(rows=rows, size=(PAGE, height))
+    figure = new_figure(0, 0, (PAGE, height))[0]
     grid = figure.add_gridspec(rows, 2, width_ratios=(1.0, 3.6))
     picture = figure.add_subplot(grid[0, 0])
     picture.imshow(_picture(image), cmap="gray", interpolation="nearest")
@@ -158,7 +158,7 @@ def membranes(
     names = [f"neuron {number}" for number in range(neurons)] if labels is None else list(labels)
     if len(names) != neurons:
         raise UserError(f"labels has {len(names)} names; give one for each of {neurons} neurons")
-    figure, axes = new_figure(rows=neurons, size=(7.0, 1.6 + 1.3 * neurons))
+    figure, axes = new_figure(rows=neurons, size=(PAGE, 1.4 + 1.1 * neurons))
     steps = np.arange(1, len(membrane) + 1)
     for number, (ax, neuron) in enumerate(zip(axes, names, strict=True)):
         potential, level = membrane[:, number], float(levels[number])

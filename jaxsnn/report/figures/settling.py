@@ -25,7 +25,7 @@ from jaxsnn.io.files import write_bytes
 from jaxsnn.report.figures.parts import label
 from jaxsnn.report.figures.style import BLUE, LABEL_SIZE, ORANGE, TEXT_SIZE, dress
 
-_SIZE, _DOTS_PER_INCH, _WIDTHS = (9.2, 3.1), 100, (0.8, 1, 1.5, 1.5)
+_SIZE, _DOTS_PER_INCH, _WIDTHS = (7.36, 2.48), 125, (0.8, 1, 1.5, 1.5)
 _FIRST, _NEXT, _LAST = 1200, 500, 5000  # milliseconds of a frame
 _COLOURS = 64  # of the shared palette: grey values, two colours, their blends with white
 _LARGEST = 160.0  # area of the largest dot, in square points

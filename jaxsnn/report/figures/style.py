@@ -1,35 +1,37 @@
-"""The one style of all figures: colours, marks, hatches, sizes of text, what a panel looks like.
+"""The one style of all figures: what ``style.mplstyle`` says, marks, hatches, widths of a page.
 
-The colours are those of M. Okabe and K. Ito (2008), which stay apart for colour-blind readers and,
-with the marks and hatches, in a greyscale print. Sizes are in points at the size of a column.
+Marks and hatches keep the colours apart in a greyscale print. Sizes of text are in points at the
+size of a column, widths in inches: a figure is drawn as wide as it is printed.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, TypeAlias
 
+from matplotlib import rc_params_from_file
 from matplotlib.axes import Axes
 
-BLUE, ORANGE, GREEN, RED, SKY, PURPLE = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#D55E00",
-    "#56B4E9",
-    "#CC79A7",
-)
-COLOURS = (BLUE, ORANGE, GREEN, RED, SKY, PURPLE)
+RC = rc_params_from_file(Path(__file__).with_suffix(".mplstyle"), use_default_template=False)
+"""Settings of matplotlib."""
+
+COLOURS: tuple[str, ...] = tuple(RC["axes.prop_cycle"].by_key()["color"])
+BLUE, ORANGE, GREEN, RED, SKY, PURPLE = COLOURS
 MARKERS = ("o", "s", "^", "D", "v", "P")
-HATCHES = ("", "//", "..", "xx", "\\\\", "++")
-TEXT_SIZE, LABEL_SIZE, TITLE_SIZE = 9, 10, 12
+HATCHES = ("", "//////", "....", "xxxxx", "\\\\\\\\\\\\", "++++")
+TEXT_SIZE: float = RC["xtick.labelsize"]
+LABEL_SIZE: float = RC["axes.labelsize"]
+TITLE_SIZE: float = RC["figure.titlesize"]
+COLUMN, PAGE = 3.4, 7.0  # inches
 
 Style: TypeAlias = dict[str, Any]  # keyword arguments of matplotlib, by name
 
 
-def dress(ax: Axes) -> None:
-    """Give axes the look of all figures."""
+def dress(ax: Axes, values: str = "y") -> None:
+    """Give axes the look of all figures, with grid lines across the axis of the values."""
     ax.tick_params(labelsize=TEXT_SIZE)
-    ax.grid(axis="y", color="0.88", linewidth=0.8)
+    ax.grid(visible=False)
+    ax.grid(axis="x" if values == "x" else "y", color="0.88", linewidth=0.6)
     ax.set_axisbelow(True)
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
@@ -50,5 +52,6 @@ def line_style(style: int) -> Style:
     return {
         "color": COLOURS[style % len(COLOURS)],
         "marker": MARKERS[style % len(MARKERS)],
-        "markersize": 5,
+        "markersize": RC["lines.markersize"],
+        "linewidth": RC["lines.linewidth"],
     }

@@ -20,7 +20,7 @@ from jaxsnn.report.figures.parts import (
     save,
     zoom,
 )
-from jaxsnn.report.figures.style import Style, line_style
+from jaxsnn.report.figures.style import COLUMN, Style, line_style
 from jaxsnn.report.rows import NothingToDrawError
 from jaxsnn.types import Json
 
@@ -57,28 +57,24 @@ def training(
         UserError: no record has an epoch.
     """
     epochs = _by_epoch(streams)
-    figure, (left, right) = new_figure(columns=2, size=(9.0, 4.4))
+    figure, (above, below) = new_figure(rows=2, size=(COLUMN, 4.2))
     for style, (setting, records) in enumerate(epochs.items()):
         for part, (dashes, *_) in _PARTS.items():
-            look = line_style(style) | {"linestyle": dashes, "markersize": 3}
-            _curve(left, records, f"{part}_loss", look)
-            _curve(right, records, f"{part}_accuracy", look, 100)
-        right.plot([], [], **line_style(style), label=setting)
-    said = _dash_legend(right, epochs)
+            look = line_style(style) | {"linestyle": dashes, "markersize": 2.5}
+            _curve(above, records, f"{part}_loss", look)
+            _curve(below, records, f"{part}_accuracy", look, 100)
+        below.plot([], [], **line_style(style), label=setting)
+    _dash_legend(below, epochs)
     begins = sorted({one for setting in epochs for one in (phases or {}).get(setting, ())})
-    _plain_logarithm(left)
-    label(left, "epoch", f"loss (nats, {left.get_yscale()} scale)")
-    label(right, "epoch", "accuracy (%)")
-    for ax in (left, right):
+    _plain_logarithm(above)
+    label(above, "epoch", f"loss (nats, {above.get_yscale()} scale)")
+    label(below, "epoch", "accuracy (%)")
+    for ax in (above, below):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         for begin in begins:
             ax.axvline(begin + 0.5, color="0.4", linestyle=":", linewidth=1.2)
-    head(figure, right, "Training")
-    caption(
-        figure,
-        said,
-        "Dotted line: the next phase of training begins." if begins else "",
-    )
+    head(figure, below, "Training")
+    caption(figure, "Dotted line: the next phase of training begins." if begins else "")
     return save(figure, folder, name)
 
 
@@ -182,16 +178,13 @@ def _curve(ax: Axes, records: Records, key: str, look: Style, factor: float = 1)
         ax.plot(epochs, values, **look, markevery=marks(len(points)))
 
 
-def _dash_legend(ax: Axes, epochs: Mapping[str, Records]) -> str:
-    """Name the dashes that are drawn in the legend of ``ax``, and in a sentence of the caption."""
-    drawn: list[str] = []
+def _dash_legend(ax: Axes, epochs: Mapping[str, Records]) -> None:
+    """Say in the legend of ``ax`` whose images are drawn solid and dashed."""
     for part, (dashes, word, name) in _PARTS.items():
         fields = (f"{part}_loss", f"{part}_accuracy")
         every = (one for records in epochs.values() for one in records)
         if any(one.get(field) is not None for one in every for field in fields):
             ax.plot([], [], color="0.25", linestyle=dashes, label=f"{name} images ({word})")
-            drawn.append(f"{word}: {name} images")
-    return f"{'; '.join(drawn).capitalize()}." if drawn else ""
 
 
 def _plain_logarithm(ax: Axes) -> None:
