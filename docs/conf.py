@@ -7,7 +7,6 @@ build computes nothing. Formulae become MathML, so that a page needs no network.
 import inspect
 import os
 import re
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]  # this checkout, and what write
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import api_pages  # noqa: E402
+import nbformat  # noqa: E402
+import notebook_outputs  # noqa: E402
 
 import jaxsnn  # noqa: E402
 
@@ -57,9 +58,16 @@ NOTEBOOKS = Path(__file__).parent / "tutorials"
 
 
 def copy_notebooks() -> None:
-    """Bring the notebooks below the folder that Sphinx reads."""
+    """Bring the notebooks below the folder that Sphinx reads, with a link to Colab below the title.
+
+    There is a link as soon as pyproject.toml has the address of a repository on GitHub.
+    """
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        shutil.copy(path, NOTEBOOKS / path.name)
+        notebook = nbformat.read(path, as_version=4)
+        if place := notebook_outputs.in_colab(notebook_outputs.repository(), path.name):
+            title, _, text = notebook.cells[0].source.partition("\n")
+            notebook.cells[0].source = f"{title}\n\n[Open in Colab]({place})\n{text}"
+        nbformat.write(notebook, NOTEBOOKS / path.name)
 
 
 def inline_math(self: Any, node: nodes.math) -> None:

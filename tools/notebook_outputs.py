@@ -5,16 +5,18 @@
 
 What is stored does not depend on when and where it ran: no times, counters or progress bars. A
 notebook's metadata keep a check sum of its code, so that a test sees outputs that belong to other
-code without running anything. Numbers may differ by a relative 1 % and by 0.02, since training
-depends on processor and version of JAX in its last digits.
+code without running anything, and the version of JAX, which training depends on: where it is the
+same, numbers may differ by a relative 1 % and by 0.02; where it is not, words alone are compared.
 """
 
 import argparse
 import hashlib
+import importlib.metadata
 import math
 import re
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,7 +60,8 @@ def executed(path: Path) -> Notebook:
         cell.metadata.pop("execution", None)
         cell.outputs = [kept for output in cell.outputs if (kept := stored(output)) is not None]
     notebook.metadata["language_info"] = language  # without the version that ran it
-    notebook.metadata["jaxsnn"] = {"code": checksum(notebook)}
+    jax = importlib.metadata.version("jax")
+    notebook.metadata["jaxsnn"] = {"code": checksum(notebook), "jax": jax}
     return notebook
 
 
@@ -91,8 +94,12 @@ def _shown(data: dict[str, str]) -> str:
 
 
 def differences(one: Notebook, other: Notebook) -> list[str]:
-    """Where two runs of a notebook say different things, a line for each."""
+    """Where two runs of a notebook say different things, a line for each.
+
+    Numbers are compared where both ran with the same version of JAX.
+    """
     lines: list[str] = []
+    numbers = jax_of(one) == jax_of(other) != ""
     for number, (here, there) in enumerate(zip(texts(one), texts(other), strict=True), 1):
         if len(here) != len(there):
             lines.append(f"cell {number}: {len(here)} outputs and {len(there)}")
@@ -100,22 +107,43 @@ def differences(one: Notebook, other: Notebook) -> list[str]:
         lines += [
             f"cell {number}: {left.strip()!r} and {right.strip()!r}"
             for left, right in zip(here, there, strict=True)
-            if not alike(left, right)
+            if not alike(left, right, numbers)
         ]
     return lines
 
 
-def alike(left: str, right: str) -> bool:
-    """Whether two texts have the same words, and numbers within the tolerance.
+def jax_of(notebook: Notebook) -> str:
+    """Version of JAX that a notebook ran with, empty where it does not say."""
+    return notebook.metadata.get("jaxsnn", {}).get("jax", "")
+
+
+def alike(left: str, right: str, numbers: bool = True) -> bool:
+    """Whether two texts have the same words, and (if asked for) numbers within the tolerance.
 
     >>> alike("accuracy 97.22%, exact", "accuracy 97.50%, exact"), alike("exact", "approximate")
     (True, False)
     """
     if NUMBER.sub("#", left).split() != NUMBER.sub("#", right).split():
         return False
+    if not numbers:
+        return True
     pairs = zip(NUMBER.findall(left), NUMBER.findall(right), strict=True)
-    numbers = ((float(a.replace(",", "")), float(b.replace(",", ""))) for a, b in pairs)
-    return all(math.isclose(a, b, rel_tol=RELATIVE, abs_tol=ABSOLUTE) for a, b in numbers)
+    values = ((float(a.replace(",", "")), float(b.replace(",", ""))) for a, b in pairs)
+    return all(math.isclose(a, b, rel_tol=RELATIVE, abs_tol=ABSOLUTE) for a, b in values)
+
+
+def repository() -> str:
+    """The repository's address, where pyproject.toml has one, else empty."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project.get("urls", {}).get("Repository", "")
+
+
+def in_colab(address: str, name: str) -> str:
+    """Where Colab opens a notebook of a repository on GitHub, empty for other addresses."""
+    host, _, place = address.partition("github.com/")
+    if host != "https://" or not place:
+        return ""
+    return f"https://colab.research.google.com/github/{place}/blob/main/notebooks/{name}"
 
 
 def main(arguments: list[str] | None = None) -> int:
