@@ -40,7 +40,7 @@ def test_notebooks_are_short(notebook):
 
 
 def test_outputs_are_those_of_the_code_as_it_is(notebook):
-    """Stored by tools/notebook_outputs.py; `test_a_run_says_what_is_stored` compares them."""
+    """Stored by tools/notebook_outputs.py; ``test_a_run_says_what_is_stored`` compares them."""
     outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
     if "jaxsnn" not in notebook.metadata:
         assert not outputs  # none are stored

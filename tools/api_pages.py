@@ -90,11 +90,11 @@ def page_of(module: ModuleType) -> str:
 def modules_of(package: ModuleType) -> str:
     """A table of the modules below a package and what each is for, by its first sentence."""
     lines = ["| module | what it holds |", "| --- | --- |"]
-    for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-        module = importlib.import_module(found.name)
+    for module_info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        module = importlib.import_module(module_info.name)
         summary = (inspect.getdoc(module) or "").split("\n\n")[0].replace("\n", " ")
         plain = re.sub(r":\w+:`(.+?)`|``(.+?)``", r"`\1\2`", summary)
-        lines.append(f"| `{found.name.removeprefix('jaxsnn.')}` | {plain} |")
+        lines.append(f"| `{module_info.name.removeprefix('jaxsnn.')}` | {plain} |")
     return "\n".join([*lines, ""])
 
 
