@@ -16,7 +16,7 @@ from jaxsnn.report.results import read_results
 IMAGES = os.environ.get("JAXSNN_FAST_SNN_IMAGES", "1000")
 LIMITS = (
     *("--dataset", "mnist", "--epochs", "2", "--limit-train", IMAGES, "--validation", "0"),
-    *("--limit-test", "300", "--batch-size", "50", "--certify", "30", "--lr-step", "1"),
+    *("--limit-test", "200", "--batch-size", "50", "--certify", "10", "--lr-step", "1"),
 )
 
 pytestmark = [pytest.mark.realdata, pytest.mark.slow]
@@ -60,7 +60,7 @@ def test_a_width_behaves_as_the_paper_says(out, bits):
 
 
 def test_the_order_of_the_variants_is_that_of_the_paper(out):
-    """Up to a few of 300 images: unsigned neurons lose more, and fine-tuning does not harm."""
+    """Up to a few of 200 images: unsigned neurons lose more, and fine-tuning does not harm."""
     _, variants = accuracies(out, 2)
     assert variants["unsigned"] <= variants["signed"] + 0.02
     assert variants["fine-tuned"] >= variants["signed"] - 0.05
