@@ -84,20 +84,16 @@ ON_REQUEST = {
     "parity": "comparison with other libraries",
     "simulators": "NIR files in other simulators",
 }
-APART = {"realdata", "parity"}  # markers whose tests lie in files that are called so
-
-
-def apart(path):
-    """Whether a file may hold tests of these markers."""
-    return path.name.startswith(tuple(f"test_{marker}_" for marker in APART))
+APART = ("test_realdata_", "test_parity_")  # how files with tests of the first two are called
 
 
 def pytest_ignore_collect(collection_path, config):
     """Where nothing but such tests is asked for, no other file is imported, which takes longer."""
     words = set(re.findall(r"\w+", config.getoption("markexpr")))
-    alone = words & APART and words <= {*ON_REQUEST, "and"}
-    unread = alone and collection_path.suffix == ".py" and not apart(collection_path)
-    return True if unread else None  # else others decide
+    if not words & {"realdata", "parity"} or words - {*ON_REQUEST, "and"}:
+        return None  # others decide
+    name = collection_path.name
+    return True if name.endswith(".py") and not name.startswith(APART) else None
 
 
 def pytest_collection_modifyitems(config, items):
@@ -108,14 +104,10 @@ def pytest_collection_modifyitems(config, items):
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
     for marker, what in ON_REQUEST.items():
-        asked = marker in config.getoption("markexpr")
+        if marker in config.getoption("markexpr"):
+            continue
         for item in items:
-            if not item.get_closest_marker(marker):
-                continue
-            if marker in APART and not apart(item.path):
-                place = "a file test_realdata_*.py or test_parity_*.py"
-                raise pytest.UsageError(f"{item.nodeid} is marked {marker}: put it into {place}")
-            if not asked:
+            if item.get_closest_marker(marker):
                 reason = f"{what}; select it by -m {marker}"
                 item.add_marker(pytest.mark.skip(reason=reason))
 
