@@ -1,18 +1,23 @@
 """Activations of an ANN: neurons whose state is empty."""
 
+import functools
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 
 from jaxsnn.neurons import levels
-from jaxsnn.neurons.neuron import Leaves, Neuron, State, neuron, no_state
+from jaxsnn.neurons.neuron import Leaves, Neuron, State, neuron, no_state, one_clip
 
 
 def activation(function: Callable[[Array], Array]) -> Neuron:
     """A neuron with neither state nor leaves, from an elementwise function."""
-    return Neuron(no_state, lambda leaves, state, drive: (state, function(drive)))
+
+    def step(leaves: Leaves, state: State, drive: Array) -> tuple[State, Array]:
+        del leaves
+        return state, function(drive)
+
+    return Neuron(no_state, step)
 
 
 @neuron
@@ -54,4 +59,4 @@ def clipped_relu(bits: int, ties: levels.Ties = "even", clip: float = 8.0) -> Ne
     def step(leaves: Leaves, state: State, drive: Array) -> tuple[State, Array]:
         return state, levels.clip_quantise(drive, leaves["clip"], bits, ties)
 
-    return Neuron(no_state, step, learned=lambda channels: {"clip": jnp.float32(clip)})
+    return Neuron(no_state, step, learned=functools.partial(one_clip, clip))

@@ -14,6 +14,7 @@ from jaxsnn.neurons.neuron import (
     count_dtype,
     neuron,
     no_state,
+    one_clip,
     refuse_truncation,
 )
 
@@ -148,4 +149,4 @@ def clipped_spikes(signed: bool = True, negative_threshold: float = NEGATIVE_THR
         state, out = inner.step(thresholds(leaves), state, drive)
         return state, out * leaves["clip"]
 
-    return Neuron(init, step, learned=lambda channels: {"clip": jnp.float32(8.0)})
+    return Neuron(init, step, learned=functools.partial(one_clip, 8.0))

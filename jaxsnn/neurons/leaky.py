@@ -1,6 +1,8 @@
 """Leaky integrate and fire, differentiable: the neuron of directly trained spiking networks."""
 
+import functools
 import math
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 import jax.numpy as jnp
@@ -83,10 +85,14 @@ def leaky(
     return Neuron(
         _at_rest,
         step,
-        learned=lambda channels: {name: jnp.full(channels, values[name]) for name in learn},
-        fixed=lambda channels: {name: jnp.full(channels, values[name]) for name in others},
+        learned=functools.partial(_filled, {name: values[name] for name in learn}),
+        fixed=functools.partial(_filled, {name: values[name] for name in others}),
         spikes=(0, 1) if emit == "spike" else None,
     )
+
+
+def _filled(values: Mapping[str, float], channels: int) -> Leaves:
+    return {name: jnp.full(channels, value) for name, value in values.items()}
 
 
 def _at_rest(leaves: Leaves, shape: Shape, keys: Array | None) -> State:

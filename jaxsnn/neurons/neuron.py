@@ -30,6 +30,12 @@ def no_state(leaves: Leaves, shape: Shape, keys: Array | None) -> State:
     return ()
 
 
+def one_clip(start: float, channels: int) -> Leaves:
+    """The leaf ``clip``, a float32 scalar for all channels."""
+    del channels
+    return {"clip": jnp.float32(start)}
+
+
 class Neuron(NamedTuple):
     """A pair of pure functions ``(init, step)`` with its default leaves.
 

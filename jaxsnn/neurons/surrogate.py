@@ -5,7 +5,6 @@ the gradient differs. Each derivative is a function of ``x``, the membrane poten
 threshold, and of a ``slope``: the larger the slope, the narrower the range in which gradients flow.
 """
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -112,9 +111,12 @@ def spike(x: Array, name: str = "fast_sigmoid", slope: float | None = None) -> A
     return _step(x, name, float(steep))
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
-def _step(x: Array, name: str, slope: float) -> Array:
+def _hard_step(x: Array, name: str, slope: float) -> Array:
+    del name, slope
     return (x > 0).astype(x.dtype)
+
+
+_step = jax.custom_jvp(_hard_step, nondiff_argnums=(1, 2))
 
 
 @_step.defjvp
