@@ -9,6 +9,7 @@ recipe for CIFAR-10 is ``random_crop(size=24)``, ``random_flip``, ``brightness(d
 from __future__ import annotations
 
 import functools
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -129,7 +130,10 @@ def rotate(images: jax.Array, degrees: jax.Array) -> jax.Array:
         row = sine * x + cosine * y + (height - 1) / 2  # y points down
         column = cosine * x - sine * y + (width - 1) / 2
         place = [row.astype(image.dtype), column.astype(image.dtype)]
-        bilinear = functools.partial(map_coordinates, coordinates=place, order=1)
+
+        def bilinear(channel: jax.Array) -> jax.Array:
+            return cast("jax.Array", map_coordinates(channel, place, order=1))
+
         return jax.vmap(bilinear, in_axes=-1, out_axes=-1)(image)
 
     return jax.vmap(turn)(images, jnp.deg2rad(degrees))

@@ -104,7 +104,10 @@ def jitter(units: Array, keys: Array, ratio: Array | float, highest: int) -> Arr
         raise UserError(
             f"input units are {units.dtype}; noise acts on whole units, not scaled ones"
         )
-    draw = jax.vmap(lambda key: jax.random.uniform(key, units.shape[1:], minval=-0.5, maxval=0.5))
+
+    def draw(key: Array) -> Array:
+        return jax.random.uniform(key, units.shape[1:], minval=-0.5, maxval=0.5)
+
     whole = units.astype(jnp.float32)
-    noisy = jnp.floor(whole * (1 + ratio * draw(keys)) + 0.5)
+    noisy = jnp.floor(whole * (1 + ratio * jax.vmap(draw)(keys)) + 0.5)
     return jnp.clip(noisy, -highest, highest).astype(jnp.int32)

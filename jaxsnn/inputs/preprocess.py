@@ -79,12 +79,20 @@ def unchanged(encoding: Encoding = PIXELS) -> Preprocessing:
 
 @functools.cache
 def _unchanged(encoding: Encoding) -> Preprocessing:
-    return Preprocessing(_as_it_is, lambda images: images, encoding, lambda s: s)
+    return Preprocessing(_as_it_is, _tested_as_it_is, encoding, _same_shape)
 
 
 def _as_it_is(images: Array, key: Array, moment: Moment | None = None, /) -> Array:
     del key, moment
     return images
+
+
+def _tested_as_it_is(images: Array) -> Array:
+    return images
+
+
+def _same_shape(shape: Shape) -> Shape:
+    return shape
 
 
 def standardised(
@@ -149,8 +157,10 @@ def _standardised(
         check_grey(images)
         return units(augment.central_crop(jnp.asarray(images), size).astype(jnp.float32))
 
-    paced = flip == "alternating"
-    return Preprocessing(train, test, encoding, lambda shape: (size, size, shape[2]), paced)
+    def cut_shape(shape: Shape) -> Shape:
+        return size, size, shape[2]
+
+    return Preprocessing(train, test, encoding, cut_shape, flip == "alternating")
 
 
 def normalised(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -95,7 +95,11 @@ def event_frames(
         x = events.frames(codes, sensor, steps, angle)
         return Shown(x, steps, events.mask(lengths, steps), padded_loss)
 
-    return Stimulus(show, lambda batch: np.asarray(batch["lengths"]))
+    return Stimulus(show, _lengths)
+
+
+def _lengths(batch: PyTree) -> np.ndarray:
+    return np.asarray(batch["lengths"])
 
 
 def examples(recordings: Recordings) -> dict[str, np.ndarray]:
@@ -124,4 +128,7 @@ class EventStream(NamedTuple):
         return _frames(codes, self.sensor, steps), jnp.asarray(self.recordings.lengths[rows])
 
 
-_frames = jax.jit(events.frames, static_argnums=(1, 2))
+_frames = cast(
+    "Callable[[Array, tuple[int, int, int], int], Array]",
+    jax.jit(events.frames, static_argnums=(1, 2)),
+)
