@@ -10,7 +10,7 @@ import functools
 import inspect
 import types
 from collections.abc import Callable
-from typing import Any, TypeAlias, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeAlias, Union, cast, get_args, get_origin, get_type_hints
 
 from jaxsnn.errors import UserError
 
@@ -44,7 +44,7 @@ def plain(value: Any, annotation: Any, name: str) -> Any:
         return None
     if kinds - {type(None)} <= NUMBERS:
         return _number(value, kinds, name)
-    value = tuple(value) if isinstance(value, list) else value
+    value = tuple(cast("list[Any]", value)) if isinstance(value, list) else value
     try:
         hash(value)
     except TypeError:
@@ -82,7 +82,7 @@ def plain_fields(instance: Any) -> None:
     Raises:
         UserError: naming the field.
     """
-    hints = _hints(type(instance))
+    hints = _hints(instance.__class__)
     for field in dataclasses.fields(instance):
         value = plain(getattr(instance, field.name), hints[field.name], field.name)
         object.__setattr__(instance, field.name, value)

@@ -56,9 +56,10 @@ def unflatten(flat: Variables) -> Tree:
         *folders, leaf = name.split("/")
         node = tree
         for folder in folders:
-            node = node.setdefault(folder, {})
-            if not isinstance(node, dict):
+            inner: PyTree = node.setdefault(folder, {})
+            if not isinstance(inner, dict):
                 raise UserError(f"{name}: {folder!r} is an array and also holds arrays")
+            node = cast("Tree", inner)
         if leaf in node:
             raise UserError(f"{name} is an array and also holds arrays; rename one of them")
         node[leaf] = value

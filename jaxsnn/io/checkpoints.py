@@ -13,6 +13,7 @@ import shutil
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import jax
 import numpy as np
@@ -36,7 +37,7 @@ def named_leaves(tree: PyTree) -> dict[str, PyTree]:
     >>> named_leaves({"params": {"kernel": 1}, "opt_state": (2, ())})
     {'opt_state/0': 2, 'params/kernel': 1}
     """
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    leaves = cast("list[tuple[PyTree, PyTree]]", jax.tree_util.tree_flatten_with_path(tree)[0])
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
@@ -191,4 +192,5 @@ def _rebuild(folder: Path, arrays: Arrays, template: PyTree) -> PyTree:
                 f"{folder}: {name} is {stored[1]}{list(stored[0])}, expected "
                 f"{wanted[1]}{list(wanted[0])}; it belongs to another network or optimiser"
             )
-    return jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in expected])
+    structure = cast("Untyped", jax.tree.structure(template))
+    return jax.tree.unflatten(structure, [arrays[name] for name in expected])

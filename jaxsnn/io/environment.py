@@ -8,7 +8,9 @@ import platform
 import re
 import subprocess
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, cast
+
+from jaxsnn.types import Untyped
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -48,11 +50,11 @@ def environment(package: Path = PACKAGE) -> Environment:
 def _device() -> str:
     import jax  # here, so that reading and plotting results does not start a backend
 
-    devices = jax.devices()
-    kind, backend = devices[0].device_kind, devices[0].platform
-    if backend == "cpu":
+    devices = cast("list[Untyped]", jax.devices())
+    first = devices[0]
+    if first.platform == "cpu":
         return f"{len(devices)} x {_processor()} (cpu, {os.cpu_count()} cores)"
-    return f"{len(devices)} x {kind} ({backend})"
+    return f"{len(devices)} x {first.device_kind} ({first.platform})"
 
 
 def _version(distribution: str) -> str | None:

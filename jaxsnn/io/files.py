@@ -224,9 +224,10 @@ def read_jsonl(path: str | Path, key: str = "step") -> list[JsonObject]:
     records: dict[object, JsonObject] = {}
     for number, line in enumerate([*lines, last] if _whole(last) else lines, start=1):
         record = parse_object(line, f"{path}, line {number}")
-        value = record.get(key)
+        value: object = record.get(key)
         if isinstance(value, list | dict):
-            raise UserError(f"{path}, line {number}: {key} is {shown(value)}; it must be a number")
+            is_now = shown(record[key])
+            raise UserError(f"{path}, line {number}: {key} is {is_now}; it must be a number")
         records[(key, value) if key in record else number] = record
     return list(records.values())
 

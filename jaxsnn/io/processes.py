@@ -14,7 +14,7 @@ import sys
 import threading
 import zlib
 from collections.abc import Generator, Iterable, Iterator
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import jax
 import numpy as np
@@ -71,7 +71,9 @@ def join(
             f"--coordinator auto: JAX finds no cluster here ({error}); give "
             "--coordinator HOST:PORT --processes N --process-id I"
         ) from None
-    except jax.errors.JaxRuntimeError as error:
+    except RuntimeError as error:
+        if not isinstance(error, jax.errors.JaxRuntimeError):
+            raise
         reason = str(error).splitlines()[0][:200]
         raise UserError(
             f"--coordinator {coordinator}: no answer from {awaited} ({reason}); start all "
@@ -134,7 +136,8 @@ def devices(number: int) -> list[Untyped]:
         UserError: as :func:`devices_per_process`.
     """
     per_process = devices_per_process(number)
-    return [one for p in range(count()) for one in jax.local_devices(process_index=p)[:per_process]]
+    local: list[list[Untyped]] = [jax.local_devices(process_index=p) for p in range(count())]
+    return [one for of_process in local for one in of_process[:per_process]]
 
 
 def replicated(tree: PyTree, sharding: Sharding) -> PyTree:
@@ -142,7 +145,8 @@ def replicated(tree: PyTree, sharding: Sharding) -> PyTree:
 
     def put(leaf: PyTree) -> jax.Array:
         # device_put on all devices would first send the whole array around, to compare it.
-        copies = [jax.device_put(leaf, one) for one in sharding.addressable_devices]
+        devices = cast("Iterable[Untyped]", sharding.addressable_devices)
+        copies = [jax.device_put(leaf, one) for one in devices]
         return jax.make_array_from_single_device_arrays(np.shape(leaf), sharding, copies)
 
     return jax.tree.map(put, tree)
