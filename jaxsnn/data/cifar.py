@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxsnn.data.base import Dataset, Images, Labels, check_labels, check_lengths
-from jaxsnn.data.pickles import damaged, read_pickle
+from jaxsnn.data.pickles import as_array, as_list, damaged, read_pickle
 from jaxsnn.errors import UserError
 
 # A batch has 30 MiB, or 150; an archive that announces much more is not the author's.
@@ -142,8 +142,8 @@ def _count(
 ) -> int | None:
     """How many images every batch must have; None if the author does not say."""
     meta = read_pickle(content, str(path))
-    names = meta.get(edition.names.encode())
-    fits, also, count = isinstance(names, list) and len(names) == classes, "", None
+    names = as_list(meta.get(edition.names.encode()))
+    fits, also, count = names is not None and len(names) == classes, "", None
     if edition.counted:
         count, width = meta.get(b"num_cases_per_batch"), meta.get(b"num_vis")
         fits = fits and type(width) is int and width == math.prod(shape)
@@ -182,20 +182,23 @@ def _batch(
 
 def _images(data: object, place: str, shape: tuple[int, int, int]) -> Images:
     height, width, channels = shape
-    if not isinstance(data, np.ndarray) or data.shape[1:] != (math.prod(shape),):
-        actual = data.shape if isinstance(data, np.ndarray) else type(data).__name__
+    array = as_array(data)
+    if array is None or array.shape[1:] != (math.prod(shape),):
+        actual = type(data).__name__ if array is None else array.shape
         msg = f"{place} is {actual}, wanted an array [N, {math.prod(shape)}]; this is another file"
         raise UserError(msg)
-    planes = data.reshape(len(data), channels, height, width)
+    planes = array.reshape(len(array), channels, height, width)
     return np.ascontiguousarray(planes.transpose(0, 2, 3, 1), np.uint8)
 
 
 def _labels(labels: object, place: str, classes: int) -> Labels:
-    if not isinstance(labels, list) or any(type(label) is not int for label in labels):
+    listed = as_list(labels)
+    numbers = [label for label in listed or () if type(label) is int]
+    if listed is None or len(numbers) < len(listed):
         msg = f"{place} is not a list of whole numbers; this is another file"
         raise UserError(msg)
     # What is out of range stays so, and fits an int32.
-    inside = np.array([min(max(label, -1), 2**31 - 1) for label in labels], np.int32)
+    inside = np.array([min(max(number, -1), 2**31 - 1) for number in numbers], np.int32)
     check_labels(inside, classes, place)
     return inside
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import numbers
 from collections.abc import Iterator
 
 import numpy as np
@@ -59,11 +61,11 @@ def sensor_of(dataset: Untyped) -> Sensor:
 def _opened(name: str, options: dict[str, Untyped]) -> Untyped:
     """The data set of tonic that has this name."""
     try:
-        from tonic import datasets  # pyright: ignore[reportMissingImports]
+        tonic: Untyped = importlib.import_module("tonic")
     except ImportError as error:
         remedy = "pip install 'jaxsnn-conversion[events]'"
         raise UserError(f"tonic, which reads {name}, is not installed: {remedy}") from error
-    kind = getattr(datasets, name, None)
+    kind = getattr(tonic.datasets, name, None)
     if not isinstance(kind, type):
         raise UserError(f"tonic.datasets has no {name!r}; the names are those of its classes")
     return kind(**options)
@@ -77,7 +79,7 @@ def _recordings(dataset: Untyped, sensor: Sensor, name: str) -> Iterator[tuple[E
         if missing := {"x", "t", "p"} - set(fields):
             problem = f"{name}: recording {index} lacks the fields {sorted(missing)}"
             raise UserError(f"{problem}; a structured array of x, y, t and p is wanted")
-        if not isinstance(label, int | np.integer):
+        if not isinstance(label, numbers.Integral):  # of Python or NumPy
             raise UserError(f"{name}: label {label!r} of recording {index} is no whole number")
         # A microphone's channels are columns of one row; one polarity may be written in two ways.
         y = array["y"] if "y" in fields else np.zeros(len(array), np.int32)

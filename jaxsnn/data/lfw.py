@@ -176,13 +176,11 @@ def _table(people: People, split: Split) -> Table:
 
 
 def _about_left_out(people: People) -> str:
-    few, many = (
-        [count for count in people.left_out.values() if test(count)]
-        for test in (lambda count: count < FEWEST, lambda count: count > MOST)
-    )
+    counts = people.left_out.values()
+    few, many = sum(count < FEWEST for count in counts), sum(count > MOST for count in counts)
     return (
-        f"{len(people.left_out)} folders left out: {len(few)} with fewer than {FEWEST} images, "
-        f"{len(many)} with more than {MOST}"
+        f"{len(counts)} folders left out: {few} with fewer than {FEWEST} images, "
+        f"{many} with more than {MOST}"
     )
 
 

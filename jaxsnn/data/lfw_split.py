@@ -166,17 +166,18 @@ def read_split(path: Path, people: People) -> Split:
             both, the first name that differs, and what to do.
     """
     content: Json = files.read_json(path)
+    record = cast("JsonObject", content) if isinstance(content, dict) else JsonObject()
     damaged = f"{path}: no split of faces; delete it and write it again from the same files"
-    if not isinstance(content, dict) or type(content.get("seed")) is not int:
+    if type(record.get("seed")) is not int:
         raise UserError(damaged)
-    train, test = (_names(content.get(part), damaged) for part in ("train", "test"))
+    train, test = (_names(record.get(part), damaged) for part in ("train", "test"))
     _check_names({*train, *test}, set(people.images), path, people.folder)
     place = {image: index for index, image in enumerate(people.images)}
     chosen = np.array([place[image] for image in test], np.intp)
-    if not (0 <= content["seed"] < 2**32 and 0 < len(chosen) < len(place)):
+    if not (0 <= record["seed"] < 2**32 and 0 < len(chosen) < len(place)):
         raise UserError(damaged)
-    split = _in_order(chosen, people.labels, content["seed"])
-    if content != document(people, split):  # an image twice, or counts of another split
+    split = _in_order(chosen, people.labels, record["seed"])
+    if record != document(people, split):  # an image twice, or counts of another split
         raise UserError(damaged)
     return split
 
@@ -186,7 +187,7 @@ def document(people: People, split: Split) -> JsonObject:
     images, labels = people.images, people.labels
     counts = (np.bincount(labels[part], minlength=len(people.kept)) for part in _parts(split))
     persons = zip(people.kept, *(part.tolist() for part in counts), strict=True)
-    train, test = ([images[index] for index in np.sort(part)] for part in _parts(split))
+    train, test = ([images[index] for index in sorted(map(int, part))] for part in _parts(split))
     return {
         "dataset": "lfw",
         "seed": split.seed,

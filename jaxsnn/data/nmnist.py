@@ -143,9 +143,10 @@ def _listed(place: Path, files: Iterable[File]) -> Part:
         raise UserError(f"{place}: {wanted}; N-MNIST has all ten digits: unpack it again")
     # RandomState's stream is frozen for good, unlike that of a Generator.
     order = np.random.RandomState(0).permutation(len(ordered))
-    folders, names, *_ = zip(*(ordered[index] for index in order), strict=True)
+    shuffled = [ordered[index] for index in map(int, order)]
     digest = hashlib.sha256(repr(ordered).encode()).hexdigest()
-    return Part(place, list(names), [int(folder) for folder in folders], digest)
+    names, labels = [file[1] for file in shuffled], [int(file[0]) for file in shuffled]
+    return Part(place, names, labels, digest)
 
 
 def _member(archive: zipfile.ZipFile, name: str, place: Path) -> bytes:

@@ -12,6 +12,7 @@ import pickle
 import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -45,7 +46,18 @@ def read_pickle(content: bytes, place: str) -> dict[object, Untyped]:
     if not isinstance(unpickled, dict) or file.read(1):
         msg = f"{place}: not a pickled dict and nothing after it; get the file again"
         raise UserError(msg)
-    return {key: getattr(value, "array", value) for key, value in unpickled.items()}
+    pairs = cast("dict[object, Untyped]", unpickled).items()
+    return {key: getattr(value, "array", value) for key, value in pairs}
+
+
+def as_list(value: object) -> list[object] | None:
+    """The value, if it is a list."""
+    return cast("list[object]", value) if isinstance(value, list) else None
+
+
+def as_array(value: object) -> Images | None:
+    """The value, if it is an array: ``read_pickle`` lets none in but of bytes."""
+    return cast("Images", value) if isinstance(value, np.ndarray) else None
 
 
 class _ForbiddenError(pickle.UnpicklingError):
@@ -108,9 +120,13 @@ class _Unpickler(pickle.Unpickler):
                 return None  # an argument of _reconstruct, never called
             case "_codecs", "encode":
                 # So Python 3 writes byte strings in the older protocols, always in this encoding.
-                return _Global(lambda text, _: text.encode("latin1"))
+                return _Global(_latin1)
             case _:
                 raise _ForbiddenError(f"{module_name:.80}.{global_name:.80}")
+
+
+def _latin1(text: str, _: object) -> bytes:
+    return text.encode("latin1")
 
 
 def _check_memo(file: io.BytesIO) -> None:

@@ -148,7 +148,7 @@ def _decode(examples: Examples, side: int, what: str) -> tuple[Images, Labels]:
     labels = np.array([label for _, label in examples], np.int32)
     order = spread(labels)
     images = np.empty((len(examples), side, side, 3), np.uint8)
-    paths = [examples[index][0] for index in order]
+    paths = [examples[index][0] for index in map(int, order)]
     for index, path in enumerate(bar(paths, len(paths), what)):
         images[index] = read_jpeg(
             path, side, of="Tiny ImageNet", archive=_ARCHIVE, modes=("RGB", "L")
