@@ -10,14 +10,13 @@ must be a tie: an activation so close to a level's boundary that float32 cannot 
 
 import warnings
 
-import jax
 import numpy as np
 from jax import Array
 
 from jaxsnn.arch.plan import head_sites
 from jaxsnn.conversion.spiking import Spiking
 from jaxsnn.equality.certificate import Certificate
-from jaxsnn.equality.comparison import Simulated, Tally
+from jaxsnn.equality.comparison import Simulated, Tally, on_the_host
 from jaxsnn.equality.rates import certify_rates, is_rate_coded
 from jaxsnn.equality.references import ReferenceNetworks
 from jaxsnn.equality.ties import Ties
@@ -83,7 +82,7 @@ def certify(
         batch = check_input(snn, images[rows])
         trace = simulation(snn, batch, steps=steps, counts=True, devices=devices)
         compared = (_simulated(snn, trace), networks.of(batch))
-        spiking, references = jax.tree.map(lambda a, n=real: np.asarray(a)[:n], compared)
+        spiking, references = on_the_host(compared, real)
         tally.add(spiking, references, int(rows[0]), len(trace.readout))
     certificate = tally.certificate()
     if certificate.unsettled_images:

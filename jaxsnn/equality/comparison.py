@@ -1,9 +1,11 @@
 """Adds the comparisons of batches up to a certificate, on the host."""
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+import jax
 import numpy as np
+from jax import Array
 
 from jaxsnn.arch.layers import Site
 from jaxsnn.arch.plan import head_sites, plan, spiking_sites
@@ -11,6 +13,8 @@ from jaxsnn.conversion.spiking import Spiking, comes_to_rest
 from jaxsnn.equality.certificate import Certificate, Difference, LayerProof
 from jaxsnn.equality.ties import References, Ties
 from jaxsnn.types import Variables
+
+T = TypeVar("T")
 
 
 class Simulated(NamedTuple):
@@ -25,6 +29,15 @@ class Simulated(NamedTuple):
     counts: dict[str, Any]
     last_step: dict[str, Any]
     prediction: Any
+
+
+def on_the_host(tree: T, images: int) -> T:
+    """A tree of arrays ``[B, ...]`` as NumPy's, cut to the first ``images`` of the batch."""
+
+    def cut(leaf: Array) -> np.ndarray:
+        return np.asarray(leaf)[:images]
+
+    return jax.tree.map(cut, tree)
 
 
 class Tally:
@@ -86,7 +99,7 @@ class Tally:
         rounding = self.ties.head_rounding(site, logits)
         away = np.abs(counts * unit - logits) > rounding
         origin = np.abs(references.fed[name] * unit - logits) > rounding
-        nearest = np.round(logits / unit).astype(np.int64)
+        nearest = np.round(np.asarray(logits) / unit).astype(np.int64)
         old = self.layers[name]
         self.layers[name] = replace(
             old,

@@ -6,10 +6,8 @@ order: its net count is not the level of the drive that it received. What it rec
 the ANN's neuron did, because of the layers before (inherited).
 """
 
-import functools
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -21,6 +19,7 @@ from jaxsnn.conversion.spiking import Spiking, settled
 from jaxsnn.errors import UserError
 from jaxsnn.io.progress import batches
 from jaxsnn.network import net as net_module
+from jaxsnn.network.jitted import jitted
 from jaxsnn.network.net import Net
 from jaxsnn.network.per_site import SiteMap
 from jaxsnn.simulation.fixed_steps import check_input, simulate
@@ -70,8 +69,8 @@ def gaps(
     images = np.asarray(images)
     if len(images) == 0:
         raise UserError("no images to compare on; give one or more")
-    whole, floats, sums = settled(snn).program, snapped(variables, snn), {}
-    units = dict(snn.units)
+    whole, floats, units = settled(snn).program, snapped(variables, snn), dict(snn.units)
+    sums: dict[str, np.ndarray] = {}
     for rows, real in batches(len(images), min(batch_size, len(images)), progress):
         batch = check_input(snn, images[rows])
         counts = simulate(snn, batch, steps=steps, counts=True).counts
@@ -80,7 +79,7 @@ def gaps(
     return [Gap(name, *(total / len(images)).tolist()) for name, total in sums.items()]
 
 
-@functools.partial(jax.jit, static_argnames="ann")
+@jitted("ann")
 def _per_image(
     whole: Spiking,
     ann: Net,

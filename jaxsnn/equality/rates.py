@@ -7,12 +7,10 @@ theory allows (:mod:`jaxsnn.equality.rate_bounds`); further off lies a fault of 
 float ANN over the training tree shows a wrong fold.
 """
 
-import functools
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -23,11 +21,12 @@ from jaxsnn.arch.plan import head_sites, plan, spiking_sites
 from jaxsnn.conversion.float_reference import snapped
 from jaxsnn.conversion.percentiles import normalised_ann
 from jaxsnn.conversion.spiking import Spiking
-from jaxsnn.equality.comparison import rounded_to_zero
+from jaxsnn.equality.comparison import on_the_host, rounded_to_zero
 from jaxsnn.equality.rate_bounds import deviations
 from jaxsnn.equality.rate_certificate import RateCertificate, RateProof
 from jaxsnn.io.progress import batches
 from jaxsnn.network import net as net_module
+from jaxsnn.network.jitted import jitted
 from jaxsnn.network.net import Net
 from jaxsnn.network.per_site import SiteMap
 from jaxsnn.neurons.activations import activation
@@ -82,7 +81,7 @@ def certify_rates(
         run = Activations(sums, trace.predictions[-1])
         last = {name: last_step(np.asarray(s)) for name, s in trace.counters.spikes.items()}
         everything = run, last, tally.references(batch)
-        tally.add(*jax.tree.map(lambda a, n=real: np.asarray(a)[:n], everything))
+        tally.add(*on_the_host(everything, real))
     return tally.certificate()
 
 
@@ -111,7 +110,7 @@ class _Tally:
             ),
         )
         normalised = normalised_ann(snn)
-        passes = [
+        passes: list[Activations] = [
             activations(normalised.clone(neurons=ended), snn.variables, images),
             activations(normalised, snn.variables, images),
             activations(snn.float_ann, self.floats, decoded),
@@ -194,7 +193,7 @@ class _Tally:
         )
 
 
-@functools.partial(jax.jit, static_argnames="ann")
+@jitted("ann")
 def activations(ann: Net, variables: Variables, images: Array) -> Activations:
     """Activations of spiking sites, logits of heads and predictions of an ANN for one batch."""
     out = net_module.forward(ann, variables, images)

@@ -8,9 +8,8 @@ or sums are larger, the float ANN is computed in float64.
 """
 
 import contextlib
-import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +25,7 @@ from jaxsnn.conversion.float_reference import pool_signs, snapped, whole_kernels
 from jaxsnn.conversion.spiking import Folded, Spiking, settled
 from jaxsnn.equality.ties import References
 from jaxsnn.network import net as net_module
+from jaxsnn.network.jitted import jitted
 from jaxsnn.network.net import Net
 from jaxsnn.network.per_site import SiteMap
 from jaxsnn.types import Variables
@@ -44,6 +44,22 @@ class EndToEnd(NamedTuple):
     levels: dict[str, Any]
     logits: dict[str, Any]
     predictions: Any
+
+
+class OverFolded(NamedTuple):
+    """What the integer ANN over the folded tree says of one batch, by site ``[B, ...]``.
+
+    Attributes:
+        levels: of spiking sites, and the sums of heads, by itself.
+        fed: the same of each layer alone, fed with the float ANN's levels.
+        drives: of spiking sites and projections then, without bias and shortcut.
+        predictions: int ``[B]``, by itself.
+    """
+
+    levels: dict[str, Array]
+    fed: dict[str, Array]
+    drives: dict[str, Array]
+    predictions: Array
 
 
 class ReferenceNetworks:
@@ -69,16 +85,16 @@ class ReferenceNetworks:
             end: EndToEnd = jax.device_get(
                 self._end_to_end(self.snn.float_ann, self.floats, images)
             )
-        integer, fed, drive, prediction = _over_the_folded_tree(self.whole, images, end.levels)
+        folded = _over_the_folded_tree(self.whole, images, end.levels)
         given = None
         if self.snn.given is not None:
             given = self._end_to_end(self.snn.given, self.variables, images).predictions
         return References(
-            integer=integer,
+            integer=folded.levels,
             end_to_end=end.levels | end.logits,
-            fed=fed,
-            drive=drive,
-            predictions=(prediction, end.predictions),
+            fed=folded.fed,
+            drive=folded.drives,
+            predictions=(folded.predictions, end.predictions),
             given=given,
         )
 
@@ -106,11 +122,15 @@ def _is_decided(snn: Spiking, source: str, record: Folded) -> bool:
 
 def _in_double(variables: Variables, snn: Spiking) -> dict[str, Any]:
     """:func:`jaxsnn.snapped` in float64, without a rounding."""
-    double = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), dict(variables))
+    double = jax.tree.map(_double, dict(variables))
     params = {name: dict(tree) for name, tree in double["params"].items()}
     for site, (codes, unit) in whole_kernels(variables, snn).items():
         params[site]["kernel"] = codes * unit
     return {**double, "params": with_gains(params, variables, snn)} | pool_signs(snn)
+
+
+def _double(leaf: Array) -> np.ndarray:
+    return np.asarray(leaf, np.float64)
 
 
 def added_pools(arch: Arch) -> tuple[Site, ...]:
@@ -119,7 +139,7 @@ def added_pools(arch: Arch) -> tuple[Site, ...]:
     return tuple(site for site in plan(arch) if site.role == "pool" and site.name in shortcuts)
 
 
-@functools.partial(jax.jit, static_argnames="ann")
+@jitted("ann")
 def end_to_end(
     ann: Net, variables: Variables, images: Array, units: Mapping[str, float], scale: float
 ) -> EndToEnd:
@@ -142,11 +162,11 @@ def end_to_end(
     return EndToEnd(levels, logits, jnp.argmax(out.readouts[-1][0], -1))
 
 
-@jax.jit
+@jitted()
 def _over_the_folded_tree(
     settling: Spiking, images: Array, levels: Mapping[str, Array]
-) -> tuple[dict[str, Array], dict[str, Array], dict[str, Array], Array]:
-    """The integer ANN by itself, fed with ``levels``, its drives then, and its predictions.
+) -> OverFolded:
+    """What the integer ANN says, by itself and fed with ``levels``.
 
     Networks of one shape share a program, whatever their counts are worth.
     """
@@ -159,7 +179,7 @@ def _over_the_folded_tree(
     fed = net_module.forward(integer, variables, images, forced=forced)
     drives = integer.clone(neurons=SiteMap(neurons.identity()))
     drive = net_module.forward(drives, _currents_alone(variables), images, forced=forced)
-    return (
+    return OverFolded(
         {name: whole.outs[name][0] for name in names + heads},
         {name: fed.outs[name][0] for name in names + heads},
         {name: drive.outs[name][0] for name in names + projections},
@@ -172,7 +192,11 @@ def _currents_alone(variables: Variables) -> dict[str, Any]:
 
     A gain of 0, of a branch that was dropped, stays.
     """
-    instead = {"bias": jnp.zeros_like, "shortcut_gain": jnp.zeros_like, "gain": jnp.sign}
+    instead: dict[str, Callable[[Array], Array]] = {
+        "bias": jnp.zeros_like,
+        "shortcut_gain": jnp.zeros_like,
+        "gain": jnp.sign,
+    }
     params = {
         name: {leaf: instead[leaf](a) if leaf in instead else a for leaf, a in tree.items()}
         for name, tree in variables["params"].items()

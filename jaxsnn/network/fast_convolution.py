@@ -7,6 +7,7 @@ matrix products (:mod:`jaxsnn.network.kernel_gradient`).
 """
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +40,7 @@ def _forward(
     return half_convolution(x, kernel, strides, padding), (x, kernel)
 
 
-def _with_reversed(kernel: Array, gradient: Array, around: Padding) -> Array:
+def _with_reversed(kernel: Array, gradient: Array, around: Sequence[tuple[int, int]]) -> Array:
     """The gradient's convolution with the reversed kernel, which XLA must not undo."""
     reversed_kernel = lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
     return lax.conv_general_dilated(

@@ -20,6 +20,7 @@ from jaxsnn.inputs.stimulus import Shown, Stimulus
 from jaxsnn.network import net as net_module
 from jaxsnn.network.arithmetic import Arithmetic
 from jaxsnn.network.initialisers import FanInUniform
+from jaxsnn.network.jitted import jitted
 from jaxsnn.network.net import Net
 from jaxsnn.network.per_site import SiteMap
 from jaxsnn.neurons.leaky import LEAST_THRESHOLD
@@ -162,7 +163,7 @@ def _in_blocks(net: Net, variables: Variables, shown: Shown, state: PyTree, bloc
     return readouts.reshape(-1, *readouts.shape[2:])[: shown.steps]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3, 4))
+@jitted("net", "steps", "sites")
 def watch(
     net: Net, variables: Variables, x: Array, steps: int, sites: tuple[str, ...]
 ) -> tuple[dict[str, Array], dict[str, Array]]:
