@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from jaxsnn.errors import UserError
 from jaxsnn.io.files import read_object
@@ -104,5 +105,5 @@ def _described(folder: Path, row: Results | None) -> tuple[str, str, list[int]]:
     if row is not None:
         return row.setting, row.settings.network, begins
     name, settings = config.get("setting"), config.get("settings")
-    network = settings.get("network") if isinstance(settings, dict) else None  # pyright: ignore[reportUnknownMemberType]
+    network = cast("JsonObject", settings).get("network") if isinstance(settings, dict) else None
     return str(name or folder.name), str(network or ""), begins

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -17,7 +17,8 @@ from jaxsnn.report.rows import energy_line
 Render = Callable[[Results], str]
 
 
-class _Line(NamedTuple):
+@dataclass(frozen=True)
+class _Line:
     """A quantity: what was measured, and what the paper has."""
 
     ours: Render
@@ -113,7 +114,7 @@ def _accuracy(name: str) -> _Line:
     """An accuracy; beside the paper's, by how many points ours misses it."""
 
     def claimed(row: Results) -> str:
-        paper, ours = (row.paper or {}).get(name), getattr(row, name)
+        paper, ours = _claimed(row, name), getattr(row, name)
         if paper is None or ours is None or ours >= paper:
             return _percent(paper)
         return f"{_percent(paper)}\nmissed -{100 * (paper - ours):.2f}"
@@ -121,10 +122,12 @@ def _accuracy(name: str) -> _Line:
     return _Line(lambda row: _percent(getattr(row, name)), claimed)
 
 
+def _claimed(row: Results, name: str) -> float | None:
+    return (row.paper or {}).get(name)
+
+
 def _counted(name: str) -> _Line:
-    return _Line(
-        lambda row: _count(getattr(row, name)), lambda row: _count((row.paper or {}).get(name))
-    )
+    return _Line(lambda row: _count(getattr(row, name)), lambda row: _count(_claimed(row, name)))
 
 
 _QUANTITIES: dict[str, _Line] = {

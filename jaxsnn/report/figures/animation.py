@@ -171,12 +171,12 @@ def _frames(counts: np.ndarray, target: int, steps: Sequence[int]) -> Iterator[I
         chart.canvas.restore_region(chart.still)
         chart.title.set_text(f"Spike counts after step {step + 1} of {len(counts)}")
         for bar, number, count in zip(
-            chart.bars, chart.numbers, counts[step].tolist(), strict=True
+            chart.bars.patches, chart.numbers, counts[step].tolist(), strict=True
         ):
             bar.set_height(count)
             number.set_y(count)
             number.set_text(str(count or ""))
-        for artist in (*chart.bars, *chart.above, *chart.numbers, chart.title):
+        for artist in (*chart.bars.patches, *chart.above, *chart.numbers, chart.title):
             artist.draw(renderer)
         pixels = np.asarray(chart.canvas.buffer_rgba())[..., :3]
         image = Image.fromarray(np.ascontiguousarray(pixels))
@@ -189,7 +189,7 @@ def _chart(classes: int, target: int, highest: int) -> _Chart:
     canvas = FigureCanvasAgg(figure)
     figure.set_dpi(_DOTS_PER_INCH)
     bars = ax.bar(range(classes), [0] * classes, 0.7, color=BLUE, edgecolor="white", linewidth=0)
-    bars[target].set(facecolor=ORANGE, hatch="//")
+    bars.patches[target].set(facecolor=ORANGE, hatch="//")
     numbers = [
         ax.text(place, 0, "", ha="center", va="bottom", fontsize=TEXT_SIZE)
         for place in range(classes)
@@ -200,10 +200,10 @@ def _chart(classes: int, target: int, highest: int) -> _Chart:
     label(ax, "class", "spikes of the readout")
     title = ax.set_title("Spike counts after step", fontsize=TITLE_SIZE)
     caption(figure, f"Orange, hatched: the target class {target}.")
-    for artist in (*bars, *numbers, title):
+    for artist in (*bars.patches, *numbers, title):
         artist.set_animated(True)
     canvas.draw()
-    still = canvas.copy_from_bbox(cast("Untyped", figure.bbox))
+    still = cast("Untyped", canvas.copy_from_bbox(cast("Untyped", figure.bbox)))
     return _Chart(canvas, still, bars, numbers, title, [ax.spines["bottom"]])
 
 

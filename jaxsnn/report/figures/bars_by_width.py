@@ -192,7 +192,7 @@ def _paper_marks(ax: Axes, rows: Sequence[Results]) -> int:
     numbers = iter([text for text in ax.texts if isinstance(text, Annotation)])
     for container in ax.containers:
         key = PAPER.get(str(container.get_label()), "")
-        for bar in cast("BarContainer", container):
+        for bar in cast("BarContainer", container).patches:
             middle, number = bar.get_y() + bar.get_height() / 2, next(numbers)
             number.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.3, "alpha": 0.8})
             value = _paper(rows[round(middle)], key)

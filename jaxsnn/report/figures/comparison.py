@@ -89,7 +89,7 @@ def _apart(trial: Trial, shown: Sequence[Trial]) -> str:
     ['slow', 'c=2', 'plain']
     """
     same = [one for one in shown if one.method == trial.method]
-    common = set.intersection(*(set(one.options.split(", ")) for one in same))
+    common = set(trial.options.split(", ")).intersection(*(one.options.split(", ") for one in same))
     others = [one for one in trial.options.split(", ") if one and one not in common]
     return others[0].removesuffix("=True") if others else "plain"
 

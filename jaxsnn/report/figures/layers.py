@@ -208,7 +208,9 @@ def activity(results: Sequence[Results], folder: str | Path, name: str = "layers
     for ax, (key, title) in zip(axes, panels, strict=True):
         series: list[Series] = []
         for style, row in enumerate(shown):
-            by_layer = {entry["name"]: entry[key] for entry in spiking_layers(row)}
+            by_layer: dict[str, float | None] = {
+                entry["name"]: entry[key] for entry in spiking_layers(row)
+            }
             values = [percent(by_layer.get(layer)) for layer in names]
             series.append(Series(display_name(row), values, style))
         if key == "rate" and any(value and value > 100 for one in series for value in one.values):

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
+import matplotlib
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -167,7 +167,7 @@ def stacked_bars(
         present = [(x, value) for x, value in enumerate(one.values) if value is not None]
         if not present:
             continue
-        places, heights = zip(*present, strict=True)
+        places, heights = [x for x, _ in present], [value for _, value in present]
         bottoms = [totals[x] for x in places]
         ax.bar(places, heights, 0.6, bottoms, label=one.name, **bar_style(one.style))
         for x, value in present:
@@ -246,7 +246,7 @@ def save(figure: Figure, folder: str | Path, name: str) -> tuple[Path, Path]:
     """
     paths: list[Path] = []
     # Equal figures shall be equal files: no date, and identifiers that do not depend on chance.
-    with rc_context({**RC, "svg.hashsalt": name}):
+    with matplotlib.rc_context({**RC, "svg.hashsalt": name}):
         for kind, metadata in (("png", None), ("svg", {"Date": None})):
             content = io.BytesIO()
             figure.savefig(content, format=kind, dpi=200, metadata=metadata)
