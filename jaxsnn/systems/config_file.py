@@ -7,13 +7,13 @@ settings) and the phases of training, each with the words of its command.
 import dataclasses
 import json
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from jaxsnn.errors import UserError
 from jaxsnn.io.typed_json import from_text
 from jaxsnn.systems.settings.base import Scripted
 from jaxsnn.training.schedules import Phase
-from jaxsnn.types import JsonObject
+from jaxsnn.types import Json, JsonObject
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -79,12 +79,12 @@ def from_json(
     (True, [{'epochs': 15}])
     """
     try:
-        record = json.loads(text)
+        parsed: Json = json.loads(text)
     except (ValueError, RecursionError) as error:  # of a number, or a nesting, beyond Python's
         raise UserError(f"{place}: {error}; {REMEDY}") from None
-    if not isinstance(record, dict):
+    if not isinstance(parsed, dict):
         raise UserError(f"{place}: not a JSON object; {REMEDY}")
-    record = JsonObject(record)
+    record = cast("JsonObject", parsed)
     made = {name: record.pop(name, None) for name in MADE}
     _refuse_other(config_class, made["experiment"], place)
     beside = {"phases": record.pop("phases", None)}

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import jax
 import numpy as np
+from jax import Array
 from rich.console import Console
 
 from jaxsnn.conversion.float_reference import snapped
@@ -216,7 +217,9 @@ class Experiment(Setting[TrainedConfig]):
 def _same(one: Spiking, other: Spiking) -> bool:
     """Whether two converted networks compute the same."""
     settings = [(snn.accumulators, snn.units, snn.encoding) for snn in (one, other)]
-    alike = jax.tree.map(
-        lambda a, b: a.dtype == b.dtype and np.array_equal(a, b), one.variables, other.variables
-    )
+    alike = jax.tree.map(_equal, one.variables, other.variables)
     return settings[0] == settings[1] and jax.tree.all(alike)
+
+
+def _equal(one: Array, other: Array) -> bool:
+    return one.dtype == other.dtype and np.array_equal(one, other)

@@ -80,7 +80,7 @@ def write_per_step(
     """
     arrays = {"correct": correct, "spikes": spikes, "net": net, "operations": operations}
     counts = _step_counts(arrays, batch)
-    starts = np.arange(0, counts["correct"].shape[1], batch)
+    starts = np.arange(0, len(counts["correct"][0]), batch)
     for name in ("spikes", "net", "operations"):
         counts[name] = np.cumsum(counts[name], axis=0)
     right, number, collected, sops = (

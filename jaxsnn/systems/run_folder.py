@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import jax
 import numpy as np
 import optax
+from jax import Array
 
 from jaxsnn.data.base import Dataset
 from jaxsnn.data.by_name import load
@@ -211,7 +212,11 @@ def start_from(
     lacking = [n for n in expected if n.rpartition("/")[2] in newly and n not in arrays]
     wanted = {name: leaf for name, leaf in expected.items() if name not in lacking}
     loaded = flatten(load_params(path, unflatten(wanted)))
-    return task._replace(init=lambda key: unflatten({**flatten(task.init(key)), **loaded}))
+
+    def init(key: Array) -> Variables:
+        return unflatten({**flatten(task.init(key)), **loaded})
+
+    return task._replace(init=init)
 
 
 def train_run(

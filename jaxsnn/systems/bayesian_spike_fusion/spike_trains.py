@@ -99,7 +99,7 @@ class Trains:
         Raises:
             UserError: a file is missing, damaged, or of another run; both are named.
         """
-        by_file = {}
+        by_file: dict[str, dict[str, np.ndarray]] = {}
         for file in self.names.files:
             arrays, meta = load_arrays(self.path(file, number))
             check_same(self.path(file, number), meta.get(MADE_FROM, {}), self.of, "simulate again")

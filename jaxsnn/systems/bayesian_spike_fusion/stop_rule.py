@@ -144,7 +144,8 @@ def stop(
     """Simulate each test image until it is sure; stop.json compares with fixed numbers of steps."""
     rule, size = rule_of(run_folder, config, network), min(config.simulation_batch, len(images))
     devices = own_devices(config, size)
-    took, parts = [], []
+    took: list[float] = []
+    parts: list[list[np.ndarray]] = []
     for rows, real in batches(len(images), size, "simulating until sure"):
         began = time.perf_counter()
         ended = early_exit(snn, images[rows], rule, steps=config.steps, devices=devices)
@@ -189,7 +190,8 @@ def _fixed(folder: Path, accuracy: float, steps: int, images: int) -> JsonObject
     A simulation of other images, steps or weights is not compared with.
     """
     nothing = {"fixed_step": None, "fixed_accuracy": None}
-    of = simulated(folder).of if (folder / "energy.json").is_file() else {}
+    recorded = (folder / "energy.json").is_file()
+    of = simulated(folder).of if recorded else dict[str, Json]()
     if (of.get("images"), of.get("steps")) != (images, steps):
         return nothing
     try:

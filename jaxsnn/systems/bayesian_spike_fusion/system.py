@@ -6,12 +6,10 @@ alpha on training images), simulate (the test set), stop (each image by itself),
 """
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -34,6 +32,7 @@ from jaxsnn.io.progress import batches
 from jaxsnn.io.terminal import show
 from jaxsnn.network import net as net_module
 from jaxsnn.network.initialisers import FanInUniform, Initialiser
+from jaxsnn.network.jitted import jitted
 from jaxsnn.network.net import Net
 from jaxsnn.neurons.neuron import Neuron
 from jaxsnn.report.figures import accuracy
@@ -307,7 +306,7 @@ class BayesianSpikeFusion(Experiment[Settings]):
         return drawn | figures.draw_all(config)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@jitted("net")
 def _hits(
     net: Net, variables: Variables, images: Array, labels: ArrayLike, real: ArrayLike
 ) -> Array:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from jaxsnn.inputs import preprocess
 from jaxsnn.inputs.encoding import Encoding
 from jaxsnn.inputs.preprocess import Preprocessing
 from jaxsnn.systems.settings.bring_your_own import BringYourOwn
+from jaxsnn.types import Untyped
 
 PADDING = 4  # black pixels around colour images, from which fine-tuning cuts its windows
 
@@ -89,7 +91,8 @@ def _of_module(place: str, weights: Weights, shape: tuple[int, int, int]) -> Bro
     import torch  # pyright: ignore[reportMissingImports]
 
     module = _made(place)
-    state = {name: torch.from_numpy(np.array(array)) for name, array in weights.items()}
+    tensor = cast("Callable[[np.ndarray], Untyped]", torch.from_numpy)
+    state = {name: tensor(np.array(array)) for name, array in weights.items()}
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
@@ -98,7 +101,7 @@ def _of_module(place: str, weights: Weights, shape: tuple[int, int, int]) -> Bro
     return Brought(imported.arch, imported.variables, imported.table)
 
 
-def _made(place: str) -> Any:
+def _made(place: str) -> Untyped:
     """The module that ``FILE:NAME`` stands for: itself, or what the class or function makes."""
     file, _, name = place.rpartition(":")
     spec = importlib.util.spec_from_file_location(Path(file).stem, file)

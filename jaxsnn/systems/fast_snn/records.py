@@ -4,6 +4,7 @@ import dataclasses
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from rich.console import Console
@@ -199,4 +200,8 @@ def _records(content: Mapping[str, Json], place: str) -> tuple[LayerRecord, ...]
 
 def _tuples(record: Mapping[str, Json]) -> JsonObject:
     """The lists of a record, as tuples."""
-    return {name: tuple(value) for name, value in record.items() if isinstance(value, list)}
+    return {
+        name: tuple(cast("list[Json]", value))
+        for name, value in record.items()
+        if isinstance(value, list)
+    }

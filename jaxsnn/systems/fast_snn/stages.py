@@ -1,13 +1,14 @@
 """The stages of Fast-SNN's script, and how ``progressive`` goes from width to width."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from jaxsnn.errors import UserError
 from jaxsnn.io.files import read_text
 from jaxsnn.report import scan, table, variants
 from jaxsnn.systems.config_file import from_json
+from jaxsnn.systems.settings.fast_snn import FastSnn
 from jaxsnn.systems.stages import COMMON, Request, Stage
 
 
@@ -47,7 +48,8 @@ def _table(request: Request) -> None:
 def _progressive(request: Request) -> None:
     """Every width, each from the best weights of the last."""
     before = ""
-    for config in request.config.widths():
+    widths: Iterable[FastSnn] = request.config.widths()
+    for config in widths:
         folder = Path(config.out) / config.setting
         resume = config.resume and (folder / "checkpoints").is_dir()
         init = before or config.init

@@ -1,5 +1,6 @@
 """What the directly trained network is trained and tested on: static images, or events."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from jaxsnn.data.event_sources import load_events
 from jaxsnn.data.events import Framing
+from jaxsnn.data.recordings import Recordings
 from jaxsnn.data.splits import limited
 from jaxsnn.inputs.encoding import Encoding
 from jaxsnn.inputs.stimulus import EventStream, Stimulus, event_frames, examples, held
@@ -66,12 +68,20 @@ def _static(config: NmnistCsnn) -> Material:
         test,
         data.test_labels,
         held(steps, GREY),
-        lambda rows: test[rows],
+        functools.partial(_images, test),
         Encoding("held", GREY),
         steps,
         data.input_shape,
         data.classes,
     )
+
+
+def _images(images: np.ndarray, rows: slice) -> np.ndarray:
+    return images[rows]
+
+
+def _stream(recordings: Recordings, sensor: tuple[int, int, int], rows: slice) -> EventStream:
+    return EventStream(recordings.take(np.arange(len(recordings))[rows]), sensor)
 
 
 def _events(config: NmnistCsnn) -> Material:
@@ -86,7 +96,7 @@ def _events(config: NmnistCsnn) -> Material:
         examples(test),
         test.labels,
         event_frames(sensor, config.rotation, config.padded_loss),
-        lambda rows: EventStream(test.take(np.arange(len(test))[rows]), sensor),
+        functools.partial(_stream, test, sensor),
         Encoding("frames"),
         int(test.lengths.max()),
         sensor,

@@ -226,7 +226,7 @@ class Csnn(System[NmnistCsnn]):
 
     def _watched(self, variables: Variables) -> tuple[Tree, Tree, Shown]:
         """Potentials and spikes of the first test samples, by site, and how they are shown."""
-        batch = jax.tree.map(lambda leaf: jnp.asarray(leaf[:SAMPLES]), self.material.test)
+        batch = jax.tree.map(_first_samples, self.material.test)
         shown = self.material.stimulus.show(batch, None, self.material.steps)
         sites = tuple(site.name for site in plan(self.arch) if site.role != "pool")
         return *watch(self._spiking_net, variables, shown.x, shown.steps, sites), shown
@@ -291,6 +291,10 @@ def published(dataset: str, config: NmnistCsnn) -> Paper | None:
     if dataset not in PUBLISHED or config.loss != "ce_rate":
         return None
     return {"snn_accuracy": PUBLISHED[dataset]}
+
+
+def _first_samples(leaf: np.ndarray) -> Array:
+    return jnp.asarray(leaf[:SAMPLES])
 
 
 def _log_lines(record: Mapping[str, Json]) -> str:
