@@ -45,11 +45,12 @@ def state_dict(
 
 def _chosen(whole: Dictionary, place: str, entry: str | None) -> tuple[Dictionary, tuple[str, ...]]:
     """The dictionary of tensors, and what stands beside it."""
-    inner = {
+    dictionaries = {
         name: cast("Dictionary", item)
         for name, item in whole.items()
-        if isinstance(name, str) and isinstance(item, dict) and _has_tensors(item)
+        if isinstance(name, str) and isinstance(item, dict)
     }
+    inner = {name: item for name, item in dictionaries.items() if _has_tensors(item)}
     if entry is not None:
         names = [name for name in inner if name == entry]
     else:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -29,6 +27,7 @@ from jaxsnn.inputs.encoding import Encoding
 from jaxsnn.inputs.preprocess import PIXELS
 from jaxsnn.io.progress import batches
 from jaxsnn.network import net as net_module
+from jaxsnn.network.jitted import jitted
 from jaxsnn.network.net import Net
 from jaxsnn.report import energy
 from jaxsnn.report.comparison import Comparison, Trial, described, within_step
@@ -233,7 +232,7 @@ def accuracy(
     return hits / len(images)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@jitted("net")
 def _classes(net: Net, variables: Variables, images: Array) -> Array:
     return jnp.argmax(net_module.forward(net, variables, images).readouts[-1][0], axis=-1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -119,7 +119,8 @@ def _array(dataset: Any, place: str, budget: Budget) -> np.ndarray:
 
 def _strings(value: Any) -> list[str]:
     """An attribute as strings that can be written; whatever is none is left out."""
-    each = value.ravel().tolist() if isinstance(value, np.ndarray) else [value]
+    is_array = isinstance(value, np.ndarray)
+    each: list[Any] = cast("np.ndarray", value).ravel().tolist() if is_array else [value]
     texts = [item.decode("utf-8", "replace") if isinstance(item, bytes) else item for item in each]
     # Where it is no UTF-8, h5py keeps bytes as halves of characters, which nothing can encode.
     return [item.encode("utf-8", "replace").decode() for item in texts if isinstance(item, str)]

@@ -104,8 +104,9 @@ def quantiser_from_json(record: object, place: str) -> weight_quantisers.WeightQ
     Raises:
         UserError: an unknown quantiser, or options that it does not take; with the place.
     """
-    values = {"name": record, "options": {}} if isinstance(record, str) else record
-    return _made(weight_quantisers.WEIGHTS, "weight quantiser", values, place)
+    if isinstance(record, str):
+        record = {"name": record, "options": JsonObject()}
+    return _made(weight_quantisers.WEIGHTS, "weight quantiser", record, place)
 
 
 def neuron_from_json(record: object, place: str) -> Neuron:
@@ -139,7 +140,9 @@ def accumulator_from_json(record: object, place: str) -> Accumulator:
 
 def _option_from_json(value: object, place: str) -> Any:
     """A neuron in a neuron; a tuple, which JSON has as a list; anything else as it is."""
-    return neuron_from_json(value, place) if isinstance(value, Mapping) else as_tuple(value)
+    if isinstance(value, Mapping):
+        return neuron_from_json(cast("Mapping[str, Any]", value), place)
+    return as_tuple(value)
 
 
 def as_tuple(value: object) -> object:

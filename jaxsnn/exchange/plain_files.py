@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ml_dtypes
 import numpy as np
@@ -30,7 +30,7 @@ def read_safetensors(content: bytes, place: str, budget: Budget) -> Weights:
         UserError: it is damaged, or has a type that NumPy lacks.
     """
     try:
-        entries = safetensors.deserialize(content)
+        entries = cast("list[tuple[str, dict[str, Any]]]", safetensors.deserialize(content))
     except safetensors.SafetensorError as error:
         reason = shown(str(error)).strip("'\"")
         raise UserError(f"{place}: damaged safetensors ({reason}); get the file again") from error

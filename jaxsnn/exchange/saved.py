@@ -8,6 +8,8 @@ from typing import Any, get_type_hints
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
 
 from jaxsnn import neurons
 from jaxsnn.arch import notation as arch_module
@@ -68,7 +70,11 @@ def load_params(source: str | Path | Mapping[str, Any], arch: Arch) -> dict[str,
     activation = neurons.clipped_relu(BITS[0]) if clips else neurons.identity()
     expected = net_module.template(Net(arch, hidden(activation)))
     loaded = load_variables(source, expected)
-    return jax.tree.map(jnp.asarray, {"batch_stats": {}, **loaded})
+    return jax.tree.map(_on_device, {"batch_stats": {}, **loaded})
+
+
+def _on_device(leaf: ArrayLike) -> Array:
+    return jnp.asarray(leaf)
 
 
 def _names(source: str | Path | Mapping[str, Any]) -> Iterable[str]:
@@ -160,7 +166,7 @@ def _rebuild(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Spiki
     report = typed.entry(meta, "report", list[Any], META)
     arch, given = arch_of(meta.get("arch"), f"{META}: arch"), meta.get("given")
     snn = Spiking(
-        variables=jax.tree.map(jnp.asarray, {"params": {}, "fixed": {}, **unflatten(arrays)}),
+        variables=jax.tree.map(_on_device, {"params": {}, "fixed": {}, **unflatten(arrays)}),
         arch=arch,
         neurons=map_from_json(meta, "neurons", neuron_from_json),
         ann=map_from_json(meta, "ann", neuron_from_json),

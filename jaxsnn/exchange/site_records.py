@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from jaxsnn.arch.layers import MaxPool, Site
 from jaxsnn.arch.plan import plan
@@ -112,4 +112,4 @@ def _windows(pool: MaxPool) -> WindowsRecord:
 
 def _listed(value: Any) -> Any:
     """A tuple as the list that JSON makes of it."""
-    return list(value) if isinstance(value, tuple) else value
+    return list(cast("tuple[Any, ...]", value)) if isinstance(value, tuple) else value

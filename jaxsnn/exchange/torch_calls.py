@@ -176,9 +176,12 @@ def _strided(call: Call) -> Operation:
 
 def _step_of(index: object) -> int | None:
     """The step of a slice of everything; None of any other index."""
-    if not isinstance(index, slice) or index.start or index.stop is not None:
+    if not isinstance(index, slice):
         return None
-    return 1 if index.step is None else int(index.step)
+    part = cast("slice[int | None, int | None, int | None]", index)
+    if part.start or part.stop is not None:
+        return None
+    return 1 if part.step is None else int(part.step)
 
 
 def _more_channels(call: Call) -> Operation:

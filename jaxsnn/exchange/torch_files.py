@@ -66,8 +66,11 @@ def read_archive(archive: zipfile.ZipFile, place: str, budget: Budget) -> Checkp
     if order == "?":
         raise UserError(f"{place}, byteorder: neither little nor big; save it again")
     value, _ = _loaded(io.BytesIO(member("data.pkl")), f"{place}, data.pkl")
-    storage = functools.cache(lambda key: memoryview(member(f"data/{key}")))
-    return Checkpoint(value, _arrays(storage, place, budget, order))
+
+    def storage(key: str) -> memoryview:
+        return memoryview(member(f"data/{key}"))
+
+    return Checkpoint(value, _arrays(functools.cache(storage), place, budget, order))
 
 
 def _member(

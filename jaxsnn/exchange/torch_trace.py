@@ -1,5 +1,8 @@
 """A module of torch as a graph, by ``torch.fx`` and one run on a few images (extra ``torch``)."""
 
+# Torch is not installed where types are checked.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import copy

@@ -1,5 +1,8 @@
 """A NIR graph as a JAX program: one step as a pure function, all steps as one ``lax.scan``."""
 
+# Fields of flax.struct and what jax.jit returns have no types.
+# pyright: reportUnknownVariableType=false
+
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
