@@ -187,9 +187,8 @@ def calibrate(
         bits: width that the clips of ``signed_if`` are chosen for.
         agreement: least share of the images, above 0, whose class quantisation may not change.
         weights: weight quantisers that it was trained with; None: full precision.
-        balance: divide activations by powers of two, so that all layers reach about 1, one step of
-            a quantiser suits them all, and counts are small (:mod:`jaxsnn.conversion.balance`; no
-            logit changes). False for a network that was trained with a quantiser.
+        balance: divide activations by powers of two, so that one quantiser suits all layers
+            (:mod:`jaxsnn.conversion.balance`; no logit changes); False for what was trained so.
         batch_size: images per compiled call.
         progress: name of the progress bars, empty for none.
 

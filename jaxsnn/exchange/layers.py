@@ -25,6 +25,7 @@ _NORM: dict[Layout, dict[str, str]] = {
     "torch": {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"},
     "keras": {"gamma": "scale", "beta": "bias", "moving_mean": "mean", "moving_variance": "var"},
 }
+_OF_AXES: dict[int, Kind] = {4: "conv", 2: "dense"}  # by the number of a kernel's axes
 _COUNTERS = ("num_batches_tracked",)  # of training; inference has no use for them
 
 
@@ -130,8 +131,7 @@ def _layer(
     """The layer that a group of arrays makes up; None if it is of no known kind."""
     synapse = _renamed(group, _SYNAPSE[layout])
     if synapse is not None and "kernel" in synapse:
-        kinds: dict[int, Kind] = {4: "conv", 2: "dense"}
-        kind = kinds.get(arrays[synapse["kernel"]].ndim)
+        kind = _OF_AXES.get(arrays[synapse["kernel"]].ndim)
         outputs = -1 if layout == "keras" else 0
         size = arrays[synapse["kernel"]].shape[outputs] if kind else 0
         vectors = [arrays[each] for part, each in synapse.items() if part == "bias"]

@@ -183,13 +183,11 @@ def _table(
     def up_to_horizons(counted: np.ndarray) -> Integers:
         return counted.sum(-1).cumsum(-1)[..., horizons - 1].reshape(shape)
 
-    accuracy = None
-    if labels is not None:
-        accuracy = (predictions == np.asarray(labels)).mean(-1).reshape(shape)
+    accuracy = None if labels is None else (predictions == np.asarray(labels)).mean(-1)
     return Sweep(
         axes=grid,
         predictions=predictions.reshape(*shape, -1),
-        accuracy=accuracy,
+        accuracy=None if accuracy is None else accuracy.reshape(shape),
         spikes=up_to_horizons(counters.total(spikes)),
         operations=up_to_horizons(counters.total(operations, without=heads)),
     )

@@ -156,8 +156,7 @@ class Walk:
         if neuron.name == "leaky":
             return self._leaky(place, options, leaves, drive)
         if neuron.name == "tracking":
-            follows = (options["per_step"], options["rising"])
-            return tracking(place, drive, leaves, bound, *follows)
+            return tracking(place, drive, leaves, bound, options["per_step"], options["rising"])
         raise UserError(
             f"{place.name}: its neurons are {neuron.name!r}; what can be written as NIR nodes are "
             "threshold_count, integrate_and_fire, tracking, leaky, and delays of them"

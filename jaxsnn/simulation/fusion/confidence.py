@@ -104,8 +104,7 @@ def fit(scores: ArrayLike, correct: ArrayLike) -> Calibration:
 def expected_calibration_error(probability: ArrayLike, correct: ArrayLike, bins: int = 15) -> float:
     """Mean distance of confidence from accuracy over equal bins (Guo et al., ICML 2017).
 
-    ``sum_b (n_b / N) |accuracy_b - mean confidence_b|``; a bin holds its upper end, the first
-    one 0 as well.
+    ``sum_b (n_b / N) |accuracy_b - mean confidence_b|``; bins hold their upper end, the first 0.
 
     Args:
         probability: float ``[N]`` within 0..1.
