@@ -6,6 +6,7 @@ simulate (count spikes and operations, keep what the pictures show), plot.
 """
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -124,14 +125,14 @@ class Csnn(System[NmnistCsnn]):
 
     def _firing(self, task: Task) -> Callable[[Array], Variables]:
         """Weights as drawn, each layer scaled until it fires on the first training examples."""
-        examples = jax.tree.map(lambda leaf: leaf[:AWAKENING], self.material.parts[0])
+        examples = jax.tree.map(functools.partial(_first, AWAKENING), self.material.parts[0])
         stimulus, rate = self.material.stimulus, self.config.initial_rate or 0.0
         steps = self.config.num_steps
         if stimulus.lengths is not None:
             steps = int(np.max(stimulus.lengths(examples)))
 
         def init(key: Array) -> Variables:
-            shown = stimulus.show(jax.tree.map(jnp.asarray, examples), None, steps)
+            shown = stimulus.show(jax.tree.map(_on_device, examples), None, steps)
             return firing_start(self.net, task.init(key), shown, rate)
 
         return init
@@ -226,7 +227,8 @@ class Csnn(System[NmnistCsnn]):
 
     def _watched(self, variables: Variables) -> tuple[Tree, Tree, Shown]:
         """Potentials and spikes of the first test samples, by site, and how they are shown."""
-        batch = jax.tree.map(_first_samples, self.material.test)
+        examples = jax.tree.map(functools.partial(_first, SAMPLES), self.material.test)
+        batch = jax.tree.map(_on_device, examples)
         shown = self.material.stimulus.show(batch, None, self.material.steps)
         sites = tuple(site.name for site in plan(self.arch) if site.role != "pool")
         return *watch(self._spiking_net, variables, shown.x, shown.steps, sites), shown
@@ -293,8 +295,12 @@ def published(dataset: str, config: NmnistCsnn) -> Paper | None:
     return {"snn_accuracy": PUBLISHED[dataset]}
 
 
-def _first_samples(leaf: np.ndarray) -> Array:
-    return jnp.asarray(leaf[:SAMPLES])
+def _first(count: int, leaf: np.ndarray) -> np.ndarray:
+    return leaf[:count]
+
+
+def _on_device(leaf: np.ndarray) -> Array:
+    return jnp.asarray(leaf)
 
 
 def _log_lines(record: Mapping[str, Json]) -> str:
