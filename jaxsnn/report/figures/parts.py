@@ -62,7 +62,7 @@ def new_figure(
     rows: int = 1, columns: int = 1, size: tuple[float, float] = (COLUMN, 2.6)
 ) -> tuple[Figure, list[Axes]]:
     """Make a figure of ``rows x columns`` axes (in reading order), ``size`` in inches."""
-    with rc_context(RC):
+    with matplotlib.rc_context(RC):
         figure = Figure(figsize=size, layout="constrained")
         axes: list[Axes] = [figure.add_subplot(rows, columns, i + 1) for i in range(rows * columns)]
     for ax in axes:
