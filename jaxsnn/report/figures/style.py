@@ -9,10 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from matplotlib import rc_params_from_file
+import matplotlib
 from matplotlib.axes import Axes
 
-RC = rc_params_from_file(Path(__file__).with_suffix(".mplstyle"), use_default_template=False)
+RC = matplotlib.rc_params_from_file(
+    Path(__file__).with_suffix(".mplstyle"), use_default_template=False
+)
 """Settings of matplotlib."""
 
 COLOURS: tuple[str, ...] = tuple(RC["axes.prop_cycle"].by_key()["color"])
