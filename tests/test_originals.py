@@ -30,10 +30,10 @@ def commands(system):
 
 FEW = ("--limit-train", "16", "--limit-test", "2", "--batch-size", "8")
 SMALL = {  # limits that keep a system's commands short
-    "scatter_gather_lenet": TINY,
+    "scatter_gather_lenet": (*TINY, *FEW),
     "negative_spikes_cnn1": (*TINY, *FEW),
     "negative_spikes_cnn2": (*TINY, *FEW),
-    "negative_spikes_mnist": TINY,
+    "negative_spikes_mnist": (*TINY, *FEW),
     "surrogate_csnn": (*LIMITS, *FEW, "--limit-test", "8", "--num_steps", "4"),
     "fast_snn": (*LIMITS, *FEW, "--limit-train", "10", "--certify", "2"),
     "bayesian_spike_fusion": (

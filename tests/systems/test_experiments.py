@@ -127,8 +127,12 @@ def test_weights_and_converted_network_load(out, results):
     assert set(variables["params"]) == set(snn.variables["params"])
 
 
-def test_figures_are_drawn_from_files_alone(copy):
+def test_figures_are_drawn_from_files_alone(copy, capsys):
+    """Beside the results of another setting whose run was killed, which are told and left out."""
     shutil.rmtree(copy / "figs")
+    text = (copy / "k0B1/results.json").read_text()
+    (copy / "k1B2").mkdir()
+    (copy / "k1B2/results.json").write_text(text[: len(text) // 2])
     for name in ("model.npz", "best.npz", "snn.npz", "config.json"):
         (copy / "k0B1" / name).unlink()
     assert run("plot", out=copy) == 0
@@ -136,13 +140,6 @@ def test_figures_are_drawn_from_files_alone(copy):
     assert {path.name for path in (copy / "figs").iterdir()} == {
         f"{name}.{kind}" for name in names for kind in ("png", "svg")
     }
-
-
-def test_a_killed_run_of_another_setting_does_not_stop_the_figures(copy, capsys):
-    text = (copy / "k0B1/results.json").read_text()
-    (copy / "k1B2").mkdir()
-    (copy / "k1B2/results.json").write_text(text[: len(text) // 2])
-    assert run("plot", out=copy) == 0
     warnings = [x for x in capsys.readouterr().err.splitlines() if x.startswith("warning")]
     assert warnings
     assert all("k1B2/results.json" in line for line in warnings)
