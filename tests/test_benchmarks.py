@@ -19,7 +19,7 @@ from jaxsnn.network import synapse as synapse_module
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 OURS = (
     *("common", "training", "simulation", "lowering", "negative_spikes", "surrogate_training"),
-    *("fast_snn", "rate_coded", "accelerator", "winograd"),
+    *("fast_snn", "rate_coded", "accelerator", "winograd", "converter"),
 )
 
 
@@ -38,6 +38,17 @@ def records(capsys):
     """The JSON lines of stdout by name, and stderr."""
     printed = capsys.readouterr()
     return {line["name"]: line for line in map(json.loads, printed.out.splitlines())}, printed.err
+
+
+def test_converter(benchmark, capsys):
+    script = benchmark("converter")
+    script.main(["--images", "40"])
+    rows, _ = records(capsys)
+    row = rows["digits, jaxsnn"]
+    assert row["as_it_is"] >= 0.9
+    assert len(row["after"]) == len(script.TIMES) == 5
+    assert row["after"][-1] >= row["as_it_is"] - 0.05  # after 100 steps
+    assert row["after"][0] < row["after"][-1]
 
 
 @pytest.mark.slow
