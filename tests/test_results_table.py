@@ -27,7 +27,7 @@ SYSTEMS = (
 )
 
 
-SECTIONS = (*SYSTEMS, *(f"{one} runs" for one in SYSTEMS), "summary", "not run")
+SECTIONS = (*SYSTEMS, *(f"{one} runs" for one in SYSTEMS), "summary", "not run", "brought")
 
 
 @pytest.fixture
@@ -74,6 +74,39 @@ def rows_of(path, section="scatter_gather"):
     lines = path.read_text(encoding="utf-8").split(start)[1].split(end)[0].strip().splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return [dict(zip(rows[0], row, strict=True)) for row in rows[2:]]
+
+
+def brought(folder, **changes):
+    """What `python -m jaxsnn convert` leaves, for the tables."""
+    named = {"experiment": "bring_your_own", "system": "signed_if", "dataset": "cifar10"}
+    named |= {"settings": RunSettings(network="resnet20", bits=5), "test_examples": 10_000}
+    write_results(folder, results(**named, equality="exact after settling", paper=None, **changes))
+    trial = {
+        "method": "signed_if", "options": "bits=5", "reason": "", "quantised_accuracy": 0.9173,
+        "accuracy": 0.9172, "equality": "exact after settling", "certified": 200,
+        "settled_step": 40, "last_spike_step": 97,
+    }  # fmt: skip
+    refused = {"method": "scatter_gather", "reason": "units differ"}
+    text = json.dumps({"accuracy": 0.9174, "images": 10_000, "trials": [refused, trial]})
+    (folder / "comparison.json").write_text(text)
+
+
+def test_networks_of_others_are_rows_of_their_own(arguments, page, tmp_path, capsys):
+    folder = tmp_path / "results/bring_your_own/whatever"
+    brought(folder, accuracy_settled_step=40, snn_accuracy=0.9172)
+    assert tool.main(arguments) == 0
+    (row,) = rows_of(page, "brought")
+    assert list(row.values()) == [
+        "resnet20, cifar10", "91.74 %", "signed_if (bits=5)", "91.73 %", "91.72 %",
+        "exact after settling (200 images)", "40; 97",
+    ]  # fmt: skip
+    *_, last = rows_of(page, "summary")
+    assert last["system"] == "Somebody's resnet20, cifar10"
+    assert (last["the paper's"], last["ours"]) == ("91.74 %", "91.72 % after 40 steps")
+    assert not any("resnet20" in str(one) for one in rows_of(page, "negative_spikes"))
+    (folder / "comparison.json").unlink()
+    assert tool.main(arguments) == 2
+    assert "comparison.json is missing" in capsys.readouterr().err
 
 
 def test_without_results_all_rows_are_not_run(arguments, page):

@@ -151,10 +151,14 @@ def ann(row: Row) -> str:
 
 def equality(row: Row) -> str:
     """The certificate's word, what differs if something does, and on how many images."""
-    word = row.results.equality if row.results else None
-    if row.results is None or word is None:
+    return "–" if row.results is None else equality_of(row.results)
+
+
+def equality_of(results: Results) -> str:
+    """The same of results alone."""
+    word, compared = results.equality, results.mismatches
+    if word is None:
         return "–"
-    compared = row.results.mismatches
     if compared is None:
         return word
     images = f"{compared['compared']:,} images"

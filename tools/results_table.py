@@ -36,6 +36,7 @@ from jaxsnn.systems.settings import (
     NmnistCsnn,
     Scripted,
 )
+from jaxsnn.systems.settings.bring_your_own import BringYourOwn
 from jaxsnn.systems.surrogate_csnn import system as surrogate_csnn_system
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,7 +47,11 @@ SYSTEMS = (
 CONFIGS: dict[str, type[Scripted]] = {one.experiment: one for one in SYSTEMS}
 PROGRESSIVE = {**STAGES, "progressive": "every width"}
 PAGES = "docs/systems"
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs/results.md", *sorted((ROOT / PAGES).glob("*.md")))
+BROUGHT = "docs/how_to/pytorch.md"
+DOCUMENTS = (
+    *(ROOT / "README.md", ROOT / "docs/results.md", ROOT / BROUGHT),
+    *sorted((ROOT / PAGES).glob("*.md")),
+)
 
 Column = tuple[str, Callable[[Row], str]]
 
@@ -101,6 +106,7 @@ def read_rows(folder: Path, table: Table) -> list[Row]:
         read_row(path, results)
         for path in sorted(folder.glob("**/results.json"))
         if (results := read_results(path)).system == table.system
+        and results.experiment != BringYourOwn.experiment
     ]
     wanted = [wanted_row(line, table) for line in table.wanted]
     missing = [row for row in wanted if not _done(row.config, done)]
@@ -320,7 +326,9 @@ def sections(results: Path) -> Sections:
     made: Sections = {
         table.system: functools.partial(_own, table, rows[table.system]) for table in TABLES
     }
-    made["summary"] = functools.partial(_summary, every)
+    brought = list(_brought(results / BringYourOwn.experiment))
+    made["summary"] = functools.partial(_summary, every, brought)
+    made["brought"] = functools.partial(_methods, brought)
     for table in TABLES:
         made[f"{table.system} runs"] = functools.partial(_runs, rows[table.system])
     made["not run"] = functools.partial(_not_run, every)
@@ -355,8 +363,87 @@ def _not_run(rows: list[Row], document: Path) -> str:
     return _table(columns, [row for row in rows if row.results is None])
 
 
-def _summary(rows: list[Row], document: Path) -> str:
+class Brought(NamedTuple):
+    """A network that somebody else trained, under every method that was tried.
+
+    Attributes:
+        results: of the method that was taken.
+        accuracy: of the network as it is.
+        trials: a row for each method, as ``comparison.json`` has it.
+    """
+
+    results: Results
+    accuracy: float
+    trials: list[dict[str, Any]]
+
+    @property
+    def title(self) -> str:
+        """Data and network, and how many test images where it is not all of them."""
+        data, tested = self.results.dataset, self.results.test_examples
+        part = "" if tested == cell.WHOLE.get(data) else f" ({tested:,} test images)"
+        return f"{self.results.settings.network}, {data}{part}"
+
+
+def _brought(folder: Path) -> Iterator[Brought]:
+    """Every network below a folder, whatever its runs' folders are called."""
+    networks = [read_brought(path) for path in sorted(folder.glob("*/results.json"))]
+    yield from sorted(networks, key=lambda one: one.title)
+
+
+def read_brought(path: Path) -> Brought:
+    """One results.json of ``python -m jaxsnn convert``, with the comparison.json beside it.
+
+    Raises:
+        ValueError: a file that is missing or does not follow its schema, with its path.
+    """
+    place = path.with_name("comparison.json")
+    if not place.is_file():
+        raise ValueError(f"{place} is missing; keep it beside {path.name}")
+    compared = json.loads(place.read_text(encoding="utf-8"))
+    return Brought(read_results(path), compared["accuracy"], compared["trials"])
+
+
+def _methods(networks: list[Brought], document: Path) -> str:
+    """A row for each network and method that applies."""
+    del document
+    headings = ["network, data", "as given", "method", "quantised", "spiking", "equality",
+                "within 0.1 point from step; last spike"]  # fmt: skip
+    return _markdown(
+        headings,
+        [
+            [one.title, cell.percent(one.accuracy), *_method(trial)]
+            for one in networks
+            for trial in one.trials
+            if not trial["reason"]
+        ],
+    )
+
+
+def _method(trial: dict[str, Any]) -> list[str]:
+    options = f" ({trial['options']})" if trial["options"] else ""
+    images = f" ({trial['certified']:,} images)" if trial["certified"] else ""
+    ends = [cell.count(trial[name]) for name in ("settled_step", "last_spike_step")]
+    return [
+        f"{trial['method']}{options}",
+        *(cell.percent(trial[name]) for name in ("quantised_accuracy", "accuracy")),
+        f"{trial['equality'] or '–'}{images}",
+        "; ".join(ends),
+    ]
+
+
+def _taken(one: Brought, document: Path) -> list[str]:
+    """The README's row of a network that somebody else trained: the method that was taken."""
+    page = Path(os.path.relpath(ROOT / BROUGHT, document.parent)).as_posix()
+    proof = cell.equality_of(one.results)
+    spiking = cell.percent(one.results.snn_accuracy)
+    after = _after(one.results.accuracy_settled_step)
+    return [f"Somebody's {one.title}", cell.percent(one.accuracy), spiking + after, proof,
+            f"[page]({page})"]  # fmt: skip
+
+
+def _summary(rows: list[Row], brought: list[Brought], document: Path) -> str:
     lines = [_headline(one, rows, document) for one in HEADLINES]
+    lines += [_taken(one, document) for one in brought if one.results.dataset == "cifar10"]
     return _markdown(["system", "the paper's", "ours", "equality", ""], lines)
 
 
