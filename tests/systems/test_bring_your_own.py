@@ -5,6 +5,7 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.console import Console
 
 from jaxsnn import Net, hidden, load, neurons, parse, simulate
 from jaxsnn.__main__ import main
@@ -12,6 +13,7 @@ from jaxsnn.arch.notation import format
 from jaxsnn.errors import UserError
 from jaxsnn.network import net as net_module
 from jaxsnn.report.results import read_results
+from jaxsnn.systems.bring_your_own import system
 from jaxsnn.systems.bring_your_own.network import preprocessing_of, read_network
 from jaxsnn.systems.bring_your_own.pictures import spikes_of
 from jaxsnn.systems.command_line import parse_flags
@@ -116,6 +118,17 @@ def test_fine_tuning_tries_the_method_once_more(folder, capsys):
     assert ["2 epochs" in trial["options"] for trial in trials] == [True, False]
     assert {trial["equality"] for trial in trials} == {"exact"}
     assert "epoch 2/2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("balance", [True, False])
+def test_activations_are_balanced_unless_it_is_refused(folder, balance):
+    more = () if balance else ("--balance", "false")
+    config = parse_flags(BringYourOwn, flags(folder, *more), "convert", "")
+    run = system._Run(config, Console(quiet=True))
+    ready = run.calibrated(run.brought.variables, config.balance)
+    before = run.brought.variables["params"]["readout"]["kernel"]
+    same = np.array_equal(ready.variables["params"]["readout"]["kernel"], before)
+    assert same is not balance
 
 
 def test_arrays_say_whether_there_are_norms_and_biases(folder):

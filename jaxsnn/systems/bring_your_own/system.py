@@ -108,14 +108,14 @@ class _Run:
             f"{totals(arch).neurons:,} neurons",
             self.to,
         )
-        calibration = self.calibrated(self.brought.variables)
+        calibration = self.calibrated(self.brought.variables, self.config.balance)
         tried = self.compared(calibration, _methods(self.config, calibration))
         if self.config.finetune_epochs:
             calibration, tried = self.finetuned(calibration, tried)
         self.say(tried)
         return self.kept(calibration, tried)
 
-    def calibrated(self, variables: Variables, balance: bool = True) -> Calibration:
+    def calibrated(self, variables: Variables, balance: bool) -> Calibration:
         """Clips, bounds and scales, from training images."""
         config, data = self.config, self.data
         rows = limited_rows(data.train_labels, config.calibration, config.seed)

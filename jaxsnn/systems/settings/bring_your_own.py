@@ -64,6 +64,9 @@ class BringYourOwn:
     """Fractional bits of an activation. None: as few as see the calibration images alike."""
     bits: int = 5
     """Width of an activation of signed_if, 2 to 5."""
+    balance: bool = True
+    """Divide activations by powers of two, so that those of all layers reach about 1: --k counts
+    steps of that 1. false: steps of the network's own units."""
     calibration: int = 500
     """Training images that clips, bounds and scales are read from."""
     rate_steps: int = 100
