@@ -244,7 +244,8 @@ TABLES = (
 
 
 def _in_steps(row: Row) -> str:
-    return SNN[1](row) + _after(row.results.accuracy_settled_step if row.results else None)
+    after = _after(row.results.accuracy_settled_step if row.results else None)
+    return SNN[1](row) + after + cell.tested(row)
 
 
 def _claimed_in_steps(row: Row) -> str:
