@@ -77,7 +77,7 @@ def rows_of(path, section="scatter_gather"):
 
 
 def brought(folder, **changes):
-    """What `python -m jaxsnn convert` leaves, for the tables."""
+    """What ``python -m jaxsnn convert`` leaves, for the tables."""
     named = {"experiment": "bring_your_own", "system": "signed_if", "dataset": "cifar10"}
     named |= {"settings": RunSettings(network="resnet20", bits=5), "test_examples": 10_000}
     write_results(folder, results(**named, equality="exact after settling", paper=None, **changes))

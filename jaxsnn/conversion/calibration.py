@@ -242,7 +242,7 @@ def _balanced(variables: Variables, arch: Arch, scales: Scales) -> tuple[Variabl
 
 
 def _agreements(
-    whole: Callable[[Net, Variables], np.ndarray],
+    whole: Callable[..., np.ndarray],
     net: Net,
     variables: Variables,
     classes: np.ndarray,

@@ -42,13 +42,13 @@ def firing_start(net: Net, variables: Variables, shown: Shown, rate: float) -> T
     finite_number("rate", rate, 0, 0.5, above=True)
     params = {name: dict(tree) for name, tree in variables["params"].items()}
     for site in plan(net.arch):
-        if net.neurons.at(site).spikes is None or site.name not in params:
-            continue
         tree = {**variables, "params": params}
+        level = threshold(tree, site.name)
+        if level is None or net.neurons.at(site).spikes is None:
+            continue
         potentials = watch(net, tree, shown.x, shown.steps, (site.name,))[0][site.name]
         reached = _quantile(potentials, shown.mask, 1 - rate)
-        level = jnp.max(threshold(tree, site.name))
-        factor = jnp.where(reached > 0, level / reached, 1)
+        factor = jnp.where(reached > 0, jnp.max(level) / reached, 1)
         scaled = {
             name: factor * params[site.name][name] for name in SCALED if name in params[site.name]
         }
