@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
-from jaxsnn.inputs.preprocess import Preprocessing
+from jaxsnn.inputs.preprocess import Moment, Preprocessing
 from jaxsnn.network import net as net_module
 from jaxsnn.network.arithmetic import Arithmetic
 from jaxsnn.network.net import Net
@@ -16,7 +17,7 @@ BATCH = 500
 
 
 def final_statistics(
-    net: Net, variables: Variables, preprocessing: Preprocessing, images: np.ndarray
+    net: Net, variables: Variables, preprocessing: Preprocessing, images: np.ndarray, seed: int = 0
 ) -> Tree:
     """The variables with the statistics of ``images``, in plain float32.
 
@@ -24,23 +25,34 @@ def final_statistics(
     layer's mean and variance here are over all images, of inputs that are normalised batch by batch
     (of 500). Source: what cifar10-fast (Page) does at the end of training.
 
+    Images are augmented as in training, since the weights have learned to live with statistics of
+    such images: those of images as in the test took 2.9 points from a ResNet-20 whose windows reach
+    over the edge.
+
     Args:
         net: the network, as trained; one without batch norm has no statistics.
         variables: its tree.
-        preprocessing: the images are seen as in the test.
+        preprocessing: augments the images as in training, in its first epoch.
         images: uint8 ``[N, H, W, C]``.
+        seed: of the augmentation.
     """
     if "batch_stats" not in variables:
         return dict(variables)
     plain = net.clone(arithmetic=Arithmetic.PLAIN, norm_momentum=0.0, axis_name=None)
 
     @jax.jit
-    def of_batch(variables: Variables, images: np.ndarray) -> PyTree:
-        x = preprocessing.encoding.decode(preprocessing.test(jnp.asarray(images)))[None]
+    def of_batch(variables: Variables, images: np.ndarray, number: Array) -> PyTree:
+        key = jax.random.fold_in(jax.random.key(seed), number)
+        rows = jnp.arange(len(images)) + number * len(images)
+        seen = preprocessing.train(jnp.asarray(images), key, Moment(number, jnp.int32(0), rows))
+        x = preprocessing.encoding.decode(seen)[None]
         state = net_module.initial_state(plain, variables, x.shape[1])
         return net_module.apply_training(plain, variables, x, state)[1]["batch_stats"]
 
-    statistics = [jax.device_get(of_batch(variables, part)) for part in _batches(images)]
+    statistics = [
+        jax.device_get(of_batch(variables, part, jnp.int32(number)))
+        for number, part in enumerate(_batches(images))
+    ]
     return {**variables, "batch_stats": jax.tree.map(_pooled, *statistics, is_leaf=_is_norm)}
 
 

@@ -292,6 +292,22 @@ def test_final_statistics_are_those_of_all_images():
     assert out.shape == (1, 10, 6, 6, 4)
 
 
+def test_final_statistics_are_those_of_augmented_images():
+    """White images in a black frame: windows that reach over the edge are darker on average."""
+    arch = parse("1C1", input_shape=(4, 4, 1))
+    net = Net(arch, hidden(neurons.relu()))
+    start = init_variables(net, jax.random.key(0))
+    start["params"]["conv1"]["kernel"] = jnp.ones((1, 1, 1, 1))
+    images = np.full((2000, 4, 4, 1), 255, np.uint8)
+    framed = preprocess.normalised((0.0,), (1.0,), 4, padding=2)
+    means = [
+        final_statistics(net, start, seen, images)["batch_stats"]["conv1"]["norm"]["mean"]
+        for seen in (framed, preprocess.normalised((0.0,), (1.0,), 4))
+    ]
+    # of offsets 0 to 4, 4 - |offset - 2| rows of 4 lie inside: (2 + 3 + 4 + 3 + 2) / 20, squared
+    np.testing.assert_allclose(np.concatenate(means), [0.49, 1.0], atol=0.01)
+
+
 def test_a_network_without_batch_norm_has_no_final_statistics():
     net = Net(parse("4C3same", input_shape=(6, 6, 1), norm=False), hidden(neurons.relu()))
     variables = {"params": {"conv1": {"kernel": np.ones((3, 3, 1, 4))}}}
