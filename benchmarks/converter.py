@@ -9,15 +9,16 @@ is the class of the mean output of T steps, as in its tutorial.
         [--images 1000] [--models DIR] > converter.jsonl
 
 Weights other than those of the digits are the published files that experiments/bring_your_own.py
-names, in DIR (default: models below $JAXSNN_DATA), and mnist_params.pt of sinabs' tests.
+names, in DIR (default: models below $JAXSNN_DATA).
 Without SpikingJelly (pip install '.[bench]') only our own numbers are taken.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.util
-import os
+import runpy
 import sys
 import time
 from collections.abc import Callable
@@ -33,47 +34,22 @@ from jaxsnn.data.splits import limited_rows
 from jaxsnn.exchange.compare import accuracy
 from jaxsnn.inputs.preprocess import Preprocessing, units_of
 from jaxsnn.systems.bring_your_own.network import preprocessing_of, read_network
+from jaxsnn.systems.command_line import parse_flags
 from jaxsnn.systems.settings.bring_your_own import BringYourOwn
 
 TIMES = (5, 10, 20, 50, 100)  # steps
 MODES = ("Max", "99.9%")  # of SpikingJelly
 CALIBRATED, BATCH = 500, 100  # images
-BLOCKS = "-".join(
-    [
-        "16C3p1",
-        *3 * ["[16C3p1-16C3p1]+identity"],
-        "[32C3s2p1-32C3p1]+padded",
-        *2 * ["[32C3p1-32C3p1]+identity"],
-        "[64C3s2p1-64C3p1]+padded",
-        *2 * ["[64C3p1-64C3p1]+identity"],
-    ]
-)
-DIGITS = Path(__file__).resolve().parent.parent / "experiments/digits_cnn.pt"
+EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 
 
-def settings(models: Path) -> dict[str, BringYourOwn]:
-    """Each network as the command line would name it."""
-    return {
-        "digits": BringYourOwn(
-            str(DIGITS), arch="8C3p1-AP2-16C3p1-AP2-16C3p1", head_pool=True, dataset="digits"
-        ),
-        "resnet20": BringYourOwn(
-            str(models / "resnet20-12fca82f.th"),
-            arch=BLOCKS,
-            head_pool=True,
-            dataset="cifar10",
-            mean=(0.485, 0.456, 0.406),
-            std=(0.229, 0.224, 0.225),
-        ),
-        "mnist_cnn": BringYourOwn(
-            str(models / "mnist_cnn.pt"), arch="6C3-MP2-16C3-MP2-120-84", dataset="mnist"
-        ),
-        "mnist_params": BringYourOwn(
-            str(models / "mnist_params.pt"),
-            arch="20C5x-AP2-32C5x-AP2-128C3x-AP2-500x",
-            dataset="mnist",
-        ),
-    }
+def settings(name: str, models: Path | None) -> BringYourOwn:
+    """A network as experiments/bring_your_own.py names it, its file in ``models`` where given."""
+    words = runpy.run_path(str(EXPERIMENTS / "bring_your_own.py"))["NETWORKS"][name]
+    config = parse_flags(BringYourOwn, words, "converter.py")
+    if models is None or name == "digits":
+        return config
+    return dataclasses.replace(config, weights=str(models / Path(config.weights).name))
 
 
 def ours(config: BringYourOwn, source: data.Dataset, images: int) -> dict[str, Any]:
@@ -251,14 +227,14 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--networks", nargs="+", choices=[*MODULES], default=["digits"])
     parser.add_argument("--images", type=int, default=1000, help="test images")
-    parser.add_argument("--models", default=str(Path(os.environ.get("JAXSNN_DATA", "")) / "models"))
+    parser.add_argument("--models", type=Path, help="folder of the files")
     options = parser.parse_args(argv)
     compared = importlib.util.find_spec("spikingjelly") is not None
     if not compared:
         print("SpikingJelly is not installed: no comparison", file=sys.stderr)
     report = common.Report("converter", steps=TIMES, images=options.images)
     for name in options.networks:
-        config = settings(Path(options.models))[name]
+        config = settings(name, options.models)
         source = data.load(config.dataset)
         row = ours(config, source, options.images)
         report.record(f"{name}, jaxsnn", shown(row), **row)

@@ -5,6 +5,7 @@ goes through the epochs, survives a kill and resumes bit for bit.
 """
 
 from jaxsnn.training import finetune, schedules
+from jaxsnn.training.distillation import distilled
 from jaxsnn.training.early_loss_weight import Ramp, share_of_macs
 from jaxsnn.training.finetune_quantised import Finetuned, finetune_quantised
 from jaxsnn.training.firing_start import firing_start
@@ -33,6 +34,7 @@ __all__ = [
     "Task",
     "TrainState",
     "classification",
+    "distilled",
     "finetune",
     "finetune_quantised",
     "firing_start",

@@ -1,7 +1,8 @@
 """Quantisation-aware fine-tuning: from trained weights to those of a network that converts well.
 
-A network of ReLUs loses accuracy when its activations are quantised; a few epochs with the
-quantised activations in place win it back, because the weights learn to live with the steps.
+A network of ReLUs loses accuracy when its activations are quantised; some epochs with the
+quantised activations in place win part of it back, because the weights learn to live with the
+steps. The network as it was can be their teacher.
 """
 
 from __future__ import annotations
@@ -25,13 +26,16 @@ from jaxsnn.network import net as net_module
 from jaxsnn.network.net import Net, Variables
 from jaxsnn.network.per_site import SiteMap, hidden
 from jaxsnn.network.weight_quantisers import WeightQuantiser, full_precision
+from jaxsnn.neurons import relu
 from jaxsnn.training import optimisers
+from jaxsnn.training.distillation import distilled
 from jaxsnn.training.final_statistics import final_statistics
 from jaxsnn.training.one_pass import classification
 from jaxsnn.training.options import Options
 from jaxsnn.training.recipe import FINETUNE, Recipe
 from jaxsnn.training.run_files import Record
 from jaxsnn.training.schedules import Schedule, keep_clips
+from jaxsnn.training.task import Task
 from jaxsnn.training.train import Data, train
 from jaxsnn.types import Tree
 
@@ -57,6 +61,7 @@ def finetune_quantised(
     preprocessing: Preprocessing | None = None,
     recipe: Recipe = FINETUNE,
     epochs: int = 4,
+    distillation: float = 1.0,
     weights: SiteMap[WeightQuantiser] | None = None,
     seed: int = 0,
     directory: str | Path | None = None,
@@ -67,15 +72,12 @@ def finetune_quantised(
     What to choose:
 
     - ``k`` (scatter-and-gather, negative spikes): the spiking network settles twice as fast with
-      one bit less. Without training take :attr:`jaxsnn.Calibration.k`; with some epochs one or two
-      bits fewer are usually enough. Activations shall reach about 1 everywhere, as those of
-      :attr:`jaxsnn.Calibration.variables` do.
+      one bit less. Without training take :attr:`jaxsnn.Calibration.k`.
     - ``bound``: none for negative spikes, whose steps it does not change; for scatter-and-gather
       :meth:`jaxsnn.Calibration.bound`, or less, since every doubling doubles the thresholds.
     - ``bits`` of ``signed_if``: 4 or 5; clips start where :func:`jaxsnn.calibrate` puts them, and
       are learned.
-    - learning rate: a tenth of what the weights were trained with, falling to zero. If the loss of
-      the first epoch exceeds what it was before, divide it by three.
+    - learning rate: a tenth of what the weights were trained with, falling to zero.
 
     Args:
         variables: ``params`` and ``batch_stats``; for ``signed_if`` with clips.
@@ -86,6 +88,9 @@ def finetune_quantised(
         preprocessing: what becomes of the images; default: grey values over 256.
         recipe: of optimisation.
         epochs: passes over the training images.
+        distillation: share of the loss, 0 to 1, that is the distance to the logits of the network
+            as given, of ReLUs (:func:`jaxsnn.training.distilled`); the rest is the cross entropy of
+            the labels.
         weights: weight quantisers to train with; None: full precision.
         seed: of the order of the images and the augmentation.
         directory: where checkpoints and metrics go; None writes nothing.
@@ -96,16 +101,16 @@ def finetune_quantised(
             is trained; or as :func:`jaxsnn.train`.
     """
     whole_number("epochs", epochs)
+    if not 0 <= distillation <= 1:
+        raise UserError(f"distillation={distillation}: a share of the loss is 0 to 1")
     weights, shown = weights or SiteMap(full_precision()), preprocessing or unchanged()
     refuse(variables, arch, method, weights)
     net = Net(arch, hidden(method.activation), weights, norm_momentum=recipe.norm_momentum)
     start = _start(variables, net)
-    task = classification(
-        net, shown, label_smoothing=recipe.label_smoothing, spike_penalty=recipe.spike_penalty
-    )._replace(init=lambda key: start)
-    size = min(recipe.batch_size, len(data[1]))
-    if not size:
+    task = _task(net, shown, recipe, variables, distillation)._replace(init=lambda key: start)
+    if not len(data[1]):
         raise UserError("there are no training images to fine-tune on")
+    size = min(recipe.batch_size, len(data[1]))
     moved, rate = _optimiser(recipe, epochs, len(data[1]) // size)
     finish = None
     if recipe.final_statistics and start.get("batch_stats"):
@@ -116,6 +121,19 @@ def finetune_quantised(
         task, moved, data, options, progress=progress, schedule=rate, finish=finish
     )
     return Finetuned(dict(jax.device_get(state.variables)), history)
+
+
+def _task(
+    net: Net, shown: Preprocessing, recipe: Recipe, variables: Variables, distillation: float
+) -> Task:
+    """What is learned: the labels, the answers of the network as given, or both."""
+    task = classification(
+        net, shown, label_smoothing=recipe.label_smoothing, spike_penalty=recipe.spike_penalty
+    )
+    if not distillation:
+        return task
+    teacher = Net(net.arch, hidden(relu()))
+    return distilled(task, teacher, _start(variables, teacher), shown, share=distillation)
 
 
 def _optimiser(

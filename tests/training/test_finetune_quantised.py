@@ -61,7 +61,7 @@ def test_it_starts_from_the_given_weights(data, variables):
 def test_the_quantised_network_learns_and_converts_exactly(data, variables):
     fast = dataclasses.replace(FINETUNE, learning_rate=1e-2, batch_size=64)
     tuned = finetune_quantised(
-        variables, ARCH, data, METHOD, recipe=fast, epochs=20, progress=False
+        variables, ARCH, data, METHOD, recipe=fast, epochs=20, distillation=0.0, progress=False
     )
     losses = [record["train_loss"] for record in tuned.history]
     assert losses[-1] < 0.5 * losses[0]
@@ -72,6 +72,25 @@ def test_the_quantised_network_learns_and_converts_exactly(data, variables):
     snn = convert(tuned.variables, ARCH, METHOD, weights=FLOAT, encoding=PIXELS)
     proof = certify(snn, tuned.variables, data[0][:20], steps=100, settle=True)
     assert proof.equality == "exact after settling"
+
+
+def test_the_network_as_given_teaches(data, variables):
+    """With labels that say nothing, what it knows is kept by its own answers alone."""
+    images, labels, *_ = data
+    recipe = dataclasses.replace(FINETUNE, learning_rate=1e-2, batch_size=64)
+    options = {"recipe": recipe, "epochs": 20, "progress": False}
+    given = finetune_quantised(variables, ARCH, data, METHOD, distillation=0.0, **options).variables
+    empty = (images, np.zeros_like(labels), None, None)
+    reached = [
+        accuracy(
+            finetune_quantised(given, ARCH, empty, METHOD, distillation=share, **options).variables,
+            METHOD,
+            data,
+        )
+        for share in (0.0, 1.0)
+    ]
+    assert reached[0] < 0.4
+    assert reached[1] > 0.9
 
 
 def test_clips_are_learned_and_those_of_others_left_behind(data, variables):
@@ -91,6 +110,8 @@ def test_what_cannot_be_converted_is_refused_before_it_is_trained(data, variable
         finetune_quantised(variables, ARCH, data, methods.signed_if(bits=4))
     with pytest.raises(ValueError, match="epochs=0"):
         finetune_quantised(variables, ARCH, data, METHOD, epochs=0)
+    with pytest.raises(ValueError, match="distillation=2"):
+        finetune_quantised(variables, ARCH, data, METHOD, distillation=2)
     none = (data[0][:0], data[1][:0], None, None)
     with pytest.raises(ValueError, match="no training images"):
         finetune_quantised(variables, ARCH, none, METHOD)

@@ -175,6 +175,7 @@ class _Run:
                 batch_size=config.finetune_batch_size,
             ),
             epochs=config.finetune_epochs,
+            distillation=config.distillation,
             seed=config.seed,
         )
         after = dataclasses.replace(

@@ -80,6 +80,9 @@ class BringYourOwn:
     is tried again; 0: nothing is trained."""
     learning_rate: float = 3e-4
     """Of the fine-tuning, at its beginning; a tenth of what the network was trained with."""
+    distillation: float = 1.0
+    """Share of the fine-tuning's loss that is the distance to the network's own answers in full
+    precision, 0 to 1; the rest are the labels."""
     finetune_batch_size: int = 128
     """Images of an update of the fine-tuning."""
     limit_train: int | None = None
@@ -112,6 +115,8 @@ class BringYourOwn:
         require(2 <= self.bits <= 5, "bits", self.bits, "2 to 5")
         same = len(self.mean) == len(self.std)
         require(same, "std", self.std, "as many numbers as --mean")
+        share = self.distillation
+        require(0 <= share <= 1, "distillation", share, "0 to 1")
         for number in ("white", "learning_rate"):
             value = getattr(self, number)
             require(math.isfinite(value) and value > 0, number, value, "a number above 0")
