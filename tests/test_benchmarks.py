@@ -40,6 +40,7 @@ def records(capsys):
     return {line["name"]: line for line in map(json.loads, printed.out.splitlines())}, printed.err
 
 
+@pytest.mark.slow
 def test_converter(benchmark, capsys):
     script = benchmark("converter")
     script.main(["--images", "40"])

@@ -412,6 +412,7 @@ def test_a_silent_step_ends_networks_with_max_pools(build, text):
     np.testing.assert_array_equal(trace.readout[-1], whole.readout[-1])
 
 
+@pytest.mark.slow
 def test_a_pool_behind_a_residual_block_and_a_block_behind_a_pool():
     arch, variables, images, snn, *_, gates = clipped(BLOCKS)
     proof = certify(snn, variables, images, steps=len(gates) + 40)

@@ -422,6 +422,7 @@ def test_a_wrong_gain_is_noticed(name, factor):
     assert proof.equality == "approximate"
 
 
+@pytest.mark.slow
 def test_the_highest_count_of_a_calibration_cuts_nothing():
     net = Residual(12, k=2)
     ready = calibrate(net.variables, net.arch, net.images, encoding=UNITS)

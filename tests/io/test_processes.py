@@ -179,6 +179,7 @@ def assert_success(ended):
         assert status == 0, f"exit status {status}\n{out}\n{messages}"
 
 
+@pytest.mark.slow
 def test_processes_share_work_agree_and_refuse_alike(run_two, tmp_path):
     ended = run_two(TALK, tmp_path, per_process=positional)
     assert_success(ended)

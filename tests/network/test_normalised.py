@@ -76,6 +76,7 @@ def test_bfloat16_is_only_the_storage():
     np.testing.assert_allclose(variance, exact.var(0), rtol=0.01)
 
 
+@pytest.mark.slow
 def test_devices_share_their_statistics_and_gradients(run_python):
     printed = run_python(
         """

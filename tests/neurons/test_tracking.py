@@ -316,6 +316,7 @@ def test_convolutions_settle_on_the_levels(options, k, bound):
     assert any((one < 0).any() for one in spikes)
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None, derandomize=True, database=None)
 @given(
     seed=st.integers(0, 10_000),
@@ -366,6 +367,7 @@ def test_every_level_at_once_is_the_integer_ann_in_one_step():
         assert not spikes[1].any()
 
 
+@pytest.mark.slow
 def test_fewer_spikes_in_convolutions_of_other_ways():
     options = {"dyadic": True, "gammas": "mixed", "k": 2, "bound": None, "shape": (6, 6, 2)}
     total = {}

@@ -8,6 +8,7 @@ from pathlib import Path
 import chex
 import jax
 import numpy as np
+import pytest
 import test_image_by_image as by_image
 import test_until_sure as until_sure
 from helpers import converted
@@ -77,6 +78,7 @@ def every():
         print(check.__name__)
 
 
+@pytest.mark.slow
 def test_two_devices_give_the_same(run_python):
     code = "import sys; sys.path.insert(0, sys.argv[1]); import test_devices; test_devices.every()"
     passed = run_python(code, Path(__file__).parent, devices=2)

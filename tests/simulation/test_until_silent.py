@@ -43,6 +43,7 @@ def check(snn, images, steps, **options):
     return trace
 
 
+@pytest.mark.slow
 @settings(max_examples=8, derandomize=True, database=None)
 @given(
     seed=st.integers(0, 1000),

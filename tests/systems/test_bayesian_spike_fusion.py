@@ -24,6 +24,8 @@ from jaxsnn.systems.bayesian_spike_fusion import stages
 from jaxsnn.systems.settings.bayesian_spike_fusion import BLOCKS, MIDDLE
 from jaxsnn.systems.settings.bayesian_spike_fusion import BayesianSpikeFusion as Settings
 
+pytestmark = pytest.mark.slow
+
 VGG11 = "8C3p1-16C3s2p1-32C3s2p1-32C3p1-64C3s2p1-64C3p1-64C3s2p1-64C3p1"
 TEST, TUNING, STEPS, BATCH = 20, 12, 40, 8
 LIMITS = (

@@ -186,6 +186,7 @@ def test_a_finished_run_is_left_alone(out, copy):
     chex.assert_trees_all_equal(weights(out), weights(copy))
 
 
+@pytest.mark.slow
 def test_results_say_how_the_weights_were_trained_not_what_is_asked_now(copy):
     asked = ("--recipe", "fast", "--micro-batch", "32", "--epochs", "9")
     assert run("simulate", *SETTING, *asked, out=copy) == 0

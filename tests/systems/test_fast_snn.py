@@ -20,6 +20,8 @@ from jaxsnn.systems.fast_snn import records, system
 from jaxsnn.systems.settings.fast_snn import FastSnn as Settings
 from jaxsnn.training import finetune
 
+pytestmark = pytest.mark.slow
+
 SMALL = parse("4C3s2p1-8C3s2p1-32nb", input_shape=(32, 32, 1), head_bias=True)
 LIMITS = (
     *("--dataset", "digits", "--epochs", "3", "--limit-train", "160", "--limit-test", "40"),

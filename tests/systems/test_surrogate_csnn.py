@@ -933,6 +933,7 @@ for case in (own.still, own.moving):
 """
 
 
+@pytest.mark.slow
 def test_two_devices_simulate_as_one_does(run_python):
     run_python(DEVICES, Path(__file__).parent, devices=2)
 

@@ -272,6 +272,7 @@ def eventful():
     return batch, labels.astype(np.int32)
 
 
+@pytest.mark.slow
 def test_bucketed_training_compiles_four_programs_at_most():
     calls = Counter()
     shown = stimulus.event_frames(SENSOR)
@@ -291,6 +292,7 @@ def test_bucketed_training_compiles_four_programs_at_most():
     assert [record["step"] for record in history] == [7, 14, 21]
 
 
+@pytest.mark.slow
 def test_evaluation_of_recordings_is_that_of_each_alone():
     net, (batch, labels) = network(SENSOR, 2), eventful()
     task = through_time(net, stimulus.event_frames(SENSOR))
@@ -319,6 +321,7 @@ class BrokenOffError(Exception):
     """Stands for the end of the process within this one."""
 
 
+@pytest.mark.slow
 def test_a_bucketed_run_broken_off_within_an_epoch_continues_bit_for_bit(tmp_path):
     shown = stimulus.event_frames(SENSOR, rotation=10.0)
     task = through_time(network(SENSOR, 2), shown)

@@ -395,6 +395,7 @@ def test_three_kills_lose_nothing(tmp_path):
     assert_equal_trees(long_run(str(tmp_path / "run"), True, 60), long_run(None))
 
 
+@pytest.mark.slow
 def test_four_devices_train_as_one_does(run_python):
     folder = str(Path(__file__).parents[1])
     run_python(
