@@ -8,8 +8,9 @@ import pytest
 from nir_simulators import in_simulators, need
 
 PAGES = Path(__file__).resolve().parent.parent / "docs" / "how_to"
-NAMES = ("into_jax", "nir_in", "nir_out", "step_by_step")
-SIMULATED = re.compile(r"<!-- needs: simulators -->.*?<!-- /needs -->", re.DOTALL)
+NAMES = ("into_jax", "nir_in", "nir_out", "pytorch", "step_by_step")
+SLOW = {"pytorch": pytest.mark.slow}  # which trains
+ELSEWHERE = re.compile(r"<!-- needs: \w+ -->.*?<!-- /needs -->", re.DOTALL)
 
 
 def examples_fail(text, name):
@@ -23,12 +24,12 @@ def examples_fail(text, name):
     return "".join(report) if runner.run(test, out=report.append).failed else ""
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW.get(name, ())) for name in NAMES])
 def test_a_page_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = (PAGES / f"{name}.md").read_text(encoding="utf-8")
-    assert text.count("<!-- needs: simulators -->") == text.count("<!-- /needs -->")
-    failed = examples_fail(SIMULATED.sub("", text), name)
+    assert text.count("<!-- needs: ") == text.count("<!-- /needs -->")
+    failed = examples_fail(ELSEWHERE.sub("", text), name)
     assert not failed, failed
 
 

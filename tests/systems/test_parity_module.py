@@ -1,0 +1,66 @@
+"""The command with a PyTorch module, whose architecture nobody writes down."""
+
+import json
+
+import numpy as np
+import pytest
+
+from jaxsnn.io.arrays import load_arrays
+from jaxsnn.systems.bring_your_own.system import main
+
+pytestmark = pytest.mark.parity
+
+CODE = """
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 3, padding=1, stride=2)
+        self.norm = nn.BatchNorm2d(4)
+        self.head = nn.Linear(4 * 7 * 7, 10)
+
+    def forward(self, x):
+        x = nn.functional.max_pool2d(self.norm(self.first(x)).relu(), 2)
+        return self.head(x.flatten(1))
+"""
+
+
+@pytest.fixture
+def files(request, tmp_path):
+    """The module's code and its weights."""
+    if not request.config.getoption("--require-parity"):
+        pytest.importorskip("torch", reason="torch is not installed (extra parity)")
+    import torch
+
+    code, weights = tmp_path / "their_code.py", tmp_path / "weights.pt"
+    code.write_text(CODE)
+    names = {}
+    exec(CODE, names)
+    torch.manual_seed(0)
+    torch.save(names["Net"]().state_dict(), weights)
+    return code, weights
+
+
+def test_a_module_gives_the_network_that_the_notation_does(files, tmp_path):
+    code, weights = files
+    flags = ("--data", "digits", "--limit-test", "20", "--certify", "5", "--calibration", "20")
+    method = ("--method", "negative_spikes", "--k", "3", "--settling-steps", "200")
+    shown = {"module": f"{code}:Net", "arch": "4C3s2p1-MP2"}
+    kept = {}
+    for name, value in shown.items():
+        out = tmp_path / name
+        assert not main([str(weights), f"--{name}", value, *flags, *method, "--out", str(out)])
+        assert json.loads((out / "results.json").read_text())["equality"] == "exact after settling"
+        kept[name] = load_arrays(out / "snn.npz")[0]
+    assert kept["module"].keys() == kept["arch"].keys()
+    for name, array in kept["arch"].items():
+        np.testing.assert_array_equal(kept["module"][name], array, err_msg=name)
+
+
+def test_weights_of_another_module_are_refused_in_one_line(files, tmp_path, capsys):
+    code, weights = files
+    code.write_text(CODE.replace("nn.Conv2d(1, 4", "nn.Conv2d(1, 5"))
+    assert main([str(weights), "--module", f"{code}:Net", "--data", "digits"]) == 2
+    assert "does not fit" in capsys.readouterr().err
