@@ -1,6 +1,7 @@
 """``python -m jaxsnn convert``: flags, what arrays say of the network, and a run to its files."""
 
 import json
+import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +14,7 @@ from jaxsnn.arch.notation import format
 from jaxsnn.errors import UserError
 from jaxsnn.network import net as net_module
 from jaxsnn.report.results import read_results
-from jaxsnn.systems.bring_your_own import system
+from jaxsnn.systems.bring_your_own import network, system
 from jaxsnn.systems.bring_your_own.network import preprocessing_of, read_network
 from jaxsnn.systems.bring_your_own.pictures import spikes_of
 from jaxsnn.systems.command_line import parse_flags
@@ -181,6 +182,9 @@ def test_words_without_a_flag_name_the_weights():
         ({"arch": "8", "bits": 6}, "bits is 6.*2 to 5"),
         ({"arch": "8", "white": 0.0}, "white is 0"),
         ({"arch": "8", "limit_test": 0}, "limit_test is 0"),
+        ({"arch": "8", "seed": -1}, "seed is -1.*0 to 4294967295"),
+        ({"module": "a.py:Net", "norm": False}, "norm is False.*with --arch"),
+        ({"module": "a.py:Net", "head_pool": True}, "head_pool is True.*with --arch"),
     ],
 )
 def test_flags_out_of_range_are_refused_by_name(options, message):
@@ -213,4 +217,56 @@ def test_flags_that_contradict_each_other_end_the_command(folder, capsys):
 def test_a_file_of_modules_that_is_none_is_named(folder):
     config = BringYourOwn(str(folder / "theirs.npz"), module="none.py:Net")
     with pytest.raises((UserError, ImportError), match=r"none\.py|torch"):
+        read_network(config, SHAPE, 4)
+
+
+PYTHON = """from __future__ import annotations
+from dataclasses import dataclass
+from beside import Base
+
+@dataclass
+class Net(Base):
+    width: int = 3
+
+def wide(): return Net(7)
+def needs(width): return Net(width)
+def nothing(): return 1
+ready = Net(5)
+number = 4
+"""
+
+
+@pytest.fixture
+def modules(tmp_path):
+    """A file of modules, which imports one beside it and has a dataclass."""
+    (tmp_path / "beside.py").write_text("class Base:\n    def state_dict(self): return {}\n")
+    (tmp_path / "theirs.py").write_text(PYTHON)
+    return tmp_path / "theirs.py"
+
+
+@pytest.mark.parametrize(("name", "width"), [("Net", 3), ("wide", 7), ("ready", 5)])
+def test_a_module_is_a_class_a_function_or_itself(modules, name, width):
+    before = list(sys.path)
+    assert network._made(f"{modules}:{name}").width == width
+    assert sys.path == before
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("needs", "without arguments .*'width'"),
+        ("nothing", "is a int, not a module of torch"),
+        ("number", "cannot be called"),
+        ("other", "the file has no 'other'"),
+    ],
+)
+def test_what_makes_no_module_is_refused(modules, name, message):
+    with pytest.raises(UserError, match=message):
+        network._made(f"{modules}:{name}")
+
+
+def test_without_torch_the_remedy_is_named(folder, modules, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    config = BringYourOwn(str(folder / "theirs.npz"), module=f"{modules}:Net")
+    with pytest.raises(UserError, match=r"pip install 'jaxsnn-conversion\[torch\]'"):
         read_network(config, SHAPE, 4)

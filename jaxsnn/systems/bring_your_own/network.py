@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import inspect
 import itertools
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -88,8 +92,13 @@ def _architectures(config: BringYourOwn, shape: tuple[int, int, int], classes: i
 
 def _of_module(place: str, weights: Weights, shape: tuple[int, int, int]) -> Brought:
     """The network of a PyTorch module, whose file is run, with the weights loaded into it."""
-    import torch  # pyright: ignore[reportMissingImports]
-
+    try:
+        import torch  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        remedy = "pip install 'jaxsnn-conversion[torch]', or give --arch"
+        raise UserError(
+            f"--module {place} needs torch, which is not installed: {remedy}"
+        ) from error
     module = _made(place)
     tensor = cast("Callable[[np.ndarray], Untyped]", torch.from_numpy)
     state = {name: tensor(np.array(array)) for name, array in weights.items()}
@@ -104,15 +113,49 @@ def _of_module(place: str, weights: Weights, shape: tuple[int, int, int]) -> Bro
 def _made(place: str) -> Untyped:
     """The module that ``FILE:NAME`` stands for: itself, or what the class or function makes."""
     file, _, name = place.rpartition(":")
-    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
+    with _beside(Path(file).parent):
+        code = _run(file, place)
+        made = getattr(code, name, None)
+        if made is None:
+            raise UserError(f"--module {place}: the file has no {shown(name)}")
+        if isinstance(made, type) or not hasattr(made, "state_dict"):
+            made = _called(made, place)
+    if not hasattr(made, "state_dict"):
+        raise UserError(f"--module {place} is a {type(made).__name__}, not a module of torch")
+    return made
+
+
+@contextlib.contextmanager
+def _beside(folder: Path) -> Generator[None]:
+    """Let a file import those beside it, as ``python FILE`` does."""
+    place = str(folder.resolve())
+    sys.path.insert(0, place)
+    try:
+        yield
+    finally:
+        sys.path.remove(place)
+
+
+def _run(file: str, place: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"brought_{Path(file).stem}", file)
     if spec is None or spec.loader is None or not Path(file).is_file():
         raise UserError(f"--module {place}: {shown(file)} is no Python file")
     code = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = code  # where dataclasses look for the names of annotations
     spec.loader.exec_module(code)
-    made = getattr(code, name, None)
-    if made is None:
-        raise UserError(f"--module {place}: the file has no {shown(name)}")
-    return made if hasattr(made, "state_dict") and not isinstance(made, type) else made()
+    return code
+
+
+def _called(made: Untyped, place: str) -> Untyped:
+    """What a class or function makes, which must need no arguments."""
+    try:
+        inspect.signature(made).bind()
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"--module {place} cannot be called without arguments ({error}); name a function "
+            "without any that returns the module"
+        ) from error
+    return made()
 
 
 def preprocessing_of(config: BringYourOwn, shape: Shape) -> Preprocessing:

@@ -104,6 +104,13 @@ class BringYourOwn:
             require(False, "arch", self.arch, "--arch NOTATION or --module FILE:NAME, one of them")
         file, _, name = self.module.rpartition(":")
         require(not self.module or bool(file and name), "module", self.module, "FILE:NAME")
+        for said in ("pool", "norm", "head_pool", "head_bias", "epsilon"):
+            value = getattr(self, said)
+            usual = value is getattr(type(self), said)
+            require(
+                usual or not self.module, said, value, "it with --arch; a module says it itself"
+            )
+        require(0 <= self.seed < 2**32, "seed", self.seed, "0 to 4294967295")
         for count in ("calibration", "rate_steps", "settling_steps", "batch_size"):
             require(getattr(self, count) >= 1, count, getattr(self, count), "1 or more")
         for count in ("limit_train", "limit_test", "size"):
