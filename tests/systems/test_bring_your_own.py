@@ -19,6 +19,7 @@ from jaxsnn.systems.bring_your_own.network import preprocessing_of, read_network
 from jaxsnn.systems.bring_your_own.pictures import spikes_of
 from jaxsnn.systems.command_line import parse_flags
 from jaxsnn.systems.settings import BringYourOwn
+from jaxsnn.training import Finetuned
 
 SHAPE = (6, 6, 1)
 FILES = {"arrays.txt", "certificate.txt", "comparison.json", "model.npz", "results.json", "snn.npz"}
@@ -119,6 +120,31 @@ def test_fine_tuning_tries_the_method_once_more(folder, capsys):
     assert ["2 epochs" in trial["options"] for trial in trials] == [True, False]
     assert {trial["equality"] for trial in trials} == {"exact"}
     assert "epoch 2/2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("method", "label"),
+    [("scatter_gather", "scatter_gather(k=3, bound=4, 2 epochs)"), ("rate", "rate(2 epochs)")],
+)
+def test_what_fine_tuning_spoils_is_not_taken(folder, monkeypatch, method, label):
+    """Weights that are kept are those of the network that is kept."""
+    few = ("--method", method, "--k", "3", "--certify", "0", "--rate-steps", "12")
+    more = ("--batch-size", "40", "--finetune-epochs", "2")
+    config = parse_flags(BringYourOwn, flags(folder, *few, *more), "convert", "")
+    run = system._Run(config, Console(quiet=True))
+    ready = run.calibrated(run.brought.variables, balance=False)
+    tried = run.compared(ready, system._methods(config, ready))
+
+    def spoilt(variables, *_, **__):
+        readout = {name: leaf[..., ::-1] for name, leaf in variables["params"]["readout"].items()}
+        return Finetuned({**variables, "params": {**variables["params"], "readout": readout}}, [])
+
+    monkeypatch.setattr(system, "finetune_quantised", spoilt)
+    taken, both = run.finetuned(ready, tried)
+    assert both.trials[0].label == label
+    assert both.trials[0].accuracy < both.trials[1].accuracy
+    assert both.best == both.trials[1]
+    assert taken is ready
 
 
 @pytest.mark.parametrize("balance", [True, False])

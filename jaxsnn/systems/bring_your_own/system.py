@@ -160,7 +160,10 @@ class _Run:
     def finetuned(
         self, calibration: Calibration, tried: Comparison
     ) -> tuple[Calibration, Comparison]:
-        """The method that was taken, once more after fine-tuning; beside what was tried before."""
+        """The method that was taken, once more after fine-tuning; beside what was tried before.
+
+        The calibration is that of the network that is taken then, which may be the one before.
+        """
         config, data = self.config, self.data
         method = tried.methods[tried.best.label]
         tuned = finetune_quantised(
@@ -183,13 +186,15 @@ class _Run:
         )
         if isinstance(method, methods.negative_spikes):
             method = dataclasses.replace(method, highest=after.highest(method.k))
-        again = self.compared(after, [method])
+        if isinstance(method, methods.rate):
+            method = after.rate()
+        again, epochs = self.compared(after, [method]), f"{config.finetune_epochs} epochs"
         trials = [
-            dataclasses.replace(one, options=f"{one.options}, {config.finetune_epochs} epochs")
+            dataclasses.replace(one, options=", ".join(filter(None, (one.options, epochs))))
             for one in again.trials
         ]
         old, new = again.trials[0].label, trials[0].label
-        return after, dataclasses.replace(
+        both = dataclasses.replace(
             again,
             accuracy=tried.accuracy,
             trials=(*trials, *tried.trials),
@@ -198,6 +203,7 @@ class _Run:
             certificates=_renamed(tried.certificates, again.certificates, old, new),
             methods=_renamed(tried.methods, again.methods, old, new),
         )
+        return after if both.best.label == new else calibration, both
 
     def say_trial(self, trial: Trial) -> None:
         """One line for a method as soon as it has been tried."""
