@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxsnn.arch.plan import plan
-from jaxsnn.errors import finite_number
+from jaxsnn.errors import UserError, finite_number
 from jaxsnn.inputs.stimulus import Shown
 from jaxsnn.network.net import Net
 from jaxsnn.training.through_time import threshold, watch
@@ -28,18 +28,24 @@ def firing_start(net: Net, variables: Variables, shown: Shown, rate: float) -> T
     neurons, examples and steps, padding left out. Potentials of neurons that have not spiked grow
     in proportion, so that the layer then spikes about ``rate`` times a neuron and step, less what
     resets and leaks behind them take away. A layer whose quantile is not above 0 stays as it is:
-    no factor would make it fire.
+    no factor would make it fire that often.
 
     Args:
-        net: a network of leaky neurons, from :func:`jaxsnn.training.through_time.spiking_net`.
+        net: a network of leaky neurons, from :func:`jaxsnn.training.through_time.spiking_net`,
+            without batch norm, which would undo the factor in training.
         variables: its tree.
         shown: some training examples.
         rate: spikes per neuron and step, above 0, at most 0.5.
 
     Raises:
-        UserError: a rate out of range.
+        UserError: a rate out of range, or a layer with batch norm.
     """
     finite_number("rate", rate, 0, 0.5, above=True)
+    if normed := [site.name for site in plan(net.arch) if site.norm]:
+        raise UserError(
+            f"{', '.join(normed)}: batch norm undoes a factor of the weights; take the network "
+            "with norm=False, or its weights as drawn"
+        )
     params = {name: dict(tree) for name, tree in variables["params"].items()}
     for site in plan(net.arch):
         tree = {**variables, "params": params}

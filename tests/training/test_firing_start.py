@@ -114,3 +114,9 @@ def test_a_gradient_reaches_the_first_layer_where_none_did():
 def test_a_rate_out_of_range_is_refused(rate):
     with pytest.raises(UserError, match=r"rate"):
         firing_start(network(), drawn(), Shown(jnp.asarray(frames()), STEPS), rate)
+
+
+def test_batch_norm_which_undoes_a_factor_is_refused():
+    net = spiking_net(parse("20-30", input_shape=(2, 2, 3), classes=4), neurons.leaky())
+    with pytest.raises(UserError, match=r"dense1, dense2: batch norm.*norm=False"):
+        firing_start(net, {}, Shown(jnp.asarray(frames()), STEPS), 0.1)
