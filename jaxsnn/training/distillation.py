@@ -6,6 +6,7 @@ import jax
 import optax
 from jax import Array
 
+from jaxsnn.errors import finite_number
 from jaxsnn.inputs.preprocess import Moment, Preprocessing
 from jaxsnn.network import net as net_module
 from jaxsnn.network.net import Net
@@ -31,12 +32,17 @@ def distilled(
 
     Args:
         task: a classification whose images are augmented by ``preprocessing``.
-        teacher: the trained network, without batch statistics of its own to update.
-        variables: its tree, which stays as it is.
+        teacher: the trained network.
+        variables: its tree, which stays as it is; its batch norms take their running statistics.
         preprocessing: that of the task.
         share: of the teacher in the loss, 0 to 1.
         temperature: by which all logits are divided; the higher, the more the small ones count.
+
+    Raises:
+        UserError: a share outside 0 to 1, or a temperature that is no number above 0.
     """
+    finite_number("share", share, 0, 1)
+    finite_number("temperature", temperature, 0, above=True)
 
     def answers(units: Array) -> Array:
         x = preprocessing.encoding.decode(units)[None]

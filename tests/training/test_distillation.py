@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxsnn import Net, hidden, init_variables, parse
+from jaxsnn.errors import UserError
 from jaxsnn.inputs import preprocess
 from jaxsnn.network import net as net_module
 from jaxsnn.neurons import quantised_relu, relu
@@ -79,3 +80,11 @@ def test_the_teacher_has_no_gradient_in_the_student(setting):
 
     for leaf in jax.tree.leaves(jax.grad(loss)(tree["params"])):
         np.testing.assert_allclose(leaf, 0.0, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{"share": 1.5}, {"share": -0.1}, {"temperature": 0.0}])
+def test_numbers_that_make_no_loss_are_refused(setting, options):
+    student, _, teacher, other, *_ = setting
+    (name,) = options
+    with pytest.raises(UserError, match=f"{name}="):
+        distilled(classification(student, AUGMENTED), teacher, other, AUGMENTED, **options)
