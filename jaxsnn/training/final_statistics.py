@@ -23,7 +23,8 @@ def final_statistics(
 
     Running statistics are those of weights that have moved on, in the arithmetic of training. Each
     layer's mean and variance here are over all images, of inputs that are normalised batch by batch
-    (of 500). Source: what cifar10-fast (Page) does at the end of training.
+    (of 500; images that do not fill the last one are left out). Images of all classes have to be in
+    every batch. Source: what cifar10-fast (Page) does at the end of training.
 
     Images are augmented as in training, since the weights have learned to live with statistics of
     such images: those of images as in the test took 2.9 points from a ResNet-20 whose windows reach

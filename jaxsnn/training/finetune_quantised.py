@@ -114,8 +114,8 @@ def finetune_quantised(
     moved, rate = _optimiser(recipe, epochs, len(data[1]) // size)
     finish = None
     if recipe.final_statistics and start.get("batch_stats"):
-        images = data[0][: recipe.final_statistics]
-        finish = functools.partial(_with_statistics, net, shown, images)
+        images = data[0][_some(len(data[1]), recipe.final_statistics, seed)]
+        finish = functools.partial(final_statistics, net, preprocessing=shown, images=images)
     options = _options(recipe, epochs, size, seed, directory)
     state, history = train(
         task, moved, data, options, progress=progress, schedule=rate, finish=finish
@@ -146,6 +146,11 @@ def _optimiser(
     return optax.chain(moved, keep_clips()), rate
 
 
+def _some(images: int, count: int, seed: int) -> np.ndarray:
+    """Rows of images drawn at random: those of a data set may be in the order of their classes."""
+    return np.random.default_rng(seed).permutation(images)[:count]
+
+
 def _options(
     recipe: Recipe, epochs: int, batch_size: int, seed: int, directory: str | Path | None
 ) -> Options:
@@ -163,9 +168,3 @@ def _start(variables: Variables, net: Net) -> Tree:
     """Those of the arrays that the network has, float32; clips of other methods stay behind."""
     arrays, wanted = flatten(variables), flatten(net_module.template(net))
     return unflatten({name: jnp.asarray(arrays[name], leaf.dtype) for name, leaf in wanted.items()})
-
-
-def _with_statistics(
-    net: Net, preprocessing: Preprocessing, images: np.ndarray, variables: Variables
-) -> Variables:
-    return final_statistics(net, variables, preprocessing, images)

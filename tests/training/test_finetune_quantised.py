@@ -1,6 +1,7 @@
 """Fine-tuning starts from the weights that it is given, and helps the quantised network."""
 
 import dataclasses
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -103,6 +104,28 @@ def test_clips_are_learned_and_those_of_others_left_behind(data, variables):
     assert all(clip > 0 and clip != 2 for clip in clips)
     without = finetune_quantised(clipped, ARCH, data, METHOD, recipe=recipe, epochs=1)
     assert "clip" not in without.variables["params"]["conv1"]
+
+
+def test_final_statistics_see_all_classes_of_a_data_set_in_their_order(
+    data, variables, monkeypatch
+):
+    images, labels, *_ = data
+    order = np.argsort(labels, kind="stable")
+    seen = []
+
+    def looked_at(net, variables, preprocessing, images):
+        seen.extend(images)
+        return variables
+
+    monkeypatch.setattr(sys.modules[finetune_quantised.__module__], "final_statistics", looked_at)
+    recipe = dataclasses.replace(FINETUNE, final_statistics=40, batch_size=128)
+    ordered = (images[order], labels[order], None, None)
+    options = {"recipe": recipe, "epochs": 1, "distillation": 0.0, "progress": False}
+    finetune_quantised(variables, ARCH, ordered, METHOD, **options)
+    classes = [label for one in seen for image, label in zip(images, labels, strict=True)
+               if np.array_equal(one, image)]  # fmt: skip
+    assert len(classes) == 40
+    assert set(classes) == {0, 1, 2, 3}
 
 
 def test_what_cannot_be_converted_is_refused_before_it_is_trained(data, variables):
