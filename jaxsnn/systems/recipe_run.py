@@ -22,7 +22,7 @@ from jaxsnn.training.task import Task
 from jaxsnn.training.train import Data
 from jaxsnn.training.update import TrainState
 from jaxsnn.training.whitening import IMAGES, whitened
-from jaxsnn.types import PyTree, Variables
+from jaxsnn.types import Variables
 
 TrainedConfig = TypeVar("TrainedConfig", bound=Trained)
 FIXED_PARTS = tuple(part for part in PARTS if part not in PHASE)
@@ -69,7 +69,9 @@ def train_recipe(
                 f"final_statistics = 1: batch norm at {task.single_norm} has no variance over one "
                 "image; give 2 or more, or 0 to keep the running statistics"
             )
-        finish = functools.partial(_finished, net, preprocessing, images)
+        finish = functools.partial(
+            final_statistics, net, preprocessing=preprocessing, images=images
+        )
     return train_run(
         run,
         _started(task, net, preprocessing, data) if recipe.whitened and fresh else task,
@@ -79,12 +81,6 @@ def train_recipe(
         averaging=recipe.averaging,
         finish=finish,
     )
-
-
-def _finished(
-    net: Net, preprocessing: Preprocessing, images: PyTree, variables: Variables
-) -> Variables:
-    return final_statistics(net, variables, preprocessing, images)
 
 
 def _started(task: Task, net: Net, preprocessing: Preprocessing, data: Data) -> Task:
