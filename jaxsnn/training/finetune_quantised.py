@@ -90,7 +90,7 @@ def finetune_quantised(
         epochs: passes over the training images.
         distillation: share of the loss, 0 to 1, that is the distance to the logits of the network
             as given, of ReLUs (:func:`jaxsnn.training.distilled`); the rest is the cross entropy of
-            the labels.
+            the labels and the recipe's spike penalty.
         weights: weight quantisers to train with; None: full precision.
         seed: of the order of the images and the augmentation.
         directory: where checkpoints and metrics go; None writes nothing.
@@ -98,11 +98,11 @@ def finetune_quantised(
 
     Raises:
         UserError: all that stands against converting the network by this method, before anything
-            is trained; or as :func:`jaxsnn.train`.
+            is trained; a spike penalty of which ``distillation`` leaves nothing; or as
+            :func:`jaxsnn.train`.
     """
     whole_number("epochs", epochs)
-    if not 0 <= distillation <= 1:
-        raise UserError(f"distillation={distillation}: a share of the loss is 0 to 1")
+    _check_loss(distillation, recipe)
     weights, shown = weights or SiteMap(full_precision()), preprocessing or unchanged()
     refuse(variables, arch, method, weights)
     net = Net(arch, hidden(method.activation), weights, norm_momentum=recipe.norm_momentum)
@@ -121,6 +121,16 @@ def finetune_quantised(
         task, moved, data, options, progress=progress, schedule=rate, finish=finish
     )
     return Finetuned(dict(jax.device_get(state.variables)), history)
+
+
+def _check_loss(distillation: float, recipe: Recipe) -> None:
+    if not 0 <= distillation <= 1:
+        raise UserError(f"distillation={distillation}: a share of the loss is 0 to 1")
+    if distillation == 1 and recipe.spike_penalty:
+        raise UserError(
+            f"spike_penalty={recipe.spike_penalty}: distillation=1 leaves nothing of it in the "
+            "loss; give a distillation below 1"
+        )
 
 
 def _task(

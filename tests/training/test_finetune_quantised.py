@@ -135,6 +135,9 @@ def test_what_cannot_be_converted_is_refused_before_it_is_trained(data, variable
         finetune_quantised(variables, ARCH, data, METHOD, epochs=0)
     with pytest.raises(ValueError, match="distillation=2"):
         finetune_quantised(variables, ARCH, data, METHOD, distillation=2)
+    sparse = dataclasses.replace(FINETUNE, spike_penalty=0.1)
+    with pytest.raises(ValueError, match=r"spike_penalty=0\.1.*below 1"):
+        finetune_quantised(variables, ARCH, data, METHOD, recipe=sparse)
     none = (data[0][:0], data[1][:0], None, None)
     with pytest.raises(ValueError, match="no training images"):
         finetune_quantised(variables, ARCH, none, METHOD)
