@@ -61,11 +61,11 @@ def sensor_of(dataset: Untyped) -> Sensor:
 def _opened(name: str, options: dict[str, Untyped]) -> Untyped:
     """The data set of tonic that has this name."""
     try:
-        tonic: Untyped = importlib.import_module("tonic")
+        datasets: Untyped = importlib.import_module("tonic.datasets")
     except ImportError as error:
         remedy = "pip install 'jaxsnn-conversion[events]'"
         raise UserError(f"tonic, which reads {name}, is not installed: {remedy}") from error
-    kind = getattr(tonic.datasets, name, None)
+    kind = getattr(datasets, name, None)
     if not isinstance(kind, type):
         raise UserError(f"tonic.datasets has no {name!r}; the names are those of its classes")
     return kind(**options)
