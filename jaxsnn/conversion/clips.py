@@ -27,8 +27,8 @@ class Clips(NamedTuple):
 
     Attributes:
         clips: site -> clip.
-        error: with these.
-        errors: percentile -> error where it is that of all sites.
+        error: of the quantised network with these clips.
+        errors: percentile -> error where every site is clipped at this percentile of its own.
     """
 
     clips: dict[str, float]
@@ -47,7 +47,7 @@ def choose(
 
     Args:
         error_of: error of the network that is quantised with some clips; called once for each
-            percentile and about six times for each site.
+            percentile, and for each site at most once for each other percentile and twice more.
         scales: percentile -> site -> that percentile of its activations.
         sites: those that are clipped, in the order of the network.
         progress: name of the progress bar, empty for none.
