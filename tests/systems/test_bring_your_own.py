@@ -97,6 +97,17 @@ def test_results_are_those_of_the_network_that_is_kept(ran, folder):
 
 
 @pytest.mark.slow
+def test_a_certificate_of_an_earlier_run_does_not_stay(folder):
+    out = folder / "again"
+    out.mkdir()
+    (out / "certificate.txt").write_text("exact: of another network")
+    few = ("--method", "scatter_gather", "--k", "0", "--certify", "0", "--batch-size", "40")
+    assert main(["convert", *flags(folder, *few, "--out", str(out))]) == 0
+    assert (out / "snn.npz").is_file()
+    assert not (out / "certificate.txt").exists()
+
+
+@pytest.mark.slow
 def test_spikes_of_one_image_add_up_to_its_counts(ran, folder):
     snn, data = load(ran / "snn.npz"), np.load(folder / "data.npz")
     spikes = spikes_of(snn, data["test_images"][:1], 100)

@@ -232,8 +232,11 @@ class _Run:
         write_results(folder, results)
         write_json(folder / "comparison.json", plain(tried.to_json()))
         write_bytes(folder / "arrays.txt", f"{self.brought.table}\n".encode())
-        if proof is not None:
-            write_bytes(folder / "certificate.txt", f"{proof}\n".encode())
+        certificate = folder / "certificate.txt"
+        if proof is None:
+            certificate.unlink(missing_ok=True)  # that of an earlier run
+        else:
+            write_bytes(certificate, f"{proof}\n".encode())
         first = _first_right(tried.evaluations[best.label].predictions[-1], self.data)
         drawn = draw(
             folder,
