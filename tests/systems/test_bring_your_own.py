@@ -200,6 +200,14 @@ def test_images_are_seen_as_the_network_saw_them():
     assert decoded[0, 1:3, 1:3, 2].ravel() == pytest.approx([0, 0.2, 0.8, 1], abs=2**-9)
 
 
+def test_a_size_that_is_one_side_of_the_images_cuts_the_other():
+    grey = np.arange(8, dtype=np.uint8).reshape(1, 2, 4, 1)
+    seen = preprocessing_of(BringYourOwn("w.pt", arch="8", size=2), (2, 4, 1))
+    assert np.asarray(seen.test(grey)).shape == (1, 2, 2, 1)
+    whole = preprocessing_of(BringYourOwn("w.pt", arch="8"), (2, 4, 1))
+    assert whole.test(grey).shape == (1, 2, 4, 1)
+
+
 def test_words_without_a_flag_name_the_weights():
     config = parse_flags(BringYourOwn, ["net.pt", "--data", "mnist", "--arch=8C3-8"], "convert")
     assert (config.weights, config.dataset, config.arch) == ("net.pt", "mnist", "8C3-8")
@@ -220,8 +228,9 @@ def test_words_without_a_flag_name_the_weights():
         ({"arch": "8", "white": 0.0}, "white is 0"),
         ({"arch": "8", "limit_test": 0}, "limit_test is 0"),
         ({"arch": "8", "seed": -1}, "seed is -1.*0 to 4294967295"),
-        ({"module": "a.py:Net", "norm": False}, "norm is False.*with --arch"),
-        ({"module": "a.py:Net", "head_pool": True}, "head_pool is True.*with --arch"),
+        ({"module": "a.py:Net", "norm": False}, "norm is False.*with a notation; a.py:Net"),
+        ({"module": "a.py:Net", "head_pool": True}, "head_pool is True.*with a notation"),
+        ({"arch": "lenet_scatter", "pool": "max"}, "pool is 'max'.*lenet_scatter says it"),
     ],
 )
 def test_flags_out_of_range_are_refused_by_name(options, message):

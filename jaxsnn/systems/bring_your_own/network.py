@@ -165,7 +165,8 @@ def preprocessing_of(config: BringYourOwn, shape: Shape) -> Preprocessing:
         UserError: images that are not square where they are cut or normalised.
     """
     channels, size = shape[2], config.size or shape[0]
-    if not config.mean and config.size in (None, shape[0]) and channels == 1:
+    whole = config.size is None or shape[:2] == (size, size)
+    if whole and not config.mean and channels == 1:
         return preprocess.unchanged(Encoding("held", 1 / config.white, 255))
     if config.size is None and shape[0] != shape[1]:
         raise UserError(f"images of {shape[0]}x{shape[1]} are not square; say --size")

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
+from jaxsnn.arch import zoo
 from jaxsnn.report.results import RunSettings
 from jaxsnn.systems.settings.base import of_this_start, require
 
@@ -104,12 +105,7 @@ class BringYourOwn:
             require(False, "arch", self.arch, "--arch NOTATION or --module FILE:NAME, one of them")
         file, _, name = self.module.rpartition(":")
         require(not self.module or bool(file and name), "module", self.module, "FILE:NAME")
-        for said in ("pool", "norm", "head_pool", "head_bias", "epsilon"):
-            value = getattr(self, said)
-            usual = value is getattr(type(self), said)
-            require(
-                usual or not self.module, said, value, "it with --arch; a module says it itself"
-            )
+        self._refuse_unread()
         require(0 <= self.seed < 2**32, "seed", self.seed, "0 to 4294967295")
         for count in ("calibration", "rate_steps", "settling_steps", "batch_size"):
             require(getattr(self, count) >= 1, count, getattr(self, count), "1 or more")
@@ -128,6 +124,15 @@ class BringYourOwn:
             value = getattr(self, number)
             require(math.isfinite(value) and value > 0, number, value, "a number above 0")
         require(bool(self.out), "out", "", "the name of a folder")
+
+    def _refuse_unread(self) -> None:
+        """Refuse flags that a module, or a network with a name, leaves no room for."""
+        described = ("pool", "norm", "head_pool", "head_bias")
+        unread = (*described, "epsilon") if self.module else described
+        for name in unread if self.module or self.arch in zoo.NAMES else ():
+            usual = getattr(self, name) is getattr(type(self), name)
+            remedy = f"it with a notation; {self.module or self.arch} says it itself"
+            require(usual, name, getattr(self, name), remedy)
 
     @property
     def network(self) -> str:
