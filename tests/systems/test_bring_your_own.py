@@ -253,6 +253,13 @@ def test_what_cannot_be_used_is_one_line(folder, capsys, more, message):
     assert not (folder / "none").exists()
 
 
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_computed(folder, capsys):
+    assert main(["convert", *flags(folder, "--out", str(folder / "data.npz"))]) == 2
+    said = capsys.readouterr()
+    assert "data.npz" in said.err
+    assert not said.out
+
+
 def test_flags_that_contradict_each_other_end_the_command(folder, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["convert", *flags(folder, "--module", "a.py:Net")])

@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
-        print("stopped; nothing was written", file=sys.stderr)
+        print("stopped before the end; start it again to have every file", file=sys.stderr)
         return endings.status_of(stopped)
     return 0
 
@@ -101,6 +101,7 @@ class _Run:
 
     def whole(self) -> Results:
         """Everything, in order."""
+        Path(self.config.out).mkdir(parents=True, exist_ok=True)  # before hours are spent
         show(self.brought.table, self.to)
         arch = self.brought.arch
         show(
