@@ -79,7 +79,7 @@ def test_the_example_runs_and_is_short(somebodys_network, tmp_path, monkeypatch)
     (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     # a blank line ends the last expected output, or doctest would read the fence as part of it
     assert block.endswith("\n\n")
-    assert len(doctest.DocTestParser().get_examples(block)) == 10
+    assert len(doctest.DocTestParser().get_examples(block)) == 11
     (tmp_path / "model.pt").write_bytes(somebodys_network)
     monkeypatch.chdir(tmp_path)
     names = {}
@@ -87,7 +87,7 @@ def test_the_example_runs_and_is_short(somebodys_network, tmp_path, monkeypatch)
     report = []
     failed = doctest.DocTestRunner().run(test, out=report.append, clear_globs=False)
     assert not failed.failed, "".join(report)
-    assert failed.attempted == 10
+    assert failed.attempted == 11
     assert test.globs["proof"].images == 360
 
 

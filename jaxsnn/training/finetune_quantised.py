@@ -8,6 +8,8 @@ steps. The network as it was can be their teacher.
 from __future__ import annotations
 
 import functools
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,9 +21,11 @@ import optax
 from jaxsnn.arch.notation import Arch
 from jaxsnn.conversion.convert import refuse
 from jaxsnn.conversion.method import Method
+from jaxsnn.conversion.methods import rate
 from jaxsnn.errors import UserError, whole_number
 from jaxsnn.inputs.preprocess import Preprocessing, unchanged
 from jaxsnn.io.arrays import flatten, unflatten
+from jaxsnn.io.files import write_json
 from jaxsnn.network import net as net_module
 from jaxsnn.network.net import Net, Variables
 from jaxsnn.network.per_site import SiteMap, hidden
@@ -38,6 +42,8 @@ from jaxsnn.training.schedules import Schedule, keep_clips
 from jaxsnn.training.task import Task
 from jaxsnn.training.train import Data, train
 from jaxsnn.types import Tree
+
+SETTINGS = "finetune_quantised.json"  # beside the checkpoints: what they were trained with
 
 
 class Finetuned(NamedTuple):
@@ -65,6 +71,7 @@ def finetune_quantised(
     weights: SiteMap[WeightQuantiser] | None = None,
     seed: int = 0,
     directory: str | Path | None = None,
+    resume: bool = False,
     progress: bool = True,
 ) -> Finetuned:
     """Train on from trained weights, with the activations that a method converts.
@@ -94,36 +101,39 @@ def finetune_quantised(
         weights: weight quantisers to train with; None: full precision.
         seed: of the order of the images and the augmentation.
         directory: where checkpoints and metrics go; None writes nothing.
+        resume: go on from the newest checkpoint in ``directory``.
         progress: say on the terminal how far it is.
 
     Raises:
-        UserError: all that stands against converting the network by this method, before anything
-            is trained; a spike penalty of which ``distillation`` leaves nothing; or as
+        UserError: all that stands against converting the network by this method, or fine-tuning
+            for it, before anything is trained; a checkpoint of other settings; or as
             :func:`jaxsnn.train`.
     """
     whole_number("epochs", epochs)
-    _check_loss(distillation, recipe)
+    _check(distillation, recipe, method, len(data[1]))
     weights, shown = weights or SiteMap(full_precision()), preprocessing or unchanged()
     refuse(variables, arch, method, weights)
     net = Net(arch, hidden(method.activation), weights, norm_momentum=recipe.norm_momentum)
     start = _start(variables, net)
     task = _task(net, shown, recipe, variables, distillation)._replace(init=lambda key: start)
-    if not len(data[1]):
-        raise UserError("there are no training images to fine-tune on")
     size = min(recipe.batch_size, len(data[1]))
-    moved, rate = _optimiser(recipe, epochs, len(data[1]) // size)
-    finish = None
-    if recipe.final_statistics and start.get("batch_stats"):
-        images = data[0][_some(len(data[1]), recipe.final_statistics, seed)]
-        finish = functools.partial(final_statistics, net, preprocessing=shown, images=images)
-    options = _options(recipe, epochs, size, seed, directory)
+    moved, schedule = _optimiser(recipe, epochs, len(data[1]) // size)
+    rows = _some(len(data[1]), recipe.final_statistics, seed)
+    last = functools.partial(final_statistics, net, preprocessing=shown, images=data[0][rows])
+    options = _options(recipe, epochs, size, seed, directory, resume)
+    _check_folder(options, {"method": method, "recipe": recipe, "distillation": distillation})
+    finish = last if len(rows) else None
     state, history = train(
-        task, moved, data, options, progress=progress, schedule=rate, finish=finish
+        task, moved, data, options, progress=progress, schedule=schedule, finish=finish
     )
     return Finetuned(dict(jax.device_get(state.variables)), history)
 
 
-def _check_loss(distillation: float, recipe: Recipe) -> None:
+def _check(distillation: float, recipe: Recipe, method: Method, images: int) -> None:
+    if not images:
+        raise UserError("there are no training images to fine-tune on")
+    if isinstance(method, rate):
+        raise UserError("rate codes the ReLUs of the network as it is: there is nothing to tune")
     if not 0 <= distillation <= 1:
         raise UserError(f"distillation={distillation}: a share of the loss is 0 to 1")
     if distillation == 1 and recipe.spike_penalty:
@@ -152,8 +162,8 @@ def _optimiser(
     """One phase of the recipe, which keeps clips above 0, and its learning rate by step."""
     phase = {"epochs": epochs, "learning_rate": recipe.learning_rate, "schedule": recipe.schedule}
     phases = [phase | {"steps_per_epoch": steps_per_epoch, "first_step": 0}]
-    moved, rate = optimisers.from_recipe(recipe, phases)
-    return optax.chain(moved, keep_clips()), rate
+    moved, schedule = optimisers.from_recipe(recipe, phases)
+    return optax.chain(moved, keep_clips()), schedule
 
 
 def _some(images: int, count: int, seed: int) -> np.ndarray:
@@ -161,14 +171,40 @@ def _some(images: int, count: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).permutation(images)[:count]
 
 
+def _check_folder(options: Options, settings: Mapping[str, object]) -> None:
+    """Keep what the folder's checkpoints were trained with; refuse to go on with anything else."""
+    if options.directory is None:
+        return
+    path = Path(options.directory) / SETTINGS
+    asked = {name: str(value) for name, value in settings.items()}
+    asked |= {"epochs": str(options.epochs), "seed": str(options.seed)}
+    if not options.resume or not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, asked)
+        return
+    begun = json.loads(path.read_text("utf-8"))
+    for name, value in asked.items():
+        if begun.get(name) != value:
+            raise UserError(
+                f"{path.parent} was begun with {name} {begun.get(name)}; it cannot go on with "
+                f"{value}: choose another directory, or the same settings"
+            )
+
+
 def _options(
-    recipe: Recipe, epochs: int, batch_size: int, seed: int, directory: str | Path | None
+    recipe: Recipe,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    directory: str | Path | None,
+    resume: bool,
 ) -> Options:
     return Options(
         epochs=epochs,
         batch_size=batch_size,
         seed=seed,
         directory=directory,
+        resume=resume,
         micro_batch=recipe.micro_batch or None,
         averaging=recipe.averaging,
     )

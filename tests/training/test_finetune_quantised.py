@@ -1,8 +1,9 @@
 """Fine-tuning starts from the weights that it is given, and helps the quantised network."""
 
 import dataclasses
-import sys
+import importlib
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +19,7 @@ from jaxsnn.network.weight_quantisers import full_precision
 from jaxsnn.neurons import relu
 from jaxsnn.training import FINETUNE
 
+finetuning = importlib.import_module("jaxsnn.training.finetune_quantised")
 ARCH = parse("4C3-8", input_shape=(6, 6, 1), classes=4)
 FLOAT = SiteMap(full_precision())
 METHOD = methods.negative_spikes(k=1)
@@ -117,7 +119,7 @@ def test_final_statistics_see_all_classes_of_a_data_set_in_their_order(
         seen.extend(images)
         return variables
 
-    monkeypatch.setattr(sys.modules[finetune_quantised.__module__], "final_statistics", looked_at)
+    monkeypatch.setattr(finetuning, "final_statistics", looked_at)
     recipe = dataclasses.replace(FINETUNE, final_statistics=40, batch_size=128)
     ordered = (images[order], labels[order], None, None)
     options = {"recipe": recipe, "epochs": 1, "distillation": 0.0, "progress": False}
@@ -126,6 +128,27 @@ def test_final_statistics_see_all_classes_of_a_data_set_in_their_order(
                if np.array_equal(one, image)]  # fmt: skip
     assert len(classes) == 40
     assert set(classes) == {0, 1, 2, 3}
+
+
+def test_a_run_that_was_broken_off_goes_on_and_refuses_other_settings(data, variables, tmp_path):
+    recipe = dataclasses.replace(FINETUNE, learning_rate=1e-2, batch_size=64, schedule="constant")
+    options = {"recipe": recipe, "progress": False, "directory": tmp_path}
+    whole = finetune_quantised(variables, ARCH, data, METHOD, recipe=recipe, progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetuning, "final_statistics", stopped)  # as a kill behind the last epoch
+        with pytest.raises(InterruptedError):
+            finetune_quantised(variables, ARCH, data, METHOD, **options)
+    with pytest.raises(ValueError, match="begun with epochs 4; it cannot go on with 5"):
+        finetune_quantised(variables, ARCH, data, METHOD, epochs=5, resume=True, **options)
+    coarser = methods.negative_spikes(k=0)
+    with pytest.raises(ValueError, match="begun with method"):
+        finetune_quantised(variables, ARCH, data, coarser, resume=True, **options)
+    resumed = finetune_quantised(variables, ARCH, data, METHOD, resume=True, **options)
+    chex.assert_trees_all_equal(resumed.variables, whole.variables)
+
+
+def stopped(*_, **__):
+    raise InterruptedError
 
 
 def test_what_cannot_be_converted_is_refused_before_it_is_trained(data, variables):
@@ -138,6 +161,8 @@ def test_what_cannot_be_converted_is_refused_before_it_is_trained(data, variable
     sparse = dataclasses.replace(FINETUNE, spike_penalty=0.1)
     with pytest.raises(ValueError, match=r"spike_penalty=0\.1.*below 1"):
         finetune_quantised(variables, ARCH, data, METHOD, recipe=sparse)
+    with pytest.raises(ValueError, match="nothing to tune"):
+        finetune_quantised(variables, ARCH, data, methods.rate(scales={"conv1": 1.0}))
     none = (data[0][:0], data[1][:0], None, None)
     with pytest.raises(ValueError, match="no training images"):
         finetune_quantised(variables, ARCH, none, METHOD)

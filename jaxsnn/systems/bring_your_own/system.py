@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -37,7 +38,7 @@ from jaxsnn.systems.bring_your_own.pictures import draw
 from jaxsnn.systems.bring_your_own.results import results_of
 from jaxsnn.systems.command_line import parse_flags
 from jaxsnn.systems.settings.bring_your_own import BringYourOwn
-from jaxsnn.training.finetune_quantised import finetune_quantised
+from jaxsnn.training.finetune_quantised import SETTINGS, finetune_quantised
 from jaxsnn.training.recipe import FINETUNE
 
 T = TypeVar("T")
@@ -116,7 +117,7 @@ class _Run:
         self.say(tried)
         return self.kept(calibration, tried)
 
-    def calibrated(self, variables: Variables, balance: bool) -> Calibration:
+    def calibrated(self, variables: Variables, balance: bool, said: bool = True) -> Calibration:
         """Clips, bounds and scales, from training images."""
         config, data = self.config, self.data
         rows = limited_rows(data.train_labels, config.calibration, config.seed)
@@ -130,13 +131,8 @@ class _Run:
             batch_size=config.batch_size,
             progress="calibrating",
         )
-        show(
-            f"calibrated on {calibration.images:,} training images: activations reach "
-            f"{calibration.largest:.3g}, {calibration.k} fractional bits see "
-            f"{calibration.agreement[calibration.k]:.1%} of them alike, clips of "
-            f"{calibration.bits} bits change the logits by {calibration.clip_error:.1%}",
-            self.to,
-        )
+        if said:
+            show(_words(calibration), self.to)
         return calibration
 
     def compared(self, calibration: Calibration, tried: Sequence[Method]) -> Comparison:
@@ -166,7 +162,9 @@ class _Run:
         The calibration is that of the network that is taken then, which may be the one before.
         """
         config, data = self.config, self.data
-        method = tried.methods[tried.best.label]
+        method, folder = tried.methods[tried.best.label], Path(config.out) / "finetune"
+        if not config.resume and (folder / SETTINGS).exists():
+            shutil.rmtree(folder, ignore_errors=True)  # the next run writes over the last
         tuned = finetune_quantised(
             calibration.variables,
             calibration.arch,
@@ -181,9 +179,11 @@ class _Run:
             epochs=config.finetune_epochs,
             distillation=config.distillation,
             seed=config.seed,
+            directory=folder,
+            resume=config.resume and folder.exists(),
         )
         after = dataclasses.replace(
-            self.calibrated(tuned.variables, balance=False), variables=tuned.variables
+            self.calibrated(tuned.variables, balance=False, said=False), variables=tuned.variables
         )
         if isinstance(method, methods.negative_spikes):
             method = dataclasses.replace(method, highest=after.highest(method.k))
@@ -191,7 +191,11 @@ class _Run:
             method = after.rate()
         again, epochs = self.compared(after, [method]), f"{config.finetune_epochs} epochs"
         trials = [
-            dataclasses.replace(one, options=", ".join(filter(None, (one.options, epochs))))
+            dataclasses.replace(
+                one,
+                options=", ".join(filter(None, (one.options, epochs))),
+                given_predictions=None,  # counted from the tuned weights, not from those brought
+            )
             for one in again.trials
         ]
         old, new = again.trials[0].label, trials[0].label
@@ -264,6 +268,16 @@ def _data(config: BringYourOwn) -> Dataset:
     if not len(data.test_labels):
         raise UserError(f"{data.source}: there is no test image to measure on")
     return limited(data, config.limit_train, config.limit_test)
+
+
+def _words(calibration: Calibration) -> str:
+    """What the calibration images say."""
+    return (
+        f"calibrated on {calibration.images:,} training images: activations reach "
+        f"{calibration.largest:.3g}, {calibration.k} fractional bits see "
+        f"{calibration.agreement[calibration.k]:.1%} of them alike, clips of "
+        f"{calibration.bits} bits change the logits by {calibration.clip_error:.1%}"
+    )
 
 
 def _methods(config: BringYourOwn, calibration: Calibration) -> list[Method]:
