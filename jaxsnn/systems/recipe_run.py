@@ -15,7 +15,7 @@ from jaxsnn.network.net import Net
 from jaxsnn.systems.run_folder import Run, train_run
 from jaxsnn.systems.settings.training import Trained
 from jaxsnn.training import optimisers
-from jaxsnn.training.final_statistics import final_statistics
+from jaxsnn.training.final_statistics import final_statistics, random_rows
 from jaxsnn.training.recipe import PARTS, Recipe
 from jaxsnn.training.schedules import PHASE
 from jaxsnn.training.task import Task
@@ -63,14 +63,14 @@ def train_recipe(
     recipe = run.config.training
     finish = None
     if recipe.final_statistics:
-        images = data[0][: recipe.final_statistics]
-        if len(images) == 1 and task.single_norm:
+        rows = random_rows(len(data[1]), recipe.final_statistics, run.config.seed)
+        if len(rows) == 1 and task.single_norm:
             raise UserError(
                 f"final_statistics = 1: batch norm at {task.single_norm} has no variance over one "
                 "image; give 2 or more, or 0 to keep the running statistics"
             )
         finish = functools.partial(
-            final_statistics, net, preprocessing=preprocessing, images=images
+            final_statistics, net, preprocessing=preprocessing, images=data[0][rows]
         )
     return train_run(
         run,

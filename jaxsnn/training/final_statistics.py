@@ -57,6 +57,11 @@ def final_statistics(
     return {**variables, "batch_stats": jax.tree.map(_pooled, *statistics, is_leaf=_is_norm)}
 
 
+def random_rows(images: int, count: int, seed: int) -> np.ndarray:
+    """Rows of ``count`` of so many images: those of a data set may be in the order of classes."""
+    return np.random.default_rng(seed).permutation(images)[:count]
+
+
 def _batches(images: np.ndarray) -> Iterator[np.ndarray]:
     """Equal batches; what does not fill the last one is left out."""
     size = min(BATCH, len(images))

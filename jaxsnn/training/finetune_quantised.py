@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from jaxsnn.arch.notation import Arch
@@ -33,7 +32,7 @@ from jaxsnn.network.weight_quantisers import WeightQuantiser, full_precision
 from jaxsnn.neurons import relu
 from jaxsnn.training import optimisers
 from jaxsnn.training.distillation import distilled
-from jaxsnn.training.final_statistics import final_statistics
+from jaxsnn.training.final_statistics import final_statistics, random_rows
 from jaxsnn.training.one_pass import classification
 from jaxsnn.training.options import Options
 from jaxsnn.training.recipe import FINETUNE, Recipe
@@ -118,7 +117,7 @@ def finetune_quantised(
     task = _task(net, shown, recipe, variables, distillation)._replace(init=lambda key: start)
     size = min(recipe.batch_size, len(data[1]))
     moved, schedule = _optimiser(recipe, epochs, len(data[1]) // size)
-    rows = _some(len(data[1]), recipe.final_statistics, seed)
+    rows = random_rows(len(data[1]), recipe.final_statistics, seed)
     last = functools.partial(final_statistics, net, preprocessing=shown, images=data[0][rows])
     options = _options(recipe, epochs, size, seed, directory, resume)
     _check_folder(options, {"method": method, "recipe": recipe, "distillation": distillation})
@@ -164,11 +163,6 @@ def _optimiser(
     phases = [phase | {"steps_per_epoch": steps_per_epoch, "first_step": 0}]
     moved, schedule = optimisers.from_recipe(recipe, phases)
     return optax.chain(moved, keep_clips()), schedule
-
-
-def _some(images: int, count: int, seed: int) -> np.ndarray:
-    """Rows of images drawn at random: those of a data set may be in the order of their classes."""
-    return np.random.default_rng(seed).permutation(images)[:count]
 
 
 def _check_folder(options: Options, settings: Mapping[str, object]) -> None:

@@ -39,8 +39,8 @@ def _optimiser(recipe: Recipe, rate: Schedule) -> optax.GradientTransformation:
             return moving
         return optax.partition({"all": moving, "fixed": optax.set_to_zero()}, _fixed_or_all)
     readout, bias = (
-        1.0 if own_rate is None else own_rate / recipe.learning_rate
-        for own_rate in (recipe.readout_learning_rate, recipe.bias_learning_rate)
+        1.0 if one is None else one / recipe.learning_rate
+        for one in (recipe.readout_learning_rate, recipe.bias_learning_rate)
     )
     plain = _sgd(rate, readout, recipe, recipe.decay_all)
     groups: dict[Hashable, optax.GradientTransformation] = {
