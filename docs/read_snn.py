@@ -15,8 +15,8 @@ def simulate(path, images, steps):
         leaf = {k.split("/")[2]: a for k, a in arrays.items() if f"/{site['name']}/" in k}
         drive = leaf.get("gain", 1) * synapse(site, leaf.get("kernel"), outs[site["source"]])
         drive[on] += leaf.get("bias", 0)
-        drive += leaf.get("shortcut_gain", 1) * outs.get(site["shortcut"], 0)
-        outs[site["name"]] = fire(site, leaf, drive)
+        drive, other = np.stack([drive, outs.get(site["shortcut"], 0 * drive)])  # of one shape
+        outs[site["name"]] = fire(site, leaf, drive + leaf.get("shortcut_gain", 1) * other)
     return outs
 
 

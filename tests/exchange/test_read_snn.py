@@ -113,6 +113,7 @@ CASES = {
     "tracking, several spikes": lambda: tracked(per_step=3, rising=True),
     "projection": lambda: residual("3C3p1-[3C3p1-4C3s2p1]+norm-6nb"),
     "padded shortcut": lambda: residual("3C3p1-[3C3p1-6C3s2p1]+padded-6nb"),
+    "padded shortcut of one channel": lambda: residual("1C3p1-[3C3p1-3C3p1]+padded-6nb"),
     "settling": lambda: clipped(9, settling=True),
     "spikes taken back": lambda: clipped(3),
     "no spike taken back": lambda: clipped(3, signed=False),
@@ -131,7 +132,8 @@ CASES = {
 BEYOND = {  # what the reader of 40 lines refuses
     "pools": "conv1 is for read_every_snn.py",
     "tracking, several spikes": "for read_every_snn.py: .*'per_step': 3",
-    "padded shortcut": "broadcast",
+    "padded shortcut": "same shape",
+    "padded shortcut of one channel": "same shape",
     "delayed reset": "broadcast",  # an image for each step
     "subtraction, potential read": "broadcast",
     "reset to zero": "broadcast",
