@@ -134,7 +134,7 @@ def module(name: str, weights: str) -> Any:
     arrays = torch.load(weights, map_location="cpu", weights_only=True)
     arrays = arrays.get("state_dict", arrays)
     named = {key.removeprefix("module."): value for key, value in arrays.items()}
-    expected = network.state_dict()
+    expected = {key: v for key, v in network.state_dict().items() if ".shortcut." not in key}
     if named.keys() != expected.keys():  # the same layers in the same order under other names
         counted = [key for key in expected if key.rpartition(".")[2] != "num_batches_tracked"]
         values = [v for key, v in named.items() if key.rpartition(".")[2] != "num_batches_tracked"]
@@ -181,25 +181,28 @@ def _mnist_params() -> Any:
 def _resnet20() -> Any:
     import torch
     from torch import nn
-    from torch.nn.functional import pad
 
     class Block(nn.Module):
         """Two convolutions beside the identity, at a stride with channels of zeros (option A)."""
 
         def __init__(self, before: int, width: int) -> None:
             super().__init__()
-            self.stride, self.added = width // before, (width - before) // 2
-            self.conv1 = nn.Conv2d(before, width, 3, self.stride, 1, bias=False)
+            stride = width // before
+            self.conv1 = nn.Conv2d(before, width, 3, stride, 1, bias=False)
             self.bn1 = nn.BatchNorm2d(width)
             self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
             self.bn2 = nn.BatchNorm2d(width)
             self.relu1, self.relu2 = nn.ReLU(), nn.ReLU()
+            self.shortcut = nn.Identity()
+            if stride > 1:  # as a convolution, since the converter takes no slice and no padding
+                ones = torch.eye(before).reshape(before, before, 1, 1)
+                self.shortcut = nn.Conv2d(before, width, 1, stride, bias=False)
+                self.shortcut.weight.data.zero_()
+                self.shortcut.weight.data[(width - before) // 2 :][:before] = ones
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             out = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
-            if self.added:
-                x = pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.added, self.added))
-            return self.relu2(out + x)
+            return self.relu2(out + self.shortcut(x))
 
     widths = (*3 * (16,), *3 * (32,), *3 * (64,))
     blocks = [Block(a, b) for a, b in zip((16, *widths), widths, strict=False)]
