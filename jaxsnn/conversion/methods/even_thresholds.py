@@ -41,8 +41,8 @@ class NegativeSpikes(Method):
             ANN is cut there, which the certificate counts. Take it from a calibration
             (:meth:`jaxsnn.Calibration.highest`); it grows from block to block.
         weight_bits: significant bits of the largest weight of a layer, 1 to 24 (7 or fewer are
-            stored as int8); None: the finest grid whose sums over all steps stay below 2^24, or
-            2^17 where branch and shortcut of a residual block are added.
+            stored as int8); None: the finest grid whose sums over all steps stay below 2^24, 2^21
+            where net counts are added at the end of a residual block, 2^17 where a projection is.
         float_weights: keep the weights and thresholds in float32, for comparison. Sums then
             depend on their order, and the certificate's word may be "approximate".
         per_step: largest spike count of one step, 1 to 127 (graded spikes above 1).

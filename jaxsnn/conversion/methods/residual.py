@@ -13,7 +13,8 @@ and spiking network: both references of a certificate take it over
 (:func:`jaxsnn.conversion.snapped`).
 
 A channel whose branch's drive moves nothing (a norm scale of 0, with which many blocks start
-training; weights that have decayed) has the gains 0 and 1: it keeps its shortcut and its offset.
+training; weights that have decayed), because it cannot reach ``MOVES`` of a level, has the gains 0
+and 1: it keeps its shortcut and its offset.
 """
 
 from collections.abc import Mapping
@@ -27,9 +28,11 @@ from jaxsnn.conversion.method import Drive, Shortcut
 from jaxsnn.errors import UserError
 
 PRECISION = 2.0**-12  # relative, of a shortcut's gain
+MOVES = 2.0**-7  # of a level: what a drive has to reach that is to move anything
 LEAST_PRECISION = 2.0**-7  # that of the weights
 LARGEST = 2**30  # end of the sums of branch and shortcut, so that thresholds fit into int32, too
-SUMS_BELOW = 2**17  # of a float kernel whose drive gets a gain, and
+COUNTED = 2**21  # end of the sums of a float kernel to whose drive net counts are added,
+SUMS_BELOW = 2**17  # of one that shares a grid with a projection, and
 ROOM = 2**8  # for gains where a method has a bound of its own
 
 
@@ -63,9 +66,11 @@ def sums_below(site: Site, bound: int | None = None) -> int:
         bound: a method's, of sums with their gains; None: no sum can leave float32.
     """
     gets_gain = bool(site.shortcut) or site.role == "shortcut"
-    if bound is None:
-        return SUMS_BELOW if gets_gain else EXACT_SUMS
-    return bound // ROOM if gets_gain else bound
+    if not gets_gain:
+        return EXACT_SUMS if bound is None else bound
+    if bound is not None:
+        return bound // ROOM
+    return COUNTED if site.shortcut and not site.is_projected else SUMS_BELOW
 
 
 def joined(drive: Drive, below: int = LARGEST, whole: bool = True) -> Joined:
@@ -99,7 +104,7 @@ def joined(drive: Drive, below: int = LARGEST, whole: bool = True) -> Joined:
 
 def moves_levels(each: np.ndarray, bound: int, step: float) -> np.ndarray:
     """Where a drive up to ``bound``, one of which is worth ``each``, counts for anything."""
-    return each * bound >= PRECISION * step
+    return each * bound >= MOVES * step
 
 
 def _whole_gains(drive: Drive, added: Shortcut, share: np.ndarray, below: int) -> Gains:
