@@ -456,3 +456,14 @@ def test_the_ann_is_the_one_of_the_definition(text):
     out = forward(snn.float_ann, snapped(net.variables, snn), net.images * UNITS.scale)
     _, logits = net.as_in(snn).levels()
     np.testing.assert_allclose(out.readouts[-1][0], logits, atol=1e-4)
+
+
+def test_weights_beside_net_counts_are_fine_and_those_beside_a_projection_have_room():
+    """Sums over all steps stay below 2^21, or below 2^17, by no more than two bits."""
+    net = Residual(9, gammas="positive")
+    method = methods.negative_spikes(k=1, highest=32, weight_bits=None)
+    snn = convert(net.variables, net.arch, method, weights=FLOAT, encoding=UNITS)
+    for name, below in (("block1.conv2", 2**17), ("block2.conv2", 2**21)):
+        kernel = np.abs(np.asarray(snn.variables["params"][name]["kernel"]).astype(np.int64))
+        sums = 32 * kernel.sum((0, 1, 2)).max()
+        assert below / 4 <= sums < below
