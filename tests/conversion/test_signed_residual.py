@@ -100,6 +100,7 @@ class Residual:
         return counts, np.mean([self.one_pass(fire)["readout"] for _ in range(STEPS)], axis=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gammas", ["positive", "mixed", "with_zero"])
 @pytest.mark.parametrize("text", [TEXT, PADDED])
 def test_a_residual_network_settles_on_its_quantised_ann(gammas, text):

@@ -56,6 +56,7 @@ def layer(proof, name):
     return next(one for one in proof.layers if one.site == name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spiking_heads", [False, True])
 def test_rates_lie_where_theory_allows(spiking_heads):
     net, variables, images, _, snn = network(spiking_heads)
@@ -137,6 +138,7 @@ def test_what_theory_says_nothing_of_is_refused():
         certify(noisy, variables, images, steps=STEPS)
 
 
+@pytest.mark.slow
 def test_gaps_fall_with_time():
     _, variables, images, _, snn = network()
     short, long = (certify(snn, variables, images, steps=steps) for steps in (STEPS, 10 * STEPS))

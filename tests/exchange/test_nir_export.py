@@ -447,6 +447,7 @@ def tracked_residual(text, method):
     return convert(variables, arch, method, weights=weights, encoding=encoding), images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["3C3p1-[3C3p1-4C3s2p1]+norm-6", "3C3p1-[3C3p1-5C3s2p1]+padded-[5C3p1]+identity"]
 )

@@ -787,6 +787,7 @@ def test_draw_all_joins_the_networks_of_other_folders(tmp_path: Path, drawn: lis
     assert titles == ["CNN 1 on CIFAR-10", "CNN 2 on CIFAR-10"]
 
 
+@pytest.mark.slow
 def test_draw_all_tells_networks_of_one_folder_apart(tmp_path: Path, drawn: list[Figure]):
     rows = [
         tracking(
@@ -1270,6 +1271,7 @@ def picture(figure: Figure) -> bytes:
     return bytes(canvas.buffer_rgba())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("row", "beside"),
     [

@@ -52,6 +52,7 @@ def whole(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.npz", "best.npz"])
 def test_a_kill_between_two_writes_leaves_files_that_agree(whole, tmp_path, name):
     """SIGKILL as the last epoch's weights are to be written, then a resume of that many epochs."""
