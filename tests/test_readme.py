@@ -17,8 +17,9 @@ from sklearn.neural_network import MLPClassifier
 from test_layers import ROOMS
 
 from jaxsnn.data.by_name import load
-from jaxsnn.systems.command_line import parse_command
+from jaxsnn.systems.command_line import parse_command, parse_flags
 from jaxsnn.systems.config_file import from_json
+from jaxsnn.systems.settings import BringYourOwn
 from jaxsnn.systems.stages import System, described
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,6 +44,11 @@ def stages_of(script):
     names = vars(loaded(ROOT / f"experiments/{script}.py")).values()
     (system,) = [one for one in names if isinstance(one, type) and issubclass(one, System)]
     return described(system)
+
+
+def brought():
+    """The networks of others that an experiment names, each with its flags."""
+    return loaded(ROOT / "experiments/bring_your_own.py").NETWORKS
 
 
 def between(name, text=README):
@@ -110,7 +116,10 @@ def test_every_command_of_an_experiment_is_accepted(document):
     text = (ROOT / document).read_text(encoding="utf-8")
     commands = re.findall(r"python experiments/(\w+)\.py([^`\n#]*)", text)
     for script, words in commands:
-        if "--help" not in words:
+        if script == "bring_your_own":
+            name, *more = words.split()
+            assert parse_flags(BringYourOwn, [*brought()[name], *more], script)
+        elif "--help" not in words:
             kind = tool.CONFIGS[script]
             words, stages = words.replace("'", "").split(), stages_of(script)
             stage, config = parse_command(kind, words, stages)
