@@ -229,11 +229,6 @@ class Site:
         return 4 * self.drive_shape[-1] if self.norm else 0
 
     @property
-    def is_projected(self) -> bool:
-        """Whether what is added at the end of a residual block has weights of its own."""
-        return self.shortcut.endswith(".shortcut")
-
-    @property
     def neurons(self) -> int:
         """Number of activation neurons; pools, shortcuts, exits and the readout count none."""
         return math.prod(self.out_shape) if self.role == "activation" else 0

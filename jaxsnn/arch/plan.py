@@ -37,6 +37,9 @@ class Totals:
         return self.macs - self.encoder_macs
 
 
+PROJECTION = ".shortcut"  # end of the names of sites that shortcuts with weights are
+
+
 def site_named(arch: Arch, name: str) -> Site:
     """Return the site of that name.
 
@@ -172,7 +175,7 @@ def _block(layer: Residual, name: str, source: str, shape: Shape, place: str) ->
     elif layer.shortcut != "identity":
         norm = layer.shortcut == "norm"
         spec = Conv(layer.branch[-1].channels, 1, stride, norm=norm, bias=not norm)
-        sites.append(_connect(f"{name}.shortcut", "shortcut", spec, source, shape, place))
+        sites.append(_connect(f"{name}{PROJECTION}", "shortcut", spec, source, shape, place))
         added, projected = sites[-1].name, sites[-1].out_shape
     if projected != last.drive_shape:
         raise UserError(

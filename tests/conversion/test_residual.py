@@ -230,6 +230,7 @@ def test_any_network_settles_on_its_quantised_ann(seed, k, text):
         np.testing.assert_array_equal(counts[name], level, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("text", "k"), WITH_K)
 def test_threshold_units_have_the_levels_in_one_step(text, k):
     net = Residual(3, text, k=k)

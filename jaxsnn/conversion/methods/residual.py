@@ -23,6 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxsnn.arch.layers import Site
+from jaxsnn.arch.plan import PROJECTION
 from jaxsnn.conversion.kernels import EXACT_SUMS
 from jaxsnn.conversion.method import Drive, Shortcut
 from jaxsnn.errors import UserError
@@ -70,7 +71,8 @@ def sums_below(site: Site, bound: int | None = None) -> int:
         return EXACT_SUMS if bound is None else bound
     if bound is not None:
         return bound // ROOM
-    return COUNTED if site.shortcut and not site.is_projected else SUMS_BELOW
+    counted = site.shortcut and not site.shortcut.endswith(PROJECTION)
+    return COUNTED if counted else SUMS_BELOW
 
 
 def joined(drive: Drive, below: int = LARGEST, whole: bool = True) -> Joined:
