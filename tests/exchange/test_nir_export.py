@@ -267,6 +267,7 @@ def test_float_weights_are_compared_on_images():
     assert export.graph.metadata["images_compared"] == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "signed"),
     [

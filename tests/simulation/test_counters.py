@@ -123,6 +123,7 @@ def one_by_one(snn, spikes, site, pools):
     return np.array(result)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("build", "text"), CASES)
 def test_operations_are_spikes_that_reach_synapses_one_by_one(build, text):
     snn, steps = build(text)

@@ -39,6 +39,8 @@ from jaxsnn.systems.surrogate_csnn.system import Csnn
 from jaxsnn.training.schedules import adam
 from jaxsnn.training.through_time import spiking_net, watch
 
+pytestmark = pytest.mark.slow
+
 TEST = 40
 TINY = [
     *("--dataset", "digits", "--limit-train", "200", "--limit-test", str(TEST)),
