@@ -166,13 +166,13 @@ def _optimiser(
 
 
 def _check_folder(options: Options, settings: Mapping[str, object]) -> None:
-    """Keep what the folder's checkpoints were trained with; refuse to go on with anything else."""
+    """Keep what the folder's checkpoints are trained with; refuse to use it for anything else."""
     if options.directory is None:
         return
     path = Path(options.directory) / SETTINGS
     asked = {name: str(value) for name, value in settings.items()}
     asked |= {"epochs": str(options.epochs), "seed": str(options.seed)}
-    if not options.resume or not path.exists():
+    if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, asked)
         return

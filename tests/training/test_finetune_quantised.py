@@ -140,6 +140,8 @@ def test_a_run_that_was_broken_off_goes_on_and_refuses_other_settings(data, vari
             finetune_quantised(variables, ARCH, data, METHOD, **options)
     with pytest.raises(ValueError, match="begun with epochs 4; it cannot go on with 5"):
         finetune_quantised(variables, ARCH, data, METHOD, epochs=5, resume=True, **options)
+    with pytest.raises(ValueError, match="begun with epochs 4"):  # and the record stays as it is
+        finetune_quantised(variables, ARCH, data, METHOD, epochs=5, **options)
     coarser = methods.negative_spikes(k=0)
     with pytest.raises(ValueError, match="begun with method"):
         finetune_quantised(variables, ARCH, data, coarser, resume=True, **options)
