@@ -11,7 +11,7 @@ from jaxsnn.data.event_sources import EVENT_SOURCES, load_events
 from jaxsnn.data.events import Events, Framing, Sensor
 from jaxsnn.data.recordings import EventDataset, Recordings
 from jaxsnn.data.search import SOURCES, Source, folders_of
-from jaxsnn.data.splits import limited, split_validation
+from jaxsnn.data.splits import limited, redrawn, split_validation
 
 __all__ = [
     "EVENT_SOURCES",
@@ -30,5 +30,6 @@ __all__ = [
     "load_events",
     "load_npz",
     "locations",
+    "redrawn",
     "split_validation",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -105,6 +106,36 @@ def limited(dataset: Dataset, train: int | None, test: int | None) -> Dataset:
         images, labels = dataset.test_images[rows], dataset.test_labels[rows]
         dataset = replace(dataset, test_images=images, test_labels=labels)
     return dataset
+
+
+def redrawn(dataset: Dataset, seed: Sequence[int]) -> Dataset:
+    """Draw training and test images anew from both together, as many of each, classes unheeded.
+
+    A network that was trained on the split of one seed has seen most test images of another: this
+    is what the code of Fast-SNN does with faces (Hu et al., IEEE TPAMI, 2023).
+
+    Args:
+        dataset: any data set without validation images.
+        seed: whole numbers from 0 to 2^32 - 1, at least one.
+
+    Example:
+        >>> from jaxsnn.data import load, redrawn
+        >>> digits = load("digits")
+        >>> len(redrawn(digits, (0, 1)).train_labels) == len(digits.train_labels)
+        True
+    """
+    images = np.concatenate([dataset.train_images, dataset.test_images])
+    labels = np.concatenate([dataset.train_labels, dataset.test_labels])
+    order = np.random.RandomState(np.array(seed)).permutation(len(labels))
+    train, test = np.split(order, [len(dataset.train_labels)])
+    return replace(
+        dataset,
+        train_images=images[train],
+        train_labels=labels[train],
+        test_images=images[test],
+        test_labels=labels[test],
+        source=f"{dataset.source}, drawn anew from seed {tuple(seed)}",
+    )
 
 
 def stratified_split(labels: Labels, test_count: int, seed: int = 0) -> tuple[Indices, Indices]:

@@ -144,18 +144,27 @@ class Experiment(Setting[TrainedConfig]):
         show(f"the grid of the weights costs {100 * cost:.2f} points of accuracy", console)
         return fields
 
-    def _proof(self, snn: Spiking, variables: Variables, console: Console) -> Certificate:
-        """The certificate of the first test images."""
+    def _proof(
+        self,
+        snn: Spiking,
+        variables: Variables,
+        console: Console,
+        horizon: Horizon | None = None,
+        name: str = "",
+    ) -> Certificate:
+        """The certificate of the first test images, of a variant with its own horizon and name."""
+        horizon = self.horizon if horizon is None else horizon
+        images = self.images[: self.certified]
         proof = certify(
             snn,
             variables,
-            self.images[: self.certified],
-            steps=self.horizon.steps,
-            settle=self.horizon.settle,
-            batch_size=self.batch,
+            images,
+            steps=horizon.steps,
+            settle=horizon.settle,
+            batch_size=min(self.batch, len(images)),
             progress="certifying",
         )
-        show(f"certificate: {proof}", console)
+        show(f"{name}{', ' if name else ''}certificate: {proof}", console)
         return proof
 
     def certify(self, console: Console) -> Certificate:

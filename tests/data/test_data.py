@@ -134,6 +134,27 @@ def test_nothing_held_out():
     assert held_images.shape == (0, 28, 28, 1)
 
 
+def test_a_split_drawn_anew_has_the_same_images_as_many_of_each_and_follows_from_its_seed():
+    digits = data.load("digits")
+    numbered = replace(  # images that are all different
+        digits,
+        train_images=np.arange(30, dtype=np.uint8).reshape(30, 1, 1, 1),
+        train_labels=np.arange(30, dtype=np.int32) % 10,
+        test_images=np.arange(30, 40, dtype=np.uint8).reshape(10, 1, 1, 1),
+        test_labels=np.arange(10, dtype=np.int32),
+    )
+    first, again, other = (data.redrawn(numbered, seed) for seed in ((0, 1), (0, 1), (0, 2)))
+    for one in (first, other):
+        train, test = one.train_images.ravel(), one.test_images.ravel()
+        assert (len(train), len(test)) == (30, 10)
+        np.testing.assert_array_equal(np.sort([*train, *test]), np.arange(40))
+        np.testing.assert_array_equal(one.train_labels, train % 10)
+        np.testing.assert_array_equal(one.test_labels, test % 10)
+    np.testing.assert_array_equal(first.test_images, again.test_images)
+    assert set(first.test_images.flat) & set(other.train_images.flat)
+    assert first.source.endswith("drawn anew from seed (0, 1)")
+
+
 @pytest.mark.parametrize("count", [-1, 1437, 5000])
 def test_split_validation_refuses_what_leaves_nothing(count):
     with pytest.raises(ValueError, match=rf"validation count {count} .*between 0 and 1436"):

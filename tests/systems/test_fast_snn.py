@@ -325,6 +325,38 @@ def test_weights_of_another_width_are_refused_behind_training(out, tmp_path, cap
     assert results.snn_accuracy == read_results(out / "alex_3bit/results.json").snn_accuracy
 
 
+def rows(images):
+    return {image.tobytes() for image in images}
+
+
+def test_as_coded_every_stage_tests_on_images_that_another_was_trained_on(tmp_path, capsys):
+    """As in the original's scripts for faces; the folder says so, and the weights stay there."""
+    as_coded = ("--split", "as_coded")
+    for stage in ("train", "snn", "finetune"):
+        assert run(stage, "--bit", "3", *as_coded, out=tmp_path) == 0
+    folder = tmp_path / "alex_3bit_as_coded"
+    results = read_results(folder / "results.json")
+    assert results.settings.variant == "as_coded"
+    assert kinds(results) == {"signed", "unsigned", "settling", "fine-tuned"}
+    config, _ = from_json(Settings, (folder / "config.json").read_text())
+    one = system.FastSnn(config)
+    everything = rows(one.data.train_images) | rows(one.data.test_images)
+    seen = {}
+    for stage in ("train", "evaluate", "snn", "finetune"):
+        one.redraw(stage)
+        seen[stage] = rows(one.data.train_images), rows(one.data.test_images)
+        assert not seen[stage][0] & seen[stage][1], stage
+        assert seen[stage][0] | seen[stage][1] == everything, stage
+        assert len(one.images) == len(one.data.test_labels) == 40, stage
+    for stage in ("evaluate", "snn", "finetune"):  # of 40, about 32
+        assert len(seen[stage][1] & seen["train"][0]) > 20, stage
+        assert seen[stage][1] != seen["train"][1], stage
+    folder.rename(tmp_path / "alex_3bit")
+    capsys.readouterr()
+    assert run("snn", "--bit", "3", out=tmp_path) == 2
+    assert "split" in capsys.readouterr().err
+
+
 def test_layers_are_not_tuned_again_where_only_the_record_is_missing(copy, monkeypatch):
     def stopped(*arguments):
         raise KeyboardInterrupt

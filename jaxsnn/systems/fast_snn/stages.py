@@ -14,6 +14,7 @@ from jaxsnn.systems.stages import COMMON, Request, Stage
 
 def _evaluate(request: Request) -> None:
     _weights(request)
+    request.one.redraw("evaluate")
     COMMON["evaluate"].work(request)
 
 

@@ -18,8 +18,7 @@ from jaxsnn.conversion import methods
 from jaxsnn.conversion.convert import convert
 from jaxsnn.conversion.spiking import Spiking
 from jaxsnn.conversion.weights import quantised_weights
-from jaxsnn.equality.certificate import Certificate
-from jaxsnn.equality.certify import certify
+from jaxsnn.data.splits import redrawn
 from jaxsnn.equality.gaps import gaps
 from jaxsnn.errors import UserError
 from jaxsnn.exchange import saved as saved_module
@@ -69,6 +68,7 @@ WIDTHS: dict[str, Draw] = {
     "sparsity": bars_by_width.sparsity,
     "sops": bars_by_width.sops,
 }
+DRAWING = ("train", "evaluate", "snn", "finetune")  # stages that draw a split, --split as_coded
 LONGEST = 40  # a settling network is given so many times 2^b - 1 steps; it needs a fraction
 
 
@@ -76,7 +76,7 @@ class FastSnn(Experiment[Settings]):
     """One width of a network on one data set."""
 
     system = "fast_snn"
-    network = ("arch", "bit", "dataset")
+    network = ("arch", "bit", "dataset", "split")
     figures = Figures(
         apart=WIDTHS,
         joined=WIDTHS,
@@ -89,6 +89,11 @@ class FastSnn(Experiment[Settings]):
     stages = stages_module.STAGES
     every = stages_module.EVERY
     weights_path: Path | None = None  # weights of another run, instead of this one's
+
+    def __init__(self, config: Settings) -> None:
+        """Read the data, of which each stage may draw its own split."""
+        super().__init__(config)
+        self._together = self.data
 
     # ------------------------------------------------------------ what this system is
 
@@ -133,6 +138,11 @@ class FastSnn(Experiment[Settings]):
         """Time steps that the input is shown for, ``2^b - 1``."""
         return levels.levels(self.config.bit)
 
+    @property
+    def certified(self) -> int | None:
+        """Number of test images for a certificate; None: all."""
+        return self.config.certify
+
     def text_files(self, spiking: Evaluation) -> None:
         """The original writes none."""
 
@@ -142,8 +152,16 @@ class FastSnn(Experiment[Settings]):
 
     # ------------------------------------------------------------ stages
 
+    def redraw(self, stage: str) -> None:
+        """Draw a stage's training and test images anew, where every stage does."""
+        if self.config.split == "as_coded":
+            seed = self.config.seed, self.config.bit, DRAWING.index(stage)
+            self.data = redrawn(self._together, seed)
+            self.__dict__.pop("images", None)  # of another stage
+
     def train(self) -> None:
         """Train, or resume."""
+        self.redraw("train")
         config, task = self.config, self.task
         if config.init and not config.resume:
             template = net_module.template(self.net)
@@ -189,6 +207,7 @@ class FastSnn(Experiment[Settings]):
             "test_examples": len(self.data.test_labels),
             **(self.conversion_settings or {}),
             "certify": config.certify,
+            **({"split": config.split} if config.split != "stored" else {}),
         }
 
     @property
@@ -204,6 +223,7 @@ class FastSnn(Experiment[Settings]):
 
     def simulate(self, console: Console, asked: tuple[str, ...] | None = None) -> Results:
         """Convert, simulate every variant that is asked for, certify; write results.json."""
+        self.redraw("snn")
         asked = self.asked if asked is None else asked
         variables = self.variables()
         results = self._base(self.evaluate(variables))
@@ -216,7 +236,7 @@ class FastSnn(Experiment[Settings]):
             snn, horizon = self.converted(variables, name), self._horizon(name)
             evaluation, seconds = self._simulated(snn, horizon)
             variants[name] = self._variant(snn, evaluation, name)
-            proof = self._certified(snn, variables, name, console)
+            proof = self._proof(snn, variables, console, horizon, name)
             records.keep_certificate(folder, name, proof, beside=alike or (name,) != asked[:1])
             if name == "signed":
                 saved_module.save(snn, folder / "snn.npz")
@@ -258,29 +278,10 @@ class FastSnn(Experiment[Settings]):
             energy_pj_per_image=fields["energy_pj_per_image"],
         )
 
-    def _certified(
-        self, snn: Spiking, variables: Variables, name: str, console: Console
-    ) -> Certificate:
-        """Compare with the quantised ANN, neuron by neuron."""
-        images = self.images[: self.config.certify]
-        size = min(self.batch, len(images))
-        steps, settle = self._horizon(name)
-        proof = certify(
-            snn,
-            variables,
-            images,
-            steps=steps,
-            settle=settle,
-            batch_size=size,
-            progress="certifying",
-        )
-        show(f"{name}, certificate: {proof}", console)
-        return proof
-
     def _explained(self, snn: Spiking, variables: Variables, console: Console) -> None:
         """Say how each layer was folded, and where it departs from the ANN: gaps.json."""
         timing.print_report(snn, console)
-        images = self.images[: self.config.certify]
+        images = self.images[: self.certified]
         split = gaps(snn, variables, images, steps=self.steps, progress="gaps")
         records.write_gaps(self.run.folder, split, console)
 
@@ -289,6 +290,9 @@ class FastSnn(Experiment[Settings]):
         variables, config = self.variables(), self.config
         if config.bit == 32:
             raise UserError("--bit 32: a network of 32 bits is not converted; fine-tune 4, 3 or 2")
+        if not self._has_signed(variables):
+            self.simulate(console, ("signed",))  # the accuracy before
+        self.redraw("finetune")
         held = held_out(len(self.data.train_images), config.validation)
         images, labels, _, _ = task_data(self.data, held)
         settings = finetune.Settings(
@@ -301,9 +305,7 @@ class FastSnn(Experiment[Settings]):
             seed=config.seed,
         )
         tuner = finetune.Tuner(self.net, variables, self.preprocessing, settings)
-        if not self._has_signed(variables):
-            self.simulate(console, ("signed",))  # the accuracy before
-        elif config.resume and self._is_tuned(tuner, labels):
+        if config.resume and self._is_tuned(tuner, labels):
             show(f"{self.run.folder}: already fine-tuned", console)
             return
         tuned = records.tune(self.run.folder, tuner, images, labels, config.resume)

@@ -48,6 +48,10 @@ class FastSnn(Trained):
     arch: Literal["alex", "vgg11", "resnet18"] = "alex"
     """alex: 96C3-256C3s2-384C3s2-384C3-256C3s2-2048; vgg11: eight convolutions, 4096-4096;
     resnet18: eight residual blocks of 128, 256, 512 channels, activations alone quantised."""
+    split: Literal["stored", "as_coded"] = "stored"
+    """Training and test images: those of the data set, the same in every stage; or as_coded: drawn
+    anew in every stage of every width, as the original's scripts do with lfw. Test images are then
+    among those that the network was trained on, and its accuracy says little of others."""
     bit: Literal[32, 4, 3, 2] = 4
     """Bits of activations and weights; the first and the last layer's weights have 8. 32: full
     precision, which cannot be converted."""
@@ -142,12 +146,15 @@ class FastSnn(Trained):
     @property
     def setting(self) -> str:
         """What the run is called, and its folder below ``out``."""
-        return f"{self.arch}_{self.bit}bit"
+        return f"{self.arch}_{self.bit}bit" + ("" if self.split == "stored" else f"_{self.split}")
 
     @property
     def described(self) -> RunSettings:
         """What tells the run from others of its system, for results.json and figures."""
-        return RunSettings(network=self.arch, precision=self.precision, bits=self.bit)
+        variant = None if self.split == "stored" else self.split
+        return RunSettings(
+            network=self.arch, precision=self.precision, bits=self.bit, variant=variant
+        )
 
     def widths(self) -> list["FastSnn"]:
         """Settings of every width down to this one, the widest first, each with its own rates.
