@@ -1,6 +1,7 @@
 """Rooms import only the rooms above them, and heavy packages stay away until they are used."""
 
 import ast
+import functools
 import graphlib
 from pathlib import Path
 
@@ -41,8 +42,10 @@ def name_of(path):
     return path.relative_to(PACKAGE).as_posix()
 
 
-def each(files):
-    return pytest.mark.parametrize("path", files, ids=name_of)
+def offenders(check, files):
+    """What a check of a file objects to, by the file's name, where it objects."""
+    objections = {name_of(path): list(check(path)) for path in files}
+    return {name: objected for name, objected in objections.items() if objected}
 
 
 def imported(tree, path):
@@ -119,9 +122,8 @@ def test_the_table_has_no_cycle():
     assert set(graphlib.TopologicalSorter(ROOMS).static_order()) == set(ROOMS)
 
 
-@each(INSIDE)
-def test_a_room_imports_only_what_the_table_allows(path):
-    assert not set(forbidden(path.read_text(), path))
+def test_a_room_imports_only_what_the_table_allows():
+    assert offenders(lambda path: forbidden(path.read_text(), path), INSIDE) == {}
 
 
 def test_modules_import_each_other_in_one_direction():
@@ -156,12 +158,15 @@ def test_the_check_sees_wrong_imports(source, where, expected):
     assert list(forbidden(source, PACKAGE / where)) == expected
 
 
+@functools.cache
 def names_of_systems():
     """The attribute ``system`` of every class below systems/."""
-    for path in (PACKAGE / "systems").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "system":
-                yield ast.literal_eval(node.value)
+    return sorted(
+        ast.literal_eval(node.value)
+        for path in (PACKAGE / "systems").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "system"
+    )
 
 
 # A method of conversion may be called as the system that it came from.
@@ -169,33 +174,46 @@ OUTSIDE = [p for p in FILES if not name_of(p).startswith(("systems/", "conversio
 
 
 def test_five_systems_have_names():
-    assert sorted(names_of_systems()) == [
+    assert names_of_systems() == [
         *("bayesian_spike_fusion", "fast_snn", "negative_spikes", "scatter_gather"),
         "surrogate_csnn",
     ]
 
 
-@each(OUTSIDE)
-def test_nothing_outside_of_systems_knows_a_systems_name(path):
-    words = [
-        node.value
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    ]
-    assert not set(words) & set(names_of_systems())
+def systems_named(path):
+    """Names of systems among a file's strings."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and node.value in names_of_systems():
+            yield node.value
 
 
-@each([path for path in FILES if name_of(path).startswith(WITHOUT_JAX)])
-def test_specs_data_and_settings_do_not_import_jax(path):
-    tree = ast.parse(path.read_text())
-    assert not {name.split(".")[0] for name in imported(tree, path)} & ACCELERATED
+def test_nothing_outside_of_systems_knows_a_systems_name():
+    assert offenders(systems_named, OUTSIDE) == {}
+    inside = offenders(systems_named, [PACKAGE / "systems/fast_snn/system.py"])
+    assert inside == {"systems/fast_snn/system.py": ["fast_snn"]}
 
 
-@each(FILES)
-def test_heavy_packages_are_imported_where_they_are_used(path):
+def accelerated(path):
+    """Packages that bring JAX, or come with it, among a file's imports."""
+    packages = {name.split(".")[0] for name in imported(ast.parse(path.read_text()), path)}
+    return sorted(packages & ACCELERATED)
+
+
+def test_specs_data_and_settings_do_not_import_jax():
+    without = [path for path in FILES if name_of(path).startswith(WITHOUT_JAX)]
+    assert offenders(accelerated, without) == {}
+    assert set(offenders(accelerated, FILES)) & {"network/net.py", "conversion/convert.py"}
+
+
+def heavy(path):
+    """Packages that a file imports when it is imported, and should not."""
     tree = executed_on_import(ast.parse(path.read_text()))
     banned = HEAVY if name_of(path).startswith(MAY_DRAW) else HEAVY | {"matplotlib"}
-    assert not {name.split(".")[0] for name in imported(tree, path)} & banned
+    return sorted({name.split(".")[0] for name in imported(tree, path)} & banned)
+
+
+def test_heavy_packages_are_imported_where_they_are_used():
+    assert offenders(heavy, FILES) == {}
 
 
 def test_importing_the_package_is_light(run_python):
