@@ -23,7 +23,7 @@ from jaxsnn.conversion.method import Method
 from jaxsnn.conversion.methods import rate
 from jaxsnn.errors import UserError, whole_number
 from jaxsnn.inputs.preprocess import Preprocessing, unchanged
-from jaxsnn.io.arrays import flatten, unflatten
+from jaxsnn.io.arrays import checksum, flatten, unflatten
 from jaxsnn.io.files import write_json
 from jaxsnn.network import net as net_module
 from jaxsnn.network.net import Net, Variables
@@ -105,7 +105,7 @@ def finetune_quantised(
 
     Raises:
         UserError: all that stands against converting the network by this method, or fine-tuning
-            for it, before anything is trained; a checkpoint of other settings; or as
+            for it, before anything is trained; checkpoints of other settings or weights; or as
             :func:`jaxsnn.train`.
     """
     whole_number("epochs", epochs)
@@ -120,7 +120,8 @@ def finetune_quantised(
     rows = random_rows(len(data[1]), recipe.final_statistics, seed)
     last = functools.partial(final_statistics, net, preprocessing=shown, images=data[0][rows])
     options = _options(recipe, epochs, size, seed, directory, resume)
-    _check_folder(options, {"method": method, "recipe": recipe, "distillation": distillation})
+    settings = {"method": method, "recipe": recipe, "distillation": distillation}
+    _check_folder(options, settings | {"weights with checksum": checksum(variables)})
     finish = last if len(rows) else None
     state, history = train(
         task, moved, data, options, progress=progress, schedule=schedule, finish=finish

@@ -3,6 +3,7 @@
 import json
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -198,6 +199,23 @@ def test_images_are_seen_as_the_network_saw_them():
     decoded = np.asarray(seen.encoding.decode(seen.test(colour)))
     assert decoded.shape == (1, 4, 4, 3)
     assert decoded[0, 1:3, 1:3, 2].ravel() == pytest.approx([0, 0.2, 0.8, 1], abs=2**-9)
+
+
+def mirrored(flip):
+    """Whether each of 16 training images, which grow brighter to the right, is mirrored."""
+    columns = np.arange(10, 90, 10, dtype=np.uint8)
+    images = np.tile(columns[None, None, :, None], (16, 8, 1, 3))
+    seen = preprocessing_of(BringYourOwn("w.pt", arch="8", flip=flip), (8, 8, 3))
+    shown = np.asarray(seen.train(images, jax.random.key(0), None))
+    brightness = shown.sum((1, 3), dtype=np.int64)  # [image, column], zeros of the frame among them
+    slopes = [np.diff(row[row > 0]) for row in brightness]
+    assert all((slope > 0).all() or (slope < 0).all() for slope in slopes)
+    return [bool((slope < 0).all()) for slope in slopes]
+
+
+def test_colour_images_are_mirrored_in_fine_tuning_unless_left_and_right_matter():
+    assert not any(mirrored("none"))
+    assert len(set(mirrored("random"))) == 2
 
 
 def test_a_size_that_is_one_side_of_the_images_cuts_the_other():

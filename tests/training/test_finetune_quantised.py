@@ -145,6 +145,9 @@ def test_a_run_that_was_broken_off_goes_on_and_refuses_other_settings(data, vari
     coarser = methods.negative_spikes(k=0)
     with pytest.raises(ValueError, match="begun with method"):
         finetune_quantised(variables, ARCH, data, coarser, resume=True, **options)
+    others = jax.tree.map(lambda leaf: leaf * 2, variables)
+    with pytest.raises(ValueError, match=r"begun with weights with checksum \d+; it cannot go on"):
+        finetune_quantised(others, ARCH, data, METHOD, resume=True, **options)
     resumed = finetune_quantised(variables, ARCH, data, METHOD, resume=True, **options)
     chex.assert_trees_all_equal(resumed.variables, whole.variables)
 

@@ -174,5 +174,5 @@ def preprocessing_of(config: BringYourOwn, shape: Shape) -> Preprocessing:
     scale = config.white / 255  # grey values are divided by 255 there
     mean, std = config.mean or (0.0,) * channels, config.std or (scale,) * channels
     padding = PADDING if colour else 0
-    flip = "random" if colour else "none"
+    flip = config.flip if colour else "none"
     return preprocess.normalised(mean, std, size, padding=padding, flip=flip)

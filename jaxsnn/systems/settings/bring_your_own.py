@@ -86,6 +86,8 @@ class BringYourOwn:
     precision, 0 to 1; the rest are the labels."""
     finetune_batch_size: int = 128
     """Images of an update of the fine-tuning."""
+    flip: Literal["random", "none"] = "random"
+    """Mirror colour images in fine-tuning: at random, or none where left and right matter."""
     resume: bool = False
     """Go on with a fine-tuning that was stopped, from its newest checkpoint below --out."""
     limit_train: int | None = None
