@@ -1,5 +1,6 @@
 """Every benchmark runs and says what it should; no number is checked against a clock."""
 
+import dataclasses
 import importlib
 import json
 import sys
@@ -15,11 +16,12 @@ from jaxsnn.arch import zoo
 from jaxsnn.arch.plan import parse
 from jaxsnn.io.arrays import flatten, save_arrays
 from jaxsnn.network import synapse as synapse_module
+from jaxsnn.training.recipe import FAST
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 OURS = (
     *("common", "training", "simulation", "lowering", "negative_spikes", "surrogate_training"),
-    *("fast_snn", "rate_coded", "accelerator", "winograd", "converter"),
+    *("fast_snn", "rate_coded", "accelerator", "winograd", "converter", "recipe"),
 )
 
 
@@ -50,6 +52,39 @@ def test_converter(benchmark, capsys):
     assert len(row["after"]) == len(script.TIMES) == 5
     assert row["after"][-1] >= row["as_it_is"] - 0.05  # after 100 steps
     assert row["after"][0] < row["after"][-1]
+
+
+@pytest.mark.slow
+def test_recipe(benchmark, capsys, tmp_path, monkeypatch):
+    """Every row is trained once, and differs from the recipe by what its name says."""
+    script = benchmark("recipe")
+    flags = ["--quick", "--seeds", "1", "--rows", "as it is", "norm_scale 0.5"]
+    flags += ["--out", str(tmp_path)]
+    script.main(flags)
+    rows, table = records(capsys)
+    plain, smaller = rows["as it is, seed 0"], rows["norm_scale 0.5, seed 0"]
+    assert plain["accuracy"] > 0.5
+    assert smaller["spikes"] < plain["spikes"]  # levels are half as high
+    assert "`--norm-scale 0.5`" in table
+    monkeypatch.setattr(script, "measured", None)  # nothing is done twice
+    script.main(flags)
+    again, _ = records(capsys)
+    assert again["as it is, seed 0"]["accuracy"] == plain["accuracy"]
+    script.main(["--show", *flags])
+    shown = capsys.readouterr().out.splitlines()
+    share = f"{100 * (smaller['spikes'] / plain['spikes'] - 1):+.2f} ± 0.00 %"
+    assert [share in line for line in shown[2:]] == [False, True]
+
+
+def test_every_row_of_the_recipe_changes_parts_that_there_are(benchmark):
+    script = benchmark("recipe")
+    for row, change in script.CHANGES.items():
+        part = row.split()[0]
+        assert part in change, row
+        recipe = dataclasses.replace(FAST, **change)
+        assert getattr(recipe, part) != getattr(FAST, part), row
+    with pytest.raises(SystemExit):
+        script.main(["--rows", "colour"])
 
 
 @pytest.mark.slow
