@@ -8,8 +8,6 @@ steps. The network as it was can be their teacher.
 from __future__ import annotations
 
 import functools
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,13 +16,13 @@ import jax.numpy as jnp
 import optax
 
 from jaxsnn.arch.notation import Arch
+from jaxsnn.arch.plan import plan
 from jaxsnn.conversion.convert import refuse
 from jaxsnn.conversion.method import Method
 from jaxsnn.conversion.methods import rate
 from jaxsnn.errors import UserError, whole_number
-from jaxsnn.inputs.preprocess import Preprocessing, unchanged
+from jaxsnn.inputs.preprocess import Moment, Preprocessing, unchanged
 from jaxsnn.io.arrays import checksum, flatten, unflatten
-from jaxsnn.io.files import write_json
 from jaxsnn.network import net as net_module
 from jaxsnn.network.net import Net, Variables
 from jaxsnn.network.per_site import SiteMap, hidden
@@ -33,16 +31,17 @@ from jaxsnn.neurons import relu
 from jaxsnn.training import optimisers
 from jaxsnn.training.distillation import distilled
 from jaxsnn.training.final_statistics import final_statistics, random_rows
+from jaxsnn.training.finetune_record import begin_or_go_on
 from jaxsnn.training.one_pass import classification
 from jaxsnn.training.options import Options
 from jaxsnn.training.recipe import FINETUNE, Recipe
 from jaxsnn.training.run_files import Record
 from jaxsnn.training.schedules import Schedule, keep_clips
 from jaxsnn.training.task import Task
-from jaxsnn.training.train import Data, train
-from jaxsnn.types import Tree
+from jaxsnn.training.train import Data, Finish, train
+from jaxsnn.types import PyTree, Tree
 
-SETTINGS = "finetune_quantised.json"  # beside the checkpoints: what they were trained with
+FIRST = 16  # training images that tell a folder's from others
 
 
 class Finetuned(NamedTuple):
@@ -105,8 +104,8 @@ def finetune_quantised(
 
     Raises:
         UserError: all that stands against converting the network by this method, or fine-tuning
-            for it, before anything is trained; checkpoints of other settings or weights; or as
-            :func:`jaxsnn.train`.
+            for it, before anything is trained; a folder that was begun with other settings, weights
+            or images; or as :func:`jaxsnn.train`.
     """
     whole_number("epochs", epochs)
     _check(distillation, recipe, method, len(data[1]))
@@ -117,12 +116,12 @@ def finetune_quantised(
     task = _task(net, shown, recipe, variables, distillation)._replace(init=lambda key: start)
     size = min(recipe.batch_size, len(data[1]))
     moved, schedule = _optimiser(recipe, epochs, len(data[1]) // size)
-    rows = random_rows(len(data[1]), recipe.final_statistics, seed)
-    last = functools.partial(final_statistics, net, preprocessing=shown, images=data[0][rows])
     options = _options(recipe, epochs, size, seed, directory, resume)
-    settings = {"method": method, "recipe": recipe, "distillation": distillation}
-    _check_folder(options, settings | {"weights with checksum": checksum(variables)})
-    finish = last if len(rows) else None
+    if directory is not None:
+        asked = {"method": method, "recipe": recipe, "distillation": distillation, "seed": seed}
+        asked |= {"epochs": epochs} | _brought(variables, arch, weights, shown, data[0])
+        begin_or_go_on(directory, asked, resume)
+    finish = _finish(net, shown, recipe, data, seed)
     state, history = train(
         task, moved, data, options, progress=progress, schedule=schedule, finish=finish
     )
@@ -166,24 +165,31 @@ def _optimiser(
     return optax.chain(moved, keep_clips()), schedule
 
 
-def _check_folder(options: Options, settings: Mapping[str, object]) -> None:
-    """Keep what the folder's checkpoints are trained with; refuse to use it for anything else."""
-    if options.directory is None:
-        return
-    path = Path(options.directory) / SETTINGS
-    asked = {name: str(value) for name, value in settings.items()}
-    asked |= {"epochs": str(options.epochs), "seed": str(options.seed)}
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, asked)
-        return
-    begun = json.loads(path.read_text("utf-8"))
-    for name, value in asked.items():
-        if begun.get(name) != value:
-            raise UserError(
-                f"{path.parent} was begun with {name} {begun.get(name)}; it cannot go on with "
-                f"{value}: choose another directory, or the same settings"
-            )
+def _brought(
+    variables: Variables,
+    arch: Arch,
+    weights: SiteMap[WeightQuantiser],
+    shown: Preprocessing,
+    images: PyTree,
+) -> dict[str, object]:
+    """What tells network and images from others; images as training shows them."""
+    first = jnp.asarray(images[:FIRST])
+    moment = Moment(jnp.int32(0), jnp.int32(0), jnp.arange(len(first)))
+    units = shown.train(first, jax.random.key(0), moment)
+    quantisers = dict.fromkeys(weights.at(site).name for site in plan(arch) if site.kernel_shape)
+    return {
+        "weights with checksum": checksum(variables),
+        "weight quantisers": ", ".join(quantisers),
+        "images with checksum": checksum({"images": shown.encoding.decode(units)}),
+    }
+
+
+def _finish(net: Net, shown: Preprocessing, recipe: Recipe, data: Data, seed: int) -> Finish | None:
+    """New statistics of batch norm at the end, where the recipe has them."""
+    rows = random_rows(len(data[1]), recipe.final_statistics, seed)
+    if not len(rows):
+        return None
+    return functools.partial(final_statistics, net, preprocessing=shown, images=data[0][rows])
 
 
 def _options(

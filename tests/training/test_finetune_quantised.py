@@ -12,6 +12,8 @@ import pytest
 from jaxsnn import Net, certify, convert, finetune_quantised, hidden, init_variables, methods, parse
 from jaxsnn.arch.plan import plan
 from jaxsnn.conversion.clips import with_clips
+from jaxsnn.inputs import preprocess
+from jaxsnn.inputs.encoding import Encoding
 from jaxsnn.inputs.preprocess import PIXELS
 from jaxsnn.network import net as net_module
 from jaxsnn.network.per_site import SiteMap
@@ -148,6 +150,13 @@ def test_a_run_that_was_broken_off_goes_on_and_refuses_other_settings(data, vari
     others = jax.tree.map(lambda leaf: leaf * 2, variables)
     with pytest.raises(ValueError, match=r"begun with weights with checksum \d+; it cannot go on"):
         finetune_quantised(others, ARCH, data, METHOD, resume=True, **options)
+    darker = preprocess.unchanged(Encoding("onset", 1 / 512))
+    mirrored = preprocess.normalised((0.0,), (1.0,), 6, flip="random")
+    for seen in (darker, mirrored):
+        with pytest.raises(ValueError, match="begun with images with checksum"):
+            finetune_quantised(
+                variables, ARCH, data, METHOD, preprocessing=seen, resume=True, **options
+            )
     resumed = finetune_quantised(variables, ARCH, data, METHOD, resume=True, **options)
     chex.assert_trees_all_equal(resumed.variables, whole.variables)
 

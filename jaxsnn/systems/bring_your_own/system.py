@@ -38,7 +38,8 @@ from jaxsnn.systems.bring_your_own.pictures import draw
 from jaxsnn.systems.bring_your_own.results import results_of
 from jaxsnn.systems.command_line import parse_flags
 from jaxsnn.systems.settings.bring_your_own import BringYourOwn
-from jaxsnn.training.finetune_quantised import SETTINGS, finetune_quantised
+from jaxsnn.training.finetune_quantised import finetune_quantised
+from jaxsnn.training.finetune_record import RECORD
 from jaxsnn.training.recipe import FINETUNE
 
 T = TypeVar("T")
@@ -163,7 +164,7 @@ class _Run:
         """
         config, data = self.config, self.data
         method, folder = tried.methods[tried.best.label], Path(config.out) / "finetune"
-        if not config.resume and (folder / SETTINGS).exists():
+        if not config.resume and (folder / RECORD).exists():
             shutil.rmtree(folder, ignore_errors=True)  # the next run writes over the last
         tuned = finetune_quantised(
             calibration.variables,
