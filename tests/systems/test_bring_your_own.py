@@ -134,29 +134,42 @@ def test_fine_tuning_tries_the_method_once_more(folder, capsys):
     assert "epoch 2/2" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("method", "label"),
-    [("scatter_gather", "scatter_gather(k=3, bound=4, 2 epochs)"), ("rate", "rate(2 epochs)")],
-)
-def test_what_fine_tuning_spoils_is_not_taken(folder, monkeypatch, method, label):
-    """Weights that are kept are those of the network that is kept."""
-    few = ("--method", method, "--k", "3", "--certify", "0", "--rate-steps", "12")
-    more = ("--batch-size", "40", "--finetune-epochs", "2")
-    config = parse_flags(BringYourOwn, flags(folder, *few, *more), "convert", "")
+@pytest.fixture
+def tried(folder, request):
+    """A run that is to be fine-tuned, its calibration, and the methods that are named, tried."""
+    few = ("--k", "3", "--certify", "0", "--rate-steps", "12", "--batch-size", "40")
+    words = flags(folder, *few, "--finetune-epochs", "2")
+    config = parse_flags(BringYourOwn, words, "convert", "")
     run = system._Run(config, Console(quiet=True))
     ready = run.calibrated(run.brought.variables, balance=False)
-    tried = run.compared(ready, system._methods(config, ready))
+    some = [one for one in system._methods(config, ready) if one.name == request.param]
+    return run, ready, run.compared(ready, some)
+
+
+@pytest.mark.parametrize("tried", ["scatter_gather"], indirect=True)
+def test_what_fine_tuning_spoils_is_not_taken(tried, monkeypatch):
+    """Weights that are kept are those of the network that is kept."""
+    run, ready, before = tried
 
     def spoilt(variables, *_, **__):
         readout = {name: leaf[..., ::-1] for name, leaf in variables["params"]["readout"].items()}
         return Finetuned({**variables, "params": {**variables["params"], "readout": readout}}, [])
 
     monkeypatch.setattr(system, "finetune_quantised", spoilt)
-    taken, both = run.finetuned(ready, tried)
-    assert both.trials[0].label == label
+    taken, both = run.finetuned(ready, before)
+    assert both.trials[0].label == "scatter_gather(k=3, bound=4, 2 epochs)"
     assert both.trials[0].accuracy < both.trials[1].accuracy
     assert both.best == both.trials[1]
     assert taken is ready
+
+
+@pytest.mark.parametrize("tried", ["rate"], indirect=True)
+def test_where_rates_are_taken_nothing_is_fine_tuned_and_everything_kept(tried):
+    run, ready, before = tried
+    run.to = Console(record=True)
+    taken, after = run.finetuned(ready, before)
+    assert (taken, after) == (ready, before)
+    assert "nothing is fine-tuned" in run.to.export_text()
 
 
 @pytest.mark.parametrize("balance", [True, False])
@@ -243,6 +256,7 @@ def test_words_without_a_flag_name_the_weights():
         ({"module": "a.py"}, "module is 'a.py'"),
         ({"arch": "8", "std": (1.0,)}, "as many numbers as --mean"),
         ({"arch": "8", "bits": 6}, "bits is 6.*2 to 5"),
+        ({"arch": "8", "method": "rate", "finetune_epochs": 1}, "method is 'rate'.*as it is"),
         ({"arch": "8", "white": 0.0}, "white is 0"),
         ({"arch": "8", "limit_test": 0}, "limit_test is 0"),
         ({"arch": "8", "seed": -1}, "seed is -1.*0 to 4294967295"),

@@ -161,9 +161,13 @@ class _Run:
         """The method that was taken, once more after fine-tuning; beside what was tried before.
 
         The calibration is that of the network that is taken then, which may be the one before.
+        Rates code the network as it is: where they are taken, nothing is fine-tuned.
         """
         config, data = self.config, self.data
         method, folder = tried.methods[tried.best.label], Path(config.out) / "finetune"
+        if isinstance(method, methods.rate):
+            show(f"{tried.best.label} codes the network as it is: nothing is fine-tuned", self.to)
+            return calibration, tried
         if not config.resume and (folder / RECORD).exists():
             shutil.rmtree(folder, ignore_errors=True)  # the next run writes over the last
         tuned = finetune_quantised(
@@ -188,8 +192,6 @@ class _Run:
         )
         if isinstance(method, methods.negative_spikes):
             method = dataclasses.replace(method, highest=after.highest(method.k))
-        if isinstance(method, methods.rate):
-            method = after.rate()
         again, epochs = self.compared(after, [method]), f"{config.finetune_epochs} epochs"
         trials = [
             dataclasses.replace(

@@ -120,6 +120,9 @@ class BringYourOwn:
             require(getattr(self, count) >= 0, count, getattr(self, count), "0 or more")
         require(self.k is None or 0 <= self.k <= 12, "k", self.k, "0 to 12")
         require(2 <= self.bits <= 5, "bits", self.bits, "2 to 5")
+        codes_as_it_is = self.method == "rate" and self.finetune_epochs > 0
+        remedy = "another, or no --finetune-epochs: rate codes the network as it is"
+        require(not codes_as_it_is, "method", self.method, remedy)
         same = len(self.mean) == len(self.std)
         require(same, "std", self.std, "as many numbers as --mean")
         share = self.distillation
