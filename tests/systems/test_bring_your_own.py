@@ -218,7 +218,7 @@ def mirrored(flip):
     """Whether each of 16 training images, which grow brighter to the right, is mirrored."""
     columns = np.arange(10, 90, 10, dtype=np.uint8)
     images = np.tile(columns[None, None, :, None], (16, 8, 1, 3))
-    seen = preprocessing_of(BringYourOwn("w.pt", arch="8", flip=flip), (8, 8, 3))
+    seen = preprocessing_of(BringYourOwn("w.pt", arch="8", finetune_epochs=1, flip=flip), (8, 8, 3))
     shown = np.asarray(seen.train(images, jax.random.key(0), None))
     brightness = shown.sum((1, 3), dtype=np.int64)  # [image, column], zeros of the frame among them
     slopes = [np.diff(row[row > 0]) for row in brightness]
@@ -258,6 +258,11 @@ def test_words_without_a_flag_name_the_weights():
         ({"arch": "8", "bits": 6}, "bits is 6.*2 to 5"),
         ({"arch": "8", "method": "rate", "finetune_epochs": 1}, "method is 'rate'.*as it is"),
         ({"arch": "8", "white": 0.0}, "white is 0"),
+        ({"arch": "8", "white": 1.0, "mean": (0.5,), "std": (1.0,)}, "white is 1.*without --mean"),
+        ({"arch": "8", "finetune_epochs": 1, "finetune_batch_size": 0}, "finetune_batch_size is 0"),
+        ({"arch": "8", "learning_rate": 1e-3}, "learning_rate is .* with --finetune-epochs"),
+        ({"arch": "8", "flip": "none"}, "flip is 'none'.* with --finetune-epochs"),
+        ({"arch": "8", "resume": True}, "resume is True.* with --finetune-epochs"),
         ({"arch": "8", "limit_test": 0}, "limit_test is 0"),
         ({"arch": "8", "seed": -1}, "seed is -1.*0 to 4294967295"),
         ({"module": "a.py:Net", "norm": False}, "norm is False.*with a notation; a.py:Net"),

@@ -11,6 +11,7 @@ from jaxsnn.arch import zoo
 from jaxsnn.report.results import RunSettings
 from jaxsnn.systems.settings.base import of_this_start, require
 
+OF_FINETUNING = ("learning_rate", "distillation", "finetune_batch_size", "flip", "resume")
 MethodName = Literal["auto", "scatter_gather", "negative_spikes", "signed_if", "rate"]
 
 
@@ -111,7 +112,8 @@ class BringYourOwn:
         require(not self.module or bool(file and name), "module", self.module, "FILE:NAME")
         self._refuse_unread()
         require(0 <= self.seed < 2**32, "seed", self.seed, "0 to 4294967295")
-        for count in ("calibration", "rate_steps", "settling_steps", "batch_size"):
+        counts = ("calibration", "rate_steps", "settling_steps", "batch_size")
+        for count in (*counts, "finetune_batch_size"):
             require(getattr(self, count) >= 1, count, getattr(self, count), "1 or more")
         for count in ("limit_train", "limit_test", "size"):
             value = getattr(self, count)
@@ -125,6 +127,8 @@ class BringYourOwn:
         require(not codes_as_it_is, "method", self.method, remedy)
         same = len(self.mean) == len(self.std)
         require(same, "std", self.std, "as many numbers as --mean")
+        read = not self.mean or self.white == type(self).white
+        require(read, "white", self.white, "it without --mean, or --mean and --std without it")
         share = self.distillation
         require(0 <= share <= 1, "distillation", share, "0 to 1")
         for number in ("white", "learning_rate"):
@@ -133,12 +137,16 @@ class BringYourOwn:
         require(bool(self.out), "out", "", "the name of a folder")
 
     def _refuse_unread(self) -> None:
-        """Refuse flags that a module, or a network with a name, leaves no room for."""
+        """Refuse flags that a module, a network's name, or no fine-tuning leave no room for."""
         described = ("pool", "norm", "head_pool", "head_bias")
         unread = (*described, "epsilon") if self.module else described
         for name in unread if self.module or self.arch in zoo.NAMES else ():
             usual = getattr(self, name) is getattr(type(self), name)
             remedy = f"it with a notation; {self.module or self.arch} says it itself"
+            require(usual, name, getattr(self, name), remedy)
+        for name in () if self.finetune_epochs else OF_FINETUNING:
+            usual = getattr(self, name) == getattr(type(self), name)
+            remedy = "it with --finetune-epochs, without which nothing is trained"
             require(usual, name, getattr(self, name), remedy)
 
     @property
