@@ -9,7 +9,8 @@ accuracy, and spikes until all is silent, of those 5,000. The test images are ne
 
 A row's name may be its beginning: "norm_scale" is all rows of that part. A row and seed that is
 done (record.json in its folder below --out) is not done again, and training that was stopped goes
-on, so that the hours this takes may be spread. --quick: two epochs on the embedded digits.
+on, so that the hours this takes may be spread; a folder holds runs of one width and one number of
+epochs. --quick: two epochs on the embedded digits.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 ROWS: dict[str, dict[str, Any]] = {PLAIN: {}, **CHANGES}
 HELD = 5000  # images that accuracy is measured on
 SPIKING = 500  # of them, those that are simulated
-RECORD = "record.json"
+RECORD, COMMON = "record.json", "common.json"  # of a run, of all runs of a folder
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -81,10 +82,19 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--show", action="store_true", help="the table of what is done, no more")
     parser.add_argument("--quick", action="store_true", help="two epochs on the embedded digits")
     options = parser.parse_args(argv)
+    for name in options.rows:
+        if not any(row.startswith(name) for row in ROWS):
+            parser.error(f"--rows: none begins with {name!r}; there are {', '.join(ROWS)}")
     options.rows = [row for row in ROWS if row.startswith(tuple(options.rows))]
-    if not options.rows:
-        parser.error(f"--rows: no row begins so; there are {', '.join(ROWS)}")
+    path = options.out / COMMON
+    if not options.show and path.is_file() and (held := read_object(path)) != common_to(options):
+        parser.error(f"{options.out} holds runs of {held}; give the same, or another --out")
     return options
+
+
+def common_to(options: argparse.Namespace) -> dict[str, Any]:
+    """What all runs below a folder have in common."""
+    return {"epochs": options.epochs, "width": options.width, "quick": options.quick}
 
 
 def settings_of(options: argparse.Namespace, row: str, seed: int) -> NegativeSpikesCnn1:
@@ -188,7 +198,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run what is not done, and print the table."""
     options = arguments(argv)
     if not options.show:
-        report = common.Report("recipe", epochs=options.epochs, width=options.width)
+        write_json(options.out / COMMON, common_to(options))
+        report = common.Report("recipe", **common_to(options))
         for seed in range(options.seeds):  # every row once before any row twice
             for row in options.rows:
                 config = settings_of(options, row, seed)

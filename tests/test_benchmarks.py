@@ -83,8 +83,20 @@ def test_every_row_of_the_recipe_changes_parts_that_there_are(benchmark):
         assert part in change, row
         recipe = dataclasses.replace(FAST, **change)
         assert getattr(recipe, part) != getattr(FAST, part), row
-    with pytest.raises(SystemExit):
-        script.main(["--rows", "colour"])
+
+
+def test_the_recipe_refuses_rows_and_folders_of_something_else(benchmark, capsys, tmp_path):
+    """A record of six epochs is none of twelve."""
+    script = benchmark("recipe")
+    folder = ["--out", str(tmp_path)]
+    (tmp_path / script.COMMON).write_text('{"epochs": 6, "width": 0.25, "quick": false}')
+    assert script.arguments([*folder, "--rows", "norm_scale 0", "flip"]).rows == [
+        *("flip random", "flip none", "norm_scale 0.5", "norm_scale 0.7"),
+    ]
+    for more in (["--rows", "as it is", "colour"], ["--epochs", "12"], ["--quick"]):
+        with pytest.raises(SystemExit):
+            script.main([*folder, *more])
+    assert capsys.readouterr().err.count("holds runs of {'epochs': 6") == 2
 
 
 @pytest.mark.slow
