@@ -114,21 +114,23 @@ def precision_name(row: Results) -> str:
     ...     return precision_name(Results(settings=settings, **known))
     >>> name(k=1), name(bits=3), name(k=1, width=0.25), name(precision="fp32"), name(variant="x")
     ('k = 1', '3 bits', 'k = 1, width 0.25', 'fp32', 'x')
+    >>> name(bits=3, variant="x")
+    '3 bits, x'
     """
     one = row.settings
     parts: list[str] = []
-    if one.variant is not None:
-        parts.append(one.variant)
-    elif one.bits is not None:
+    if one.bits is not None:
         parts.append(f"{one.bits} bits")
     elif one.k is not None:
         parts.append(f"k = {one.k}")
-    elif one.precision == "fp32":
+    elif one.precision == "fp32" and one.variant is None:
         parts.append("fp32" if is_full_precision(row) else row.setting)
     if one.bound is not None:
         parts.append(f"B = {one.bound}")
     if one.width != 1:
         parts.append(f"width {one.width:g}")
+    if one.variant is not None:
+        parts.append(one.variant)
     return ", ".join(parts) or row.setting
 
 
