@@ -99,7 +99,9 @@ class Fold:
 
     def _kernel(self, site: Site, slope: np.ndarray) -> Kernel:
         """The method's kernel; channels whose norm turns the sign around have it turned here."""
-        inputs = Inputs(self.units[site.source], self.highest[site.source])
+        added = self._shortcut(site)
+        most = 0.0 if added is None else float((added.scale * added.bound).max())
+        inputs = Inputs(self.units[site.source], self.highest[site.source], np.abs(slope), most)
         master = self.variables["params"][site.name]
         kernel = self.method.kernel(site, master, self.weights.at(site), inputs)
         return kernel._replace(values=kernel.values * np.where(slope < 0, -1, 1))

@@ -68,15 +68,19 @@ class Kernel(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """What reaches a synapse.
+    """What reaches a synapse, and what becomes of its drive.
 
     Attributes:
         unit: value of one count.
         highest: largest net counts over all steps, one number or ``[C]``.
+        slope: what a norm multiplies the drive with, float64 ``[C]``, never negative.
+        added: largest that a shortcut adds to the activation; 0: there is none.
     """
 
     unit: float
     highest: np.ndarray
+    slope: np.ndarray
+    added: float
 
 
 def float_kernel(master: Master, quantiser: WeightQuantiser) -> Kernel:

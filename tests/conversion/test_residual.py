@@ -468,3 +468,19 @@ def test_weights_beside_net_counts_are_fine_and_those_beside_a_projection_have_r
         kernel = np.abs(np.asarray(snn.variables["params"][name]["kernel"]).astype(np.int64))
         sums = 32 * kernel.sum((0, 1, 2)).max()
         assert below / 4 <= sums < below
+
+
+def test_a_weak_branch_makes_the_grid_coarser_where_counts_are_worth_too_many_of_its_units():
+    """It reaches 0.03 levels, counts 32: the sum is 32 / 0.03 times as large, and ends at 2^30."""
+    net, name = Residual(9, gammas="positive"), "block2.conv2"
+    method = methods.negative_spikes(k=1, highest=32, weight_bits=None)
+    snn = convert(net.variables, net.arch, method, weights=FLOAT, encoding=UNITS)
+    reach = snn.unit("block2.conv1") * snn.folded(name).kernel_unit * snn.folded(name).bound
+    deviation = np.sqrt(net.layers[name]["var"][2] + 1e-5)
+    net.variables["params"][name]["norm"]["scale"][2] = 0.03 * 0.5 / reach * deviation
+    weak = convert(net.variables, net.arch, method, weights=FLOAT, encoding=UNITS)
+    assert int(weak.variables["params"][name]["gain"][2]) > 0
+    end = 2**30 * 0.03 / 32
+    assert end / 4 < weak.folded(name).bound < end < snn.folded(name).bound
+    proof = certify(weak, net.variables, net.images, steps=300, settle=True)
+    assert proof.equality == "exact after settling"

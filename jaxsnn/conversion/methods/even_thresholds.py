@@ -11,7 +11,7 @@ from jaxsnn.conversion import kernels
 from jaxsnn.conversion.kernels import Inputs, Kernel, Master
 from jaxsnn.conversion.method import ALWAYS, NEVER, Cells, Drive, Method
 from jaxsnn.conversion.methods.median import check_fraction, median_levels
-from jaxsnn.conversion.methods.residual import joined, sums_below
+from jaxsnn.conversion.methods.residual import joined, kernel_with_room
 from jaxsnn.errors import UserError
 from jaxsnn.inputs.encoding import Presentation
 from jaxsnn.network.per_site import SiteMap
@@ -41,8 +41,9 @@ class NegativeSpikes(Method):
             ANN is cut there, which the certificate counts. Take it from a calibration
             (:meth:`jaxsnn.Calibration.highest`); it grows from block to block.
         weight_bits: significant bits of the largest weight of a layer, 1 to 24 (7 or fewer are
-            stored as int8); None: the finest grid whose sums over all steps stay below 2^24, 2^21
-            where net counts are added at the end of a residual block, 2^17 where a projection is.
+            stored as int8); None: the finest grid whose sums over all steps stay below 2^24, 2^17
+            where a projection is added at the end of a residual block, and where net counts are
+            2^21, or as much less, down to 2^17, as a channel with a weak branch needs.
         float_weights: keep the weights and thresholds in float32, for comparison. Sums then
             depend on their order, and the certificate's word may be "approximate".
         per_step: largest spike count of one step, 1 to 127 (graded spikes above 1).
@@ -110,7 +111,7 @@ class NegativeSpikes(Method):
         if codes := kernels.own_codes(master, quantiser):
             return codes
         if self.weight_bits is None:
-            return kernels.finest_kernel(master, inputs, sums_below=sums_below(site))
+            return kernel_with_room(site, master, inputs, self.step(site, master))
         return kernels.significant_kernel(master, self.weight_bits)
 
     def cells(self, drive: Drive) -> Cells:

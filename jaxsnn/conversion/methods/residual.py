@@ -24,7 +24,9 @@ import numpy as np
 
 from jaxsnn.arch.layers import Site
 from jaxsnn.arch.plan import PROJECTION
-from jaxsnn.conversion.kernels import EXACT_SUMS
+from jaxsnn.conversion import kernels
+from jaxsnn.conversion.grid import channel_sums
+from jaxsnn.conversion.kernels import EXACT_SUMS, Inputs, Kernel, Master
 from jaxsnn.conversion.method import Drive, Shortcut
 from jaxsnn.errors import UserError
 
@@ -32,7 +34,7 @@ PRECISION = 2.0**-12  # relative, of a shortcut's gain
 MOVES = 2.0**-7  # of a level: what a drive has to reach that is to move anything
 LEAST_PRECISION = 2.0**-7  # that of the weights
 LARGEST = 2**30  # end of the sums of branch and shortcut, so that thresholds fit into int32, too
-COUNTED = 2**21  # end of the sums of a float kernel to whose drive net counts are added,
+COUNTED = 2**21  # end of the sums of a float kernel to whose drive net counts are added, at most,
 SUMS_BELOW = 2**17  # of one that shares a grid with a projection, and
 ROOM = 2**8  # for gains where a method has a bound of its own
 
@@ -73,6 +75,38 @@ def sums_below(site: Site, bound: int | None = None) -> int:
         return bound // ROOM
     counted = site.shortcut and not site.shortcut.endswith(PROJECTION)
     return COUNTED if counted else SUMS_BELOW
+
+
+def kernel_with_room(
+    site: Site, master: Master, inputs: Inputs, step: float, coarsen: bool = True
+) -> Kernel:
+    """On the finest grid whose sums leave room for the gains of every channel.
+
+    Where net counts are added, it is as coarse as the weakest branch needs: the finer a unit of its
+    drive, the more of them a count is worth, and their sum has an end (``LARGEST``).
+
+    Args:
+        site: whose kernel it is.
+        master: the site's params.
+        inputs: what reaches the synapse.
+        step: value of one count of the site's neurons.
+        coarsen: see :func:`jaxsnn.conversion.kernels.finest_kernel`.
+    """
+    below = sums_below(site)
+    kernel = kernels.finest_kernel(master, inputs, sums_below=below, coarsen=coarsen)
+    while inputs.added and below > SUMS_BELOW and not _have_room(kernel, inputs, step):
+        below //= 2
+        kernel = kernels.finest_kernel(master, inputs, sums_below=below, coarsen=coarsen)
+    return kernel
+
+
+def _have_room(kernel: Kernel, inputs: Inputs, step: float) -> bool:
+    """Whether branch and shortcut of every channel that moves anything have gains of 1 or more."""
+    bound = channel_sums(kernel.values, inputs.highest)
+    each = inputs.slope * inputs.unit * kernel.unit
+    moves = moves_levels(each, int(bound.max()), step)
+    sums = bound + inputs.added / np.where(moves, each, np.inf)
+    return bool((sums < LARGEST - LARGEST // 1024).all())  # less what rounding a gain adds
 
 
 def joined(drive: Drive, below: int = LARGEST, whole: bool = True) -> Joined:

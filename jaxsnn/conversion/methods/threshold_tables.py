@@ -11,7 +11,7 @@ from jaxsnn.conversion import kernels
 from jaxsnn.conversion.kernels import Inputs, Kernel, Master
 from jaxsnn.conversion.method import ALWAYS, NEVER, Cells, Drive, Method
 from jaxsnn.conversion.methods.median import median_levels
-from jaxsnn.conversion.methods.residual import LARGEST, joined, sums_below
+from jaxsnn.conversion.methods.residual import LARGEST, joined, kernel_with_room, sums_below
 from jaxsnn.errors import UserError
 from jaxsnn.network.weight_quantisers import WeightQuantiser
 from jaxsnn.neurons.neuron import Neuron
@@ -94,8 +94,8 @@ class ScatterGather(Method):
             below = sums_below(site, below) if quantiser.codes is None else below
             return kernels.bounded_kernel(site, master, quantiser, inputs, below)
         shares_bias = site.bias and site.role in ("exit", "readout")
-        return kernels.own_codes(master, quantiser) or kernels.finest_kernel(
-            master, inputs, sums_below=sums_below(site), coarsen=not shares_bias
+        return kernels.own_codes(master, quantiser) or kernel_with_room(
+            site, master, inputs, self.step(site, master), coarsen=not shares_bias
         )
 
     def pools_currents(self, site: Site) -> bool:
