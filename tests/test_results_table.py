@@ -80,6 +80,7 @@ def brought(folder, **changes):
     """What ``python -m jaxsnn convert`` leaves, for the tables."""
     named = {"experiment": "bring_your_own", "system": "signed_if", "dataset": "cifar10"}
     named |= {"settings": RunSettings(network="resnet20", bits=5), "test_examples": 10_000}
+    named |= {"setting": "signed_if(bits=5)"}
     write_results(folder, results(**named, equality="exact after settling", paper=None, **changes))
     trial = {
         "method": "signed_if", "options": "bits=5", "reason": "", "quantised_accuracy": 0.9173,
@@ -101,7 +102,7 @@ def test_networks_of_others_are_rows_of_their_own(arguments, page, tmp_path, cap
         "exact after settling (200 images)", "40; 97",
     ]  # fmt: skip
     *_, last = rows_of(page, "summary")
-    assert last["system"] == "Somebody's resnet20, cifar10"
+    assert last["system"] == "Somebody's resnet20, cifar10, signed_if(bits=5)"
     assert (last["the paper's"], last["ours"]) == ("91.74 %", "91.72 % after 40 steps")
     assert not any("resnet20" in str(one) for one in rows_of(page, "negative_spikes"))
     (folder / "comparison.json").unlink()

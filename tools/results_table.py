@@ -438,8 +438,8 @@ def _taken(one: Brought, document: Path) -> list[str]:
     proof = cell.equality_of(one.results)
     spiking = cell.percent(one.results.snn_accuracy)
     after = _after(one.results.accuracy_settled_step)
-    return [f"Somebody's {one.title}", cell.percent(one.accuracy), spiking + after, proof,
-            f"[page]({page})"]  # fmt: skip
+    title = f"Somebody's {one.title}, {one.results.setting}"
+    return [title, cell.percent(one.accuracy), spiking + after, proof, f"[page]({page})"]
 
 
 def _summary(rows: list[Row], brought: list[Brought], document: Path) -> str:
