@@ -50,6 +50,12 @@ class BayesianSpikeFusion(Trained):
     files, minutes). In the stages train and all it may stand first, without the flag."""
     arch: Literal["vgg11", "vgg16", "vgg19", "resnet18", "resnet34"] = "vgg11"
     """The network; in the stages train and all it may stand second, without the flag."""
+    out: str = ""
+    """Folder for results; each setting gets a folder of its own in it. Empty:
+    runs/bayesian_spike_fusion, for every data set."""
+    epochs: int | None = None
+    """Passes over the training images of this phase (the paper: 200). None: mnist and fashion_mnist
+    5, digits 10, others 200; 16 of the recipe fast."""
     ic_index: int | None = None
     """Block behind which the early (internal) classifier stands, from 0; -1: there is none. None:
     3 of vgg11, 6 of vgg16 and vgg19, 4 of resnet18, 7 of resnet34."""

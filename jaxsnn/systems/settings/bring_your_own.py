@@ -30,12 +30,13 @@ class BringYourOwn:
     """File of its weights: PyTorch (.pt, .pth, .th), safetensors, Keras (.keras, .h5) or npz. It is
     read without its framework, and nothing in it is run."""
     arch: str = ""
-    """Its architecture in the notation (see python -m jaxsnn describe), or a network's name."""
+    """Its architecture in the notation (help(jaxsnn.parse) explains it), or the name of a network
+    that python -m jaxsnn describe --help lists."""
     module: str = ""
     """FILE:NAME of its PyTorch module, instead of --arch: the Python file is run (extra torch)."""
     dataset: str = "digits"
-    """Data set (also --data): mnist, fashion_mnist, cifar10, cifar100, digits (embedded), or the
-    path of an npz file."""
+    """Data set (also --data): mnist, fashion_mnist, cifar10, cifar100, tiny_imagenet, lfw, digits
+    (embedded), or the path of an npz file."""
     data_dir: str | None = None
     """Folder of the data files, or the one above it; None: $JAXSNN_DATA, ./data and further."""
     mean: tuple[float, ...] = ()
@@ -48,7 +49,7 @@ class BringYourOwn:
     """Height and width of its images; smaller ones lie in black, of larger ones the middle is
     taken. None: those of the data set."""
     pool: Literal["avg", "max", "conv"] | None = None
-    """What the token P means."""
+    """What the token P means: average, maximum or learned pool."""
     norm: bool | None = None
     """Whether layers without a suffix have a batch norm (else a bias). None: as the arrays say."""
     head_pool: bool = False
@@ -65,7 +66,7 @@ class BringYourOwn:
     k: int | None = None
     """Fractional bits of an activation. None: as few as see the calibration images alike."""
     bits: int = 5
-    """Width of an activation of signed_if, 2 to 5."""
+    """Bits of an activation of signed_if, 2 to 5."""
     balance: bool = True
     """Divide activations by powers of two, so that those of all layers reach about 1: --k counts
     steps of that 1. false: steps of the network's own units."""
@@ -81,10 +82,11 @@ class BringYourOwn:
     """Passes over the training images with quantised activations, before the method that was taken
     is tried again; 0: nothing is trained."""
     learning_rate: float = 3e-4
-    """Of the fine-tuning, at its beginning; a tenth of what the network was trained with."""
+    """Step size at the beginning of the fine-tuning; take about a tenth of what the network was
+    trained with."""
     distillation: float = 1.0
     """Share of the fine-tuning's loss that is the distance to the network's own answers in full
-    precision, 0 to 1; the rest are the labels."""
+    precision, 0 to 1; the rest is the distance to the labels."""
     finetune_batch_size: int = 128
     """Images of an update of the fine-tuning."""
     flip: Literal["random", "none"] = "random"
@@ -98,7 +100,7 @@ class BringYourOwn:
     batch_size: int = 100
     """Images per compiled call of a simulation."""
     seed: int = 0
-    """Of the order of the images in fine-tuning."""
+    """Seed of the order of the images in fine-tuning."""
     out: str = "runs/bring_your_own"
     """Folder for the table, pictures, network, certificate and results.json."""
     argv: Annotated[tuple[str, ...], tyro.conf.Suppress] = of_this_start(())

@@ -59,7 +59,8 @@ class FastSnn(Trained):
     """Start from these weights: the folder of a run (its best epoch), or an npz file of one. Clips
     that the file lacks start at their defaults."""
     epochs: int | None = None
-    """Passes over the training images (the paper: 300). None: mnist 3, digits 5, others 30."""
+    """Passes over the training images (the paper: 300). None: mnist 3, digits 5, others 30; 16 of
+    the recipe fast."""
     batch_size: int | None = None
     """Images per training step; the recipe paper: 128 (the original: 512 on MNIST)."""
     learning_rate: float | None = None

@@ -114,7 +114,7 @@ class NmnistCsnn(Scripted):
     checkpoint: str = ""
     """Start from these weights: the folder of a run, or its model.npz or best.npz."""
     subset: int = 1
-    """Train on one of so many static images, the first ones."""
+    """Train on one of so many static images, of every class its share; 1: on all."""
     num_workers: int = 32
     """Accepted for the original's sake, without effect: the data lie on the device."""
     micro_batch: int | None = None

@@ -21,8 +21,8 @@ class Trained(Scripted):
 
     recipe: Name | None = None
     """How to train: paper, as the original does, or fast, which is made for a tenth of its
-    epochs. Its parts are the flags from --optimiser on. --learning-rate or --schedule without
-    --recipe select paper."""
+    epochs. Its parts are the flags from --optimiser on. None: the usual one of the data set, but
+    paper where --learning-rate or --schedule is among the flags given."""
     compute: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the training (what is certified is not affected): auto takes what is fastest
     here, bfloat16 where a processor's XLA has it from oneDNN, or on a graphics card."""
