@@ -231,6 +231,15 @@ def test_colour_images_are_mirrored_in_fine_tuning_unless_left_and_right_matter(
     assert len(set(mirrored("random"))) == 2
 
 
+def test_images_far_smaller_than_the_size_lie_in_the_middle_in_fine_tuning_too():
+    colour = np.full((2, 4, 4, 3), 255, np.uint8)
+    config = BringYourOwn("w.pt", arch="8", finetune_epochs=1, flip="none", size=16)
+    seen = preprocessing_of(config, (4, 4, 3))
+    shown = np.asarray(seen.train(colour, jax.random.key(0), None))
+    np.testing.assert_array_equal(shown, seen.test(colour))
+    assert np.count_nonzero(shown) == colour.size
+
+
 def test_a_size_that_is_one_side_of_the_images_cuts_the_other():
     grey = np.arange(8, dtype=np.uint8).reshape(1, 2, 4, 1)
     seen = preprocessing_of(BringYourOwn("w.pt", arch="8", size=2), (2, 4, 1))

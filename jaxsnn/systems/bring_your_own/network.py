@@ -173,6 +173,7 @@ def preprocessing_of(config: BringYourOwn, shape: Shape) -> Preprocessing:
     colour = channels == 3
     scale = config.white / 255  # grey values are divided by 255 there
     mean, std = config.mean or (0.0,) * channels, config.std or (scale,) * channels
-    padding = PADDING if colour else 0
+    moves = colour and size <= min(shape[:2]) + 2 * PADDING  # of smaller ones there is no window
+    padding = PADDING if moves else 0
     flip = config.flip if colour else "none"
     return preprocess.normalised(mean, std, size, padding=padding, flip=flip)
