@@ -8,14 +8,13 @@ import numpy as np
 from jax import Array
 
 from jaxsnn.arch.plan import plan
-from jaxsnn.errors import UserError
 from jaxsnn.inputs.preprocess import Preprocessing, units_of
 from jaxsnn.network.initialisers import Dirac, FixedScale, Initialiser
 from jaxsnn.network.net import Net
 from jaxsnn.systems.run_folder import Run, train_run
 from jaxsnn.systems.settings.training import Trained
 from jaxsnn.training import optimisers
-from jaxsnn.training.final_statistics import final_statistics, random_rows
+from jaxsnn.training.final_statistics import finishing
 from jaxsnn.training.recipe import PARTS, Recipe
 from jaxsnn.training.schedules import PHASE
 from jaxsnn.training.task import Task
@@ -61,17 +60,6 @@ def train_recipe(
         fresh: weights start at random, so that the recipe may put whitening filters in their place.
     """
     recipe = run.config.training
-    finish = None
-    if recipe.final_statistics:
-        rows = random_rows(len(data[1]), recipe.final_statistics, run.config.seed)
-        if len(rows) == 1 and task.single_norm:
-            raise UserError(
-                f"final_statistics = 1: batch norm at {task.single_norm} has no variance over one "
-                "image; give 2 or more, or 0 to keep the running statistics"
-            )
-        finish = functools.partial(
-            final_statistics, net, preprocessing=preprocessing, images=data[0][rows]
-        )
     return train_run(
         run,
         _started(task, net, preprocessing, data) if recipe.whitened and fresh else task,
@@ -79,7 +67,7 @@ def train_recipe(
         micro_batch=recipe.micro_batch or None,
         optimiser=functools.partial(optimisers.from_recipe, recipe),
         averaging=recipe.averaging,
-        finish=finish,
+        finish=finishing(net, preprocessing, data[0], recipe.final_statistics, run.config.seed),
     )
 
 

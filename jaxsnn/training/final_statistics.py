@@ -1,16 +1,20 @@
 """Statistics of batch norm computed anew when training has ended."""
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxsnn.arch.plan import plan
+from jaxsnn.errors import UserError
 from jaxsnn.inputs.preprocess import Moment, Preprocessing
 from jaxsnn.network import net as net_module
 from jaxsnn.network.arithmetic import Arithmetic
 from jaxsnn.network.net import Net
+from jaxsnn.training.one_pass import is_single_norm
 from jaxsnn.types import PyTree, Tree, Variables
 
 BATCH = 500
@@ -57,9 +61,35 @@ def final_statistics(
     return {**variables, "batch_stats": jax.tree.map(_pooled, *statistics, is_leaf=_is_norm)}
 
 
-def random_rows(images: int, count: int, seed: int) -> np.ndarray:
-    """Rows of ``count`` of so many images: those of a data set may be in the order of classes."""
-    return np.random.default_rng(seed).permutation(images)[:count]
+def finishing(
+    net: Net, preprocessing: Preprocessing, images: np.ndarray, count: int, seed: int
+) -> Callable[[Variables], Tree] | None:
+    """What ends a training: final statistics of ``count`` images drawn at random; None of none.
+
+    At random, because those of a data set may be in the order of their classes.
+
+    Args:
+        net: the network, as trained.
+        preprocessing: that of the training.
+        images: all training images, uint8 ``[N, H, W, C]``.
+        count: how many of them, or more than there are: all.
+        seed: of the draw.
+
+    Raises:
+        UserError: a single image, and a batch norm that sees one value of each.
+    """
+    rows = np.random.default_rng(seed).permutation(len(images))[:count]
+    single = next((site.name for site in plan(net.arch) if is_single_norm(site)), None)
+    if len(rows) == 1 and single is not None:
+        raise UserError(
+            f"final_statistics = 1: batch norm at {single} has no variance over one image; give 2 "
+            "or more, or 0 to keep the running statistics"
+        )
+    if not len(rows):
+        return None
+    return functools.partial(
+        final_statistics, net, preprocessing=preprocessing, images=images[rows]
+    )
 
 
 def _batches(images: np.ndarray) -> Iterator[np.ndarray]:

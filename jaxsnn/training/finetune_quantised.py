@@ -7,7 +7,6 @@ steps. The network as it was can be their teacher.
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +29,7 @@ from jaxsnn.network.weight_quantisers import WeightQuantiser, full_precision
 from jaxsnn.neurons import relu
 from jaxsnn.training import optimisers
 from jaxsnn.training.distillation import distilled
-from jaxsnn.training.final_statistics import final_statistics, random_rows
+from jaxsnn.training.final_statistics import finishing
 from jaxsnn.training.finetune_record import begin_or_go_on
 from jaxsnn.training.one_pass import classification
 from jaxsnn.training.options import Options
@@ -38,7 +37,7 @@ from jaxsnn.training.recipe import FINETUNE, Recipe
 from jaxsnn.training.run_files import Record
 from jaxsnn.training.schedules import Schedule, keep_clips
 from jaxsnn.training.task import Task
-from jaxsnn.training.train import Data, Finish, train
+from jaxsnn.training.train import Data, train
 from jaxsnn.types import PyTree, Tree
 
 FIRST = 16  # training images that tell a folder's from others
@@ -94,8 +93,8 @@ def finetune_quantised(
         recipe: of optimisation.
         epochs: passes over the training images.
         distillation: share of the loss, 0 to 1, that is the distance to the logits of the network
-            as given, of ReLUs (:func:`jaxsnn.training.distilled`); the rest is the cross entropy of
-            the labels and the recipe's spike penalty.
+            as given, of ReLUs and weights in full precision (:func:`jaxsnn.training.distilled`);
+            the rest is the cross entropy of the labels and the recipe's spike penalty.
         weights: weight quantisers to train with; None: full precision.
         seed: of the order of the images and the augmentation.
         directory: where checkpoints and metrics go; None writes nothing.
@@ -121,7 +120,7 @@ def finetune_quantised(
         asked = {"method": method, "recipe": recipe, "distillation": distillation, "seed": seed}
         asked |= {"epochs": epochs} | _brought(variables, arch, weights, shown, data[0])
         begin_or_go_on(directory, asked, resume)
-    finish = _finish(net, shown, recipe, data, seed)
+    finish = finishing(net, shown, data[0], recipe.final_statistics, seed)
     state, history = train(
         task, moved, data, options, progress=progress, schedule=schedule, finish=finish
     )
@@ -182,14 +181,6 @@ def _brought(
         "weight quantisers": ", ".join(quantisers),
         "images with checksum": checksum({"images": shown.encoding.decode(units)}),
     }
-
-
-def _finish(net: Net, shown: Preprocessing, recipe: Recipe, data: Data, seed: int) -> Finish | None:
-    """New statistics of batch norm at the end, where the recipe has them."""
-    rows = random_rows(len(data[1]), recipe.final_statistics, seed)
-    if not len(rows):
-        return None
-    return functools.partial(final_statistics, net, preprocessing=shown, images=data[0][rows])
 
 
 def _options(

@@ -1,7 +1,6 @@
 """Fine-tuning starts from the weights that it is given, and helps the quantised network."""
 
 import dataclasses
-import importlib
 
 import chex
 import jax
@@ -19,9 +18,8 @@ from jaxsnn.network import net as net_module
 from jaxsnn.network.per_site import SiteMap
 from jaxsnn.network.weight_quantisers import full_precision
 from jaxsnn.neurons import relu
-from jaxsnn.training import FINETUNE
+from jaxsnn.training import FINETUNE, final_statistics
 
-finetuning = importlib.import_module("jaxsnn.training.finetune_quantised")
 ARCH = parse("4C3-8", input_shape=(6, 6, 1), classes=4)
 FLOAT = SiteMap(full_precision())
 METHOD = methods.negative_spikes(k=1)
@@ -121,7 +119,7 @@ def test_final_statistics_see_all_classes_of_a_data_set_in_their_order(
         seen.extend(images)
         return variables
 
-    monkeypatch.setattr(finetuning, "final_statistics", looked_at)
+    monkeypatch.setattr(final_statistics, "final_statistics", looked_at)
     recipe = dataclasses.replace(FINETUNE, final_statistics=40, batch_size=128)
     ordered = (images[order], labels[order], None, None)
     options = {"recipe": recipe, "epochs": 1, "distillation": 0.0, "progress": False}
@@ -137,7 +135,7 @@ def test_a_run_that_was_broken_off_goes_on_and_refuses_other_settings(data, vari
     options = {"recipe": recipe, "progress": False, "directory": tmp_path}
     whole = finetune_quantised(variables, ARCH, data, METHOD, recipe=recipe, progress=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finetuning, "final_statistics", stopped)  # as a kill behind the last epoch
+        patch.setattr(final_statistics, "final_statistics", stopped)  # a kill at the end
         with pytest.raises(InterruptedError):
             finetune_quantised(variables, ARCH, data, METHOD, **options)
     with pytest.raises(ValueError, match="begun with epochs 4; it cannot go on with 5"):
@@ -175,6 +173,9 @@ def test_what_cannot_be_converted_is_refused_before_it_is_trained(data, variable
     sparse = dataclasses.replace(FINETUNE, spike_penalty=0.1)
     with pytest.raises(ValueError, match=r"spike_penalty=0\.1.*below 1"):
         finetune_quantised(variables, ARCH, data, METHOD, recipe=sparse)
+    single = dataclasses.replace(FINETUNE, final_statistics=1)
+    with pytest.raises(ValueError, match="batch norm at dense1 has no variance over one image"):
+        finetune_quantised(variables, ARCH, data, METHOD, recipe=single)
     with pytest.raises(ValueError, match="nothing to tune"):
         finetune_quantised(variables, ARCH, data, methods.rate(scales={"conv1": 1.0}))
     none = (data[0][:0], data[1][:0], None, None)
