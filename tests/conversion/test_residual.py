@@ -411,6 +411,17 @@ def test_units_that_cannot_be_shared_are_refused_with_the_channel():
         joined(drive, below=2**14)
 
 
+@pytest.mark.parametrize(("whole", "gains"), [(True, [0, 1]), (False, [1, 1])])
+def test_a_branch_of_a_200th_of_a_level_is_dropped_beside_whole_gains_alone(whole, gains):
+    """Floats hold it, and their reference is the network as trained."""
+    slope, bound = np.array([0.5 / 200 / 100, 0.5]), np.array([100, 100])
+    counts = Shortcut(np.array([0.5, 0.5]), np.zeros(2), np.array([9, 9]))
+    drive = Drive("one", 0.5, slope, np.zeros(2), np.zeros(2), 1.0, bound, counts)
+    params = joined(drive, whole=whole).params
+    assert params["gain"].tolist() == gains
+    assert params["shortcut_gain"][0] == pytest.approx(1 if whole else 20_000)
+
+
 @pytest.mark.parametrize(("name", "factor"), [("shortcut_gain", 2), ("gain", 2), ("gain", 0)])
 def test_a_wrong_gain_is_noticed(name, factor):
     """Against the float ANN, which takes over the rounding of the gains alone."""

@@ -14,7 +14,7 @@ and spiking network: both references of a certificate take it over
 
 A channel whose branch's drive moves nothing (a norm scale of 0, with which many blocks start
 training; weights that have decayed), because it cannot reach ``MOVES`` of a level, has the gains 0
-and 1: it keeps its shortcut and its offset.
+and 1: it keeps its shortcut and its offset. Among floats only what float32 cannot hold is dropped.
 """
 
 from collections.abc import Mapping
@@ -32,6 +32,7 @@ from jaxsnn.errors import UserError
 
 PRECISION = 2.0**-12  # relative, of a shortcut's gain
 MOVES = 2.0**-7  # of a level: what a drive has to reach that is to move anything
+HELD = 2.0**-24  # of a level: the same of floats, which is what float32 holds beside one
 LEAST_PRECISION = 2.0**-7  # that of the weights
 LARGEST = 2**30  # end of the sums of branch and shortcut, so that thresholds fit into int32, too
 COUNTED = 2**21  # end of the sums of a float kernel to whose drive net counts are added, at most,
@@ -124,7 +125,7 @@ def joined(drive: Drive, below: int = LARGEST, whole: bool = True) -> Joined:
     if added is None:
         return Joined(drive, {})
     each = drive.slope * drive.unit
-    moves = moves_levels(each, int(drive.bound.max()), drive.step)
+    moves = moves_levels(each, int(drive.bound.max()), drive.step, MOVES if whole else HELD)
     share = np.where(moves, added.scale / np.where(moves, each, 1.0), 0.0)
     gains = Gains(np.ones_like(share), share)
     if whole:
@@ -138,9 +139,9 @@ def joined(drive: Drive, below: int = LARGEST, whole: bool = True) -> Joined:
     return Joined(_summed(drive, added, gains), params, float(error))
 
 
-def moves_levels(each: np.ndarray, bound: int, step: float) -> np.ndarray:
-    """Where a drive up to ``bound``, one of which is worth ``each``, counts for anything."""
-    return each * bound >= MOVES * step
+def moves_levels(each: np.ndarray, bound: int, step: float, least: float = MOVES) -> np.ndarray:
+    """Where a drive up to ``bound``, one of which is worth ``each``, reaches ``least`` levels."""
+    return each * bound >= least * step
 
 
 def _whole_gains(drive: Drive, added: Shortcut, share: np.ndarray, below: int) -> Gains:
