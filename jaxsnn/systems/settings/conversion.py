@@ -139,8 +139,9 @@ class NegativeSpikes(Conversion):
     """Time steps to simulate, every one of them. None: until every image has settled, that is,
     until a whole step is silent."""
     weights: Literal["integer", "float"] = "integer"
-    """integer: weights, input and thresholds on one grid, so that the certificate is exact on any
-    device; float: the weights as trained, whose neurons may differ at ties (counted)."""
+    """integer: weights, input and thresholds on one grid, so that spikes are the same on any device
+    and the network is exact after settling; float: the weights as trained, whose neurons may differ
+    at ties (counted)."""
     weight_bits: int = 7
     """Significant bits of the largest integer weight of a layer; 7 and the sign are stored as
     int8, whose products are the fastest on a processor."""

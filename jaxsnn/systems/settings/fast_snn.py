@@ -82,7 +82,7 @@ class FastSnn(Trained):
     """Simulate the usual integrate-and-fire neuron alone: short for --variants unsigned."""
     variants: tuple[str, ...] = VARIANTS
     """What is simulated: signed (2^b-1 steps: the paper's), unsigned (2^b-1 steps), settling
-    (signed, and on until every neuron is at rest, which equals the quantised network exactly)."""
+    (signed, and on until every neuron is at rest: exact after settling)."""
     negative_threshold: float = -1e-3
     """At or below it a signed neuron takes a spike back, in the units of an activation."""
     num_epochs: int = 1

@@ -105,8 +105,8 @@ class NmnistCsnn(Scripted):
     frames: int | None = None
     """Frames of a recording, of equal duration, instead of a time window."""
     filter_time: int | None = 10_000
-    """An event is noise if no neighbouring pixel had one so many microseconds before; None: keep
-    all."""
+    """Microseconds: an event is dropped as noise if no neighbouring pixel had one within this time
+    before it; None: keep all."""
     initial_rate: float | None = None
     """Spikes per neuron and step that every layer starts with on some training examples, by one
     factor for its weights; 0: weights as drawn. None: 0.02 for events in frames of a time window,
