@@ -1,4 +1,9 @@
-"""Networks in and out of files, and somebody's network under every method."""
+"""Networks in and out of files, and somebody's network under every method.
+
+``from_torch`` takes over a PyTorch network; ``read_weights`` and ``fit`` those of safetensors,
+Keras and npz files. ``to_nir``, ``from_nir`` and ``to_integers`` lead to other simulators and to
+hardware, ``save`` and ``load`` keep a spiking network. ``compare`` tries every method on a network.
+"""
 
 from jaxsnn.errors import UserError
 from jaxsnn.exchange.compare import compare

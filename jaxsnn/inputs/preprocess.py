@@ -106,9 +106,9 @@ def standardised(
     """Crop and standardise every image, on a grid of ``2**-bits`` standard deviations.
 
     By default training cuts a random window, mirrors it with probability one half, shifts the
-    brightness by up to 63 and stretches the contrast by 0.2 to 1.8 (system A's recipe for CIFAR-10;
-    Zou et al., Advanced Intelligent Systems, 2023); testing takes the central window. Values beyond
-    16 standard deviations are cut there; CIFAR-10 has none beyond 11.
+    brightness by up to 63 and stretches the contrast by 0.2 to 1.8 (for CIFAR-10, as Zou et al.,
+    Advanced Intelligent Systems, 2023); testing takes the central window. Values beyond 16 standard
+    deviations are cut there; CIFAR-10 has none beyond 11.
 
     Args:
         size: height and width of the window.
