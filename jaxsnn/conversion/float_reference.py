@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from jaxsnn.arch.layers import MaxPool, Site
 from jaxsnn.arch.plan import plan, site_named
@@ -46,8 +47,8 @@ def snapped(variables: Variables, snn: Spiking) -> Tree:
 
     :attr:`jaxsnn.Spiking.float_ann`, which quantises no more, is the certificate's second
     reference. Moved are kernels, and at the end of a residual block the gain of the shortcut: its
-    rounding is ``shortcut_gain``, which the training tree does not have. Max pools that look for
-    the smallest have the spiking network's signs.
+    rounding is ``shortcut_gain``, which the training tree does not have, and which a projection's
+    bias makes up for. Max pools that look for the smallest have the spiking network's signs.
     """
     params = snapped_kernels(variables, snn)
     return {**variables, "params": with_gains(params, variables, snn)} | pool_signs(snn)
@@ -78,7 +79,26 @@ def with_gains(params: Mapping[str, Tree], variables: Variables, snn: Spiking) -
             leaves, rounding = moved[site.name], _rounding(variables, snn, site)
             leaves["shortcut_gain"] = rounding.shortcut.astype(leaves["kernel"].dtype)
             leaves["kernel"] = leaves["kernel"] * (~rounding.dropped).astype(leaves["kernel"].dtype)
+            added = site_named(snn.arch, site.shortcut)
+            if added.role == "shortcut":
+                _keep_offset(moved[added.name], variables, added, rounding.shortcut)
     return moved
+
+
+def _keep_offset(tree: Tree, variables: Variables, site: Site, gain: np.ndarray) -> None:
+    """Divide what a projection adds beside its drive by a gain, which then changes the drive alone.
+
+    The spiking network has this offset in its thresholds, where no gain rounds it.
+    """
+    more = affine(variables, site)[1] * (1 / gain - 1)
+    if site.norm:
+        tree["norm"] = {**tree["norm"], "bias": _plus(tree["norm"]["bias"], more)}
+    elif site.bias:
+        tree["bias"] = _plus(tree["bias"], more)
+
+
+def _plus(leaf: Array, more: np.ndarray) -> np.ndarray:
+    return (np.asarray(leaf, np.float64) + more).astype(leaf.dtype)
 
 
 def snapped_kernels(variables: Variables, snn: Spiking) -> dict[str, Tree]:

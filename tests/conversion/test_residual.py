@@ -122,21 +122,28 @@ class Residual:
                 drawn(site)
             layer = self.layers[site.name]
             z = ref.synapse(layer, x) + first * layer.get("bias", 0)
-            added = self.added(site, values[site.shortcut]) if site.shortcut else 0
+            added = self.added(site, values[site.shortcut], first) if site.shortcut else 0
             values[site.name] = activation(site, z, added)
             if site.role == "activation":
                 values[site.name] = fire(site, values[site.name])
         return values
 
-    def added(self, site, values):
-        """A projection's drive; the identity at every stride-th pixel, between zeros."""
+    def added(self, site, values, first):
+        """A projection's drive; the identity at every stride-th pixel, between zeros.
+
+        The gain is one of the drive: what a projection's norm and bias add to it stays as it is.
+        """
         rows, columns, channels = site.drive_shape
         more, stride = (channels - values.shape[-1]) // 2, values.shape[1] // rows
         added = np.zeros((len(values), rows, columns, channels))
         for row, column in np.ndindex(rows, columns):
             pixel = values[:, row * stride, column * stride]
             added[:, row, column, more : more + values.shape[-1]] = pixel
-        return added * self.layers[site.name].get("shortcut_gain", 1)
+        offset = 0
+        if site_named(self.arch, site.shortcut).role == "shortcut":
+            layer = self.layers[site.shortcut]
+            offset = first * self._normed(layer, np.zeros(channels) + layer.get("bias", 0))
+        return (added - offset) * self.layers[site.name].get("shortcut_gain", 1) + offset
 
     def levels(self):
         """Levels of the quantised ANN, and the logits."""
@@ -409,6 +416,19 @@ def test_units_that_cannot_be_shared_are_refused_with_the_channel():
     message = r"block1.conv2: a shortcut's drive does not share .* channel 1 .* below 16,384"
     with pytest.raises(UserError, match=message):
         joined(drive, below=2**14)
+
+
+@pytest.mark.parametrize("projection", ["norm", "bias"])
+def test_the_rounding_of_a_gain_does_not_reach_what_a_projection_adds_beside_its_drive(projection):
+    """A hundred more in the shortcut and a hundred less in the branch is no difference."""
+    net = Residual(3, PROJECTED.replace("norm", projection), "positive")
+    trees = (net.variables["params"][f"block1.{name}"] for name in ("shortcut", "conv2"))
+    for tree, more in zip(trees, (100, -100), strict=True):
+        tree.get("norm", tree)["bias"] += np.float32(more)
+    snn = net.snn(methods.negative_spikes(k=1, weight_bits=None))
+    assert snn.folded("block1.conv2").gain_error > 0
+    proof = certify(snn, net.variables, net.images, steps=300, settle=True)
+    assert proof.equality == "exact after settling"
 
 
 @pytest.mark.parametrize(("whole", "gains"), [(True, [0, 1]), (False, [1, 1])])
