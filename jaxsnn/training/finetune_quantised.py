@@ -106,8 +106,7 @@ def finetune_quantised(
             for it, before anything is trained; a folder that was begun with other settings, weights
             or images; or as :func:`jaxsnn.train`.
     """
-    whole_number("epochs", epochs)
-    _check(distillation, recipe, method, len(data[1]))
+    _check(epochs, distillation, recipe, method, len(data[1]))
     weights, shown = weights or SiteMap(full_precision()), preprocessing or unchanged()
     refuse(variables, arch, method, weights)
     net = Net(arch, hidden(method.activation), weights, norm_momentum=recipe.norm_momentum)
@@ -117,8 +116,9 @@ def finetune_quantised(
     moved, schedule = _optimiser(recipe, epochs, len(data[1]) // size)
     options = _options(recipe, epochs, size, seed, directory, resume)
     if directory is not None:
-        asked = {"method": method, "recipe": recipe, "distillation": distillation, "seed": seed}
-        asked |= {"epochs": epochs} | _brought(variables, arch, weights, shown, data[0])
+        asked: dict[str, object] = {"method": method, "recipe": recipe, "seed": seed}
+        asked |= {"epochs": epochs, "distillation": distillation}
+        asked |= _brought(variables, arch, weights, shown, data[0])
         begin_or_go_on(directory, asked, resume)
     finish = finishing(net, shown, data[0], recipe.final_statistics, seed)
     state, history = train(
@@ -127,7 +127,8 @@ def finetune_quantised(
     return Finetuned(dict(jax.device_get(state.variables)), history)
 
 
-def _check(distillation: float, recipe: Recipe, method: Method, images: int) -> None:
+def _check(epochs: int, distillation: float, recipe: Recipe, method: Method, images: int) -> None:
+    whole_number("epochs", epochs)
     if not images:
         raise UserError("there are no training images to fine-tune on")
     if isinstance(method, rate):
