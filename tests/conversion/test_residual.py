@@ -431,6 +431,16 @@ def test_the_rounding_of_a_gain_does_not_reach_what_a_projection_adds_beside_its
     assert proof.equality == "exact after settling"
 
 
+def test_a_weak_channel_of_a_projection_has_the_precision_of_the_sum():
+    """A 64th of the others in their units: its gain is of few bits, and little in the sum."""
+    net, name = Residual(3, PROJECTED, "positive"), "block1.conv2"
+    net.variables["params"]["block1.shortcut"]["norm"]["scale"][2] /= 64
+    snn = net.snn(methods.negative_spikes(k=1, weight_bits=None))
+    assert 0 < int(snn.variables["params"][name]["shortcut_gain"][2]) < 64
+    proof = certify(snn, net.variables, net.images, steps=300, settle=True)
+    assert proof.equality == "exact after settling"
+
+
 @pytest.mark.parametrize(("whole", "gains"), [(True, [0, 1]), (False, [1, 1])])
 def test_a_branch_of_a_200th_of_a_level_is_dropped_beside_whole_gains_alone(whole, gains):
     """Floats hold it, and their reference is the network as trained."""

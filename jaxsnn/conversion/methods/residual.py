@@ -33,7 +33,7 @@ from jaxsnn.errors import UserError
 PRECISION = 2.0**-12  # relative, of a shortcut's gain
 MOVES = 2.0**-7  # of a level: what a drive has to reach that is to move anything
 HELD = 2.0**-24  # of a level: the same of floats, which is what float32 holds beside one
-LEAST_PRECISION = 2.0**-7  # that of the weights
+LEAST_PRECISION = 2.0**-7  # of the largest sum: no rounding of a gain moves it by more
 LARGEST = 2**30  # end of the sums of branch and shortcut, so that thresholds fit into int32, too
 COUNTED = 2**21  # end of the sums of a float kernel to whose drive net counts are added, at most,
 SUMS_BELOW = 2**17  # of one that shares a grid with a projection, and
@@ -148,7 +148,7 @@ def _whole_gains(drive: Drive, added: Shortcut, share: np.ndarray, below: int) -
     """The smallest gains that are precise, else the largest; ``share`` is ``s`` in units of ``u``.
 
     Raises:
-        UserError: the shortcut's is not as precise as the weights.
+        UserError: the shortcut's rounding moves the sum by more than that of weights may, or to 0.
     """
     wanted = 0.5 / PRECISION / np.where(share > 0, share, np.inf)
     fitting = (below - added.bound) / np.maximum(drive.bound + share * added.bound, 1)
@@ -157,7 +157,9 @@ def _whole_gains(drive: Drive, added: Shortcut, share: np.ndarray, below: int) -
     )
     gain = np.exp2(exponent)
     gains = Gains(gain, np.round(share * gain))
-    refused = (exponent < 0) | (_errors(gains, share) > LEAST_PRECISION)
+    moved = np.abs(gains.shortcut / gain - share) * added.bound
+    coarse = moved > LEAST_PRECISION * (drive.bound + share * added.bound)
+    refused = (exponent < 0) | coarse | ((share > 0) & (gains.shortcut == 0))
     if refused.any():
         channel = int(np.flatnonzero(refused)[0])
         raise UserError(
