@@ -157,7 +157,7 @@ class FastSnn(Experiment[Settings]):
         if self.config.split == "as_coded":
             seed = self.config.seed, self.config.bit, DRAWING.index(stage)
             self.data = redrawn(self._together, seed)
-            self.__dict__.pop("images", None)  # of another stage
+            vars(self).pop("images", None)  # of another stage
 
     def train(self) -> None:
         """Train, or resume."""
