@@ -105,6 +105,11 @@ def test_networks_of_others_are_rows_of_their_own(arguments, page, tmp_path, cap
     assert last["system"] == "Somebody's resnet20, cifar10, signed_if(bits=5)"
     assert (last["the paper's"], last["ours"]) == ("91.74 %", "91.72 % after 40 steps")
     assert not any("resnet20" in str(one) for one in rows_of(page, "negative_spikes"))
+    brought(tmp_path / "results/bring_your_own/another", snn_accuracy=0.9126)
+    assert tool.main(arguments) == 0
+    assert len(rows_of(page, "brought")) == 2
+    summary = [one["ours"] for one in rows_of(page, "summary") if "resnet20" in one["system"]]
+    assert summary == ["91.72 % after 40 steps"]  # the better one
     (folder / "comparison.json").unlink()
     assert tool.main(arguments) == 2
     assert "comparison.json is missing" in capsys.readouterr().err

@@ -304,6 +304,10 @@ HEADLINES = (
         ("cifar10_cnn1", "cifar10", "k1"), _claimed_in_steps, _in_steps,
     ),
     Headline(
+        "Negative spikes: CNN 2, CIFAR-10", "negative_spikes",
+        ("cifar10_cnn2", "cifar10", "k1"), _claimed_in_steps, _in_steps,
+    ),
+    Headline(
         "CSNN trained directly, MNIST", "surrogate_csnn",
         ("nmnist_csnn", "mnist", "static"), _claimed_in_steps, _in_steps,
     ),
@@ -442,9 +446,22 @@ def _taken(one: Brought, document: Path) -> list[str]:
     return [title, cell.percent(one.accuracy), spiking + after, proof, f"[page]({page})"]
 
 
+def _best(networks: list[Brought]) -> list[Brought]:
+    """Of every network the way to convert it that came out most accurate."""
+    best: dict[str, Brought] = {}
+    for one in networks:
+        if one.title not in best or _accuracy(one) > _accuracy(best[one.title]):
+            best[one.title] = one
+    return list(best.values())
+
+
+def _accuracy(one: Brought) -> float:
+    return one.results.snn_accuracy or 0.0
+
+
 def _summary(rows: list[Row], brought: list[Brought], document: Path) -> str:
     lines = [_headline(one, rows, document) for one in HEADLINES]
-    lines += [_taken(one, document) for one in brought if one.results.dataset == "cifar10"]
+    lines += [_taken(one, document) for one in _best(brought) if one.results.dataset == "cifar10"]
     return _markdown(["system", "the paper's", "ours", "equality", ""], lines)
 
 
