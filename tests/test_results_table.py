@@ -76,6 +76,12 @@ def rows_of(path, section="scatter_gather"):
     return [dict(zip(rows[0], row, strict=True)) for row in rows[2:]]
 
 
+def summary_of(path, system):
+    """The README's row of a system."""
+    (row,) = [row for row in rows_of(path, "summary") if row["system"].startswith(system)]
+    return row
+
+
 def brought(folder, **changes):
     """What ``python -m jaxsnn convert`` leaves, for the tables."""
     named = {"experiment": "bring_your_own", "system": "signed_if", "dataset": "cifar10"}
@@ -330,7 +336,7 @@ def test_a_certificate_of_another_variant_is_in_the_readme(arguments, page, tmp_
     keep(folder, FastSnn(bit=2), actual, "progressive --bit 2")
     (folder / "certificates.json").write_text(json.dumps({"settling": proof}))
     assert tool.main(arguments) == 0
-    row = rows_of(page, "summary")[4]
+    row = summary_of(page, "Fast-SNN")
     assert row["equality"] == "approximate; settling: exact after settling (100 images)"
     (run,) = rows_of(page, "fast_snn runs")
     assert "[certificates](results/fast_snn/alex_2bit/certificates.json)" in run["files"]
@@ -367,7 +373,7 @@ def test_a_fused_network_becomes_a_row_with_what_it_saves(arguments, page, tmp_p
         "mnist, mnist_vgg11_ic3 (500 test images)", "99.00 %", "98.00 %, 98.20 %, 98.30 %",
         "200, 110 (40.0 %), 120 (35.0 %)", "not reached", "98.10 %, 123.4", "38.8 %",
     ]  # fmt: skip
-    row = rows_of(page, "summary")[5]
+    row = summary_of(page, "BayesianSpikeFusion")
     assert row["ours"].startswith("40.0 % after short training; 123 steps where each image")
 
 
