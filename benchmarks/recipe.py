@@ -1,7 +1,8 @@
 """What each part of the recipe ``fast`` is worth: CNN 1 with one part changed at a time.
 
 A quarter of the network's channels, 6 epochs, trained on all training images but 5,000 of CIFAR-10;
-accuracy, and spikes until all is silent, of those 5,000. The test images are never seen.
+accuracy of the ANN on those 5,000, and spikes of the first 500 of them until all is silent. The
+test images are never seen.
 
     python benchmarks/recipe.py [--rows NAME ...] [--seeds 2] [--out runs/recipe] > recipe.jsonl
     python benchmarks/recipe.py --rows "as it is" norm_scale spike_penalty --seeds 5

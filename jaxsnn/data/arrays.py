@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from jaxsnn.data.base import (
     check_labels,
     check_lengths,
 )
-from jaxsnn.data.splits import stratified_split
+from jaxsnn.data.splits import parted, stratified_split
 from jaxsnn.errors import UserError
 from jaxsnn.io.npz import read_npz
 
@@ -60,16 +59,9 @@ def load_npz(path: str | Path) -> Dataset:
 
 def _hold_out(whole: Dataset) -> Dataset:
     """Give a fifth of the training images to the test set."""
-    images, labels = whole.train_images, whole.train_labels
-    train, test = stratified_split(labels, len(labels) // 5)
-    return replace(
-        whole,
-        train_images=images[train],
-        train_labels=labels[train],
-        test_images=images[test],
-        test_labels=labels[test],
-        source=f"{whole.source} (a fifth held out as the test set)",
-    )
+    labels = whole.train_labels
+    parts = stratified_split(labels, len(labels) // 5)
+    return parted(whole, *parts, f"{whole.source} (a fifth held out as the test set)")
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

@@ -127,14 +127,28 @@ def redrawn(dataset: Dataset, seed: Sequence[int]) -> Dataset:
     images = np.concatenate([dataset.train_images, dataset.test_images])
     labels = np.concatenate([dataset.train_labels, dataset.test_labels])
     order = np.random.RandomState(np.array(seed)).permutation(len(labels))
-    train, test = np.split(order, [len(dataset.train_labels)])
+    parts = np.split(order, [len(dataset.train_labels)])
+    together = replace(dataset, train_images=images, train_labels=labels)
+    return parted(together, *parts, f"{dataset.source}, drawn anew from seed {tuple(seed)}")
+
+
+def parted(dataset: Dataset, train: Indices, test: Indices, source: str) -> Dataset:
+    """The data set whose training and test images are rows of its training images.
+
+    Args:
+        dataset: whose training images are parted; its test images are left out.
+        train: rows to train on, ``[N]``.
+        test: rows to test on, ``[M]``.
+        source: what is said of where they come from.
+    """
+    images, labels = dataset.train_images, dataset.train_labels
     return replace(
         dataset,
         train_images=images[train],
         train_labels=labels[train],
         test_images=images[test],
         test_labels=labels[test],
-        source=f"{dataset.source}, drawn anew from seed {tuple(seed)}",
+        source=source,
     )
 
 
