@@ -127,9 +127,10 @@ def redrawn(dataset: Dataset, seed: Sequence[int]) -> Dataset:
     images = np.concatenate([dataset.train_images, dataset.test_images])
     labels = np.concatenate([dataset.train_labels, dataset.test_labels])
     order = np.random.RandomState(np.array(seed)).permutation(len(labels))
-    parts = np.split(order, [len(dataset.train_labels)])
+    count = len(dataset.train_labels)
     together = replace(dataset, train_images=images, train_labels=labels)
-    return parted(together, *parts, f"{dataset.source}, drawn anew from seed {tuple(seed)}")
+    source = f"{dataset.source}, drawn anew from seed {tuple(seed)}"
+    return parted(together, order[:count], order[count:], source)
 
 
 def parted(dataset: Dataset, train: Indices, test: Indices, source: str) -> Dataset:
