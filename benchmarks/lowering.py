@@ -19,7 +19,7 @@ Lowerings (``n`` images or output columns):
                  (n - 1) * stride + width input columns, the kernel laid out as a banded matrix
 
 each with float32, bfloat16 (sums in float32 forward; results in bfloat16 forward + backward, as the
-gradient of a convolution needs one dtype) or int8 operands (int32 sums, forward only).
+gradient of a convolution needs one dtype) or int8 or int32 operands (int32 sums, forward only).
 GFLOP/s count two operations per weight met by an output, so a band's zeros earn nothing.
 """
 
@@ -43,7 +43,7 @@ import numpy as np
 from jax import lax
 
 Lowering = Callable[[jax.Array, jax.Array], jax.Array]
-DTYPES = {"f32": jnp.float32, "bf16": jnp.bfloat16, "int8": jnp.int8}
+DTYPES = {"f32": jnp.float32, "bf16": jnp.bfloat16, "int8": jnp.int8, "int32": jnp.int32}
 
 
 @dataclass(frozen=True)
@@ -277,9 +277,10 @@ def measure_shape(shape: Shape, options: argparse.Namespace) -> Iterator[dict[st
              "padding": list(shape.padding)}  # fmt: skip
     for dtype in DTYPES:
         for backward in (False, True):
-            if backward and dtype == "int8":
+            whole = jnp.issubdtype(DTYPES[dtype], jnp.integer)
+            if backward and whole:
                 continue
-            total = jnp.int32 if dtype == "int8" else jnp.float32
+            total = jnp.int32 if whole else jnp.float32
             if backward and dtype == "bf16":
                 total = jnp.bfloat16
             for name, apply in lowerings(shape, total, options.quick):

@@ -44,10 +44,11 @@ def plain(x, kernel, site):
     )
 
 
+@pytest.mark.parametrize("accumulator", ["float32", "int32"])
 @pytest.mark.parametrize(("spec", "shape", "images"), CASES)
-def test_integers_stay_exact(spec, shape, images):
+def test_integers_stay_exact(spec, shape, images, accumulator):
     site, x, kernel = operands(spec, shape, images, real=False)
-    actual = jax.jit(lambda x, kernel: synapse.synapse(x, kernel, site, "float32"))(x, kernel)
+    actual = jax.jit(lambda x, kernel: synapse.synapse(x, kernel, site, accumulator))(x, kernel)
     expected = plain(x.astype(jnp.int32), kernel.astype(jnp.int32), site)
     np.testing.assert_array_equal(actual, expected)
 
@@ -73,9 +74,10 @@ def test_gradients_are_those_of_the_plain_convolution(spec, shape, images):
 
 
 def test_the_cases_take_the_paths_they_are_for():
-    def primitives(spec, shape, images):
-        site, x, kernel = operands(spec, shape, images, real=True)
-        program = jax.make_jaxpr(lambda x, k: synapse.synapse(x, k, site, "float32"))(x, kernel)
+    def primitives(spec, shape, images, real=True):
+        site, x, kernel = operands(spec, shape, images, real)
+        accumulator = "float32" if real else "int32"
+        program = jax.make_jaxpr(lambda x, k: synapse.synapse(x, k, site, accumulator))(x, kernel)
         return str(program)
 
     if jax.default_backend() != "cpu":
@@ -87,6 +89,7 @@ def test_the_cases_take_the_paths_they_are_for():
         spec, shape, _ = case
         small = min(plan(Arch((spec,), input_shape=shape))[0].drive_shape[:2]) < 3
         assert ("conv_general_dilated" not in primitives(*case)) == small
+        assert "conv_general_dilated" not in primitives(*case, real=False)
 
 
 @pytest.mark.parametrize("bfloat16", [True, False])
