@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Config = TypeVar("Config", bound="DataclassInstance")
-Phases = list[dict[str, int | float | str | list[int] | list[str]]]
+Phases = list[dict[str, int | float | str | list[int] | list[str] | None]]
 
 MADE = ("experiment", "setting", "settings")  # from the flags; never read back
 REMEDY = "it was written by another version; start a new run with another --out"

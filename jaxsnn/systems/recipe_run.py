@@ -16,7 +16,7 @@ from jaxsnn.systems.settings.training import Trained
 from jaxsnn.training import optimisers
 from jaxsnn.training.final_statistics import finishing
 from jaxsnn.training.recipe import PARTS, Recipe
-from jaxsnn.training.schedules import PHASE
+from jaxsnn.training.schedules import AUGMENTATION, PHASE
 from jaxsnn.training.task import Task
 from jaxsnn.training.train import Data
 from jaxsnn.training.update import TrainState
@@ -24,7 +24,7 @@ from jaxsnn.training.whitening import IMAGES, whitened
 from jaxsnn.types import Variables
 
 TrainedConfig = TypeVar("TrainedConfig", bound=Trained)
-FIXED_PARTS = tuple(part for part in PARTS if part not in PHASE)
+FIXED_PARTS = tuple(part for part in PARTS if part not in (*PHASE, *AUGMENTATION))
 """Parts of a recipe that no later phase of a run may change."""
 
 

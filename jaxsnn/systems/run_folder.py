@@ -1,8 +1,8 @@
 """The folder of one run: its config.json, its phases, its trained weights; shared by all systems.
 
 A run is resumed with the same settings (bit-identical continuation) or with another learning rate,
-schedule or number of epochs (a new phase from the saved parameters and optimiser state). Anything
-else that differs is refused, both values named.
+schedule, number of epochs or crop radius (a new phase from the saved parameters and optimiser
+state). Anything else that differs is refused, both values named.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from jaxsnn.io.files import exclusive, plain, read_text, write_bytes
 from jaxsnn.systems.config_file import differences, from_json, to_json
 from jaxsnn.systems.settings.base import Common, Scripted
 from jaxsnn.training.options import Options
-from jaxsnn.training.schedules import PHASE, STEPS, Phase, Schedule, adam
+from jaxsnn.training.schedules import AUGMENTATION, PHASE, STEPS, Phase, Schedule, adam
 from jaxsnn.training.task import Task
 from jaxsnn.training.train import AfterEpoch, Data, Finish
 from jaxsnn.training.train import train as train_task
@@ -117,9 +117,11 @@ class Run(Generic[Config]):
         asked = {"argv": list(self.config.argv)} if self.config.argv else {}
         if not self.config.resume:
             return [{**now, "first_step": 0, "steps_per_epoch": steps_per_epoch, **asked}]
-        _, phases = self.saved(self.identity)
+        saved, phases = self.saved(self.identity)
         _check_phases(phases, self._config_path)
-        if all(phases[-1].get(name) == value for name, value in now.items()):
+        augmentation = {n: getattr(self.config, n) for n in AUGMENTATION if hasattr(saved, n)}
+        now |= {n: value for n, value in augmentation.items() if value != getattr(saved, n)}
+        if now.items() <= phases[-1].items():
             return phases
         done = Checkpoints(self.folder / "checkpoints").newest()
         if done is None:

@@ -16,6 +16,7 @@ Phase = Mapping[str, Json]  # settings of one phase of a training, and where it 
 COURSES = ("constant", "cosine", "linear", "steps")
 PHASE = ("epochs", "learning_rate", "schedule")  # what a phase says of itself,
 STEPS = ("lr_step", "lr_factor")  # and where its course is "steps"
+AUGMENTATION = ("crop_radius",)  # parts of a recipe that a later phase may change
 SMALLEST_CLIP = 1e-3  # weight decay and gradients move a learned clip no further down
 
 

@@ -1,12 +1,15 @@
 """The folder of a run: what is refused in the phases of its config.json."""
 
+import dataclasses
 import re
 
+import numpy as np
 import pytest
 
 from jaxsnn.errors import UserError
+from jaxsnn.io.checkpoints import Checkpoints
 from jaxsnn.systems.run_folder import Run
-from jaxsnn.systems.settings import LeNetScatter
+from jaxsnn.systems.settings import LeNetScatter, NegativeSpikesCnn1
 
 CONFIG = LeNetScatter(dataset="digits", epochs=5, resume=True)
 PHASE = {"epochs": 5, "learning_rate": 1e-3, "schedule": "cosine"}
@@ -47,3 +50,25 @@ def test_a_new_phase_begins_at_the_newest_whole_checkpoint(tmp_path):
     (tmp_path / "checkpoints" / "9999").mkdir(parents=True)
     with pytest.raises(UserError, match="holds no checkpoint to resume from"):
         phases(tmp_path, [{**FIRST, "epochs": 3}])
+
+
+def cropped(radius, **others):
+    return NegativeSpikesCnn1(recipe="paper", crop_radius=radius, resume=True, **others)
+
+
+@pytest.mark.parametrize("radius", [4, None])
+def test_another_crop_radius_begins_a_phase_that_says_so(tmp_path, radius):
+    names = ("recipe", "flip")
+    before = Run(tmp_path, cropped(2), names, names)
+    now = {name: getattr(before.config, name) for name in PHASE}
+    before.record([{**now, "first_step": 0, "steps_per_epoch": 10}])
+    Checkpoints(tmp_path / "checkpoints").save(35, {"step": np.int32(35)})
+    assert len(before.phases(10)) == 1
+    after = dataclasses.replace(before, config=cropped(radius))
+    first, second = after.phases(10)
+    assert "crop_radius" not in first
+    assert (second["crop_radius"], second["first_step"]) == (radius, 40)
+    after.record([first, second])
+    assert after.saved(names)[1] == [first, second]
+    with pytest.raises(UserError, match=r"flip: random in .*config.json, none asked"):
+        dataclasses.replace(after, config=cropped(radius, flip="none")).phases(10)

@@ -55,7 +55,8 @@ class Trained(Scripted):
     label_smoothing: float | None = None
     """Share of the target that is spread over all classes."""
     crop_radius: int | None = None
-    """Most pixels between a training window and the central one, where images are cropped."""
+    """Most pixels between a training window and the central one, where images are cropped; a
+    resumed run may change it, which begins a new phase."""
     flip: Literal["none", "random", "alternating"] | None = None
     """Mirror training images: at random, or alternately from epoch to epoch (colour images)."""
     colours: bool | None = None
