@@ -40,6 +40,7 @@ from jaxsnn.training.task import Task
 from jaxsnn.training.train import Data, train
 from jaxsnn.types import PyTree, Tree
 
+OF_LABELS = ("spike_penalty", "label_smoothing")  # parts of the loss that a teacher replaces
 FIRST = 16  # training images that tell a folder's from others
 
 
@@ -135,11 +136,12 @@ def _check(epochs: int, distillation: float, recipe: Recipe, method: Method, ima
         raise UserError("rate codes the ReLUs of the network as it is: there is nothing to tune")
     if not 0 <= distillation <= 1:
         raise UserError(f"distillation={distillation}: a share of the loss is 0 to 1")
-    if distillation == 1 and recipe.spike_penalty:
-        raise UserError(
-            f"spike_penalty={recipe.spike_penalty}: distillation=1 leaves nothing of it in the "
-            "loss; give a distillation below 1"
-        )
+    for name in OF_LABELS if distillation == 1 else ():
+        if value := getattr(recipe, name):
+            raise UserError(
+                f"{name}={value}: distillation=1 leaves nothing of it in the loss; give a "
+                "distillation below 1"
+            )
 
 
 def _task(

@@ -170,9 +170,10 @@ def test_what_cannot_be_converted_is_refused_before_it_is_trained(data, variable
         finetune_quantised(variables, ARCH, data, METHOD, epochs=0)
     with pytest.raises(ValueError, match="distillation=2"):
         finetune_quantised(variables, ARCH, data, METHOD, distillation=2)
-    sparse = dataclasses.replace(FINETUNE, spike_penalty=0.1)
-    with pytest.raises(ValueError, match=r"spike_penalty=0\.1.*below 1"):
-        finetune_quantised(variables, ARCH, data, METHOD, recipe=sparse)
+    for part in ("spike_penalty", "label_smoothing"):
+        without = dataclasses.replace(FINETUNE, **{part: 0.1})
+        with pytest.raises(ValueError, match=part + r"=0\.1.*below 1"):
+            finetune_quantised(variables, ARCH, data, METHOD, recipe=without)
     single = dataclasses.replace(FINETUNE, final_statistics=1)
     with pytest.raises(ValueError, match="batch norm at dense1 has no variance over one image"):
         finetune_quantised(variables, ARCH, data, METHOD, recipe=single)
