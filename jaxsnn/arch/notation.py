@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from jaxsnn.arch.layers import AvgPool, Conv, Dense, MaxPool, Padding, require
 from jaxsnn.errors import UserError
 
 Pool = Literal["avg", "max", "conv"]
 Shortcut = Literal["identity", "padded", "norm", "bias"]
+
+
+def checked_shape(shape: object) -> tuple[int, int, int]:
+    """The shape of images, (height, width, channels), as a tuple.
+
+    Raises:
+        UserError: it has another length, or a size is no integer of at least 1.
+    """
+    sizes = tuple(cast("list[object]", shape)) if isinstance(shape, list | tuple) else ()
+    if len(sizes) != 3:
+        raise UserError(f"input_shape must be (height, width, channels), got {shape!r}")
+    for size in sizes:
+        require(size, 1, f"every size of input_shape {shape!r}")
+    return cast("tuple[int, int, int]", sizes)
 
 
 @dataclass(frozen=True)
@@ -72,14 +86,8 @@ class Arch:
     def __post_init__(self) -> None:
         """Refuse impossible sizes; lists become tuples so that every Arch is hashable."""
         object.__setattr__(self, "layers", tuple(self.layers))
-        object.__setattr__(self, "input_shape", tuple(self.input_shape))
+        object.__setattr__(self, "input_shape", checked_shape(self.input_shape))
         require(self.classes, 1, "classes")
-        if len(self.input_shape) != 3:
-            raise UserError(
-                f"input_shape must be (height, width, channels), got {self.input_shape}"
-            )
-        for size in self.input_shape:
-            require(size, 1, f"every size of input_shape {self.input_shape}")
         if self.pool not in (None, *get_args(Pool)):
             raise UserError(f"pool must be 'avg', 'max', 'conv' or None, got {self.pool!r}")
 

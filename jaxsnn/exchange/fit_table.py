@@ -25,7 +25,7 @@ def table_of(weights: Weights, layers: Layers, matching: Matching, arch: Arch) -
         arch: ours.
     """
     rows: list[Row] = []
-    problems = list(matching.problems)
+    problems, faults = list(matching.problems), list[str]()
     for name, target in targets(arch).items():
         layer = matching.layers.get(name)
         if layer is None:
@@ -34,12 +34,13 @@ def table_of(weights: Weights, layers: Layers, matching: Matching, arch: Arch) -
         else:
             rows += _norm_rows(layer, target) if layer.kind == "norm" else _rows(layer, target)
             problems += _misfits(layer, target)
+            faults += _faults(layer)
     left = [each for layer in matching.left for each in layer.names.values()]
     for name in (*left, *layers.others):
         rows.append(Row(name, weights[name].shape, "", None, "left over"))
         problems.append(f"{name} {weights[name].shape} is left over")
     rows += [Row(name, weights[name].shape, "", None, "not needed") for name in layers.ignored]
-    return Table(weights.place, tuple(rows), tuple(problems))
+    return Table(weights.place, tuple(rows), (*problems, *faults), tuple(faults))
 
 
 def reordered(layer: Layer, site: Site) -> bool:
@@ -84,14 +85,18 @@ def _misfits(layer: Layer, target: Target) -> Iterator[str]:
     for part, array in layer.arrays.items():
         if array.dtype.kind != "f":
             yield f"{layer.names[part]} has dtype {array.dtype}; floats are wanted"
-        elif not np.isfinite(array).all():
+    if layer.kind != "norm" and layer.kind == target.kind:
+        yield from _bias_misfits("bias" in layer.names, layer.name, target.site)
+
+
+def _faults(layer: Layer) -> Iterator[str]:
+    """Values that no network can compute with."""
+    for part, array in layer.arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
             count = int((~np.isfinite(array)).sum())
             yield f"{layer.names[part]} holds {count} values that are not finite"
-    if layer.kind == "norm":
-        if (layer.arrays["var"] + np.float64(layer.epsilon) <= 0).any():
-            yield f"{layer.names['var']} holds negative variances"
-    elif layer.kind == target.kind:
-        yield from _bias_misfits("bias" in layer.names, layer.name, target.site)
+    if layer.kind == "norm" and (layer.arrays["var"] + np.float64(layer.epsilon) <= 0).any():
+        yield f"{layer.names['var']} holds negative variances"
 
 
 def _bias_misfits(has_bias: bool, layer: str, site: Site) -> Iterator[str]:

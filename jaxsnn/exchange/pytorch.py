@@ -9,8 +9,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from jaxsnn.arch.notation import Arch
-from jaxsnn.errors import UserError
+from jaxsnn.arch.notation import Arch, checked_shape
+from jaxsnn.errors import UserError, shown
+from jaxsnn.exchange.checkpoints import state_dict
 from jaxsnn.exchange.fitting import Fitting
 from jaxsnn.exchange.read import read_weights
 from jaxsnn.exchange.reference import Reference, check_reference
@@ -41,7 +42,7 @@ def from_torch(
 
     Args:
         source: an ``nn.Module``, a file (:func:`jaxsnn.exchange.read_weights`), or a state dict of
-            tensors or arrays.
+            tensors or arrays, alone or in a checkpoint.
         arch: the network in our notation; not for a module.
         input_shape: (height, width, channels) of its images; None: those of ``arch``.
         names: layer -> site, where order and shape do not decide: :func:`jaxsnn.exchange.fit`.
@@ -54,20 +55,37 @@ def from_torch(
             module that the notation cannot express, with its place; or logits that differ from the
             reference, with the first layer that differs.
     """
-    compared = None if reference is None else Reference(*reference)
+    compared = None if reference is None else _reference(reference)
     if hasattr(source, "state_dict"):
         if arch is not None or names or epsilon is not None or input_shape is None:
-            raise UserError("from_torch needs input_shape= of a module, and finds everything else")
-        return from_module(source, input_shape, compared)
-    if arch is None:
-        raise UserError("from_torch needs arch=, the architecture; only a module says it itself")
+            raise UserError(
+                "from_torch needs input_shape= of a module, and finds everything else: arch=, "
+                "names= and epsilon= are for weights"
+            )
+        return from_module(source, checked_shape(input_shape), compared)
+    if not isinstance(arch, Arch):
+        raise UserError(
+            f"from_torch needs arch=, the architecture that jaxsnn.parse makes of the notation, "
+            f"got {shown(arch)}; only a module says it itself"
+        )
     if input_shape is not None:
-        arch = replace(arch, input_shape=tuple(input_shape))
+        arch = replace(arch, input_shape=checked_shape(input_shape))
     fitting = Fitting(_weights(source), arch, layout="torch", names=names, epsilon=epsilon)
     variables = fitting.variables()
     if compared is not None:
         check_reference(arch, variables, compared)
     return Imported(arch, variables, fitting.table)
+
+
+def _reference(pair: Any) -> Reference:
+    """Images and logits, of torch or NumPy, with or without gradients."""
+    kind = type(pair).__name__
+    if not isinstance(pair, tuple | list) or len(cast("list[object]", pair)) != 2:
+        raise UserError(
+            f"reference= takes two arrays, (images, logits), got {kind}; the images "
+            "as the original takes them, and what it gives for them"
+        )
+    return Reference(*map(array_of, cast("list[object]", pair)))
 
 
 def _weights(source: object) -> Weights:
@@ -76,8 +94,16 @@ def _weights(source: object) -> Weights:
     if isinstance(source, Weights):
         return source
     if isinstance(source, Mapping):
-        arrays = {name: array_of(each) for name, each in cast("StateDict", source).items()}
-        return Weights(arrays, "the state dict", "state dict")
+        tensors, skipped = _tensors(dict(cast("StateDict", source)))
+        arrays = {name: array_of(each) for name, each in tensors.items()}
+        return Weights(arrays, "the state dict", "state dict", skipped=skipped)
     raise UserError(
         f"from_torch takes a file, a state dict or a module, not a {type(source).__name__}"
     )
+
+
+def _tensors(source: dict[str, Any]) -> tuple[StateDict, tuple[str, ...]]:
+    """A state dict, which may be an entry of a checkpoint (``torch.load``), and what is beside."""
+    if any(isinstance(each, dict) for each in source.values()):
+        return state_dict(source, "the checkpoint", is_tensor=lambda each: hasattr(each, "dtype"))
+    return source, ()

@@ -47,11 +47,13 @@ class Table:
         place: the file.
         rows: what fits, in our order, and then what is ignored or left over.
         problems: why the arrays cannot be taken; none: they can.
+        faults: those of them that no other architecture mends: values that are no numbers.
     """
 
     place: str
     rows: tuple[Row, ...]
     problems: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [HEADINGS, *(row.cells() for row in self.rows)]
@@ -74,13 +76,20 @@ class Table:
         """Refuse what does not fit.
 
         Raises:
-            UserError: naming every array that is left over, missing or of another shape.
+            UserError: naming every array that is left over, missing or of another shape, or that
+                holds what a network cannot compute with.
         """
+        if self.faults and len(self.faults) == len(self.problems):
+            raise UserError(
+                f"{self.place}: {', '.join(self.faults)}; give weights of a training that did not "
+                "diverge"
+            )
         if self.problems:
-            listing = "\n  ".join(self.problems)
+            joint = "\n  " if len(self.problems) > 1 else " "
+            listing = joint.join(("", *self.problems))
             raise UserError(
                 f"{self.place}: the arrays do not fit the architecture; change its notation, or "
-                f"say with names= which layer is which:\n  {listing}"
+                f"say with names= which layer is which:{listing}"
             )
 
 

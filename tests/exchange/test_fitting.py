@@ -422,7 +422,10 @@ def test_a_missing_bias_names_the_notation(rng):
 def test_values_that_make_no_sense(rng, name, value, reason):
     arrays, _ = normed_network(rng, bias=False)
     arrays[name].flat[0] = value
-    assert reason in misfits(arrays, NORMED)
+    assert f": {reason}; give weights" in misfits(arrays, NORMED)
+    assert "\n" not in misfits(arrays, NORMED)  # no notation mends it
+    arrays["more.weight"] = np.zeros((2, 2), np.float32)
+    assert f"\n  {reason}" in misfits(arrays, NORMED)
 
 
 def test_whole_numbers_are_no_weights(rng):
@@ -504,6 +507,38 @@ def test_references_of_other_shapes(rng, images, answers, reason):
     arrays, _ = plain_network(rng)
     with pytest.raises(UserError, match=reason):
         from_torch(arrays, PLAIN, reference=(images, answers))
+
+
+@pytest.mark.parametrize("behind", [jax.nn.log_softmax, jax.nn.softmax])
+def test_probabilities_in_place_of_logits_are_named(rng, behind):
+    arrays, run = plain_network(rng)
+    images = rng.normal(size=(4, 2, 10, 8)).astype(np.float32)
+    with pytest.raises(UserError, match=f"behind a {behind.__name__}; give the logits before"):
+        from_torch(arrays, PLAIN, reference=(images, behind(run(images))))
+
+
+def test_a_state_dict_may_lie_in_a_checkpoint(rng):
+    arrays, _ = plain_network(rng)
+    wrapped = {f"module.{name}": array for name, array in arrays.items()}
+    checkpoint = {"epoch": 3, "optimizer": {"state": {}}, "model": wrapped}
+    imported = from_torch(checkpoint, PLAIN)
+    plain = from_torch(arrays, PLAIN)
+    jax.tree.map(np.testing.assert_array_equal, imported.variables, plain.variables)
+    with pytest.raises(UserError, match=r"the checkpoint: 2 state dicts; .*'model', 'net'"):
+        from_torch({"model": wrapped, "net": wrapped}, PLAIN)
+
+
+@pytest.mark.parametrize("arch", [None, "3C3-MP2"])
+def test_from_torch_wants_the_architecture_of_weights(arch):
+    with pytest.raises(UserError, match=r"arch=, the architecture that jaxsnn.parse makes"):
+        from_torch({}, arch)
+
+
+@pytest.mark.parametrize("shape", [(10, 8), 10, "10x8"])
+def test_input_shapes_are_checked(rng, shape):
+    arrays, _ = plain_network(rng)
+    with pytest.raises(UserError, match=r"input_shape must be \(height, width, channels\), got"):
+        from_torch(arrays, PLAIN, shape)
 
 
 def test_from_torch_takes_another_input_shape(rng):
