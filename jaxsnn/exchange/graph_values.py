@@ -126,7 +126,7 @@ def _plain(step: Step, operation: Plain, value: Value) -> Value:
 def _driven(step: Step, synapse: Synapse, value: Value) -> Drive:
     if not isinstance(value, Image | Signal):
         raise inexpressible(step.place, f"follows {value.place} without a ReLU between them")
-    if synapse.kind == "dense" and len(value.shape) == 3 and not value.flat:
+    if synapse.kind == "dense" and len(value.shape) > 1:
         raise inexpressible(step.place, f"a dense layer of the map {value.shape}; flatten it")
     return Drive(step.place, step.shape, step.name, synapse=synapse, source=value)
 

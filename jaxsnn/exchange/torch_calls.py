@@ -24,7 +24,9 @@ PARAMETERS = {
     "adaptive_avg_pool2d": ("output_size",),
     "getitem": ("index",),
     "pad": ("pad", "mode", "value"),
-    "dropout": ("p", "training"),
+    **dict.fromkeys(("dropout", "dropout1d", "dropout2d"), ("p", "training")),
+    **dict.fromkeys(("clamp", "clamp_", "clip"), ("min", "max")),
+    **dict.fromkeys(("clamp_min", "clamp_min_"), ("min",)),
     "mean": ("dim", "keepdim"),
     "softmax": ("dim",),
     "log_softmax": ("dim",),
@@ -83,8 +85,12 @@ def _convolution(call: Call) -> Synapse:
     (kernel, stride, dilation), groups = map(_square, sizes), call.get("groups")
     if kernel is None or stride is None or dilation is None:
         call.refuse(f"a window or stride that is no square: {sizes[0]}, {sizes[1]}")
-    if dilation != 1 or groups != 1 or call.get("padding_mode") != "zeros":
-        call.refuse(f"dilation {sizes[2]}, groups {groups}, padding {call.get('padding_mode')!r}")
+    if groups != 1:
+        call.refuse(f"groups {groups}; only groups=1: zeros between groups do the same")
+    if dilation != 1:
+        call.refuse(f"dilation {sizes[2]}; a larger kernel with zeros between does the same")
+    if call.get("padding_mode") != "zeros":
+        call.refuse(f"padding {call.get('padding_mode')!r}; only 'zeros': train with those")
     padding = call.get("padding")
     if not isinstance(padding, str):
         padding = _square(padding)
@@ -169,6 +175,8 @@ def _strided(call: Call) -> Operation:
         slices[place : place + 1] = [slice(None)] * rest
     steps = [_step_of(one) for one in slices]
     steps += [1] * (len(shape) - len(steps))
+    if steps[:2] == [1, 1] and shape[2:] == (1, 1) and call.shape == shape[:2]:
+        return Plain("flatten")  # [:, :, 0, 0] behind a global pool
     if len(shape) != 4 or None in steps or steps[:2] != [1, 1] or steps[2] != steps[3]:
         call.refuse(f"takes {index} of {shape}; only pixels at a stride, [:, :, ::2, ::2]")
     return Plain("same") if call.shape == shape else Strided(steps[2] or 1)
@@ -200,7 +208,8 @@ def _flat(call: Call) -> Plain:
     (shape,) = call.inputs
     if call.shape == shape:
         return Plain("same")
-    if call.shape != (shape[0], math.prod(shape[1:])):
+    squeezed = call.shape == shape[: len(call.shape)] and math.prod(shape[2:]) == 1
+    if not squeezed and call.shape != (shape[0], math.prod(shape[1:])):
         call.refuse(f"turns {shape} into {call.shape}; only a map into one row for each image")
     return Plain("flatten")
 
@@ -211,9 +220,20 @@ def _dropout(call: Call) -> Plain:
     return Plain("same")
 
 
+def _clamped(call: Call) -> Plain:
+    if call.get("min") != 0 or call.get("max") is not None:
+        call.refuse(
+            f"clamps to {call.get('min')} and {call.get('max')}; only min=0 alone, a ReLU: put "
+            "one there and train on"
+        )
+    return Plain("relu")
+
+
 def _sum(call: Call) -> Plain:
-    if len(call.inputs) != 2 or call.get("alpha", 1) != 1:
+    if len(call.inputs) != 2:
         call.refuse("an addition of something else than two layers")
+    if call.get("alpha", 1) != 1:
+        call.refuse(f"an addition with alpha={call.get('alpha')}; fold it into the weights")
     return Plain("add")
 
 
@@ -249,9 +269,27 @@ OPERATIONS: dict[str, Reader] = {
     "getitem": _strided,
     "pad": _more_channels,
     **dict.fromkeys(("Flatten", "flatten", "view", "reshape", "squeeze"), _flat),
-    **dict.fromkeys(("Dropout", "Dropout2d", "dropout"), _dropout),
+    **dict.fromkeys(("Dropout", "Dropout1d", "Dropout2d"), _dropout),
+    **dict.fromkeys(("dropout", "dropout1d", "dropout2d"), _dropout),
+    **dict.fromkeys(("clamp", "clamp_", "clip", "clamp_min", "clamp_min_"), _clamped),
     **dict.fromkeys(("Identity", "contiguous", "clone"), lambda call: Plain("same")),
     **dict.fromkeys(("add", "iadd", "add_"), _sum),
     **dict.fromkeys(("Softmax", "LogSoftmax", "softmax", "log_softmax"), _softmax),
 }
-_REASONS = {"get_attr": "a tensor that is used directly"}
+_ACTIVATIONS = (
+    *("ReLU6", "Hardtanh", "LeakyReLU", "PReLU", "ELU", "SELU", "CELU", "GELU", "SiLU", "Mish"),
+    *("Hardswish", "Hardsigmoid", "Softplus", "Sigmoid", "Tanh"),
+    *("relu6", "hardtanh", "leaky_relu", "prelu", "elu", "selu", "gelu", "silu", "mish"),
+    *("hardswish", "hardsigmoid", "softplus", "sigmoid", "tanh", "threshold", "_threshold"),
+)
+_ARITHMETIC = ("mul", "imul", "mul_", "sub", "isub", "sub_", "truediv", "itruediv", "div", "div_")
+_REASONS = {
+    **dict.fromkeys(_ACTIVATIONS, "the only activation is a ReLU; put one there and train on"),
+    **dict.fromkeys(
+        _ARITHMETIC,
+        "the notation has no such layer; normalise images before the module, and fold factors "
+        "into weights",
+    ),
+    "get_attr": "a tensor that is used directly; normalise images before the module, and use "
+    "layers for weights",
+}

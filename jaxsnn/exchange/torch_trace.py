@@ -5,17 +5,18 @@
 
 from __future__ import annotations
 
-import copy
 import re
+import traceback
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
-from jaxsnn.errors import UserError, shown
+from jaxsnn.errors import UserError
 from jaxsnn.exchange.graph import Graph, Start, Step, inexpressible
 from jaxsnn.exchange.torch_calls import PARAMETERS, Call, operation_of
+from jaxsnn.exchange.torch_ready import line_of, ready
 
 Array = np.ndarray
 
@@ -35,8 +36,7 @@ def trace(module: Any, images: Array) -> Graph:
     """
     import torch  # pyright: ignore[reportMissingImports]
 
-    still = copy.deepcopy(module).eval().cpu().float()
-    traced = _traced(still)
+    traced = _traced(ready(module))
     values: dict[str, Array] = {}
     settings: dict[str, dict[str, object]] = {}
 
@@ -54,7 +54,7 @@ def trace(module: Any, images: Array) -> Graph:
             recorder(traced).run(torch.tensor(images))
         except Exception as error:  # whatever the module raises for images of this shape
             raise UserError(
-                f"{type(module).__name__} fails on images {images.shape}: {_line(error)}; is "
+                f"{type(module).__name__} fails on images {images.shape}: {line_of(error)}; is "
                 "input_shape=(height, width, channels) right?"
             ) from error
     return _graph(traced, values, settings)
@@ -70,15 +70,26 @@ def _traced(module: Any) -> Any:
         graph = tracer.trace(module)
     except Exception as error:  # whatever the module's own code raises when values are missing
         raise UserError(
-            f"{type(module).__name__}: torch.fx cannot follow it ({_line(error)}); give its "
-            "state_dict() and the architecture as arch= instead"
+            f"{type(module).__name__}: torch.fx cannot follow it ({line_of(error)}{_where(error)})"
+            "; give its state_dict() and the architecture as arch= instead"
         ) from error
     return torch.fx.GraphModule(tracer.root, graph)
 
 
-def _line(error: Exception) -> str:
-    """The first line of what torch says."""
-    return shown(str(error).strip().split("\n")[0]).strip("'\"")
+def _where(error: Exception) -> str:
+    """The line of the module's code that raised an error; "" if it is torch's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return _written([(each.filename, each.lineno) for each in frames])
+
+
+def _written(lines: list[tuple[str, Any]]) -> str:
+    """The last line of code that is neither torch's nor ours; "" without one."""
+    theirs = [
+        f", line {line} of {path.name}"
+        for path, line in ((PurePath(file), line) for file, line in lines)
+        if "torch" not in path.parts and path.parent != PurePath(__file__).parent
+    ]
+    return theirs[-1] if theirs else ""
 
 
 def _graph(
@@ -160,8 +171,4 @@ def _place(node: Any, traced: Any) -> str:
     if node.op == "call_module":
         return f"{node.target} ({type(traced.get_submodule(node.target)).__name__})"
     lines = re.findall(r'File "([^"]*)", line (\d+)', node.stack_trace or "")
-    theirs = [(file, line) for file, line in lines if "torch" not in PurePath(file).parts]
-    if not theirs:
-        return str(node.name)
-    file, line = theirs[-1]
-    return f"{node.name}, line {line} of {PurePath(file).name}"
+    return str(node.name) + _written(lines)

@@ -246,10 +246,13 @@ CONV = nn.Conv2d(2, 4, 3)
 @pytest.mark.parametrize(
     ("layers", "reason"),
     [
-        ([CONV, nn.Tanh()], r"1 \(Tanh\): Tanh: the notation has no such layer"),
+        (
+            [CONV, nn.Tanh()],
+            r"1 \(Tanh\): Tanh: the only activation is a ReLU; put one",
+        ),
         ([CONV, nn.Conv2d(4, 4, 3)], r"1 \(Conv2d\): follows 0 \(Conv2d\) without a ReLU"),
         ([nn.Conv2d(2, 4, 3, dilation=2)], r"0 \(Conv2d\): dilation \(2, 2\)"),
-        ([nn.Conv2d(2, 4, 3, groups=2)], "groups 2"),
+        ([nn.Conv2d(2, 4, 3, groups=2)], "groups 2; only groups=1"),
         ([nn.Conv2d(2, 4, (3, 1))], r"no square: \(3, 1\)"),
         ([nn.Conv2d(2, 4, 3, padding=(1, 0))], r"not the same on all sides: \(1, 0\)"),
         ([nn.Conv2d(2, 4, 3, padding=1, padding_mode="circular")], "padding 'circular'"),
@@ -328,12 +331,18 @@ def depends_on_values(net, x):
         (two_activations, r"adds relu, line \d+ of .* and relu_1, line \d+ of .*no residual block"),
         (no_activation_behind_the_sum, r"fc \(Linear\): follows add, line .* without a ReLU"),
         (in_place, r"relu_, line \d+ of test_parity_torch_modules.py: changes a tensor in place"),
-        (depends_on_values, "Body: torch.fx cannot follow it .*give its state_dict"),
+        (
+            depends_on_values,
+            r"Body: .*, line \d+ of test_parity_torch.*; give its state",
+        ),
         (lambda net, x: flat(net, net.b(net.b(first(net, x)).relu()).relu()), "b is used twice"),
         (lambda net, x: flat(net, first(net, x) * 2), "mul: the notation has no such layer"),
         (lambda net, x: flat(net, first(net, x) + 1), "an addition of something else"),
         (lambda net, x: flat(net, first(net, x) + net.weight), "get_attr: a tensor that is used"),
         (lambda net, x: flat(net, F.dropout(first(net, x))), "a dropout that is active"),
+        (lambda net, x: flat(net, F.relu6(net.a(x))), "relu6: the only activation is a ReLU"),
+        (lambda net, x: flat(net, net.a(x).clamp(0, 1)), "clamps to 0 and 1; only min=0 alone"),
+        (lambda net, x: flat(net, torch.add(net.b(first(net, x)), x, alpha=2)), "with alpha=2"),
         (lambda net, x: flat(net, first(net, x)).relu(), "ends here, and not with a dense layer"),
         (lambda net, x: first(net, x).flatten(1), "ends here, and not with a dense layer"),
         (lambda net, x: flat(net, first(net, x).transpose(2, 3)), "transpose: the notation has"),
@@ -360,6 +369,85 @@ def test_a_reference_that_is_not_the_modules():
         from_torch(model, input_shape=(2, 2, 1), reference=(np.zeros((4, 2, 2, 1)), logits))
 
 
+def test_a_reference_may_be_tensors_and_the_modules_own_answer():
+    """With gradients, and behind the softmax that the module ends with."""
+    layers = (nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2), nn.LogSoftmax(1))
+    model, images = nn.Sequential(*layers), torch.randn(4, 1, 2, 2)
+    from_torch(model, input_shape=(2, 2, 1), reference=(images, model(images)))
+    with pytest.raises(UserError, match=r"reference logits \(1, 2\): wanted \(4, 2\)"):
+        from_torch(model, input_shape=(2, 2, 1), reference=(images, model(images[:1])))
+    with pytest.raises(UserError, match=r"takes two arrays, \(images, logits\), got Tensor"):
+        from_torch(model, input_shape=(2, 2, 1), reference=images)
+
+
+def test_a_layer_that_differs_is_named_where_the_logits_hide_it():
+    """A hook doubles what the first layer gives, which these logits hardly depend on."""
+    first, last = nn.Conv2d(1, 3, 3), nn.Linear(48, 2)
+    nn.init.constant_(last.weight, 1e-5)
+    first.register_forward_hook(lambda module, images, drive: 2 * drive)
+    model = nn.Sequential(first, nn.ReLU(), nn.Flatten(), last)
+    with pytest.raises(UserError, match=r"first layer to differ is conv1 \(0 \(Conv2d\)\), by 0.5"):
+        from_torch(model, input_shape=(6, 6, 1))
+
+
+def pruned(model):
+    pytest.importorskip("torch.nn.utils.prune").l1_unstructured(model[1], "weight", 0.5)
+
+
+def normalised(model):
+    nn.utils.parametrizations.weight_norm(model[1])
+
+
+def without_values(model):
+    model[1] = nn.LazyLinear(3)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (pruned, r"1 \(Linear\): its weight is computed from others \(weight_orig\)"),
+        (normalised, r"1 \(ParametrizedLinear\): its weight is computed from others"),
+        (without_values, "1.weight: has no values yet; load its weights"),
+        (lambda model: model.to("meta"), "1.weight: has no values yet"),
+        (lambda model: setattr(model, "rows", (row for row in ())), "cannot be copied"),
+    ],
+)
+def test_modules_whose_weights_cannot_be_read_are_refused_in_one_line(change, reason):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    change(model)
+    with pytest.raises(UserError, match=reason) as caught:
+        from_torch(model, input_shape=(2, 2, 1))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_a_compiled_module_is_refused():
+    model = torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
+    with pytest.raises(UserError, match="give the module that it was made of"):
+        from_torch(model, input_shape=(2, 2, 1))
+
+
+class Optional(nn.Module):
+    """A network whose forward has more arguments than images, each with a default."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(1, 4, 3), nn.Linear(4, 2)
+
+    def forward(self, x, target=None, *, features=False):
+        x = F.adaptive_avg_pool2d(F.dropout2d(self.conv(x).clamp(min=0), 0.5, self.training), 1)
+        if features:
+            return x
+        logits = self.fc(x.squeeze(-1).squeeze(-1) if target is None else x[:, :, 0, 0])
+        return logits if target is None else F.cross_entropy(logits, target)
+
+
+def test_arguments_beside_the_images_keep_their_defaults():
+    model = Optional()
+    assert taken(model, (7, 5, 1), "4C3").arch.head_pool
+    assert type(model) is Optional
+
+
 def test_the_first_layer_that_differs_is_named(monkeypatch):
     """Here the values of the second layer are said to be others."""
     model = nn.Sequential(
@@ -371,7 +459,7 @@ def test_the_first_layer_that_differs_is_named(monkeypatch):
 
     def wrong(module, images):
         graph = original(module, images)
-        later = [name for name in graph.values if name not in ("x", "input_1", "_0", "_1")]
+        later = [name for name in graph.values if name not in ("images", "_0", "_1")]
         return graph._replace(values={**graph.values, **{n: 2 * graph.values[n] for n in later}})
 
     monkeypatch.setattr(torch_module, "trace", wrong)
