@@ -63,4 +63,14 @@ def test_weights_of_another_module_are_refused_in_one_line(files, tmp_path, caps
     code, weights = files
     code.write_text(CODE.replace("nn.Conv2d(1, 4", "nn.Conv2d(1, 5"))
     assert main([str(weights), "--module", f"{code}:Net", "--data", "digits"]) == 2
-    assert "does not fit" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "does not fit --module" in message
+    assert (
+        "arrays are of another shape (first.weight (4, 1, 3, 3) for (5, 1, 3, 3), ...)" in message
+    )
+    code.write_text(CODE.replace("self.norm", "self.bn"))
+    assert main([str(weights), "--module", f"{code}:Net", "--data", "digits"]) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "5 arrays are missing in the file (bn.weight, ...); 5 arrays are unknown" in message

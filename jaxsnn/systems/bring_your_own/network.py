@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import itertools
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -105,9 +105,30 @@ def _of_module(place: str, weights: Weights, shape: tuple[int, int, int]) -> Bro
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        raise UserError(f"{weights.place} does not fit {place}: {error}") from error
+        wanted = {name: tuple(each.shape) for name, each in module.state_dict().items()}
+        raise UserError(
+            f"{weights.place} does not fit --module {place}: {_misfit(weights, wanted)}"
+        ) from error
     imported = from_torch(module, input_shape=shape)
     return Brought(imported.arch, imported.variables, imported.table)
+
+
+def _misfit(weights: Weights, wanted: Mapping[str, Shape]) -> str:
+    """How the arrays of a file differ from those of a module, with the first of each kind."""
+    misfits = {
+        "missing in the file": [name for name in wanted if name not in weights],
+        "unknown to the module": [name for name in weights if name not in wanted],
+        "of another shape": [
+            f"{name} {weights[name].shape} for {shape}"
+            for name, shape in wanted.items()
+            if name in weights and weights[name].shape != shape
+        ],
+    }
+    return "; ".join(
+        f"{len(names)} arrays are {what} ({names[0]}{', ...' if len(names) > 1 else ''})"
+        for what, names in misfits.items()
+        if names
+    )
 
 
 def _made(place: str) -> Untyped:
