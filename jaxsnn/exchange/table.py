@@ -89,7 +89,7 @@ class Table:
             listing = joint.join(("", *self.problems))
             raise UserError(
                 f"{self.place}: the arrays do not fit the architecture; change its notation, or "
-                f"say with names= which layer is which:{listing}"
+                f"say with names= (in Python) which layer is which:{listing}"
             )
 
 

@@ -74,3 +74,20 @@ def test_weights_of_another_module_are_refused_in_one_line(files, tmp_path, caps
     message = capsys.readouterr().err
     assert message.count("\n") == 1
     assert "5 arrays are missing in the file (bn.weight, ...); 5 arrays are unknown" in message
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("import jaxsnn.nothing", "raises ModuleNotFoundError at line 1: No module named"),
+        ("from torch import nn; Net = lambda: nn.ReLU(2, 3)", "raises TypeError at line 1: "),
+        ("def Net():\n    raise ValueError", "raises ValueError at line 2: ValueError; can Python"),
+    ],
+)
+def test_code_that_fails_is_named_in_one_line(files, line, reason, capsys):
+    code, weights = files
+    code.write_text(line)
+    assert main([str(weights), "--module", f"{code}:Net", "--data", "digits"]) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert f"their_code.py {reason}" in message

@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import itertools
 import sys
+import traceback
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -163,7 +164,8 @@ def _run(file: str, place: str) -> ModuleType:
         raise UserError(f"--module {place}: {shown(file)} is no Python file")
     code = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = code  # where dataclasses look for the names of annotations
-    spec.loader.exec_module(code)
+    with _their_code(place):
+        spec.loader.exec_module(code)
     return code
 
 
@@ -176,7 +178,24 @@ def _called(made: Untyped, place: str) -> Untyped:
             f"--module {place} cannot be called without arguments ({error}); name a function "
             "without any that returns the module"
         ) from error
-    return made()
+    with _their_code(place):
+        return made()
+
+
+@contextlib.contextmanager
+def _their_code(place: str) -> Generator[None]:
+    """Say on one line what code of theirs raises, and where."""
+    try:
+        yield
+    except Exception as error:
+        file = Path(place.rpartition(":")[0])
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [f" at line {each.lineno}" for each in frames if Path(each.filename) == file]
+        what = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"--module {place}: {file.name} raises {type(error).__name__}{''.join(lines[-1:])}: "
+            f"{what}; can Python run it?"
+        ) from error
 
 
 def preprocessing_of(config: BringYourOwn, shape: Shape) -> Preprocessing:
