@@ -56,6 +56,10 @@ def read_graph(graph: Graph) -> Reading:
     if head.norm is not None:
         raise inexpressible(head.place, "a batch norm behind the logits; fold it into their layer")
     layers, parts, image = _chain(head.source)
+    if not parts:
+        raise inexpressible(
+            head.place, "the whole network; a layer and a ReLU must stand before it"
+        )
     channels, height, width = image.whole
     pooled = bool(layers) and layers[-1] == AvgPool(0)
     arch = Arch(

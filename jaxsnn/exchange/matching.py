@@ -91,7 +91,7 @@ def match(
         walk.matched,
         tuple(layer for layer in layers if id(layer) not in taken),
         tuple(target for name, target in places.items() if name not in walk.matched),
-        (*walk.problems, *([] if ordered else walk.guessed(named))),
+        (*walk.problems, *(walk.crossed(named) if ordered else walk.guessed(named))),
     )
 
 
@@ -183,6 +183,28 @@ class _Walk:
             for first, *others in groups.values()
             for other in others
             if stem(other.name) != stem(first.name)
+        ]
+
+    def crossed(self, named: Mapping[str, Layer]) -> list[str]:
+        """Norms that order gives to one layer and their names to another, where all have names."""
+        norms = {
+            name: each.name
+            for name, each in self.matched.items()
+            if each.kind == "norm" and each.layout == "torch"
+        }
+        synapses = {name: self.matched.get(name.removesuffix(NORM)) for name in norms}
+        by_name = {
+            name: partner(synapse.name, norms.values())
+            for name, synapse in synapses.items()
+            if synapse is not None
+        }
+        if len(set(by_name.values()) - {None}) < len(norms):
+            return []
+        return [
+            f"{norm} stands in the file where {self.places[name].site.name} has its batch norm, "
+            f"which by its name is {by_name[name]}; write names={{'...': {name!r}}} with one"
+            for name, norm in norms.items()
+            if by_name[name] != norm and name not in named
         ]
 
     def _paired(self, target: str, norm: Layer) -> bool:

@@ -272,7 +272,7 @@ OPERATIONS: dict[str, Reader] = {
     **dict.fromkeys(("Dropout", "Dropout1d", "Dropout2d"), _dropout),
     **dict.fromkeys(("dropout", "dropout1d", "dropout2d"), _dropout),
     **dict.fromkeys(("clamp", "clamp_", "clip", "clamp_min", "clamp_min_"), _clamped),
-    **dict.fromkeys(("Identity", "contiguous", "clone"), lambda call: Plain("same")),
+    **dict.fromkeys(("Identity", "contiguous", "clone", "float"), lambda call: Plain("same")),
     **dict.fromkeys(("add", "iadd", "add_"), _sum),
     **dict.fromkeys(("Softmax", "LogSoftmax", "softmax", "log_softmax"), _softmax),
 }

@@ -509,6 +509,43 @@ def test_references_of_other_shapes(rng, images, answers, reason):
         from_torch(arrays, PLAIN, reference=(images, answers))
 
 
+def test_norms_whose_names_and_order_disagree_are_not_guessed_between(rng):
+    """bn2 was made before bn1, and nothing but their names tells them apart."""
+    arch = parse("2C1-2C1", input_shape=(2, 2, 2), classes=3)
+    arrays = {f"conv{each}.weight": theirs.drawn(rng, 2, 2, 1, 1) for each in (1, 2)}
+    arrays |= theirs.drawn_norm(rng, "bn2", 2) | theirs.drawn_norm(rng, "bn1", 2)
+    arrays["fc1.weight"] = theirs.drawn(rng, 3, 8)
+    message = misfits(arrays, arch)
+    assert (
+        "bn2 stands in the file where conv1 has its batch norm, which by its name is bn1" in message
+    )
+    assert "write names={'...': 'conv1/norm'}" in message
+    tree = fit(arrays, arch, names={"bn1": "conv1/norm"})
+    for site, norm in (("conv1", "bn1"), ("conv2", "bn2")):
+        scale = tree["params"][site]["norm"]["scale"]
+        np.testing.assert_array_equal(scale, arrays[f"{norm}.weight"])
+
+
+def test_norms_counted_from_zero_follow_the_order(rng):
+    arch = parse("2C1-2C1", input_shape=(2, 2, 2), classes=3)
+    arrays = {f"conv{each}.weight": theirs.drawn(rng, 2, 2, 1, 1) for each in (1, 2)}
+    arrays |= theirs.drawn_norm(rng, "bn0", 2) | theirs.drawn_norm(rng, "bn1", 2)
+    arrays["fc1.weight"] = theirs.drawn(rng, 3, 8)
+    scale = fit(arrays, arch)["params"]["conv1"]["norm"]["scale"]
+    np.testing.assert_array_equal(scale, arrays["bn0.weight"])
+
+
+def test_a_norm_of_the_same_number_as_two_layers_follows_the_order(rng):
+    """fc1 is followed by bn2 here; bn1 has its number, but belongs to conv1."""
+    arch = parse("2C1-2", input_shape=(2, 2, 2), classes=3)
+    arrays = {"conv1.weight": theirs.drawn(rng, 2, 2, 1, 1), **theirs.drawn_norm(rng, "bn1", 2)}
+    arrays |= {"fc1.weight": theirs.drawn(rng, 2, 8), **theirs.drawn_norm(rng, "bn2", 2)}
+    arrays["fc2.weight"] = theirs.drawn(rng, 3, 2)
+    tree = fit(arrays, arch)
+    scale = tree["params"]["dense1"]["norm"]["scale"]
+    np.testing.assert_array_equal(scale, arrays["bn2.weight"])
+
+
 @pytest.mark.parametrize("behind", [jax.nn.log_softmax, jax.nn.softmax])
 def test_probabilities_in_place_of_logits_are_named(rng, behind):
     arrays, run = plain_network(rng)

@@ -188,6 +188,13 @@ def test_steps_without_notation(make, reason):
     refused(make, reason)
 
 
+def test_a_dense_layer_alone_has_no_neurons():
+    def alone(sheet):
+        sheet.read(sheet.dense(sheet.plain("flatten", sheet.images), 5))
+
+    refused(alone, "the whole network; a layer and a ReLU must stand before it")
+
+
 def test_max_pools_behind_anything():
     def twice(sheet):
         return sheet.pool(sheet.relu(conv(sheet)), "max", 2)
@@ -332,6 +339,7 @@ ALL, TWO, ONE = slice(None), slice(None, None, 2), slice(1, None)
         (call("getitem", [(3, 4, 1, 1)], (3, 4), index=(ALL, ALL, 0, 0)), Plain("flatten")),
         (call("getitem", [(3, 4, 1, 1)], (3, 4), index=(..., 0, -1)), Plain("flatten")),
         (call("clamp", [MAP], MAP, min=0), Plain("relu")),
+        (call("float", [MAP], MAP), Plain("same")),
         (call("clamp_min", [MAP], MAP, min=0.0), Plain("relu")),
         (call("dropout2d", [MAP], MAP, training=False), Plain("same")),
         (call("reshape", [(3, 5)], (3, 5)), Plain("same")),
