@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from jaxsnn.io.arrays import load_arrays
+from jaxsnn.io.arrays import flatten, load_arrays
+from jaxsnn.systems.bring_your_own.network import read_network
 from jaxsnn.systems.bring_your_own.system import main
+from jaxsnn.systems.settings.bring_your_own import BringYourOwn
 
 pytestmark = pytest.mark.parity
 
@@ -57,6 +59,21 @@ def test_a_module_gives_the_network_that_the_notation_does(files, tmp_path):
     assert kept["module"].keys() == kept["arch"].keys()
     for name, array in kept["arch"].items():
         np.testing.assert_array_equal(kept["module"][name], array, err_msg=name)
+
+
+def test_the_checkpoint_of_a_module_that_holds_the_network_is_taken(files, tmp_path):
+    import torch
+
+    code, weights = files
+    state, larger = torch.load(weights), tmp_path / "epoch=3.ckpt"
+    named = {f"model.{name}": tensor for name, tensor in state.items()}
+    torch.save({"epoch": 3, "state_dict": named, "hyper_parameters": {"lr": 0.1}}, larger)
+    brought = [
+        read_network(BringYourOwn(weights=str(each), module=f"{code}:Net"), (28, 28, 1), 10)
+        for each in (weights, larger)
+    ]
+    for name, array in flatten(brought[0].variables).items():
+        np.testing.assert_array_equal(flatten(brought[1].variables)[name], array, err_msg=name)
 
 
 def test_weights_of_another_module_are_refused_in_one_line(files, tmp_path, capsys):

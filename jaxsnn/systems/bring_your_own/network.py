@@ -8,7 +8,7 @@ import inspect
 import itertools
 import sys
 import traceback
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -102,16 +102,34 @@ def _of_module(place: str, weights: Weights, shape: tuple[int, int, int]) -> Bro
         ) from error
     module = _made(place)
     tensor = cast("Callable[[np.ndarray], Untyped]", torch.from_numpy)
-    state = {name: tensor(np.array(array)) for name, array in weights.items()}
+    wanted = {name: tuple(each.shape) for name, each in module.state_dict().items()}
+    ahead = _ahead(list(weights), list(wanted))
+    state = {name.removeprefix(ahead): tensor(np.array(array)) for name, array in weights.items()}
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
-        wanted = {name: tuple(each.shape) for name, each in module.state_dict().items()}
         raise UserError(
             f"{weights.place} does not fit --module {place}: {_misfit(weights, wanted)}"
         ) from error
     imported = from_torch(module, input_shape=shape)
     return Brought(imported.arch, imported.variables, imported.table)
+
+
+def _ahead(names: Sequence[str], wanted: Sequence[str]) -> str:
+    """What stands before all names of a file, and no other difference: the place of the module.
+
+    A checkpoint of a larger module has it, such as Lightning's, whose network is often ``model``.
+
+    >>> _ahead(["model.a.weight", "model.a.bias"], ["a.weight", "a.bias"])
+    'model.'
+    >>> _ahead(["model.a.weight", "loss.weight"], ["a.weight"])
+    ''
+    """
+    for name in names:
+        ahead = name.removesuffix(f".{wanted[0]}") + "." if wanted else ""
+        if set(names) == {f"{ahead}{each}" for each in wanted}:
+            return ahead
+    return ""
 
 
 def _misfit(weights: Weights, wanted: Mapping[str, Shape]) -> str:
