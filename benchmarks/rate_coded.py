@@ -132,7 +132,8 @@ def case(options: argparse.Namespace) -> Case:
     shown = units_of(seen, dataset.train_images[: max(SCALED, options.tune)])
     values = net, variables, shown[:SCALED], [PERCENTILE]
     (scales,) = percentiles.scales(*values, encoding=seen.encoding)
-    rule = {"scales": scales, "initial": 0.0, "delay": 1}  # SpikingJelly's
+    # SpikingJelly's, with neurons behind the pools, as BayesianSpikeFusion has them
+    rule = {"scales": scales, "initial": 0.0, "delay": 1, "spiking_pools": True}
     integer, floats = (
         convert(variables, arch, method, encoding=seen.encoding)
         for method in (

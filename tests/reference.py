@@ -607,12 +607,22 @@ def emitted(layer: Layer, spikes: Array) -> Array:
     return np.array([mean_pool(layer["clip"] * one, layer.get("avg_pool", 1)) for one in spikes])
 
 
-def rate_coded(sites, variables, images, scales, steps, delay=1, initial=0.0, block_ends=True):
+def rate_coded(
+    sites,
+    variables,
+    images,
+    scales,
+    steps,
+    delay=1,
+    initial=0.0,
+    block_ends=True,
+    spiking_pools=True,
+):
     """Spikes ``{site: [T, B, ...]}`` of the normalised network, step by step in float64.
 
     Kernels times ``norm * previous scale / scale``, biases ``/ scale``, thresholds 1 (spec 4), then
     ``V += f(x); s = V >= 1; V -= s``, handed on ``delay`` steps later (spec 5). ``sites`` are the
-    synapses in execution order, with their geometry.
+    synapses in execution order, with their geometry. Pools that do not spike pass means on.
     """
     worth, state, queue, spikes = {"input": 1.0}, {}, {}, {}
     held = np.asarray(images, np.float64)
@@ -666,6 +676,9 @@ def rate_coded(sites, variables, images, scales, steps, delay=1, initial=0.0, bl
                 current = current + added
             # A mean reaches 1 where the sum reaches the area: ninths do not add up to 1 in floats.
             threshold = float(np.prod(site.window)) if site.kind == "avgpool" else 1.0
+            if site.kind == "avgpool" and not spiking_pools:
+                values[site.name] = current / threshold
+                continue
             start = 0.0 if site.shortcut and not block_ends else initial * threshold
             potential = state.get(site.name, start) + current
             out = (potential >= threshold).astype(np.float64)

@@ -8,6 +8,7 @@ Neuroscience 11, 2017 ("robust normalisation").
 import functools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,8 @@ from jaxsnn.io.progress import bar
 from jaxsnn.network import net as net_module
 from jaxsnn.network.net import Net
 from jaxsnn.network.per_site import hidden
+from jaxsnn.neurons.activations import activation
+from jaxsnn.neurons.neuron import Neuron
 from jaxsnn.types import Variables
 
 SCALED = ("activation", "exit", "readout")  # roles of sites that have a scale
@@ -120,6 +123,22 @@ def normalised_ann(snn: Spiking) -> Net:
 
     It is applied to ``snn.variables`` and whole images. Each activation is that of the trained
     network divided by the layer's scale, each logit that of the head: the same classes, with
-    batch norm gone.
+    batch norm gone. A pool without neurons gives the sum of a window, as in the spiking network.
     """
-    return snn.net.clone(neurons=hidden(neurons.relu()), skip_silent=False)
+    ann = hidden(neurons.relu())
+    return snn.net.clone(neurons=replace(ann, by_name=summing_pools(snn)), skip_silent=False)
+
+
+def summing_pools(snn: Spiking) -> tuple[tuple[str, Neuron], ...]:
+    """The average pools of a spiking network that have no neurons, by name: sums, no means."""
+    return tuple(
+        (site.name, _times(math.prod(site.window)))
+        for site in plan(snn.arch)
+        if site.kind == "avgpool" and snn.neurons.at(site).spikes is None
+    )
+
+
+@functools.cache
+def _times(area: int) -> Neuron:
+    """A mean, as the synapse of a pool gives it in floats, back to the sum."""
+    return activation(lambda mean: mean * area)

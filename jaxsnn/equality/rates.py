@@ -19,7 +19,7 @@ from jaxsnn import neurons
 from jaxsnn.arch.layers import Site
 from jaxsnn.arch.plan import head_sites, plan, spiking_sites
 from jaxsnn.conversion.float_reference import snapped
-from jaxsnn.conversion.percentiles import normalised_ann
+from jaxsnn.conversion.percentiles import normalised_ann, summing_pools
 from jaxsnn.conversion.spiking import Spiking
 from jaxsnn.equality.comparison import on_the_host, rounded_to_zero
 from jaxsnn.equality.rate_bounds import deviations
@@ -101,14 +101,12 @@ class _Tally:
     def references(self, images: Array) -> tuple[Activations, ...]:
         """Normalised ANN ended at one spike a step, without that end, float ANN, and as given."""
         snn, decoded = self.snn, self.snn.encoding.decode(images)
-        ended = SiteMap(
-            ONE_SPIKE,
-            by_name=tuple(
-                (site.name, neurons.identity())
-                for site in plan(snn.arch)
-                if site.role == "pool" or snn.neurons.at(site).spikes is None
-            ),
-        )
+        without = {
+            site.name: neurons.identity()
+            for site in plan(snn.arch)
+            if site.role == "pool" or snn.neurons.at(site).spikes is None
+        }
+        ended = SiteMap(ONE_SPIKE, by_name=tuple({**without, **dict(summing_pools(snn))}.items()))
         normalised = normalised_ann(snn)
         passes: list[Activations] = [
             activations(normalised.clone(neurons=ended), snn.variables, images),

@@ -51,7 +51,8 @@ def trained(arch, seed=0):
 def converted(arch, seed=0, percentile=99.0, **options):
     net, variables, images = trained(arch, seed)
     (scales,) = percentiles.scales(net, variables, images, [percentile], encoding=HELD)
-    options = {"initial": 0.0, "delay": 1, "spiking_heads": True} | options  # the paper's
+    paper = {"initial": 0.0, "delay": 1, "spiking_heads": True, "spiking_pools": True}
+    options = paper | options
     snn = convert(variables, arch, methods.rate(scales=scales, **options), encoding=HELD)
     return net, variables, images, scales, snn
 
@@ -120,7 +121,11 @@ def test_activations_that_are_no_numbers_are_refused():
 
 
 @pytest.mark.parametrize("arch", [VGG, RES])
-@pytest.mark.parametrize("options", [{"float_weights": True}, {}, {"weight_bits": None}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{"float_weights": True}, {}, {"weight_bits": None}, {"spiking_pools": False}],
+    ids=str,
+)
 def test_the_normalised_network_computes_the_same_logits(arch, options):
     """Check 9: batch norm is gone, logits are those of the network divided by the head's scale."""
     net, variables, images, scales, snn = converted(arch, **options)
@@ -162,12 +167,15 @@ def test_percentiles_move_no_kernel():
 
 @pytest.mark.parametrize("arch", [VGG, RES])
 @pytest.mark.parametrize(
-    ("delay", "initial", "block_ends"), [(1, 0.0, True), (0, 0.5, True), (2, 0.25, False)]
+    ("delay", "initial", "block_ends", "spiking_pools"),
+    [(1, 0.0, True, True), (0, 0.5, True, False), (2, 0.25, False, True)],
 )
-def test_spikes_are_those_of_the_slow_simulator(arch, delay, initial, block_ends):
+def test_spikes_are_those_of_the_slow_simulator(arch, delay, initial, block_ends, spiking_pools):
     options = {"delay": delay, "initial": initial, "block_ends": block_ends}
+    options["spiking_pools"] = spiking_pools
     _, variables, images, scales, snn = converted(arch, **options)
-    names = [site.name for site in plan(arch) if site.role != "shortcut"]
+    without = ("shortcut",) if spiking_pools else ("shortcut", "pool")
+    names = [site.name for site in plan(arch) if site.role not in without]
     trace = simulate(snn, images, steps=40, block=5, record=names, counts=True)
     slow = reference.rate_coded(
         plan(arch), snapped(variables, snn), HELD.decode(images), scales, 40, **options
@@ -249,6 +257,26 @@ def test_images_without_a_spike_to_decide_on_are_counted():
     assert evaluation.predictions[-1].tolist() == [0] * 5
 
 
+def test_a_pool_without_neurons_rounds_no_mean():
+    """Spikes of 1, 1, 0 and 0 in every step: a neuron fires in every other, a sum is right at once.
+
+    Means are right after every step, those of a neuron after two.
+    """
+    arch = parse("1C1x-AP2", classes=1, input_shape=(2, 2, 1))
+    net = Net(arch, hidden(relu()))
+    variables = net_module.init_variables(net, jax.random.key(0))
+    variables["params"]["conv1"]["kernel"] = jnp.ones((1, 1, 1, 1))
+    variables["params"]["readout"]["kernel"] = jnp.ones((1, 1))
+    image = np.array([128, 128, 0, 0], np.uint8).reshape(1, 2, 2, 1)
+    encoding, logits = Encoding("held", 1 / 128, 128), {}
+    for spiking in (False, True):
+        options = {"scales": {"conv1": 1.0}, "initial": 0.0, "spiking_pools": spiking}
+        snn = convert(variables, arch, methods.rate(**options), encoding=encoding)
+        sums = np.asarray(simulate(snn, image, steps=4).readout).ravel() * snn.unit("readout")
+        logits[spiking] = (sums / np.arange(1, 5)).tolist()
+    assert logits == {False: [0.5, 0.5, 0.5, 0.5], True: [0.0, 0.5, pytest.approx(1 / 3), 0.5]}
+
+
 def test_heads_need_no_scale_unless_they_fire():
     _, variables, _ = trained(VGG)
     scales = {site.name: 1.0 for site in plan(VGG) if site.role == "activation"}
@@ -317,8 +345,8 @@ def test_nothing_arrives_before_the_pipeline_is_full():
     (scales,) = percentiles.scales(net, variables, images, [50.0], encoding=HELD)
     for depth, name in enumerate(scales, 1):  # every neuron that can fire fires at once
         scales[name] *= 1e-3**depth
-    method = methods.rate(scales=scales, initial=0.0, delay=1, spiking_heads=True)
-    snn = convert(variables, VGG, method, encoding=HELD)
+    paper = {"initial": 0.0, "delay": 1, "spiking_heads": True, "spiking_pools": True}
+    snn = convert(variables, VGG, methods.rate(scales=scales, **paper), encoding=HELD)
     final = np.asarray(simulate(snn, images, steps=12).readout).sum((1, 2))
     early = np.asarray(simulate(snn, images, steps=12).readouts[0]).sum((1, 2))
     stages = {"final": 3 + 2, "early": 2 + 2}  # blocks, then pool and dense neurons
@@ -341,7 +369,7 @@ def test_percentiles_and_initial_potentials_are_swept_in_one_program():
     net, variables, images = trained(RES)
     labels = np.arange(len(images)) % 4
     actual = percentiles.scales(net, variables, images, [90.0, 99.9], encoding=HELD)
-    method = functools.partial(methods.rate, delay=1)
+    method = functools.partial(methods.rate, delay=1, spiking_pools=True)
     networks = [
         convert(variables, RES, method(scales=scales, initial=initial), encoding=HELD)
         for scales in actual

@@ -36,17 +36,17 @@ ARCH = parse(
     "5C3p1-[5C3p1-5C3p1]+bias-AP2-E-6", classes=4, input_shape=(6, 6, 1), head_bias=True
 )  # fmt: skip
 STEPS = 40
-LATE = {"initial": 0.0, "delay": 1}  # as the slow simulator does by default
+LATE = {"initial": 0.0, "delay": 1, "spiking_pools": True}  # as the slow simulator does by default
 
 
 @functools.cache
-def network(spiking_heads=False):
+def network(spiking_heads=False, **options):
     net = Net(ARCH, hidden(neurons.relu()), initialiser=FanInUniform())
     variables = jax.tree.map(np.array, init_variables(net, jax.random.key(0)))
     rng = np.random.default_rng(0)
     images = rng.integers(-256, 257, (10, *ARCH.input_shape)).astype(np.int16)
     (scales,) = percentiles.scales(net, variables, images, [99.0], encoding=HELD)
-    options = {"spiking_heads": spiking_heads, "weight_bits": None, **LATE}
+    options = {"spiking_heads": spiking_heads, "weight_bits": None, **LATE, **options}
     method = methods.rate(scales=scales, **options)
     snn = convert(variables, ARCH, method, given=net, encoding=HELD)
     return net, variables, images, scales, snn
@@ -116,6 +116,14 @@ def test_a_fault_of_the_simulation_lies_beyond_theory():
     assert layer(proof, "conv1").integer > 0
     assert "BEYOND" in str(proof)
     assert proof.float_mismatches == 0
+
+
+def test_pools_that_pass_sums_on_are_within_theory():
+    _, variables, images, _, snn = network(spiking_pools=False)
+    proofs = [certify(snn, variables, images, steps=steps) for steps in (STEPS, 10 * STEPS)]
+    for proof in proofs:
+        assert (proof.mismatches, proof.float_mismatches) == (0, 0)
+    assert 0 < layer(proofs[1], "dense1").gap < layer(proofs[0], "dense1").gap / 3
 
 
 def test_a_wrong_fold_differs_from_the_float_ann():

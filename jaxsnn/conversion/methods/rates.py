@@ -7,10 +7,11 @@ behind ``slope * (z - center) + offset`` integrates, at every step::
     V += slope * source / scale * drive + (offset - slope * center) / scale,   threshold 1
 
 Scales move gains and biases alone: kernels stay what they are, so that networks of several
-percentiles share them. Average pools have neurons of their own, whose threshold is the pool's area.
-Heads add up what they are given, in integers: a neuron there would stay silent where no logit is
-above zero, and round all others to whole spikes. Only where spikes of heads are counted, as the
-fusion of two heads does, they have neurons.
+percentiles share them. Average pools pass on the sums of their windows: a neuron there, whose
+threshold is the pool's area, would round every mean once more. Heads add up what they are given, in
+integers: a neuron there would stay silent where no logit is above zero, and round all others to
+whole spikes. Only where spikes of heads are counted, as the fusion of two heads does, they have
+neurons.
 """
 
 import math
@@ -57,6 +58,8 @@ class Rate(Method):
         block_ends: ``initial`` holds for the last neurons of residual blocks, too; False: they
             start at 0, as in the original's code.
         spiking_heads: exits and readout fire at a rate, too, for what counts their spikes.
+        spiking_pools: average pools fire at a rate, too, as in the original; False: they pass sums
+            of spikes on, which rounds nothing.
 
     Raises:
         UserError: a value that is none of these; a scale that is missing or not positive is named
@@ -73,6 +76,7 @@ class Rate(Method):
     float_weights: bool = False
     block_ends: bool = True
     spiking_heads: bool = False
+    spiking_pools: bool = False
     name: ClassVar[str] = "rate"
     presentations: ClassVar[tuple[Presentation, ...]] = ("held", "frames")
     shortcuts: ClassVar[bool] = True
@@ -104,8 +108,10 @@ class Rate(Method):
 
     @property
     def neurons(self) -> SiteMap[Neuron]:
-        """Average pools have neurons, too, and heads if they are to spike."""
-        without = ("shortcut",) if self.spiking_heads else ("shortcut", *HEADS)
+        """Heads and average pools have neurons if they are to spike."""
+        without = ["shortcut"]
+        without += HEADS if not self.spiking_heads else ()
+        without += ("pool",) if not self.spiking_pools else ()
         return SiteMap(self.neuron, tuple((role, neurons.identity()) for role in without))
 
     def step(self, site: Site, master: Master) -> float:
@@ -141,8 +147,10 @@ class Rate(Method):
             {name: value.astype(np.float32) for name, value in params.items()},
         )
 
-    def pool(self, channels: int, area: int) -> Cells:
+    def pool(self, channels: int, area: int) -> Cells | None:
         """Thresholds for sums of spikes: a mean that reaches 1."""
+        if not self.spiking_pools:
+            return None
         each = np.full(channels, area, np.float32)
         return Cells({"threshold": each, "initial": self.initial * each}, np.asarray(1))
 

@@ -157,6 +157,7 @@ class BayesianSpikeFusion(Experiment[Settings]):
             weight_bits=config.weight_bits or None,
             float_weights=not config.weight_bits,
             spiking_heads=True,  # the fusion, and the original's figures, count their spikes
+            spiking_pools=True,  # as in the original
         )
         return convert(variables, self.arch, method, given=self.net, encoding=self.encoding)
 
