@@ -96,13 +96,18 @@ class TrainedBy:
         recipe: name of the recipe; None: the system has one way to train.
         compute: arithmetic of the training.
         epochs: passes over the training images that were asked for, of all phases together.
-        parts: every part of the recipe by its flag's name.
+        parts: every part of the recipe by its flag's name; of the last phase, where there are
+            several.
+        phases: what each phase had of its own, such as epochs and learning rate, and the update
+            that it began with (the one before ended there, however long it was to be); empty where
+            there was one.
     """
 
     recipe: str | None = None
     compute: str | None = None
     epochs: int
     parts: dict[str, Part]
+    phases: tuple[dict[str, Part], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ import pytest
 
 from jaxsnn.errors import UserError
 from jaxsnn.io.checkpoints import Checkpoints
+from jaxsnn.systems.result_fields import trained_by
 from jaxsnn.systems.run_folder import Run
 from jaxsnn.systems.settings import LeNetScatter, NegativeSpikesCnn1
 
@@ -50,6 +51,14 @@ def test_a_new_phase_begins_at_the_newest_whole_checkpoint(tmp_path):
     (tmp_path / "checkpoints" / "9999").mkdir(parents=True)
     with pytest.raises(UserError, match="holds no checkpoint to resume from"):
         phases(tmp_path, [{**FIRST, "epochs": 3}])
+
+
+def test_results_tell_the_phases_apart(tmp_path):
+    run, second = Run(tmp_path, CONFIG, (), ()), {**FIRST, "learning_rate": 5e-4, "first_step": 30}
+    run.record([FIRST])
+    assert (trained_by(run).epochs, trained_by(run).phases) == (5, ())
+    run.record([FIRST, {**second, "argv": ["train", "--resume"]}])
+    assert (trained_by(run).epochs, trained_by(run).phases) == (8, (FIRST, second))
 
 
 def cropped(radius, **others):
