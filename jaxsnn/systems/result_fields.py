@@ -143,8 +143,8 @@ def trained_by(run: Run[Any]) -> TrainedBy | None:
         epochs = phases[-1]["first_step"] // phases[-1]["steps_per_epoch"] + phases[-1]["epochs"]
     named = {"recipe": saved.recipe, "compute": saved.compute} if isinstance(saved, Trained) else {}
     parts = {name: files.plain(getattr(saved, name)) for name in saved.parts_of_training}
-    own = [{name: p[name] for name in p if name != "argv"} for p in phases]
-    return TrainedBy(**named, epochs=epochs, parts=parts, phases=tuple(own if own[1:] else ()))
+    each = [{name: p[name] for name in p if name != "argv"} for p in phases]
+    return TrainedBy(**named, epochs=epochs, parts=parts, phases=tuple(each if each[1:] else ()))
 
 
 def ledger(
