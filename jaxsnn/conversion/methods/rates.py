@@ -109,9 +109,9 @@ class Rate(Method):
     @property
     def neurons(self) -> SiteMap[Neuron]:
         """Heads and average pools have neurons if they are to spike."""
-        without = ["shortcut"]
-        without += HEADS if not self.spiking_heads else ()
-        without += ("pool",) if not self.spiking_pools else ()
+        heads = () if self.spiking_heads else HEADS
+        pools = () if self.spiking_pools else ("pool",)
+        without = ("shortcut", *heads, *pools)
         return SiteMap(self.neuron, tuple((role, neurons.identity()) for role in without))
 
     def step(self, site: Site, master: Master) -> float:
@@ -148,7 +148,7 @@ class Rate(Method):
         )
 
     def pool(self, channels: int, area: int) -> Cells | None:
-        """Thresholds for sums of spikes: a mean that reaches 1."""
+        """Thresholds for sums of spikes: a mean that reaches 1; None where pools do not spike."""
         if not self.spiking_pools:
             return None
         each = np.full(channels, area, np.float32)

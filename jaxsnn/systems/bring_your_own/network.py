@@ -125,11 +125,9 @@ def _ahead(names: Sequence[str], wanted: Sequence[str]) -> str:
     >>> _ahead(["model.a.weight", "loss.weight"], ["a.weight"])
     ''
     """
-    for name in names:
-        ahead = name.removesuffix(f".{wanted[0]}") + "." if wanted else ""
-        if set(names) == {f"{ahead}{each}" for each in wanted}:
-            return ahead
-    return ""
+    ends = [name for name in names if wanted and name.endswith(f".{wanted[0]}")]
+    places = (name.removesuffix(wanted[0]) for name in ends)
+    return next((one for one in places if set(names) == {f"{one}{each}" for each in wanted}), "")
 
 
 def _misfit(weights: Weights, wanted: Mapping[str, Shape]) -> str:
