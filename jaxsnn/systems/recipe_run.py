@@ -10,8 +10,8 @@ from jax import Array
 from jaxsnn.arch.plan import plan
 from jaxsnn.inputs.preprocess import Preprocessing, units_of
 from jaxsnn.network.initialisers import Dirac, FixedScale, Initialiser
-from jaxsnn.network.net import Net
-from jaxsnn.systems.run_folder import Run, train_run
+from jaxsnn.network.net import Net, template
+from jaxsnn.systems.run_folder import Run, start_from, train_run
 from jaxsnn.systems.settings.training import Trained
 from jaxsnn.training import optimisers
 from jaxsnn.training.final_statistics import finishing
@@ -26,6 +26,8 @@ from jaxsnn.types import Variables
 TrainedConfig = TypeVar("TrainedConfig", bound=Trained)
 FIXED_PARTS = tuple(part for part in PARTS if part not in (*PHASE, *AUGMENTATION))
 """Parts of a recipe that no later phase of a run may change."""
+CLIPS = ("clip", "kernel_clip")
+"""Learned clips: weights to start from may lack them, as those of full precision do."""
 
 
 def initialiser(recipe: Recipe, usual: Initialiser) -> Initialiser:
@@ -46,8 +48,6 @@ def train_recipe(
     net: Net,
     preprocessing: Preprocessing,
     data: Data,
-    *,
-    fresh: bool = True,
 ) -> TrainState:
     """Train, or resume, as ``run.config.training`` says; writes the run's files.
 
@@ -57,12 +57,18 @@ def train_recipe(
         net: the network.
         preprocessing: what becomes of the images.
         data: training images and labels, validation images and labels.
-        fresh: weights start at random, so that the recipe may put whitening filters in their place.
+
+    Raises:
+        UserError: weights to start from that are missing, damaged or of another network.
     """
-    recipe = run.config.training
+    recipe, place = run.config.training, run.config.init
+    if place and not run.config.resume:
+        task = start_from(task, place, template(net), newly=CLIPS)
+    elif recipe.whitened and not place:
+        task = _whitened(task, net, preprocessing, data)
     return train_run(
         run,
-        _started(task, net, preprocessing, data) if recipe.whitened and fresh else task,
+        task,
         data,
         micro_batch=recipe.micro_batch or None,
         optimiser=functools.partial(optimisers.from_recipe, recipe),
@@ -71,7 +77,7 @@ def train_recipe(
     )
 
 
-def _started(task: Task, net: Net, preprocessing: Preprocessing, data: Data) -> Task:
+def _whitened(task: Task, net: Net, preprocessing: Preprocessing, data: Data) -> Task:
     """The task whose first convolution starts from whitening filters of the training images."""
     site = plan(net.arch)[0]
     if site.kind != "conv":

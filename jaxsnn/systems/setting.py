@@ -63,7 +63,7 @@ class Setting(System[TrainedConfig]):
     network: ClassVar[tuple[str, ...]] = ("k", "precision", "dataset")
     most: ClassVar[int] = 200
     heads: ClassVar[bool] = False
-    training: ClassVar[tuple[str, ...]] = ("seed", "limit_train", "validation")
+    training: ClassVar[tuple[str, ...]] = ("seed", "limit_train", "validation", "init")
     conversion: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: TrainedConfig) -> None:

@@ -75,6 +75,40 @@ def test_kept_kernels_are_whole_numbers_near_the_trained_ones(trained, capsys):
         assert all(set(np.unique(worth[name])) <= {-1, 0, 1} for name in inner)
 
 
+def test_training_starts_from_kept_weights(trained, tmp_path):
+    """Without a learning rate to speak of, nothing but the statistics moves; resuming goes on."""
+    script, flags, folder, _ = trained
+    assert run("keep", *flags, out=folder.parent, tiny=LIMITS, script=script) == 0
+    place = tmp_path / "kept" / folder.name
+    place.mkdir(parents=True)
+    shutil.copy(folder / "kept.npz", place)
+    still = (*flags, "--lr", "1e-30", "--init", str(place), "--epochs", "1")
+    out = tmp_path / "more"
+    assert run("train", *still, out=out, tiny=LIMITS, script=script) == 0
+    ends = place / "kept.npz", out / folder.name / "model.npz"
+    before, after = (load_arrays(end)[0] for end in ends)
+    assert set(before) == set(after)
+    for name in before:
+        if name.startswith("params"):
+            np.testing.assert_allclose(after[name], before[name], 0, 1e-25, err_msg=name)
+    (place / "kept.npz").unlink()  # the checkpoint is what is resumed
+    assert run("train", *still, "--resume", out=out, tiny=LIMITS, script=script) == 0
+    assert run("train", *flags, "--resume", out=out, tiny=LIMITS, script=script) == 2
+
+
+def test_weights_of_another_network_are_no_start(trained, tmp_path, capsys):
+    script, flags, folder, _ = trained
+    arrays, _ = load_arrays(folder / "best.npz")
+    name = next(name for name in arrays if name.endswith("readout/kernel"))
+    save_arrays(tmp_path / "wide.npz", arrays | {name: arrays[name][:, :7]})
+    start = (*flags, "--init", str(tmp_path / "wide.npz"))
+    assert run("train", *start, out=tmp_path, tiny=LIMITS, script=script) == 2
+    said = capsys.readouterr().err
+    assert name in said
+    assert "wide.npz" in said
+    assert not (tmp_path / folder.name).exists()
+
+
 def test_what_would_be_another_network_is_not_kept(trained, tmp_path, capsys, monkeypatch):
     script, flags, folder, _ = trained
     shutil.copytree(folder, tmp_path / folder.name)

@@ -43,14 +43,8 @@ from jaxsnn.systems.experiment import Experiment
 from jaxsnn.systems.fast_snn import records
 from jaxsnn.systems.fast_snn import stages as stages_module
 from jaxsnn.systems.fast_snn.published import published
-from jaxsnn.systems.recipe_run import train_recipe
 from jaxsnn.systems.result_fields import Fields
-from jaxsnn.systems.run_folder import (
-    held_out,
-    start_from,
-    task_data,
-    weights_at,
-)
+from jaxsnn.systems.run_folder import held_out, task_data, weights_at
 from jaxsnn.systems.setting import Horizon, Paper
 from jaxsnn.systems.settings.fast_snn import FastSnn as Settings
 from jaxsnn.training import finetune
@@ -82,7 +76,6 @@ class FastSnn(Experiment[Settings]):
         joined=WIDTHS,
         recorded={"gaps": layers.gaps, "finetune": layers.finetune},
     )
-    training = (*Experiment.training, "init")
     conversion = ("negative_threshold",)
     most = 100
     heads = True
@@ -162,14 +155,7 @@ class FastSnn(Experiment[Settings]):
     def train(self) -> None:
         """Train, or resume."""
         self.redraw("train")
-        config, task = self.config, self.task
-        if config.init and not config.resume:
-            template = net_module.template(self.net)
-            task = start_from(task, config.init, template, newly=("clip", "kernel_clip"))
-        validation = held_out(len(self.data.train_images), config.validation)
-        data = task_data(self.data, validation)
-        fresh = not config.init
-        train_recipe(self.run, task, self.net, self.preprocessing, data, fresh=fresh)
+        super().train()
 
     def take(self, place: str) -> None:
         """Take the weights of another run, of the same network, width and data set.

@@ -30,7 +30,7 @@ class BayesianSpikeFusion(Trained):
     usual_epochs: ClassVar[dict[str, int]] = {"digits": 10, "mnist": 5, "fashion_mnist": 5, "": 200}
     parts_of_training = (
         *PARTS,
-        *("lr_step", "lr_factor", "ic_weight"),
+        *("lr_step", "lr_factor", "ic_weight", "init"),
     )
     positionals: ClassVar[dict[str, tuple[str, ...]]] = {
         **dict.fromkeys(("all", "train"), ("dataset", "arch")),

@@ -16,7 +16,7 @@ class Trained(Scripted):
 
     usual_recipe: ClassVar[dict[str, Name]] = {"": "paper"}  # by data set; "" for all others
     fast_epochs: ClassVar[dict[str, int]] = {"": 16}
-    parts_of_training = PARTS
+    parts_of_training = (*PARTS, "init")
     before: ClassVar[JsonObject] = {"recipe": "paper", "compute": "float32"}
 
     recipe: Name | None = None
@@ -26,6 +26,9 @@ class Trained(Scripted):
     compute: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the training (what is certified is not affected): auto takes what is fastest
     here, bfloat16 where a processor's XLA has it from oneDNN, or on a graphics card."""
+    init: str = ""
+    """Start from these weights, with a new optimiser: the folder of a run (its best epoch, or what
+    was kept of it: results/cifar10_cnn1/k1), or an npz file of one."""
     learning_rate: float | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
     """Step size at the beginning, of the kernels (adam: of everything)."""
     schedule: Literal["constant", "cosine", "linear"] | None = None
