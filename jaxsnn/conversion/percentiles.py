@@ -130,7 +130,11 @@ def normalised_ann(snn: Spiking) -> Net:
 
 
 def summing_pools(snn: Spiking) -> tuple[tuple[str, Neuron], ...]:
-    """The average pools of a spiking network that have no neurons, by name: sums, no means."""
+    """What stands for the average pools of a spiking network that have no neurons: sums, no means.
+
+    Returns:
+        Name and activation of each, in the order of the network, as ``SiteMap.by_name`` takes them.
+    """
     return tuple(
         (site.name, _times(math.prod(site.window)))
         for site in plan(snn.arch)

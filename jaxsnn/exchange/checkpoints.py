@@ -70,7 +70,8 @@ def _chosen(
         what = f"no entry {shown(entry)} with tensors" if entry else f"{len(names)} state dicts"
         offer = ", ".join(map(shown, inner)) or "none"
         raise UserError(
-            f"{place}: {what}; entries with tensors: {offer}; name one as entry= of read_weights"
+            f"{place}: {what}; entries with tensors: {offer}; name one as entry= of read_weights, "
+            "--entry on the command line, or give it alone"
         )
     return inner[names[0]], tuple(_text(name) for name in whole if name != names[0])
 

@@ -94,7 +94,8 @@ def _weights(source: object) -> Weights:
     if isinstance(source, Weights):
         return source
     if isinstance(source, Mapping):
-        tensors, skipped = _tensors(dict(cast("StateDict", source)))
+        whole = dict(cast("StateDict", source))  # or a checkpoint that holds one (torch.load)
+        tensors, skipped = state_dict(whole, "the checkpoint", is_tensor=_is_tensor)
         arrays = {name: array_of(each) for name, each in tensors.items()}
         return Weights(arrays, "the state dict", "state dict", skipped=skipped)
     raise UserError(
@@ -102,8 +103,5 @@ def _weights(source: object) -> Weights:
     )
 
 
-def _tensors(source: dict[str, Any]) -> tuple[StateDict, tuple[str, ...]]:
-    """A state dict, which may be an entry of a checkpoint (``torch.load``), and what is beside."""
-    if any(isinstance(each, dict) for each in source.values()):
-        return state_dict(source, "the checkpoint", is_tensor=lambda each: hasattr(each, "dtype"))
-    return source, ()
+def _is_tensor(value: object) -> bool:
+    return hasattr(value, "dtype") and hasattr(value, "shape")

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import subprocess
+from importlib import import_module
 from pathlib import Path
 from typing import TypedDict, cast
 
@@ -38,7 +39,8 @@ def environment(package: Path = PACKAGE) -> Environment:
     names = ("jax", "flax", "optax", "numpy")
     versions: dict[str, str | None] = {"python": platform.python_version()}
     versions |= {name: _version(name) for name in names}
-    versions["jaxsnn"] = _version("jaxsnn-conversion")
+    # Not what pip once noted of it: in an editable install that is the version of the day.
+    versions["jaxsnn"] = import_module(PACKAGE.name).__version__
     return {
         "versions": versions,
         "device": _device(),

@@ -13,20 +13,20 @@ from typing import Any, Generic, TypeVar
 import jax
 import numpy as np
 import optax
-from jax import Array
 
 from jaxsnn.data.base import Dataset
 from jaxsnn.data.by_name import load
 from jaxsnn.data.splits import limited, split_validation
 from jaxsnn.errors import UserError
 from jaxsnn.io import processes
-from jaxsnn.io.arrays import flatten, load_arrays, load_params, unflatten
+from jaxsnn.io.arrays import load_params
 from jaxsnn.io.checkpoints import Checkpoints
 from jaxsnn.io.files import exclusive, plain, read_text, write_bytes
 from jaxsnn.systems.config_file import differences, from_json, to_json
 from jaxsnn.systems.settings.base import Common, Scripted
 from jaxsnn.training.options import Options
-from jaxsnn.training.schedules import AUGMENTATION, PHASE, STEPS, Phase, Schedule, adam
+from jaxsnn.training.recipe import AUGMENTATION
+from jaxsnn.training.schedules import PHASE, STEPS, Phase, Schedule, adam
 from jaxsnn.training.task import Task
 from jaxsnn.training.train import AfterEpoch, Data, Finish
 from jaxsnn.training.train import train as train_task
@@ -114,20 +114,35 @@ class Run(Generic[Config]):
         now = {name: getattr(self.config, name) for name in PHASE}
         if now["schedule"] == "steps":
             now |= {name: plain(getattr(self.config, name)) for name in STEPS}
+        now |= {n: getattr(self.config, n) for n in AUGMENTATION if hasattr(self.config, n)}
         asked = {"argv": list(self.config.argv)} if self.config.argv else {}
         if not self.config.resume:
             return [{**now, "first_step": 0, "steps_per_epoch": steps_per_epoch, **asked}]
         saved, phases = self.saved(self.identity)
         _check_phases(phases, self._config_path)
-        augmentation = {n: getattr(self.config, n) for n in AUGMENTATION if hasattr(saved, n)}
-        now |= {n: value for n, value in augmentation.items() if value != getattr(saved, n)}
-        if now.items() <= phases[-1].items():
+        before = {n: getattr(saved, n) for n in AUGMENTATION if hasattr(saved, n)} | phases[-1]
+        if now.items() <= before.items():
             return phases
         done = Checkpoints(self.folder / "checkpoints").newest()
         if done is None:
             raise UserError(f"{self.folder / 'checkpoints'} holds no checkpoint to resume from")
         first = -(-done // steps_per_epoch) * steps_per_epoch
         return [*phases, {**now, "first_step": first, "steps_per_epoch": steps_per_epoch, **asked}]
+
+
+def _begun(phases: Sequence[Phase]) -> str:
+    """What is another in the last phase, which begins now.
+
+    >>> first = {"epochs": 8, "crop_radius": 2, "first_step": 0, "steps_per_epoch": 97}
+    >>> _begun([first, first | {"crop_radius": 4, "first_step": 485}])
+    'a new phase begins behind epoch 5, of 8 epochs: crop_radius 4, not 2'
+    """
+    before, now = phases[-2:]
+    names = [name for name in (*PHASE[1:], *STEPS, *AUGMENTATION) if name in now]
+    changes = [f"{n} {now[n]}, not {before[n]}" for n in names if before.get(n, now[n]) != now[n]]
+    behind = now["first_step"] // now["steps_per_epoch"]
+    start = f"a new phase begins behind epoch {behind}, of {now['epochs']} epochs"
+    return ": ".join([start, *filter(None, [", ".join(changes)])])
 
 
 def _check_phases(phases: Sequence[Phase], path: Path) -> None:
@@ -195,32 +210,6 @@ def weights_at(place: str | Path) -> Path:
     return next(there, path / WEIGHTS[1])
 
 
-def start_from(
-    task: Task, place: str | Path, template: Variables, newly: Sequence[str] = ()
-) -> Task:
-    """The task whose training starts from trained weights, strictly as ``template``.
-
-    Args:
-        task: what is trained.
-        place: the folder of a run, or an npz file of one.
-        template: the tree of variables, as shapes.
-        newly: names of leaves that the file may lack; they start where the task starts them.
-
-    Raises:
-        UserError: a missing or damaged file, or arrays that do not fit, each named.
-    """
-    path = weights_at(place)
-    arrays, expected = load_arrays(path)[0], flatten(template)
-    lacking = [n for n in expected if n.rpartition("/")[2] in newly and n not in arrays]
-    wanted = {name: leaf for name, leaf in expected.items() if name not in lacking}
-    loaded = flatten(load_params(path, unflatten(wanted)))
-
-    def init(key: Array) -> Variables:
-        return unflatten({**flatten(task.init(key)), **loaded})
-
-    return task._replace(init=init)
-
-
 def train_run(
     run: Run[Any],
     task: Task,
@@ -270,6 +259,8 @@ def train_run(
         averaging=averaging,
     )
     with exclusive(run.folder):
+        if config.resume and len(run.saved(())[1]) < len(phases) and processes.is_primary():
+            print(_begun(phases))
         run.record(phases)
         state, history = train_task(
             task,

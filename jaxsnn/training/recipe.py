@@ -143,3 +143,4 @@ FINETUNE = Recipe(
 RECIPES: dict[Name, Recipe] = {"paper": PAPER, "fast": FAST}
 
 PARTS = tuple(field.name for field in dataclasses.fields(Recipe))
+AUGMENTATION = ("crop_radius",)  # those that a later phase of a training may change

@@ -16,7 +16,7 @@ Phase = Mapping[str, Json]  # settings of one phase of a training, and where it 
 COURSES = ("constant", "cosine", "linear", "steps")
 PHASE = ("epochs", "learning_rate", "schedule")  # what a phase says of itself,
 STEPS = ("lr_step", "lr_factor")  # and where its course is "steps"
-AUGMENTATION = ("crop_radius",)  # parts of a recipe that a later phase may change
+CLIPS = ("clip", "kernel_clip")  # leaves of the params: learned clips of quantisers
 SMALLEST_CLIP = 1e-3  # weight decay and gradients move a learned clip no further down
 
 
@@ -114,7 +114,7 @@ def keep_clips() -> optax.GradientTransformation:
 
 def is_clip(path: Sequence[PyTree]) -> bool:
     """Whether a leaf of the params, by its path, is the learned clip of a quantiser."""
-    return str(getattr(path[-1], "key", "")) in ("clip", "kernel_clip")
+    return str(getattr(path[-1], "key", "")) in CLIPS
 
 
 Key = tuple[tuple[tuple[Json, ...], int], ...]

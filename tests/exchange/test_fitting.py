@@ -558,9 +558,10 @@ def test_a_state_dict_may_lie_in_a_checkpoint(rng):
     arrays, _ = plain_network(rng)
     wrapped = {f"module.{name}": array for name, array in arrays.items()}
     checkpoint = {"epoch": 3, "optimizer": {"state": {}}, "model": wrapped}
-    imported = from_torch(checkpoint, PLAIN)
     plain = from_torch(arrays, PLAIN)
-    jax.tree.map(np.testing.assert_array_equal, imported.variables, plain.variables)
+    for whole in (checkpoint, wrapped | {"epoch": 3}, {"epoch": 3, **arrays}):
+        imported = from_torch(whole, PLAIN)
+        jax.tree.map(np.testing.assert_array_equal, imported.variables, plain.variables)
     with pytest.raises(UserError, match=r"the checkpoint: 2 state dicts; .*'model', 'net'"):
         from_torch({"model": wrapped, "net": wrapped}, PLAIN)
 

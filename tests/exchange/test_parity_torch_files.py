@@ -131,7 +131,7 @@ def test_whole_modules_and_other_objects_are_refused(torch, saved):
         read_weights(saved({"w": torch.ones(2, dtype=torch.complex64).conj()}))
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_compiled_programs_are_refused(torch, tmp_path):
     path = tmp_path / "net.pt"
     torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 3), torch.ones(1, 2)), path)

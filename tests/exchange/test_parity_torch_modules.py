@@ -180,7 +180,7 @@ def test_global_pools(pool):
     assert taken(Net(), (7, 5, 1), "4C3").arch.head_pool
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 @pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile])
 def test_wrappers_are_taken_off(wrap):
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
@@ -420,7 +420,7 @@ def test_modules_whose_weights_cannot_be_read_are_refused_in_one_line(change, re
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_a_compiled_module_is_refused():
     model = torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)))
     with pytest.raises(UserError, match="give the module that it was made of"):

@@ -96,6 +96,18 @@ def test_training_starts_from_kept_weights(trained, tmp_path):
     assert run("train", *flags, "--resume", out=out, tiny=LIMITS, script=script) == 2
 
 
+def test_weights_that_have_seen_the_held_out_images_are_no_start(trained, tmp_path, capsys):
+    script, flags, folder, _ = trained
+    start = (*flags, "--init", str(folder), "--validation", "30", "--epochs", "1")
+    assert run("train", *start, out=tmp_path, tiny=LIMITS, script=script) == 2
+    said = capsys.readouterr().err
+    assert "has seen some of the 30 training images that are held out" in said
+    assert "--validation 0" in said
+    assert not (tmp_path / folder.name).exists()
+    start = (*start[:-4], "--validation", "0", "--epochs", "1")
+    assert run("train", *start, out=tmp_path, tiny=LIMITS, script=script) == 0
+
+
 def test_weights_of_another_network_are_no_start(trained, tmp_path, capsys):
     script, flags, folder, _ = trained
     arrays, _ = load_arrays(folder / "best.npz")

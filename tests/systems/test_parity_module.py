@@ -67,7 +67,9 @@ def test_the_checkpoint_of_a_module_that_holds_the_network_is_taken(files, tmp_p
     code, weights = files
     state, larger = torch.load(weights), tmp_path / "epoch=3.ckpt"
     named = {f"model.{name}": tensor for name, tensor in state.items()}
-    torch.save({"epoch": 3, "state_dict": named, "hyper_parameters": {"lr": 0.1}}, larger)
+    beside = {"loss.weight": torch.ones(10)}  # the larger module has more than the network
+    whole = {"epoch": 3, "state_dict": beside | named, "hyper_parameters": {"lr": 0.1}}
+    torch.save(whole, larger)
     brought = [
         read_network(BringYourOwn(weights=str(each), module=f"{code}:Net"), (28, 28, 1), 10)
         for each in (weights, larger)
@@ -93,18 +95,43 @@ def test_weights_of_another_module_are_refused_in_one_line(files, tmp_path, caps
     assert "5 arrays are missing in the file (bn.weight, ...); 5 arrays are unknown" in message
 
 
+def test_what_does_not_fit_in_a_larger_module_is_named_as_the_module_does(files, tmp_path, capsys):
+    import torch
+
+    code, weights = files
+    named = {f"model.{name}": tensor for name, tensor in torch.load(weights).items()}
+    named["model.head.weight"] = torch.zeros(100, 4 * 7 * 7)
+    torch.save({"state_dict": named}, tmp_path / "hundred.ckpt")
+    flags = ("--module", f"{code}:Net", "--data", "digits")
+    assert main([str(tmp_path / "hundred.ckpt"), *flags]) == 2
+    message = capsys.readouterr().err
+    assert "1 arrays are of another shape (head.weight (100, 196) for (10, 196))" in message
+    assert "missing" not in message
+
+
+def test_layers_that_find_their_inputs_by_themselves_are_read(files):
+    code, weights = files
+    plain = read_network(BringYourOwn(weights=str(weights), module=f"{code}:Net"), (28, 28, 1), 10)
+    code.write_text(CODE.replace("nn.Linear(4 * 7 * 7, 10)", "nn.LazyLinear(10)"))
+    lazy = read_network(BringYourOwn(weights=str(weights), module=f"{code}:Net"), (28, 28, 1), 10)
+    for name, array in flatten(plain.variables).items():
+        np.testing.assert_array_equal(flatten(lazy.variables)[name], array, err_msg=name)
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
+        ("import sys\nsys.exit()", "raises SystemExit at line 2: SystemExit; what it does as a"),
         ("import jaxsnn.nothing", "raises ModuleNotFoundError at line 1: No module named"),
         ("from torch import nn; Net = lambda: nn.ReLU(2, 3)", "raises TypeError at line 1: "),
         ("def Net():\n    raise ValueError", "raises ValueError at line 2: ValueError; can Python"),
     ],
 )
-def test_code_that_fails_is_named_in_one_line(files, line, reason, capsys):
+def test_code_that_fails_is_named_in_one_line(files, line, reason, capsys, monkeypatch):
     code, weights = files
     code.write_text(line)
-    assert main([str(weights), "--module", f"{code}:Net", "--data", "digits"]) == 2
+    monkeypatch.chdir(code.parent)
+    assert main([str(weights), "--module", f"{code.name}:Net", "--data", "digits"]) == 2
     message = capsys.readouterr().err
     assert message.count("\n") == 1
     assert f"their_code.py {reason}" in message

@@ -119,7 +119,8 @@ def joined(drive: Drive, below: int = LARGEST, whole: bool = True) -> Joined:
         whole: gains are whole numbers; False: floats, for kernels that are.
 
     Raises:
-        UserError: a gain that is as precise as the weights does not fit below the bound.
+        UserError: below the bound no gains fit whose rounding moves the largest sum by at most
+            ``LEAST_PRECISION`` of it.
     """
     added = drive.shortcut
     if added is None:
@@ -164,9 +165,9 @@ def _whole_gains(drive: Drive, added: Shortcut, share: np.ndarray, below: int) -
         channel = int(np.flatnonzero(refused)[0])
         raise UserError(
             f"{drive.site}: a shortcut's drive does not share the branch's units: in channel "
-            f"{channel} one of it is {share[channel]:.3g} of those, which no whole gains give as "
-            f"precisely as weights have to be while their sums stay below {below:,}; use fewer "
-            "levels or a coarser weight grid"
+            f"{channel} one of it is {share[channel]:.3g} of those, and with whole gains whose "
+            f"sums stay below {below:,} the rounding moves the largest sum by more than "
+            f"{LEAST_PRECISION:.1%}; use fewer levels or a coarser weight grid"
         )
     common = np.gcd(*(each.astype(np.int64) for each in gains))
     return Gains(gains.branch / common, gains.shortcut / common)

@@ -102,43 +102,48 @@ def _of_module(place: str, weights: Weights, shape: tuple[int, int, int]) -> Bro
         ) from error
     module = _made(place)
     tensor = cast("Callable[[np.ndarray], Untyped]", torch.from_numpy)
-    wanted = {name: tuple(each.shape) for name, each in module.state_dict().items()}
-    ahead = _ahead(list(weights), list(wanted))
-    state = {name.removeprefix(ahead): tensor(np.array(array)) for name, array in weights.items()}
+    weights = _of_its_place(weights, list(module.state_dict()))
     try:
-        module.load_state_dict(state)
+        module.load_state_dict({n: tensor(np.array(array)) for n, array in weights.items()})
     except RuntimeError as error:
-        raise UserError(
-            f"{weights.place} does not fit --module {place}: {_misfit(weights, wanted)}"
-        ) from error
+        misfit = _misfit(weights, module.state_dict()) or str(error).splitlines()[-1].strip()
+        raise UserError(f"{weights.place} does not fit --module {place}: {misfit}") from error
     imported = from_torch(module, input_shape=shape)
     return Brought(imported.arch, imported.variables, imported.table)
 
 
-def _ahead(names: Sequence[str], wanted: Sequence[str]) -> str:
-    """What stands before all names of a file, and no other difference: the place of the module.
+def _of_its_place(weights: Weights, wanted: Sequence[str]) -> Weights:
+    """The arrays of a module, whose file may be that of a larger one.
 
-    A checkpoint of a larger module has it, such as Lightning's, whose network is often ``model``.
+    Such as Lightning's, where the network is often ``model`` and a loss has arrays, too. What
+    stands below the module's place is taken, whether it fits or not, and what is beside it skipped.
 
-    >>> _ahead(["model.a.weight", "model.a.bias"], ["a.weight", "a.bias"])
-    'model.'
-    >>> _ahead(["model.a.weight", "loss.weight"], ["a.weight"])
-    ''
+    >>> names = ["model.a.weight", "model.a.bias", "loss.weight"]
+    >>> of_model = _of_its_place(Weights(dict.fromkeys(names, np.ones(1))), ["a.weight"])
+    >>> list(of_model), of_model.skipped
+    (['a.weight', 'a.bias'], ('loss.weight',))
     """
-    ends = [name for name in names if wanted and name.endswith(f".{wanted[0]}")]
-    places = (name.removesuffix(wanted[0]) for name in ends)
-    return next((one for one in places if set(names) == {f"{one}{each}" for each in wanted}), "")
+    ends = [(name, one) for one in wanted for name in weights if name.endswith(f".{one}")]
+    places = ["", *(name.removesuffix(one) for name, one in ends)]  # the module's is the commonest
+    ahead = max(places, key=lambda place: sum(f"{place}{one}" in weights for one in wanted))
+    arrays = {n.removeprefix(ahead): weights[n] for n in weights if n.startswith(ahead)}
+    beside = tuple(name for name in weights if not name.startswith(ahead))
+    return replace(weights, arrays=arrays, skipped=(*weights.skipped, *beside))
 
 
-def _misfit(weights: Weights, wanted: Mapping[str, Shape]) -> str:
+def _misfit(weights: Weights, theirs: Mapping[str, Untyped]) -> str:
     """How the arrays of a file differ from those of a module, with the first of each kind."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    is_lazy = cast("Callable[[Untyped], bool]", torch.nn.parameter.is_lazy)
+    wanted = {n: None if is_lazy(each) else tuple(each.shape) for n, each in theirs.items()}
     misfits = {
         "missing in the file": [name for name in wanted if name not in weights],
         "unknown to the module": [name for name in weights if name not in wanted],
         "of another shape": [
             f"{name} {weights[name].shape} for {shape}"
             for name, shape in wanted.items()
-            if name in weights and weights[name].shape != shape
+            if shape is not None and name in weights and weights[name].shape != shape
         ],
     }
     return "; ".join(
@@ -203,14 +208,17 @@ def _their_code(place: str) -> Generator[None]:
     """Say on one line what code of theirs raises, and where."""
     try:
         yield
-    except Exception as error:
-        file = Path(place.rpartition(":")[0])
+    except (Exception, SystemExit) as error:
+        file = Path(place.rpartition(":")[0]).resolve()
         frames = traceback.extract_tb(error.__traceback__)
-        lines = [f" at line {each.lineno}" for each in frames if Path(each.filename) == file]
+        lines = [f" at line {one.lineno}" for one in frames if Path(one.filename).resolve() == file]
         what = (str(error).strip() or type(error).__name__).splitlines()[0]
+        remedy = "can Python run it?"
+        if isinstance(error, SystemExit):
+            remedy = 'what it does as a program belongs below if __name__ == "__main__"'
         raise UserError(
             f"--module {place}: {file.name} raises {type(error).__name__}{''.join(lines[-1:])}: "
-            f"{what}; can Python run it?"
+            f"{what}; {remedy}"
         ) from error
 
 
