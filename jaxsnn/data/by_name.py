@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ NAMES = tuple(SOURCES)
 
 
 def load(
-    name: str, data_dir: str | Path | None = None, *, validation: int | None = None
+    name: str | Path, data_dir: str | Path | None = None, *, validation: int | None = None
 ) -> Dataset:
     """Load a data set.
 
@@ -25,7 +26,7 @@ def load(
     prepared folders, and last in its download, which needs the extra ``tfds``; see ``locations``.
 
     Args:
-        name: one of ``NAMES``, or the path of an npz file (ending in ``.npz``) that holds
+        name: one of ``NAMES``, or the path of an npz file (ending in ``.npz``) with arrays
             ``images`` and ``labels``, and optionally ``test_images``, ``test_labels`` and
             ``classes``.
         data_dir: where to look first; of no use to ``digits`` and npz files.
@@ -48,6 +49,7 @@ def load(
         jaxsnn.errors.UserError: unknown data set 'mnits'; nearest: 'mnist'; known: digits, mnist, \
 fashion_mnist, cifar10, cifar100, tiny_imagenet, lfw, or the path of an .npz file
     """
+    name = os.fspath(name)
     if name.endswith(".npz"):
         dataset = load_npz(Path(name).expanduser())
     else:
@@ -65,7 +67,7 @@ fashion_mnist, cifar10, cifar100, tiny_imagenet, lfw, or the path of an .npz fil
     )
 
 
-def locations(name: str, data_dir: str | Path | None = None) -> list[Path]:
+def locations(name: str | Path, data_dir: str | Path | None = None) -> list[Path]:
     """The folders where ``load`` looks, in order; for an npz file, the file.
 
     Raises:
@@ -77,6 +79,7 @@ def locations(name: str, data_dir: str | Path | None = None) -> list[Path]:
         >>> locations("mnist", "here")[:2] == [Path("here"), Path("here/mnist")]
         True
     """
+    name = os.fspath(name)
     if name.endswith(".npz"):
         return [Path(name).expanduser()]
     return folders_of(_source(name), None if data_dir is None else Path(data_dir))

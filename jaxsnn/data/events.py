@@ -173,7 +173,7 @@ def check_events(events: Events, sensor: Sensor, where: Callable[[int], str]) ->
         UserError: with the first such event, its value and the limit.
     """
     limits = (("x", sensor.width), ("y", sensor.height), ("polarity", sensor.polarities))
-    microseconds(events.time, where(0))
+    times = microseconds(events.time, where(0))
     for name, limit in limits:
         values = getattr(events, name)
         if values.dtype.kind not in "iub":
@@ -183,9 +183,9 @@ def check_events(events: Events, sensor: Sensor, where: Callable[[int], str]) ->
         if len(wrong):
             problem = f"{name} {values[wrong[0]]} lies outside 0..{limit - 1}"
             raise UserError(f"{where(int(wrong[0]))}: {problem}; the file is damaged or of another")
-    back = np.flatnonzero(np.diff(events.time) < 0)
+    back = np.flatnonzero(np.diff(times) < 0)
     if len(back):
-        before, after = events.time[back[0]], events.time[back[0] + 1]
+        before, after = times[back[0]], times[back[0] + 1]
         problem = f"time {after} us comes after {before} us"
         raise UserError(f"{where(int(back[0]) + 1)}: {problem}; events must be in order of time")
 

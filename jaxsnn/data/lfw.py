@@ -66,8 +66,7 @@ def load_folder(
 
     Returns:
         A class for each person, numbered in the order of their names; four fifths of everybody's
-        images for training. The order of the images spreads every person evenly, so that the last
-        ones, which ``load(..., validation=V)`` holds out, have everybody's share, too. None if the
+        images for training. The order of the images spreads every person evenly. None if the
         folder holds no folder with a JPEG file.
 
     Warns of files of a person that have another ending; they are left out.

@@ -2,8 +2,8 @@
 
 A set prepared as ``array_record`` holds PNG images and labels that need only NumPy and Pillow. One
 prepared as ``tfrecord``, the default of tensorflow-datasets, needs TensorFlow to be read; so does
-downloading and preparing (extra ``tfds``). Preparing shuffles the training images: "the last
-10,000" are other images than in the authors' files.
+downloading and preparing (extra ``tfds``). Preparing shuffles the training images, so that a
+validation split of the same seed is one of other images than with the authors' files.
 """
 
 from __future__ import annotations

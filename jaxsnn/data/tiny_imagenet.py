@@ -50,9 +50,8 @@ def load_folder(
         shape: ``(H, W, C)`` of an image; grey images get three equal channels.
 
     Returns:
-        The data set. The order of its images spreads every class evenly, so that the last ones,
-        which ``load(..., validation=V)`` holds out, have every class's share. None if the folder
-        holds no ``wnids.txt``.
+        The data set. The order of its images spreads every class evenly. None if the folder holds
+        no ``wnids.txt``.
 
     Raises:
         UserError: a file or folder is missing, unknown, damaged or of another size, classes have

@@ -30,6 +30,19 @@ def check_units(images: AnyArray, encoding: Encoding) -> None:
     check_range(images, encoding)
 
 
+def check_whole(images: AnyArray) -> None:
+    """Refuse images that are scaled already, where whole units are scaled later.
+
+    Raises:
+        UserError: they are no integers.
+    """
+    if not is_whole(images):
+        raise UserError(
+            f"images are {images.dtype}, but integers are taken here (uint8 pixels), which are "
+            "scaled later; pass the images before scaling"
+        )
+
+
 def check_range(images: AnyArray, encoding: Encoding) -> None:
     """Refuse units beyond :attr:`Encoding.highest`, whole ones or not, and what is no number.
 

@@ -16,7 +16,7 @@ from jax import Array
 
 from jaxsnn.errors import UserError
 from jaxsnn.inputs import augment
-from jaxsnn.inputs.checks import check_channels, check_grey, checked_images
+from jaxsnn.inputs.checks import check_channels, check_grey, check_whole, checked_images
 from jaxsnn.inputs.encoding import Encoding
 
 PIXELS = Encoding("onset", 1 / 256)  # uint8 images of a network trained on pixels / 256
@@ -84,10 +84,11 @@ def _unchanged(encoding: Encoding) -> Preprocessing:
 
 def _as_it_is(images: Array, key: Array, moment: Moment | None = None, /) -> Array:
     del key, moment
-    return images
+    return _tested_as_it_is(images)
 
 
 def _tested_as_it_is(images: Array) -> Array:
+    check_whole(images)
     return images
 
 
@@ -298,11 +299,22 @@ def _central_window(images: Array, size: int) -> Array:
 def units_of(preprocessing: Preprocessing, images: np.ndarray, batch_size: int = 500) -> np.ndarray:
     """The whole data set as the network sees it: units of ``images [N, H, W, C]``, on the host.
 
-    Computed once, so that ANN, spiking network and certificate are given the same numbers.
+    Computed once, so that ANN, spiking network and certificate are given the same numbers. They are
+    uint8 or int16.
+
+    Raises:
+        UserError: no image, or units beyond int16.
     """
+    if not len(images):
+        raise UserError("there are no images; give at least one")
     parts = [
         np.asarray(preprocessing.test(jnp.asarray(images[first : first + batch_size])))
         for first in range(0, len(images), batch_size)
     ]
     whole = np.concatenate(parts)
-    return whole if whole.dtype == np.uint8 else whole.astype(np.int16)
+    if whole.dtype == np.uint8:
+        return whole
+    limits = np.iinfo(np.int16)
+    if whole.min() < limits.min or whole.max() > limits.max:
+        raise UserError("units are beyond int16; give images of fewer levels")
+    return whole.astype(np.int16)

@@ -13,6 +13,7 @@ from jax import Array
 
 from jaxsnn.errors import UserError, finite_number, whole_number
 from jaxsnn.inputs import frames as events
+from jaxsnn.inputs.checks import check_whole
 from jaxsnn.types import PyTree
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def held(steps: int, scale: float = 1 / 255) -> Stimulus:
 
     def show(images: Array, key: Array | None, steps_given: int | None) -> Shown:
         del key, steps_given
+        check_whole(images)
         return Shown((images.astype(jnp.float32) * scale)[None], steps)
 
     return Stimulus(show)

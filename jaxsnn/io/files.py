@@ -111,10 +111,12 @@ def _locked(folder: Path) -> Generator[None]:
     with (folder / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise UserError(
                 f"{folder} is being trained by another process; wait for it, or give another --out"
             ) from None
+        except OSError:  # a file system without locks
+            pass
         yield
 
 

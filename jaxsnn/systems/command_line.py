@@ -5,6 +5,7 @@ help.
 """
 
 import dataclasses
+import os.path
 import re
 import sys
 from collections import deque
@@ -236,7 +237,12 @@ def _values(word: str, kind: Hint, attached: str | None, words: deque[str]) -> l
     values = [_unquote(value) for value in values]
     if not several:
         return values
-    return [part for value in values for part in re.split(r"[\[\](), ]+", value) if part]
+    return [part for value in values for part in _parts(value)]
+
+
+def _parts(value: str) -> list[str]:
+    """The values of a list in brackets, or with commas or blanks; a path that exists is one."""
+    return [value] if os.path.exists(value) else [x for x in re.split(r"[\[\](), ]+", value) if x]
 
 
 def _switch(word: str, kind: Hint, attached: str | None, words: deque[str]) -> str:

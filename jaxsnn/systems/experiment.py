@@ -31,9 +31,10 @@ from jaxsnn.simulation.totals import Evaluation
 from jaxsnn.systems import result_fields, timing
 from jaxsnn.systems.recipe_run import TrainedConfig, train_recipe
 from jaxsnn.systems.result_fields import Fields
-from jaxsnn.systems.run_folder import KEPT, held_out, own_devices, task_data
+from jaxsnn.systems.run_folder import KEPT, held_out, task_data
 from jaxsnn.systems.setting import Horizon, Setting
 from jaxsnn.systems.settings.conversion import Conversion
+from jaxsnn.systems.shared_batches import own_devices
 from jaxsnn.systems.stages import COMMON, Request, Stage
 from jaxsnn.training.one_pass import classification
 from jaxsnn.training.task import evaluate as evaluate_ann

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import jax
 import numpy as np
 import optax
 
@@ -24,8 +23,10 @@ from jaxsnn.io.checkpoints import Checkpoints
 from jaxsnn.io.files import exclusive, plain, read_text, write_bytes
 from jaxsnn.systems.config_file import differences, from_json, to_json
 from jaxsnn.systems.settings.base import Common, Scripted
+from jaxsnn.systems.shared_batches import devices
 from jaxsnn.training.options import Options
 from jaxsnn.training.recipe import AUGMENTATION
+from jaxsnn.training.run_files import left_in
 from jaxsnn.training.schedules import PHASE, STEPS, Phase, Schedule, adam
 from jaxsnn.training.task import Task
 from jaxsnn.training.train import AfterEpoch, Data, Finish
@@ -241,10 +242,12 @@ def train_run(
         )
     with processes.collective():  # all look into the folder before one writes there
         phases = run.phases(steps_per_epoch)
-        if not config.resume and (run.folder / "checkpoints").is_dir():
+        checkpoints = Checkpoints(run.folder / "checkpoints").steps()
+        if not config.resume and (checkpoints or left_in(run.folder)):
+            way = "continue it with --resume" if checkpoints else "start from its weights (--init)"
             raise UserError(
-                f"{run.folder} holds an earlier run; continue it with --resume, use it (a later "
-                "stage), or give another --out"
+                f"{run.folder} holds an earlier run; {way}, use it (a later stage), or give "
+                "another --out"
             )
     moved_by, rate = optimiser(phases)
     last = phases[-1]
@@ -274,35 +277,6 @@ def train_run(
     if not history:
         print(f"{run.folder}: already trained for {options.epochs} epochs")
     return state
-
-
-def devices(config: Common, batch_size: int) -> int:
-    """Devices of all processes to share a batch between: as asked, else as many as divide it.
-
-    Raises:
-        UserError: the processes cannot share the batch equally.
-    """
-    if config.devices:
-        return config.devices
-    number, most = processes.count(), jax.device_count()
-    fitting = [n for n in range(number, most + 1, number) if batch_size % n == 0]
-    if not fitting:
-        raise UserError(
-            f"--batch-size {batch_size} is no multiple of the {number} processes; give one that is"
-        )
-    return max(fitting)
-
-
-def own_devices(config: Common, batch_size: int) -> int:
-    """Devices of this process to share a batch of its own between, in a simulation.
-
-    Raises:
-        UserError: as :func:`jaxsnn.io.processes.devices_per_process`.
-    """
-    if config.devices:
-        return processes.devices_per_process(config.devices)
-    here = jax.local_device_count()
-    return max(n for n in range(1, here + 1) if batch_size % n == 0)
 
 
 def seconds_of(streams: Sequence[JsonObject]) -> float:

@@ -30,6 +30,7 @@ from jaxsnn.simulation.totals import Evaluation
 from jaxsnn.systems.recipe_run import FIXED_PARTS, TrainedConfig, initialiser
 from jaxsnn.systems.result_fields import Counting
 from jaxsnn.systems.run_folder import Run, read_data
+from jaxsnn.systems.shared_batches import batch_within
 from jaxsnn.systems.stages import System
 from jaxsnn.training.one_pass import classification
 from jaxsnn.types import JsonObject, Variables
@@ -168,8 +169,7 @@ class Setting(System[TrainedConfig]):
     @property
     def batch(self) -> int:
         """Images per compiled call, in evaluation and simulation; a multiple of ``--devices``."""
-        share = self.config.devices or 1
-        return min(self.most, -(-len(self.data.test_images) // share) * share)
+        return batch_within(len(self.data.test_images), self.most, self.config.devices)
 
     @property
     def encoding(self) -> Encoding:

@@ -45,11 +45,11 @@ class Ramp:
     """Weight of the early classifiers' losses at an update of training.
 
     0.01 in the first two epochs, then ``0.01 + (e - 1) / epochs * (goal - 0.01)`` in epoch e,
-    counted from 0.
+    counted from 0; of later phases of a training it is the goal.
 
     Attributes:
         goal: what the weight tends to, :func:`share_of_macs`.
-        epochs: of the training, and
+        epochs: of the training, of its first phase where it has several, and
         updates: of an epoch.
 
     >>> round(float(Ramp(goal=0.505792, epochs=200, updates=10)(1010)), 6)
@@ -63,5 +63,5 @@ class Ramp:
     def __call__(self, update: ArrayLike) -> Array:
         """The weight, a float32 scalar, at global ``update`` (from 0)."""
         epoch = jnp.asarray(update) // self.updates
-        share = jnp.maximum(epoch - 1, 0) / self.epochs
+        share = jnp.clip((epoch - 1) / self.epochs, 0, 1)
         return LEAST + share.astype(jnp.float32) * (self.goal - LEAST)

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxsnn.errors import UserError
+from jaxsnn.errors import UserError, finite_number, whole_number
 from jaxsnn.inputs import class_numbers
-from jaxsnn.inputs.preprocess import Preprocessing
+from jaxsnn.inputs.preprocess import Moment, Preprocessing
 from jaxsnn.io.progress import bar, batches
 from jaxsnn.network import net as net_module
 from jaxsnn.network.net import Net
@@ -60,6 +60,18 @@ class Settings:
     negative_threshold: float = NEGATIVE_THRESHOLD
     force: bool = False
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that make no sense.
+
+        Raises:
+            UserError: naming the number and what it may be.
+        """
+        for name in ("bits", "epochs", "batch_size"):
+            whole_number(name, getattr(self, name))
+        for name in ("learning_rate", "weight_decay"):
+            finite_number(name, getattr(self, name), 0)
+        finite_number("negative_threshold", self.negative_threshold, most=0)
 
 
 @dataclass(frozen=True)
@@ -150,7 +162,9 @@ def finetune_layer(
         total = jnp.zeros(())
         for number in bar(range(per_epoch), per_epoch, f"tuning {name}"):
             rows = order[number * settings.batch_size : (number + 1) * settings.batch_size]
-            loss = step(images[rows], jax.random.fold_in(epoch_key, number))
+            update = jnp.int32(epoch * per_epoch + number)
+            moment = Moment(update, jnp.int32(epoch), jnp.asarray(rows))
+            loss = step(images[rows], jax.random.fold_in(epoch_key, number), moment)
             total = total + loss
         losses.append(_finite(float(total) / per_epoch, name))
         candidate = merged(tuned.variables, step.params)
@@ -197,9 +211,9 @@ class _Step:
         self.state = optimiser.init(params)
         self.size = at_once(settings.batch_size, levels(settings.bits))
 
-    def __call__(self, images: np.ndarray, key: Array) -> Array:
+    def __call__(self, images: np.ndarray, key: Array, moment: Moment) -> Array:
         """Update once on these images, augmented; the loss before."""
-        x = _augmented(self.tuner.preprocessing)(images, key)
+        x = _augmented(self.tuner.preprocessing)(images, key, moment)
         variables = merged(self.rest, self.params)
         parts = [
             self.observe(variables, self.tuner.reference, x[first : first + self.size])
@@ -213,9 +227,10 @@ class _Step:
 
 @functools.lru_cache(maxsize=8)
 def _augmented(preprocessing: Preprocessing) -> Callable[..., Array]:
-    return jax.jit(
-        lambda images, key: preprocessing.encoding.decode(preprocessing.train(images, key))
-    )
+    def augmented(images: Array, key: Array, moment: Moment) -> Array:
+        return preprocessing.encoding.decode(preprocessing.train(images, key, moment))
+
+    return jax.jit(augmented)
 
 
 @functools.lru_cache(maxsize=8)

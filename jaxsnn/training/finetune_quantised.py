@@ -35,7 +35,7 @@ from jaxsnn.training.one_pass import classification
 from jaxsnn.training.options import Options
 from jaxsnn.training.recipe import FINETUNE, Recipe
 from jaxsnn.training.run_files import Record
-from jaxsnn.training.schedules import Schedule, keep_clips
+from jaxsnn.training.schedules import Schedule
 from jaxsnn.training.task import Task
 from jaxsnn.training.train import Data, train
 from jaxsnn.types import PyTree, Tree
@@ -160,11 +160,10 @@ def _task(
 def _optimiser(
     recipe: Recipe, epochs: int, steps_per_epoch: int
 ) -> tuple[optax.GradientTransformation, Schedule]:
-    """One phase of the recipe, which keeps clips above 0, and its learning rate by step."""
+    """One phase of the recipe, and its learning rate by step."""
     phase = {"epochs": epochs, "learning_rate": recipe.learning_rate, "schedule": recipe.schedule}
     phases = [phase | {"steps_per_epoch": steps_per_epoch, "first_step": 0}]
-    moved, schedule = optimisers.from_recipe(recipe, phases)
-    return optax.chain(moved, keep_clips()), schedule
+    return optimisers.from_recipe(recipe, phases)
 
 
 def _brought(

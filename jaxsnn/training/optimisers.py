@@ -34,7 +34,7 @@ def from_recipe(
 @functools.lru_cache(maxsize=64)
 def _optimiser(recipe: Recipe, rate: Schedule) -> optax.GradientTransformation:
     if recipe.optimiser == "adam":
-        moving = optax.adam(rate)
+        moving = _above_clips(optax.adam(rate))
         if not recipe.norm_scale:
             return moving
         return optax.partition({"all": moving, "fixed": optax.set_to_zero()}, _fixed_or_all)
@@ -55,6 +55,17 @@ def _optimiser(recipe: Recipe, rate: Schedule) -> optax.GradientTransformation:
     # An update of a given length is for kernels whose length a batch norm takes away.
     groups["free kernel"] = plain if recipe.optimiser == "muon" else groups["kernel"]
     return optax.chain(optax.partition(groups, _groups), keep_clips())
+
+
+def _above_clips(moving: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The optimiser with :func:`keep_clips` behind it, which has no state, and the same state."""
+    cut = keep_clips()
+
+    def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
+        updates, state = moving.update(updates, state, params)
+        return cut.update(updates, optax.EmptyState(), params)[0], state
+
+    return optax.GradientTransformation(moving.init, update)
 
 
 def _kernels(recipe: Recipe, rate: Schedule) -> optax.GradientTransformation:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from jaxsnn.errors import UserError
+from jaxsnn.errors import UserError, whole_number
 from jaxsnn.io import processes
 
 
@@ -54,8 +54,8 @@ class Options:
         """
         for name in ("epochs", "batch_size", "devices", "steps_per_call", "micro_batch"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name} = {value}: give a whole number of at least 1")
+            if value is not None:
+                whole_number(name, value)
         if not 0 <= self.averaging < 1:
             raise UserError(f"averaging = {self.averaging}: give 0 or more, and less than 1")
         if self.batch_size % self.devices:

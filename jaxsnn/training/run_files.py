@@ -19,6 +19,12 @@ from jaxsnn.types import Json, JsonObject
 Record: TypeAlias = dict[str, float | int | None]
 
 
+def left_in(directory: Path) -> str:
+    """A file that an earlier run has left and a new one would go on with; "" where none is."""
+    files = ("metrics.jsonl", "best.npz")
+    return next((name for name in files if (directory / name).is_file()), "")
+
+
 class TrainFiles:
     """What training writes into its folder, in an order that no kill can spoil.
 
@@ -47,13 +53,18 @@ class TrainFiles:
         """Make sure that there is no earlier run.
 
         Raises:
-            UserError: the folder holds checkpoints.
+            UserError: the folder holds checkpoints, or what a run has left besides.
         """
         with processes.collective():
             if steps := self.checkpoints.steps():
                 raise UserError(
                     f"{self.checkpoints.directory} holds an earlier run up to step {steps[-1]}; "
                     "continue it with resume, or choose another directory"
+                )
+            if left := left_in(self.directory):
+                raise UserError(
+                    f"{self.directory} holds {left} of an earlier run, whose checkpoints are gone; "
+                    "choose another directory, or remove the file"
                 )
 
     def resume(self, template: TrainState) -> TrainState:

@@ -114,7 +114,8 @@ def test_npz_with_test_arrays(tmp_path):
     np.testing.assert_array_equal(dataset.test_images[..., 0], pixels(6, 1))
     assert (dataset.classes, dataset.name, dataset.source) == (3, "own", path)
     assert dataset.test_labels.tolist() == [0, 1, 2, 0, 1, 2]
-    assert data.locations(path) == [Path(path)]
+    assert data.locations(path) == data.locations(Path(path)) == [Path(path)]
+    np.testing.assert_array_equal(data.load(Path(path)).test_images, dataset.test_images)
 
 
 def test_npz_without_test_arrays_gives_a_fifth(tmp_path):

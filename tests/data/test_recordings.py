@@ -1,5 +1,6 @@
 """Sets of recordings: packing, the cache and what may be wrong with it, N-MNIST's files, tonic."""
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -81,6 +82,10 @@ def test_wrong_recordings_are_named():
         collect([(good, 0), (bad, 0)], SMALL, UNFILTERED, "here")
     with pytest.raises(ValueError, match="event 1: time 4 us comes after 5 us"):
         collect([(recording([(0, 0, 0, 5), (0, 0, 0, 4)]), 0)], SMALL, UNFILTERED)
+    unsigned = recording([(0, 0, 0, 5), (0, 0, 0, 4)])
+    unsigned = dataclasses.replace(unsigned, time=unsigned.time.astype(np.uint32))
+    with pytest.raises(ValueError, match="event 1: time 4 us comes after 5 us"):
+        collect([(unsigned, 0)], SMALL, UNFILTERED)
     endless = recording([(0, 0, 0, 0), (0, 0, 0, 2**40)])
     with pytest.raises(ValueError, match=f"recording 0 has {2**40 // 100} frames .* beyond 2"):
         collect([(endless, 0)], SMALL, UNFILTERED)

@@ -7,8 +7,10 @@ import pytest
 from pictures import on_grid, pictures
 
 from jaxsnn import hidden, neurons, parse
+from jaxsnn.errors import UserError
 from jaxsnn.inputs import preprocess
 from jaxsnn.inputs.preprocess import Moment
+from jaxsnn.inputs.stimulus import held
 from jaxsnn.network.net import Net, init_variables
 from jaxsnn.training.one_pass import classification
 
@@ -216,3 +218,28 @@ def test_normalised_images_are_mirrored_every_other_epoch_and_cut_near_the_middl
         orders.append([row[row > 0].tolist() for row in columns])
     assert all(one == other[::-1] for one, other in zip(*orders, strict=True))
     assert len({tuple(one) for one in orders[0]}) == 2
+
+
+@pytest.mark.parametrize("bad", [np.float32, np.float64, bool])
+def test_images_that_are_scaled_already_are_refused(bad):
+    images = (pictures() / 255).astype(bad)
+    recipe = preprocess.unchanged()
+    for call in (
+        lambda: recipe.train(images, jax.random.key(0)),
+        lambda: recipe.test(images),
+        lambda: preprocess.units_of(recipe, images),
+        lambda: held(5).show(images, None, None),
+    ):
+        with pytest.raises(UserError, match="pass the images before scaling"):
+            call()
+
+
+def test_no_image_and_units_beyond_int16_are_refused():
+    recipe = preprocess.unchanged()
+    with pytest.raises(UserError, match="there are no images"):
+        preprocess.units_of(recipe, pictures()[:0])
+    for extreme in (2**15, -(2**15) - 1):
+        with pytest.raises(UserError, match="beyond int16"):
+            preprocess.units_of(recipe, np.full((1, 2, 2, 1), extreme, np.int32))
+    units = preprocess.units_of(recipe, np.full((1, 2, 2, 1), 2**15 - 1, np.int32))
+    assert (units.dtype, units.max()) == (np.int16, 2**15 - 1)

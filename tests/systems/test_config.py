@@ -285,6 +285,15 @@ class OneAndSeveral(Common):
     """Words."""
 
 
+def test_paths_with_blanks_are_whole(tmp_path):
+    folders = [tmp_path / "my runs, old" / name for name in ("a [1]", "b")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    parsed = parse_command(OneAndSeveral, ["all", "7", *map(str, folders)])[1]
+    assert parsed.tags == tuple(map(str, folders))
+    assert parse_command(OneAndSeveral, ["all", "7", "a,b", "c d"])[1].tags == ("a", "b", "c", "d")
+
+
 def test_one_word_and_then_several():
     words = shlex.split("all 7 a b --epochs 2")
     assert parse_command(OneAndSeveral, words)[1] == OneAndSeveral(

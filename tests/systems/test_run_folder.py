@@ -1,15 +1,19 @@
-"""The folder of a run: what is refused in the phases of its config.json."""
+"""The folder of a run: the phases of its config.json, and which folders are trained in."""
 
 import dataclasses
+import errno
+import fcntl
 import re
 
 import numpy as np
 import pytest
+from small_tasks import PERCEPTRON, digits
 
 from jaxsnn.errors import UserError
+from jaxsnn.io.arrays import save_arrays
 from jaxsnn.io.checkpoints import Checkpoints
 from jaxsnn.systems.result_fields import trained_by
-from jaxsnn.systems.run_folder import Run
+from jaxsnn.systems.run_folder import Run, train_run
 from jaxsnn.systems.settings import LeNetScatter, NegativeSpikesCnn1
 
 CONFIG = LeNetScatter(dataset="digits", epochs=5, resume=True)
@@ -81,3 +85,35 @@ def test_another_crop_radius_begins_a_phase_that_says_so(tmp_path, radius):
     assert after.phases(10) == [first, second]  # it is resumed, not begun again
     with pytest.raises(UserError, match=r"flip: random in .*config.json, none asked"):
         dataclasses.replace(after, config=cropped(radius, flip="none")).phases(10)
+
+
+def started(folder):
+    """A run of one epoch in an empty folder, and what it is trained on."""
+    config = NegativeSpikesCnn1(recipe="paper", epochs=1, batch_size=64)
+    return Run(folder, config, (), ()), digits()
+
+
+def test_a_folder_whose_first_checkpoint_failed_is_trained_in(tmp_path):
+    run, data = started(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "4.orbax-checkpoint-tmp").mkdir()
+    train_run(run, PERCEPTRON, data)
+    assert (tmp_path / "model.npz").is_file()
+
+
+def test_weights_of_an_earlier_run_are_not_left_beside_new_ones(tmp_path):
+    run, data = started(tmp_path)
+    save_arrays(tmp_path / "best.npz", {"kernel": np.ones(1)})
+    with pytest.raises(UserError, match=r"holds an earlier run; start from its weights \(--init\)"):
+        train_run(run, PERCEPTRON, data)
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_a_file_system_without_locks_is_no_other_training(tmp_path, monkeypatch):
+    def flock(lock, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    run, data = started(tmp_path)
+    train_run(run, PERCEPTRON, data)
+    assert (tmp_path / "model.npz").is_file()

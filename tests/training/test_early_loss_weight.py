@@ -30,6 +30,7 @@ def test_the_weight_of_the_paper():
     ramp = Ramp(share_of_macs(zoo.bsf("vgg11", 3)), 200, 7)
     weight = {epoch: float(ramp(7 * epoch)) for epoch in (0, 1, 101, 199)}
     assert weight == pytest.approx({0: 0.01, 1: 0.01, 101: 0.257896, 199: 0.500834}, abs=1e-6)
+    assert float(ramp(7 * 300)) == pytest.approx(0.505792, abs=1e-6)  # of a second phase: the goal
     assert float(ramp(13)) == pytest.approx(0.01)  # the last update of epoch 1
     assert float(ramp(14)) == pytest.approx(0.01 + (0.505792 - 0.01) / 200, abs=1e-6)
 

@@ -358,3 +358,37 @@ def test_fewer_images_than_a_batch_and_losses_that_are_not_finite_are_refused():
     with pytest.raises(ValueError, match=r"the loss of dense1 is nan: lower the learning rate"):
         finetune.finetune_layer(tuner, Tuned(tree), "dense1", net.images, labels_of())
     assert jnp.isfinite(net.variables["params"]["dense1"]["norm"]["bias"]).all()
+
+
+def test_images_that_alternate_are_mirrored_as_their_epoch_says():
+    net = net_of()
+    shown = []
+
+    def train(images, key, moment=None):
+        jax.debug.callback(lambda *where: shown.append(where), *moment, ordered=True)
+        return images
+
+    preprocessing = unchanged(UNITS)._replace(train=train)
+    settings = Settings(bits=net.bits, batch_size=10, epochs=2, learning_rate=0.0)
+    tuner = Tuner(net.ann(), net.variables, preprocessing, settings)
+    start = finetune.begin(tuner, net.images, labels_of())
+    finetune.finetune_layer(tuner, start, "conv2", net.images, labels_of())
+    jax.effects_barrier()
+    assert [(int(update), int(epoch)) for update, epoch, _ in shown] == [
+        (0, 0),
+        (1, 0),
+        (2, 1),
+        (3, 1),
+    ]
+    for first in (0, 2):  # every image once an epoch
+        rows = np.concatenate([rows for *_, rows in shown[first : first + 2]])
+        assert sorted(rows.tolist()) == list(range(IMAGES))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("batch_size", 0), ("epochs", 0), ("bits", 2.5), ("learning_rate", float("nan"))],
+)
+def test_impossible_settings_are_named(name, value):
+    with pytest.raises(ValueError, match=name):
+        Settings(**({"bits": 3} | {name: value}))

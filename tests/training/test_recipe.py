@@ -22,7 +22,7 @@ from jaxsnn.systems.config_file import from_json, to_json
 from jaxsnn.systems.settings.bayesian_spike_fusion import BayesianSpikeFusion
 from jaxsnn.systems.settings.conversion import NegativeSpikesCnn1, NegativeSpikesMnist
 from jaxsnn.systems.settings.fast_snn import FastSnn
-from jaxsnn.training import optimisers
+from jaxsnn.training import optimisers, schedules
 from jaxsnn.training.final_statistics import final_statistics
 from jaxsnn.training.one_pass import classification
 from jaxsnn.training.recipe import FAST, PAPER, Recipe
@@ -380,3 +380,19 @@ def test_a_config_from_before_recipes_is_the_papers():
         del record[name]
     config, _ = from_json(FastSnn, json.dumps(record))
     assert config == FastSnn(bit=2, learning_rate=0.3, compute="float32")
+
+
+def test_no_optimiser_moves_a_learned_clip_below_the_smallest():
+    clipped, rate = clipped_params(), PHASES[0]["learning_rate"]
+    clips = [schedules.is_clip(path) for path, _ in jax.tree_util.tree_leaves_with_path(clipped)]
+    params = jax.tree_util.tree_map_with_path(
+        lambda path, x: 0.02 * np.ones_like(x) if schedules.is_clip(path) else x, clipped
+    )
+    slopes = jax.tree.map(np.ones_like, params)
+    for name in ("adam", "sgd", "muon"):  # each would take 0.05 off
+        recipe = Recipe(optimiser=name, bias_learning_rate=None, learning_rate=rate)
+        moving, _ = optimisers.from_recipe(recipe, PHASES)
+        updates, _ = moving.update(slopes, moving.init(params), params)
+        after = jax.tree.leaves(optax.apply_updates(params, updates))
+        moved = [float(x) for is_clip, x in zip(clips, after, strict=True) if is_clip]
+        assert moved == pytest.approx([schedules.SMALLEST_CLIP] * sum(clips), rel=1e-4), name

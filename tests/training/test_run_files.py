@@ -143,3 +143,16 @@ def test_metrics_of_another_kind_are_named(copy):
     (copy / "metrics.jsonl").write_text("[1]\n[2]\n")
     with pytest.raises(UserError, match=r"metrics\.jsonl, line 1: not a JSON object"):
         trained(copy, resume=True)
+
+
+@pytest.mark.parametrize("left", ["metrics.jsonl", "best.npz"])
+def test_what_a_run_has_left_is_not_mixed_with_another(whole, tmp_path, left):
+    shutil.copy(whole / left, tmp_path)
+    with pytest.raises(UserError, match=f"holds {left} of an earlier run"):
+        trained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "devices"])
+def test_numbers_that_are_not_whole_are_named(name):
+    with pytest.raises(UserError, match=f"{name}=2.0: give a whole number of at least 1"):
+        Options(**({"epochs": 2, "batch_size": 32} | {name: 2.0}))

@@ -33,8 +33,8 @@ from jaxsnn.systems.bayesian_spike_fusion.spike_trains import (
     simulated,
     tuning_names,
 )
-from jaxsnn.systems.run_folder import own_devices
 from jaxsnn.systems.settings.bayesian_spike_fusion import BayesianSpikeFusion as Settings
+from jaxsnn.systems.shared_batches import batch_within, own_devices
 from jaxsnn.types import Json, JsonObject, Variables
 
 CONVERSION = ("percentile", "init_mem", "pipeline_delay", "weight_bits", "calibration")
@@ -50,7 +50,7 @@ def trains_of(
     folder: Path, names: Names, config: Settings, network: Mapping[str, Json], images: np.ndarray
 ) -> Trains:
     """The spike trains of a network on some images, whether they are there yet or not."""
-    size = min(config.simulation_batch, len(images))
+    size = batch_within(len(images), config.simulation_batch, config.devices)
     of = {
         **network,
         "steps": config.steps,
@@ -73,7 +73,7 @@ def run(
     heads = [site.name for site in head_sites(snn.arch)]
     _drop_others(trains)
     took: list[float] = []
-    size = min(config.simulation_batch, len(images))
+    size = batch_within(len(images), config.simulation_batch, config.devices)
     devices = own_devices(config, size)
     for number, (rows, real) in enumerate(batches(len(images), size, what)):
         if trains.have(number):

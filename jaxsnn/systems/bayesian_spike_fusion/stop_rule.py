@@ -31,8 +31,8 @@ from jaxsnn.systems.bayesian_spike_fusion.spike_trains import (
     check_same,
     simulated,
 )
-from jaxsnn.systems.run_folder import own_devices
 from jaxsnn.systems.settings.bayesian_spike_fusion import BayesianSpikeFusion as Settings
+from jaxsnn.systems.shared_batches import batch_within, own_devices
 from jaxsnn.types import Json, JsonObject, PyTree, Tree
 
 LOST = 0.001  # accuracy on the tuning images that stopping early may cost
@@ -142,7 +142,8 @@ def stop(
     console: Console,
 ) -> None:
     """Simulate each test image until it is sure; stop.json compares with fixed numbers of steps."""
-    rule, size = rule_of(run_folder, config, network), min(config.simulation_batch, len(images))
+    rule = rule_of(run_folder, config, network)
+    size = batch_within(len(images), config.simulation_batch, config.devices)
     devices = own_devices(config, size)
     took: list[float] = []
     parts: list[list[np.ndarray]] = []

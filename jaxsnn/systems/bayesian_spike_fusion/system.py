@@ -27,7 +27,7 @@ from jaxsnn.data.splits import limited_rows
 from jaxsnn.errors import UserError
 from jaxsnn.exchange import saved as saved_module
 from jaxsnn.inputs.preprocess import Preprocessing, units_of
-from jaxsnn.io import files
+from jaxsnn.io import files, processes
 from jaxsnn.io.progress import batches
 from jaxsnn.io.terminal import show
 from jaxsnn.network import net as net_module
@@ -185,7 +185,9 @@ class BayesianSpikeFusion(Experiment[Settings]):
         if config.exit_block >= 0:
             updates = max(len(data[1]) // config.training.batch_size, 1)
             goal = share_of_macs(self.arch) if config.ic_weight is None else config.ic_weight
-            early = Ramp(goal, config.epochs or 0, updates)
+            with processes.collective():
+                epochs = self.run.phases(updates)[0]["epochs"]
+            early = Ramp(goal, epochs, updates)
             task = classification(
                 self.net,
                 self.preprocessing,

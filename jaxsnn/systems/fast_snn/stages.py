@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from jaxsnn.errors import UserError
+from jaxsnn.io.checkpoints import Checkpoints
 from jaxsnn.io.files import read_text
 from jaxsnn.report import scan, table, variants
 from jaxsnn.systems.config_file import from_json
@@ -52,7 +53,7 @@ def _progressive(request: Request) -> None:
     widths: Iterable[FastSnn] = request.config.widths()
     for config in widths:
         folder = Path(config.out) / config.setting
-        resume = config.resume and (folder / "checkpoints").is_dir()
+        resume = config.resume and bool(Checkpoints(folder / "checkpoints").steps())
         init = before or config.init
         if resume:  # the folder may have moved since
             path = folder / "config.json"

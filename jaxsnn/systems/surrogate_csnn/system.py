@@ -34,9 +34,10 @@ from jaxsnn.report.figures import accuracy, training
 from jaxsnn.report.figures.draw import Figures, draw_all
 from jaxsnn.simulation.totals import Evaluation
 from jaxsnn.systems import result_fields, timing
-from jaxsnn.systems.run_folder import Run, devices, own_devices, train_run, weights_at
+from jaxsnn.systems.run_folder import Run, train_run, weights_at
 from jaxsnn.systems.setting import Paper
 from jaxsnn.systems.settings.surrogate_csnn import NmnistCsnn
+from jaxsnn.systems.shared_batches import batch_within, devices, own_devices
 from jaxsnn.systems.stages import COMMON, Stage, System
 from jaxsnn.systems.surrogate_csnn import data as surrogate_csnn_data
 from jaxsnn.systems.surrogate_csnn import pictures as surrogate_csnn_pictures
@@ -214,7 +215,7 @@ class Csnn(System[NmnistCsnn]):
     def _spiking(self, snn: Spiking) -> tuple[Evaluation, dict[str, float]]:
         """Simulate the test set; what came out, and the seconds it took."""
         shown, labels = self.material.shown, self.material.labels
-        size = min(MOST, len(labels))
+        size = batch_within(len(labels), MOST, self.config.devices)
         return timing.timed(
             snn,
             shown,
