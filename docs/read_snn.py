@@ -37,7 +37,7 @@ def fire(site, leaf, drive):
             return drive
         case None, "threshold_count", _:
             return (drive[..., None, :] >= leaf["thresholds"]).sum(-2, dtype=float)
-        case None, "tracking", {"per_step": 1, "rising": False}:
+        case None, "tracking", {"per_step": 1, "rising": False} if leaf["first"].dtype.kind == "i":
             first, step = (leaf[k] + leaf[f"{k}_fraction"] / 2**16 for k in ("first", "step"))
             highest, back = leaf["highest"], -1
         case None, "integrate_and_fire", {"levels": int(levels), "bounded": bounded}:

@@ -194,7 +194,7 @@ def calibrate(
 
     Raises:
         UserError: no images, images that are no whole units, a percentile or share out of range,
-            or activations that are not finite.
+            activations that are not finite, or ``balance`` with ``weights``.
 
     >>> import jax, jaxsnn
     >>> arch = jaxsnn.parse("4C3b-8", input_shape=(6, 6, 1), classes=3)
@@ -213,6 +213,11 @@ def calibrate(
     scales = _scales(net, variables, images, percentiles, encoding, batch_size, progress)
     whole = functools.partial(logits, images=images, encoding=encoding, batch_size=batch_size)
     reference = whole(net, variables, progress=progress)
+    if balance and net.weights != SiteMap(full_precision()):
+        raise UserError(
+            "balance=True scales kernels by powers of two, which quantisers of weights would undo; "
+            "give balance=False with weights="
+        )
     if balance:
         variables, scales = _balanced(variables, arch, scales)
     agreed = _agreements(whole, net, variables, reference.argmax(-1), progress)

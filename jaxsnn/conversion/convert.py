@@ -37,6 +37,7 @@ from jaxsnn.network import weight_quantisers
 from jaxsnn.network.arithmetic import Arithmetic
 from jaxsnn.network.net import Net
 from jaxsnn.network.per_site import SiteMap, hidden
+from jaxsnn.network.site import NORM_EPSILON
 from jaxsnn.neurons.neuron import Neuron
 from jaxsnn.types import PyTree, Variables
 
@@ -84,6 +85,11 @@ def convert(
         raise UserError(
             f"presentation {encoding.presentation!r}: {method.name} takes input that is "
             f"{' or '.join(map(repr, method.presentations))}; give such an encoding=Encoding(...)"
+        )
+    if encoding.duration is not None and method.duration is None:
+        raise UserError(
+            f"Encoding(duration={encoding.duration}): {method.name} takes an image that stays for "
+            "the whole run; leave duration out"
         )
     refuse(variables, arch, method, weights, given)
     arch = spiking_arch(arch, method)
@@ -176,4 +182,5 @@ def _unfit(variables: Variables, path: str, shape: tuple[int, ...]) -> str:
         return "is not finite"
     if path.endswith("clip") and np.any(np.asarray(leaf) <= 0):
         return "is not positive: a clip has worn away; train it again with its guard"
-    return "is negative" if path.endswith("/var") and np.any(np.asarray(leaf) < 0) else ""
+    negative = path.endswith("/var") and np.any(np.asarray(leaf) + NORM_EPSILON <= 0)
+    return "is negative" if negative else ""

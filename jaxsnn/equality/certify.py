@@ -71,6 +71,7 @@ def certify(
         raise UserError(
             "the network was trained as it is, not converted: there is no ANN to compare it with"
         )
+    batch_size = min(batch_size, -(-len(images) // devices) * devices)
     if is_rate_coded(snn):
         if settle:
             raise UserError("settle=True: rates do not come to rest; give steps alone")

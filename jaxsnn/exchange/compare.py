@@ -31,7 +31,7 @@ from jaxsnn.network.jitted import jitted
 from jaxsnn.network.net import Net
 from jaxsnn.report import energy
 from jaxsnn.report.comparison import Comparison, Trial, described, within_step
-from jaxsnn.simulation.dataset import evaluate
+from jaxsnn.simulation.dataset import checked_labels, evaluate
 from jaxsnn.simulation.totals import Evaluation
 from jaxsnn.simulation.until_silent import restless
 from jaxsnn.types import Variables
@@ -39,6 +39,7 @@ from jaxsnn.types import Variables
 CALIBRATED = 500  # images that are enough for percentiles
 SETTLING_STEPS = 1024
 RATE_STEPS = 100
+AGAIN = ", no. "  # of methods whose options read alike
 
 After = Callable[[Trial], object]
 
@@ -79,9 +80,12 @@ def compare(
         after: called with each row as soon as it is there.
 
     Raises:
-        UserError: no images, labels that are no classes, or images that are no whole units.
+        UserError: no images, not as many labels, labels that are no classes, or images that are no
+            whole units.
     """
-    images, labels = np.asarray(images), class_numbers(labels, arch.classes, "labels")
+    images = np.asarray(images)
+    labels = class_numbers(labels, arch.classes, "labels")
+    checked_labels(images, labels, arch.classes)
     if calibration is None:
         named = "calibrating" if progress else ""
         some = images[:CALIBRATED]
@@ -91,7 +95,11 @@ def compare(
     outcomes: list[tuple[Trial, _Measured | None]] = []
     for number, method in enumerate(tried, 1):
         name = f"{number}/{len(tried)} {method.name}" if progress else ""
-        outcomes.append(_tried(calibration, method, images, labels, sizes, name))
+        row, measured = _tried(calibration, method, images, labels, sizes, name)
+        again = sum(one.label.partition(AGAIN)[0] == row.label for one, _ in outcomes)
+        if again:  # options that the text leaves out, such as scales
+            row = replace(row, options=f"{row.options}{AGAIN}{again + 1}")
+        outcomes.append((row, measured))
         if after is not None:
             after(outcomes[-1][0])
     kept = {trial.label: measured for trial, measured in outcomes if measured is not None}

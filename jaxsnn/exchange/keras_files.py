@@ -25,6 +25,8 @@ from jaxsnn.exchange import hdf5
 from jaxsnn.exchange.weights import Budget, Weights, natural
 
 CONFIG, CONTENT = "config.json", "model.weights.h5"
+ACTIVATIONS = ("linear", "relu", "softmax")  # softmax keeps the order of the logits
+OTHERS = ("LeakyReLU", "ELU", "ThresholdedReLU")  # layers without arrays
 KINDS = ("Conv2D", "Dense", "BatchNormalization")
 _NUMBERED = re.compile(r"(?:(.+)/)?vars/([0-9]{1,9})")
 _TOGETHER = re.compile(r"layers/[^/]+")
@@ -108,7 +110,7 @@ def _described(config: bytes, place: str) -> dict[str, _Layer]:
     """Layers of a network by name, in order, those of networks inside it among them.
 
     Raises:
-        UserError: damaged, or a layer whose images have their channels first.
+        UserError: damaged, or a layer that is another here (:func:`_refuse_others`).
     """
     layers: dict[str, _Layer] = {}
     try:
@@ -122,16 +124,25 @@ def _described(config: bytes, place: str) -> dict[str, _Layer]:
                 layers[str(settings["name"])] = _Layer(str(each.get("class_name")), settings)
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{place}: damaged {CONFIG} ({error!s:.60}); get the file again") from error
-    _refuse_channels_first(layers, place)
+    _refuse_others(layers, place)
     return layers
 
 
-def _refuse_channels_first(layers: Mapping[str, _Layer], place: str) -> None:
+def _refuse_others(layers: Mapping[str, _Layer], place: str) -> None:
+    """Refuse layers that are others here although their arrays have the same shapes."""
     for name, layer in layers.items():
+        where, activation = f"{place}, layer {shown(name)}", layer.settings.get("activation")
         if layer.settings.get("data_format") == "channels_first":
             raise UserError(
-                f"{place}, layer {shown(name)}: channels_first; build the network with "
-                "channels_last, give it these weights and save it again"
+                f"{where}: channels_first; build the network with channels_last, give it these "
+                "weights and save it again"
+            )
+        if any(each != 1 for each in np.ravel(layer.settings.get("dilation_rate", 1))):
+            raise UserError(f"{where}: a dilated convolution, which no notation has")
+        if layer.kind in OTHERS or (isinstance(activation, str) and activation not in ACTIVATIONS):
+            raise UserError(
+                f"{where}: {shown(activation or layer.kind)} is no activation that is converted; "
+                f"train with ReLU ({', '.join(ACTIVATIONS)} are read)"
             )
 
 

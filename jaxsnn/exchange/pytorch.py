@@ -70,7 +70,7 @@ def from_torch(
         )
     if input_shape is not None:
         arch = replace(arch, input_shape=checked_shape(input_shape))
-    fitting = Fitting(_weights(source), arch, layout="torch", names=names, epsilon=epsilon)
+    fitting = Fitting(_weights(source), arch, names=names, epsilon=epsilon)
     variables = fitting.variables()
     if compared is not None:
         check_reference(arch, variables, compared)

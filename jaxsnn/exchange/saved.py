@@ -87,6 +87,10 @@ def save(snn: Spiking, path: str | Path) -> None:
 
     The format is described in docs/snn_format.md, beside which two readers simulate a file with
     NumPy alone: docs/read_snn.py in 40 lines, docs/read_every_snn.py whatever its neurons.
+
+    Raises:
+        UserError: a neuron or activation that a file cannot name, since no function of
+            :mod:`jaxsnn.neurons` makes it.
     """
     meta = {
         "format": FORMAT,
@@ -101,8 +105,20 @@ def save(snn: Spiking, path: str | Path) -> None:
         "report": [folded_record(record) for record in snn.report],
         "given": None if snn.given is None else net_to_json(snn.given),
     }
+    _refuse_nameless(snn)
     arrays = {name: np.asarray(a) for name, a in flatten(snn.variables).items()}
     save_arrays(path, arrays, meta)
+
+
+def _refuse_nameless(snn: Spiking) -> None:
+    """Refuse neurons without a name, which a file could not be read with."""
+    maps = [snn.neurons, snn.ann, *([] if snn.given is None else [snn.given.neurons])]
+    each = [one.at(site) for one in maps for site in plan(snn.arch)]
+    if not all(neuron.name in neurons.FACTORIES for neuron in each):
+        raise UserError(
+            "a neuron or activation of this network was made by hand, which no file can say; use "
+            "one of jaxsnn.neurons, or convert without given="
+        )
 
 
 def whole_weights(

@@ -100,7 +100,8 @@ def sweep(
     horizons = _horizons(steps)
     grid = _grid(horizons, noise, keys, leaves, networks)
     if noise is not None:
-        snn = _noisy(snn, site, noise)
+        snn, *rest = (_noisy(one, site, noise) for one in (snn, *(networks or ())))
+        networks = rest or networks
     values = (
         None if noise is None else jnp.asarray(noise, jnp.float32),
         keys,

@@ -5,13 +5,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsnn import Net, certify, hidden, load_params, methods, neurons, parse
+from jaxsnn import (
+    Net,
+    certify,
+    convert,
+    float_ends,
+    hidden,
+    load_params,
+    methods,
+    neurons,
+    parse,
+)
 from jaxsnn.arch.plan import plan
 from jaxsnn.conversion.balance import balanced, factors
 from jaxsnn.conversion.calibration import calibrate, sufficient
 from jaxsnn.conversion.clips import with_clips
 from jaxsnn.inputs.encoding import Encoding
 from jaxsnn.network import net as net_module
+from jaxsnn.network.weight_quantisers import ternary
 
 ARCH = parse("3C3b-AP2-6", input_shape=(6, 6, 1), classes=4, norm=False, head_bias=True)
 ENCODING = Encoding("held", 1 / 255, 255)
@@ -204,3 +215,19 @@ def test_calibration_balances_and_the_scales_follow(network, ready):
     assert other.clip_errors == ready.clip_errors  # clips move with what they cut
     assert dict(other.clips) == pytest.approx({s: c / by[s] for s, c in ready.clips.items()})
     assert other.largest <= 1
+
+
+def test_quantised_weights_are_not_balanced(network):
+    """A power of two in front of a ternary kernel is lost."""
+    variables, images, _ = network
+    weights = float_ends(ternary())
+    with pytest.raises(ValueError, match=r"give balance=False with weights="):
+        calibrate(variables, ARCH, images, encoding=ENCODING, weights=weights)
+
+
+@pytest.mark.parametrize("name", ["rate", "scatter_gather"])
+def test_images_that_end_are_for_methods_that_hold_them_so_long(network, ready, name):
+    method = getattr(ready, name)()
+    ending = Encoding("held", 1 / 255, 255, duration=100)
+    with pytest.raises(ValueError, match=rf"Encoding\(duration=100\): {name} takes an image"):
+        convert(ready.variables, ARCH, method, encoding=ending)

@@ -170,3 +170,26 @@ def test_plain_values_say_everything(comparison):
     ]  # fmt: skip
     assert record["trials"][0]["steps"] == 1
     assert record["trials"][2]["reason"]
+
+
+def test_methods_whose_options_read_alike_are_told_apart(network, calibrated):
+    variables, images, labels = network
+    tried = [calibrated.rate(99.0), calibrated.rate(100.0), calibrated.rate(99.9)]
+    comparison = compare(
+        variables, ARCH, images, labels, encoding=ENCODING, calibration=calibrated,
+        methods=tried, rate_steps=STEPS, certified=0, batch_size=40,
+    )  # fmt: skip
+    names = [trial.label for trial in comparison.trials]
+    assert len(set(names)) == 3
+    for name, method in zip(names, tried, strict=True):
+        assert comparison.methods[name] == method
+        units = dict(comparison.networks[name].units)
+        assert units == dict(calibrated.convert(method).units)
+
+
+@pytest.mark.parametrize("count", [30, 50])
+def test_labels_of_other_images_are_refused(network, calibrated, count):
+    variables, images, _ = network
+    labels = np.zeros(count, np.int32)
+    with pytest.raises(ValueError, match="labels"):
+        compare(variables, ARCH, images, labels, encoding=ENCODING, calibration=calibrated)

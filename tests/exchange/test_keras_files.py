@@ -176,6 +176,22 @@ def test_channels_first_is_refused(read):
 
 
 @pytest.mark.parametrize(
+    ("kind", "settings", "reason"),
+    [
+        ("Conv2D", {"dilation_rate": [2, 2]}, "a dilated convolution"),
+        ("Dense", {"activation": "tanh"}, "'tanh' is no activation that is converted"),
+        ("LeakyReLU", {}, "'LeakyReLU' is no activation that is converted"),
+    ],
+)
+def test_layers_that_would_be_others_are_refused(read, kind, settings, reason):
+    config = {"config": {"layers": [layer(kind, "zebra", **settings)]}}
+    with pytest.raises(UserError, match=f"layer 'zebra': {reason}"):
+        read(zipped(numbered(), config))
+    usual = layer("Conv2D", "zebra", dilation_rate=[1, 1], activation="relu")
+    assert list(read(zipped(numbered(), {"config": {"layers": [usual]}})))
+
+
+@pytest.mark.parametrize(
     "config", [b"", b"[]", b"{", b"null", b'{"config": {"layers": 5}}', b"[" * 100_000]
 )
 def test_a_damaged_description(read, config):

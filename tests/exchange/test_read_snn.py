@@ -279,3 +279,10 @@ def test_a_file_whose_sites_contradict_its_notation_is_refused(tmp_path):
     del meta["sites"]  # as files were before
     save_arrays(tmp_path / "older.npz", arrays, json.loads(json.dumps(meta)))
     assert load(tmp_path / "older.npz").report == snn.report
+
+
+def test_float_thresholds_are_for_the_other_reader(tmp_path):
+    snn, images, steps = tracked(float_weights=True)
+    save(snn, tmp_path / "snn.npz")
+    with pytest.raises(ValueError, match=r"is for read_every_snn.py"):
+        short.simulate(tmp_path / "snn.npz", images, steps)

@@ -1,5 +1,6 @@
 """Networks in and out of files: bit-identical round trips, and refusals by name."""
 
+import dataclasses
 import functools
 import json
 
@@ -323,3 +324,15 @@ def test_arrays_wider_than_32_bits_are_refused(tmp_path, dtype):
 
     with pytest.raises(UserError, match=r"params/conv2/kernel is .*at most 32 bits"):
         load(edited(tmp_path / "snn.npz", change))
+
+
+def test_a_neuron_that_no_file_can_name_is_refused_before_anything_is_written(tmp_path):
+    arch = parse("4C3", input_shape=(6, 6, 1), classes=2)
+    net = Net(arch, hidden(neurons.activation(jax.nn.relu6)))
+    variables = init_variables(net, jax.random.key(0))
+    snn = convert(variables, arch, methods.negative_spikes(k=1), given=net)
+    with pytest.raises(UserError, match="made by hand, which no file can say"):
+        save(snn, tmp_path / "snn.npz")
+    assert not list(tmp_path.iterdir())
+    save(dataclasses.replace(snn, given=None), tmp_path / "snn.npz")
+    assert load(tmp_path / "snn.npz").given is None

@@ -80,6 +80,21 @@ def test_noise_times_keys_equals_single_runs():
     np.testing.assert_array_equal(already.spikes, result.spikes)
 
 
+def test_noise_times_networks_equals_single_runs():
+    snn, images, labels = scatter()
+    thresholds = snn.variables["fixed"]["conv2"]["thresholds"]
+    networks = [snn, with_leaf(snn, "conv2", "thresholds", thresholds + 3)]
+    ratios, keys = [0.0, 0.4], jax.random.split(jax.random.key(4), 1)
+    options = {"noise": ratios, "keys": keys, "networks": networks, "batch_size": 4}
+    result = sweep(snn, images, labels, **options)
+    assert [name for name, _ in result.axes] == ["noise", "keys", "networks", "steps"]
+    for i, ratio in enumerate(ratios):
+        for j, network in enumerate(networks):
+            noisy = with_unit_dropout(network, "conv1", ratio)
+            alone = evaluate(noisy, images, labels, key=keys[0], batch_size=4)
+            check(result, (i, 0, j, 0), alone)
+
+
 def test_thresholds_are_swept():
     snn, images, labels = scatter()
     thresholds = snn.variables["fixed"]["conv2"]["thresholds"]

@@ -286,9 +286,9 @@ def test_divergence_ends_the_run_and_leaves_the_last_good_checkpoint(tmp_path, w
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"epochs": 0}, "epochs = 0"),
-        ({"batch_size": 0}, "batch_size = 0"),
-        ({"steps_per_call": 0}, "steps_per_call = 0"),
+        ({"epochs": 0}, "epochs=0"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"steps_per_call": 0}, "steps_per_call=0"),
         ({"devices": 3}, "no multiple of devices = 3"),
         ({"batch_size": 4096, "devices": 4096}, "devices = 4096, but only"),
         ({"averaging": 1.0}, "averaging = 1.0: give 0 or more"),
