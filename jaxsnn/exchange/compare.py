@@ -39,7 +39,6 @@ from jaxsnn.types import Variables
 CALIBRATED = 500  # images that are enough for percentiles
 SETTLING_STEPS = 1024
 RATE_STEPS = 100
-AGAIN = ", no. "  # of methods whose options read alike
 
 After = Callable[[Trial], object]
 
@@ -96,9 +95,9 @@ def compare(
     for number, method in enumerate(tried, 1):
         name = f"{number}/{len(tried)} {method.name}" if progress else ""
         row, measured = _tried(calibration, method, images, labels, sizes, name)
-        again = sum(one.label.partition(AGAIN)[0] == row.label for one, _ in outcomes)
-        if again:  # options that the text leaves out, such as scales
-            row = replace(row, options=f"{row.options}{AGAIN}{again + 1}")
+        before = sum(_text(one) == _text(method) for one in tried[: number - 1])
+        if before:  # they differ in what the text leaves out, such as scales
+            row = replace(row, options=f"{row.options}, no. {before + 1}".removeprefix(", "))
         outcomes.append((row, measured))
         if after is not None:
             after(outcomes[-1][0])
@@ -243,6 +242,11 @@ def accuracy(
 @jitted("net")
 def _classes(net: Net, variables: Variables, images: Array) -> Array:
     return jnp.argmax(net_module.forward(net, variables, images).readouts[-1][0], axis=-1)
+
+
+def _text(method: Method) -> tuple[str, str]:
+    """What a table says of a method."""
+    return method.name, described(method)
 
 
 def _named(name: str, what: str) -> str:
