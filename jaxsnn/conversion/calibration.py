@@ -213,13 +213,8 @@ def calibrate(
     scales = _scales(net, variables, images, percentiles, encoding, batch_size, progress)
     whole = functools.partial(logits, images=images, encoding=encoding, batch_size=batch_size)
     reference = whole(net, variables, progress=progress)
-    if balance and net.weights != SiteMap(full_precision()):
-        raise UserError(
-            "balance=True scales kernels by powers of two, which quantisers of weights would undo; "
-            "give balance=False with weights="
-        )
     if balance:
-        variables, scales = _balanced(variables, arch, scales)
+        variables, scales = _balanced(variables, net, scales)
     agreed = _agreements(whole, net, variables, reference.argmax(-1), progress)
     error_of = _error_of(whole, net, bits, variables, reference)
     clips = choose(error_of, scales, activations(arch), progress=progress)
@@ -239,8 +234,14 @@ def calibrate(
     )
 
 
-def _balanced(variables: Variables, arch: Arch, scales: Scales) -> tuple[Variables, Scales]:
+def _balanced(variables: Variables, net: Net, scales: Scales) -> tuple[Variables, Scales]:
     """The tree whose activations reach about 1 everywhere, and their percentiles then."""
+    if net.weights != SiteMap(full_precision()):
+        raise UserError(
+            "balance=True scales kernels by powers of two, which quantisers of weights would undo; "
+            "give balance=False with weights="
+        )
+    arch = net.arch
     by = factors(arch, {site: scales[_robust(scales)][site] for site in activations(arch)})
     divided = {p: {site: each[site] / by[site] for site in each} for p, each in scales.items()}
     return balanced(variables, arch, by), divided

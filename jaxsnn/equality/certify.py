@@ -20,7 +20,7 @@ from jaxsnn.equality.comparison import Simulated, Tally, on_the_host
 from jaxsnn.equality.rates import certify_rates, is_rate_coded
 from jaxsnn.equality.references import ReferenceNetworks
 from jaxsnn.equality.ties import Ties
-from jaxsnn.errors import UserError
+from jaxsnn.errors import UserError, whole_number
 from jaxsnn.io.progress import batches
 from jaxsnn.simulation.counters import last_step
 from jaxsnn.simulation.dataset import check_stills
@@ -71,7 +71,8 @@ def certify(
         raise UserError(
             "the network was trained as it is, not converted: there is no ANN to compare it with"
         )
-    batch_size = min(batch_size, -(-len(images) // devices) * devices)
+    whole = -(-len(images) // whole_number("devices", devices)) * devices
+    batch_size = min(whole_number("batch_size", batch_size), whole)
     if is_rate_coded(snn):
         if settle:
             raise UserError("settle=True: rates do not come to rest; give steps alone")

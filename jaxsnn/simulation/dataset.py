@@ -75,7 +75,8 @@ def evaluate(
     check_presentation(snn, examples)
     labels = checked_labels(examples, labels, snn.arch.classes)
     steps = whole_number("steps", steps, 1, MOST_STEPS)
-    batch_size = min(batch_size, max(-(-len(examples) // devices), 1) * devices)
+    whole = -(-len(examples) // whole_number("devices", devices)) * devices
+    batch_size = min(whole_number("batch_size", batch_size), whole)
     parts: list[Batch] = []
     for rows, real in processes.shard(batches(len(examples), batch_size, progress)):
         batch, lengths = _shown(examples, rows, steps)

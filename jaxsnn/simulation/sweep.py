@@ -100,8 +100,7 @@ def sweep(
     horizons = _horizons(steps)
     grid = _grid(horizons, noise, keys, leaves, networks)
     if noise is not None:
-        snn, *rest = (_noisy(one, site, noise) for one in (snn, *(networks or ())))
-        networks = rest or networks
+        snn, *networks = (_noisy(one, site, noise) for one in (snn, *(networks or ())))
     values = (
         None if noise is None else jnp.asarray(noise, jnp.float32),
         keys,
