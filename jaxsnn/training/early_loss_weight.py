@@ -63,5 +63,5 @@ class Ramp:
     def __call__(self, update: ArrayLike) -> Array:
         """The weight, a float32 scalar, at global ``update`` (from 0)."""
         epoch = jnp.asarray(update) // self.updates
-        share = jnp.clip((epoch - 1) / self.epochs, 0, 1)
+        share = jnp.clip(epoch - 1, 0, self.epochs) / self.epochs
         return LEAST + share.astype(jnp.float32) * (self.goal - LEAST)
