@@ -149,15 +149,40 @@ def refuse(
         if reason := method.refusal(site):
             reasons.append(f"{site.name}: {reason}")
         activation = method.activation if site.role == "activation" else neurons.identity()
-        arrays = arrays_of(site) | _learned(site, activation, weights)
-        if given is not None:
-            arrays |= _learned(site, given.neurons.at(site), given.weights)
-        for path, shape in arrays.items():
-            reason = _unfit(variables, path, shape)
-            if reason:
-                reasons.append(f"{site.name}: {path} {reason}")
+        reasons += _misfits(variables, site, activation, weights, given)
     if reasons:
         raise UserError("cannot convert:\n  " + "\n  ".join(reasons))
+
+
+def check_variables(variables: Variables, snn: Spiking) -> None:
+    """Refuse variables that a network cannot have been converted from.
+
+    Raises:
+        UserError: listing each array that is missing, of another shape or not finite.
+    """
+    reasons = [
+        reason
+        for site in plan(snn.arch)
+        for reason in _misfits(variables, site, snn.ann.at(site), snn.weights, snn.given)
+    ]
+    if reasons:
+        heading = "not converted from these variables (a calibration has others: ready.variables)"
+        raise UserError("\n  ".join([f"the network was {heading}:", *reasons]))
+
+
+def _misfits(
+    variables: Variables,
+    site: Site,
+    activation: Neuron,
+    weights: SiteMap[weight_quantisers.WeightQuantiser],
+    given: Net | None,
+) -> list[str]:
+    """What is wrong with the arrays of a site, and with those that it has in the network given."""
+    arrays = arrays_of(site) | _learned(site, activation, weights)
+    if given is not None:
+        arrays |= _learned(site, given.neurons.at(site), given.weights)
+    reasons = {path: _unfit(variables, path, shape) for path, shape in arrays.items()}
+    return [f"{site.name}: {path} {reason}" for path, reason in reasons.items() if reason]
 
 
 def _learned(

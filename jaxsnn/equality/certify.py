@@ -14,16 +14,17 @@ import numpy as np
 from jax import Array
 
 from jaxsnn.arch.plan import head_sites
+from jaxsnn.conversion.convert import check_variables
 from jaxsnn.conversion.spiking import Spiking
 from jaxsnn.equality.certificate import Certificate
 from jaxsnn.equality.comparison import Simulated, Tally, on_the_host
 from jaxsnn.equality.rates import certify_rates, is_rate_coded
 from jaxsnn.equality.references import ReferenceNetworks
 from jaxsnn.equality.ties import Ties
-from jaxsnn.errors import UserError, whole_number
+from jaxsnn.errors import UserError
 from jaxsnn.io.progress import batches
 from jaxsnn.simulation.counters import last_step
-from jaxsnn.simulation.dataset import check_stills
+from jaxsnn.simulation.dataset import batch_for, check_stills
 from jaxsnn.simulation.engine import Trace
 from jaxsnn.simulation.fixed_steps import check_input, simulate
 from jaxsnn.simulation.until_silent import settle as run_until_silent
@@ -71,8 +72,8 @@ def certify(
         raise UserError(
             "the network was trained as it is, not converted: there is no ANN to compare it with"
         )
-    whole = -(-len(images) // whole_number("devices", devices)) * devices
-    batch_size = min(whole_number("batch_size", batch_size), whole)
+    check_variables(variables, snn)
+    batch_size = batch_for(len(images), batch_size, devices)
     if is_rate_coded(snn):
         if settle:
             raise UserError("settle=True: rates do not come to rest; give steps alone")

@@ -22,24 +22,24 @@ def check_units(images: AnyArray, encoding: Encoding) -> None:
     Raises:
         UserError: floats (scaled already), or a unit beyond :attr:`Encoding.highest`.
     """
-    if not is_whole(images):
-        raise UserError(
-            f"images are {images.dtype}, but the network takes integers worth "
-            f"{encoding.scale} each (uint8 pixels); pass the images before scaling"
-        )
+    check_whole(images, f" worth {encoding.scale} each")
     check_range(images, encoding)
 
 
-def check_whole(images: AnyArray) -> None:
+def check_whole(images: AnyArray, worth: str = "") -> None:
     """Refuse images that are scaled already, where whole units are scaled later.
+
+    Args:
+        images: of any shape.
+        worth: what to say of a unit.
 
     Raises:
         UserError: they are no integers.
     """
     if not is_whole(images):
         raise UserError(
-            f"images are {images.dtype}, but integers are taken here (uint8 pixels), which are "
-            "scaled later; pass the images before scaling"
+            f"images are {images.dtype}, but the network takes integers{worth} (uint8 pixels); "
+            "pass the images before scaling"
         )
 
 

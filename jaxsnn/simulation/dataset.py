@@ -75,8 +75,7 @@ def evaluate(
     check_presentation(snn, examples)
     labels = checked_labels(examples, labels, snn.arch.classes)
     steps = whole_number("steps", steps, 1, MOST_STEPS)
-    whole = -(-len(examples) // whole_number("devices", devices)) * devices
-    batch_size = min(whole_number("batch_size", batch_size), whole)
+    batch_size = batch_for(len(examples), batch_size, devices)
     parts: list[Batch] = []
     for rows, real in processes.shard(batches(len(examples), batch_size, progress)):
         batch, lengths = _shown(examples, rows, steps)
@@ -143,6 +142,19 @@ def check_stills(snn: Spiking) -> None:
             "this network is shown frames, whose time axis comes first; give evaluate() a data set "
             "with batch() (jaxsnn.simulation.Streams), or stream one batch by simulate()"
         )
+
+
+def batch_for(examples: int, batch_size: int, devices: int = 1) -> int:
+    """Examples per compiled call: no more than there are, filled up to share between devices.
+
+    Raises:
+        UserError: no whole numbers of at least 1.
+
+    >>> batch_for(1000, 200), batch_for(1, 200), batch_for(5, 200, devices=2)
+    (200, 1, 6)
+    """
+    devices = whole_number("devices", devices)
+    return min(whole_number("batch_size", batch_size), -(-examples // devices) * devices)
 
 
 def checked_labels(

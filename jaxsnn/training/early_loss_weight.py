@@ -45,7 +45,7 @@ class Ramp:
     """Weight of the early classifiers' losses at an update of training.
 
     0.01 in the first two epochs, then ``0.01 + (e - 1) / epochs * (goal - 0.01)`` in epoch e,
-    counted from 0; of later phases of a training it is the goal.
+    counted from 0, until it is the goal, and the goal from there on.
 
     Attributes:
         goal: what the weight tends to, :func:`share_of_macs`.

@@ -231,3 +231,15 @@ def test_images_that_end_are_for_methods_that_hold_them_so_long(network, ready, 
     ending = Encoding("held", 1 / 255, 255, duration=100)
     with pytest.raises(ValueError, match=rf"Encoding\(duration=100\): {name} takes an image"):
         convert(ready.variables, ARCH, method, encoding=ending)
+
+
+def test_a_certificate_wants_the_variables_that_were_converted(network, ready):
+    variables, images, _ = network
+    snn = ready.convert(ready.signed_if())
+    with pytest.raises(ValueError, match=r"not converted from these variables") as refused:
+        certify(snn, variables, images[:2], steps=60)  # the tree before calibration: without clips
+    assert "conv1: params/conv1/clip is missing" in str(refused.value)
+    narrow = jax.tree.map(np.array, ready.variables)
+    narrow["params"]["dense1"]["kernel"] = narrow["params"]["dense1"]["kernel"][:, :3]
+    with pytest.raises(ValueError, match=r"dense1: params/dense1/kernel has shape"):
+        certify(snn, narrow, images[:2], steps=60)

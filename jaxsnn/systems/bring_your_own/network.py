@@ -123,8 +123,9 @@ def _of_its_place(weights: Weights, wanted: Sequence[str]) -> Weights:
     >>> list(of_model), of_model.skipped
     (['a.weight', 'a.bias'], ('loss.weight',))
     """
-    ends = [(name, one) for one in wanted for name in weights if name.endswith(f".{one}")]
-    places = ["", *(name.removesuffix(one) for name, one in ends)]  # the module's is the commonest
+    ends = ((name, one) for one in wanted for name in weights if name.endswith(f".{one}"))
+    places = {"": None} | {name.removesuffix(one): None for name, one in ends}
+    # The module's place is the one below which most of its names stand.
     ahead = max(places, key=lambda place: sum(f"{place}{one}" in weights for one in wanted))
     arrays = {n.removeprefix(ahead): weights[n] for n in weights if n.startswith(ahead)}
     beside = tuple(name for name in weights if not name.startswith(ahead))
