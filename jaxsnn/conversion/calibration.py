@@ -21,7 +21,7 @@ from jaxsnn.arch.notation import Arch
 from jaxsnn.conversion import methods, percentiles
 from jaxsnn.conversion.balance import balanced, factors
 from jaxsnn.conversion.clips import choose, with_clips
-from jaxsnn.conversion.convert import convert
+from jaxsnn.conversion.convert import check_trained, convert
 from jaxsnn.conversion.method import Method
 from jaxsnn.conversion.methods.median import MOST_LEVELS
 from jaxsnn.conversion.quantised_trials import STEPPED, activations, logits, relative, with_step
@@ -193,8 +193,9 @@ def calibrate(
         progress: name of the progress bars, empty for none.
 
     Raises:
-        UserError: no images, images that are no whole units, a percentile or share out of range,
-            activations that are not finite, or ``balance`` with ``weights``.
+        UserError: variables of another architecture, no images, images that are no whole units, a
+            percentile or share out of range, activations that are not finite, or ``balance`` with
+            ``weights``.
 
     >>> import jax, jaxsnn
     >>> arch = jaxsnn.parse("4C3b-8", input_shape=(6, 6, 1), classes=3)
@@ -210,6 +211,7 @@ def calibrate(
     whole_number("batch_size", batch_size)
     images = np.asarray(images)
     net = Net(arch, hidden(neurons.relu()), weights or SiteMap(full_precision()))
+    check_trained(variables, net)
     scales = _scales(net, variables, images, percentiles, encoding, batch_size, progress)
     whole = functools.partial(logits, images=images, encoding=encoding, batch_size=batch_size)
     reference = whole(net, variables, progress=progress)

@@ -170,6 +170,21 @@ def check_variables(variables: Variables, snn: Spiking) -> None:
         raise UserError("\n  ".join([f"the network was {heading}:", *reasons]))
 
 
+def check_trained(variables: Variables, net: Net) -> None:
+    """Refuse variables that are not of a network.
+
+    Raises:
+        UserError: listing each array that is missing, of another shape or not finite.
+    """
+    reasons = [
+        reason
+        for site in plan(net.arch)
+        for reason in _misfits(variables, site, net.neurons.at(site), net.weights, None)
+    ]
+    if reasons:
+        raise UserError("\n  ".join(["the variables are not of this architecture:", *reasons]))
+
+
 def _misfits(
     variables: Variables,
     site: Site,

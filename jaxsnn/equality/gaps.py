@@ -14,6 +14,7 @@ from jax import Array
 
 from jaxsnn import neurons
 from jaxsnn.arch.plan import spiking_sites
+from jaxsnn.conversion.convert import check_variables
 from jaxsnn.conversion.float_reference import snapped
 from jaxsnn.conversion.spiking import Spiking, settled
 from jaxsnn.errors import UserError
@@ -64,11 +65,13 @@ def gaps(
         progress: name of the progress bar, empty for none.
 
     Raises:
-        UserError: no images, or a network that has no integer ANN.
+        UserError: no images, variables that it was not converted from, or a network that has no
+            integer ANN.
     """
     images = np.asarray(images)
     if len(images) == 0:
         raise UserError("no images to compare on; give one or more")
+    check_variables(variables, snn)
     whole, floats, units = settled(snn).program, snapped(variables, snn), dict(snn.units)
     sums: dict[str, np.ndarray] = {}
     for rows, real in batches(len(images), min(batch_size, len(images)), progress):

@@ -20,6 +20,7 @@ from jaxsnn.arch.plan import plan
 from jaxsnn.conversion.balance import balanced, factors
 from jaxsnn.conversion.calibration import calibrate, sufficient
 from jaxsnn.conversion.clips import with_clips
+from jaxsnn.errors import UserError
 from jaxsnn.inputs.encoding import Encoding
 from jaxsnn.network import net as net_module
 from jaxsnn.network.weight_quantisers import ternary
@@ -243,3 +244,14 @@ def test_a_certificate_wants_the_variables_that_were_converted(network, ready):
     narrow["params"]["dense1"]["kernel"] = narrow["params"]["dense1"]["kernel"][:, :3]
     with pytest.raises(ValueError, match=r"dense1: params/dense1/kernel has shape"):
         certify(snn, narrow, images[:2], steps=60)
+
+
+def test_a_tree_of_another_architecture_is_named(network):
+    variables, images, _ = network
+    narrow = jax.tree.map(np.array, variables)
+    narrow["params"]["dense1"]["kernel"] = narrow["params"]["dense1"]["kernel"][:, :3]
+    del narrow["params"]["conv1"]["kernel"]
+    with pytest.raises(UserError, match=r"not of this architecture") as refused:
+        calibrate(narrow, ARCH, images, encoding=ENCODING)
+    assert "conv1: params/conv1/kernel is missing" in str(refused.value)
+    assert "dense1: params/dense1/kernel has shape" in str(refused.value)

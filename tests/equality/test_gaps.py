@@ -9,6 +9,7 @@ from clipped_networks import SMALL, cached, network
 
 from jaxsnn import neurons
 from jaxsnn.equality.gaps import gaps
+from jaxsnn.errors import UserError
 from jaxsnn.network.per_site import hidden
 
 PARTS = ("clipping", "quantisation", "wrong_order", "inherited")
@@ -88,3 +89,10 @@ def test_a_network_without_an_integer_ann_is_refused():
     leaky = dataclasses.replace(net.snn(), neurons=hidden(neurons.leaky()))
     with pytest.raises(ValueError, match="conv1"):
         gaps(leaky, net.variables, net.images, steps=net.steps)
+
+
+def test_variables_of_another_network_are_refused():
+    net = cached(0)
+    foreign = network(0, POOLED, bits=3).variables
+    with pytest.raises(UserError, match="not converted from these variables"):
+        gaps(net.snn(), foreign, net.images, steps=net.steps)

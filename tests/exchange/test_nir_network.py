@@ -340,6 +340,16 @@ def test_runs_that_are_refused(run, message):
         run(from_nir(recurrent(), dt=0.001))
 
 
+def test_a_state_of_other_samples_or_of_another_graph_is_refused():
+    network, x = from_nir(recurrent(), dt=0.001), np.ones((5, 3, 4), np.float32)
+    other = from_nir(chain(nir.I(np.ones(1)), shape=[1]), dt=0.001)
+    for state in (network.start(1), network.start(2), other.start(3)):
+        with pytest.raises(UserError, match=r"graph with 3 samples; begin with start\(3\)"):
+            network.step(state, x[0])
+        with pytest.raises(UserError, match=r"graph with 3 samples; begin with start\(3\)"):
+            network.run(x, state=state)
+
+
 def test_whole_numbers_beyond_float32():
     """2^24 + 1 has 25 bits: float64 adds it up exactly, whatever JAX's setting is."""
     odd = 2.0**24 + 1

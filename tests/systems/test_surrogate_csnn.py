@@ -243,7 +243,10 @@ def test_results_agree_with_each_other(kind, neurons, macs, request):
     assert results.sops_per_image == pytest.approx(into_conv2 + 10 * spikes[1], rel=1e-12)
     assert results.ann_macs_per_image == macs
     assert results.equality is results.ann_accuracy is results.paper is None
-    assert (results.energy_pj_per_image is None) == (kind == "spike")
+    shown = {"static": 1, "spike": 6}[kind]  # an image has one current, frames have one each
+    first = results.layers[0]["neurons"] * 4 * 25 * (2 if kind == "spike" else 1)
+    paid = results.energy_pj_per_image["convention"]["encoder"]
+    assert paid == pytest.approx(shown * first * 4.6)
 
 
 @pytest.mark.parametrize(("kind", "flags"), [("static", COURSE), ("spike", SPIKE)])

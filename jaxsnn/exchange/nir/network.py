@@ -129,7 +129,7 @@ class NirNetwork:
             The next state, and each output's ``[B, ...]``.
 
         Raises:
-            UserError: ``x`` does not fit the graph.
+            UserError: ``x`` does not fit the graph, or ``state`` is another graph's or batch's.
         """
         with precision(self.dtype):
             state, values = _step(self, state, samples(self._expected(), x, leading=1))
@@ -157,7 +157,8 @@ class NirNetwork:
             state: to go on from; None: the start.
 
         Raises:
-            UserError: ``x`` does not fit the graph, ``steps`` is below 1, or a name is no node.
+            UserError: ``x`` does not fit the graph, ``steps`` is below 1, a name is no node, or
+                ``state`` is another graph's or batch's.
         """
         recorded = self.outputs if record is None else tuple(record)
         for name in (*recorded, *total):
@@ -197,6 +198,7 @@ def step(
     network: NirNetwork, state: NirState, x: Mapping[str, Array]
 ) -> tuple[NirState, dict[str, Array]]:
     """One step: the next state, and what every node gave, ``[B, ...]``. Pure."""
+    _check_state(network, state, len(next(iter(x.values()))))
     values: dict[str, Array] = {}
     after: dict[str, State] = {}
     early: list[Node] = []
@@ -215,6 +217,15 @@ def step(
         params, before = network.params[node.name], state.nodes[node.name]
         after[node.name], _ = node.operation.step(params, before, _drive(node, values, state))
     return NirState(after, {name: values[name] for name in state.previous}), values
+
+
+def _check_state(network: NirNetwork, state: NirState, batch: int) -> None:
+    """Refuse a state that :func:`start` could not have given for as many samples."""
+    begun = jax.eval_shape(lambda: start(network, batch))
+    if jax.tree.map(jnp.shape, state) != jax.tree.map(jnp.shape, begun):
+        raise UserError(
+            f"the state is not one of this graph with {batch} samples; begin with start({batch})"
+        )
 
 
 def _drive(node: Node, values: Mapping[str, Array], state: NirState) -> Array:

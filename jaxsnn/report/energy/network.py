@@ -40,7 +40,8 @@ def ledger(
         prices: energy of one operation.
 
     Returns:
-        The ledger, in pJ per image.
+        The ledger, in pJ per image. The encoder's MACs are charged once for an image, which is the
+        same in every step, and once a step for frames.
     """
     return energy_ledger(counts(snn, evaluation, settle, adds_per_update), prices)
 
@@ -50,12 +51,13 @@ def counts(
 ) -> list[LayerCounts]:
     """Mean counts of every site over the images; arguments as of :func:`ledger`."""
     images, steps = evaluation.images, float(evaluation.steps)
+    shown = steps if snn.encoding.presentation == "frames" else 1.0
     if settle:  # the step that is silent is computed, too
         steps = float(np.minimum(evaluation.last_spike_step + 1, steps).mean())
     return [
         LayerCounts(
             name=site.name,
-            macs=site.macs,
+            macs=site.macs * (shown if site.source == "input" else 1.0),
             synaptic_operations=_mean(evaluation.operations.get(site.name), images),
             neurons=site.neurons,
             updates=site.neurons * steps,

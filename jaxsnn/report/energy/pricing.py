@@ -24,7 +24,8 @@ One ledger, three lines, because papers differ in what they count and the answer
 
    Partial sums of a MAC stay in a register.
 
-The encoding layer receives an image, not spikes, so both networks pay its MACs.
+The encoding layer receives an image, not spikes, so both networks pay its MACs: once for an image
+that is held, once for every frame of a recording.
 """
 
 from __future__ import annotations

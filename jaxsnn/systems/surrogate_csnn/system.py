@@ -271,8 +271,6 @@ class Csnn(System[NmnistCsnn]):
         whole = self.config.limit_test is None and tested == WHOLE
         fields = result_fields.spiking_fields(snn, evaluation, None, counting)
         fields["accuracy_settled_step"] = None  # a held image, or events, never come to rest
-        if self.config.spike:
-            fields["energy_pj_per_image"] = None  # the ledger prices one pass of the first layer
         fields_of_run = result_fields.run_fields(self.run, self.system, self.material.name, tested)
         fields_of_run["seconds"] |= seconds
         return results.Results(
