@@ -193,9 +193,8 @@ def calibrate(
         progress: name of the progress bars, empty for none.
 
     Raises:
-        UserError: variables of another architecture, no images, images that are no whole units, a
-            percentile or share out of range, activations that are not finite, or ``balance`` with
-            ``weights``.
+        UserError: variables of another architecture, no images, no whole units, a percentile or
+            share out of range, activations that are not finite, or ``balance`` with ``weights``.
 
     >>> import jax, jaxsnn
     >>> arch = jaxsnn.parse("4C3b-8", input_shape=(6, 6, 1), classes=3)
@@ -211,7 +210,6 @@ def calibrate(
     whole_number("batch_size", batch_size)
     images = np.asarray(images)
     net = Net(arch, hidden(neurons.relu()), weights or SiteMap(full_precision()))
-    check_trained(variables, net)
     scales = _scales(net, variables, images, percentiles, encoding, batch_size, progress)
     whole = functools.partial(logits, images=images, encoding=encoding, batch_size=batch_size)
     reference = whole(net, variables, progress=progress)
@@ -306,6 +304,7 @@ def _scales(
     progress: str,
 ) -> Scales:
     """Percentile -> site -> value; the largest value is always among them."""
+    check_trained(variables, net)
     every = tuple(sorted({*map(float, wanted), 100.0}))
     measured = percentiles.scales(
         net, variables, images, every, encoding=encoding, batch_size=batch_size, progress=progress
