@@ -5,7 +5,7 @@ recordings, and what a network is shown while it is trained through time.
 """
 
 from jaxsnn.data.labels import class_numbers
-from jaxsnn.inputs import augment
+from jaxsnn.inputs import augment, augment_events
 from jaxsnn.inputs.encoding import Encoding, jitter
 from jaxsnn.inputs.preprocess import (
     PIXELS,
@@ -25,6 +25,7 @@ __all__ = [
     "Shown",
     "Stimulus",
     "augment",
+    "augment_events",
     "class_numbers",
     "event_frames",
     "held",

@@ -1,4 +1,4 @@
-"""Frames of event counts from sparse recordings, on the device, turned by an angle if asked for."""
+"""Frames of event counts from sparse recordings, on the device."""
 
 from __future__ import annotations
 
@@ -12,21 +12,16 @@ from jaxsnn.errors import UserError
 LARGEST_INDEX = 2**31 - 1
 
 
-def frames(
-    codes: jax.Array, sensor: tuple[int, int, int], steps: int, angle: jax.Array | None = None
-) -> jax.Array:
+def frames(codes: jax.Array, sensor: tuple[int, int, int], steps: int) -> jax.Array:
     """Count the events of every frame, pixel and polarity.
 
     An event is one number, ``((frame * height + y) * width + x) * polarities + polarity``, as
-    ``jaxsnn.data.Recordings`` holds it. A turn moves events, not images: each goes to the pixel
-    nearest to its turned place, and what leaves the sensor is dropped.
+    ``jaxsnn.data.Recordings`` holds it.
 
     Args:
         codes: int32 ``[B, E]``; negative ones are padding.
         sensor: ``(height, width, polarities)``.
         steps: frames to return, T; later events are dropped.
-        angle: float ``[B]``, degrees counter-clockwise about the centre of the image, one for each
-            recording; None, as 0, leaves every event where it is.
 
     Returns:
         float32 ``[T, B, height, width, polarities]``. Memory is that of the result and the codes.
@@ -40,21 +35,14 @@ def frames(
         >>> frames(one, (2, 3, 1), 2)[:, 0, :, :, 0].tolist()
         [[[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]], [[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]]
     """
-    height, width, polarities = sensor
     batch = _check(codes, sensor, steps)
-    shape = (steps, batch, height, width, polarities)
-    size = math.prod(shape)
-    rest, polarity = jnp.divmod(codes, polarities)
-    rest, x = jnp.divmod(rest, width)
-    step, y = jnp.divmod(rest, height)
-    kept = (codes >= 0) & (step < steps)
-    if angle is not None:
-        x, y, inside = _turned(x, y, (height, width), angle)
-        kept &= inside
+    shape = (steps, batch, *sensor)
+    size, pixels = math.prod(shape), math.prod(sensor)
+    step, pixel = jnp.divmod(codes, pixels)
     row = jnp.arange(batch, dtype=jnp.int32)[:, None]
-    place = (((step * batch + row) * height + y) * width + x) * polarities + polarity
+    place = (step * batch + row) * pixels + pixel
     # Beyond the end an update is dropped; a negative place would count from the end.
-    place = jnp.where(kept, place, size)
+    place = jnp.where((codes >= 0) & (step < steps), place, size)
     counts = jnp.zeros(size, jnp.float32).at[place.ravel()].add(1.0, mode="drop")
     return counts.reshape(shape)
 
@@ -74,22 +62,6 @@ def mask(lengths: jax.Array, steps: int) -> jax.Array:
         [[1.0, 1.0], [0.0, 1.0]]
     """
     return (jnp.arange(steps)[:, None] < lengths[None, :]).astype(jnp.float32)
-
-
-def _turned(
-    x: jax.Array, y: jax.Array, size: tuple[int, int], angle: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Columns and rows after the turn, and whether they lie on the sensor."""
-    height, width = size
-    middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
-    radians = jnp.deg2rad(jnp.asarray(angle, jnp.float32))[:, None]
-    cosine, sine = jnp.cos(radians), jnp.sin(radians)
-    across, down = x - middle_x, y - middle_y
-    # Rows count downwards, so counter-clockwise takes what is on the right upwards.
-    new_x = jnp.floor(cosine * across + sine * down + middle_x + 0.5).astype(jnp.int32)
-    new_y = jnp.floor(cosine * down - sine * across + middle_y + 0.5).astype(jnp.int32)
-    inside = (new_x >= 0) & (new_x < width) & (new_y >= 0) & (new_y < height)
-    return new_x, new_y, inside
 
 
 def _check(codes: jax.Array, sensor: tuple[int, int, int], steps: int) -> int:

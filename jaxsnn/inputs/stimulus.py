@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 
 from jaxsnn.errors import UserError, finite_number, whole_number
+from jaxsnn.inputs import augment, augment_events
 from jaxsnn.inputs import frames as events
 from jaxsnn.inputs.checks import check_whole
 from jaxsnn.types import PyTree
@@ -50,22 +51,29 @@ class Stimulus(NamedTuple):
 
 
 @functools.cache
-def held(steps: int, scale: float = 1 / 255) -> Stimulus:
+def held(steps: int, scale: float = 1 / 255, shift: int = 0) -> Stimulus:
     """The same image as a constant current at each of ``steps`` steps; no rate coding.
 
     Args:
         steps: T.
         scale: value of one grey level of a uint8 image.
+        shift: in training, images are moved by whole pixels, uniform in plus and minus so many.
+
+    Raises:
+        UserError: an argument is no such number.
 
     >>> shown = held(50).show(jnp.full((2, 4, 4, 1), 255, jnp.uint8), None, None)
     >>> shown.x.shape, float(shown.x.max()), shown.steps
     ((1, 2, 4, 4, 1), 1.0, 50)
     """
     steps, scale = whole_number("steps", steps), finite_number("scale", scale, 0, above=True)
+    shift = whole_number("shift", shift, 0)
 
     def show(images: Array, key: Array | None, steps_given: int | None) -> Shown:
-        del key, steps_given
+        del steps_given
         check_whole(images)
+        if key is not None and shift:
+            images = augment.random_crop(images, key, padding=shift)
         return Shown((images.astype(jnp.float32) * scale)[None], steps)
 
     return Stimulus(show)
@@ -73,28 +81,54 @@ def held(steps: int, scale: float = 1 / 255) -> Stimulus:
 
 @functools.cache
 def event_frames(
-    sensor: tuple[int, int, int], rotation: float = 0.0, padded_loss: bool = False
+    sensor: tuple[int, int, int],
+    rotation: float = 0.0,
+    padded_loss: bool = False,
+    *,
+    shift: int = 0,
+    dropped_events: float = 0.0,
+    time_jitter: float = 0.0,
 ) -> Stimulus:
     """Frames of event counts, made on the device from sparse recordings.
 
-    Examples are trees ``{"codes": int32 [N, E], "lengths": int32 [N]}`` (:func:`examples`).
+    Examples are trees ``{"codes": int32 [N, E], "lengths": int32 [N]}`` (:func:`examples`). In
+    training they are augmented (:mod:`jaxsnn.inputs.augment_events`), anew each time.
 
     Args:
         sensor: ``(height, width, polarities)``.
-        rotation: in training, each recording is turned by an angle uniform in plus and minus so
-            many degrees, drawn anew each time.
+        rotation: each recording is turned by an angle uniform in plus and minus so many degrees.
         padded_loss: let the steps behind a recording's end enter the loss.
+        shift: each recording is moved by whole pixels, uniform in plus and minus so many.
+        dropped_events: each recording loses a share of its events, uniform in 0 to this.
+        time_jitter: each event is moved by a normal number of frames with this deviation.
+
+    Raises:
+        UserError: an argument is out of its range.
     """
     finite_number("rotation", rotation, 0, 360)
+    whole_number("shift", shift, 0)
+    finite_number("dropped_events", dropped_events, 0, 1)
+    finite_number("time_jitter", time_jitter, 0, 1000)
+
+    def augmented(codes: Array, lengths: Array, key: Array) -> Array:
+        others = jax.random.split(jax.random.fold_in(key, 1), 3)
+        if rotation:
+            codes = augment_events.random_turn(codes, key, sensor, rotation)
+        if shift:
+            codes = augment_events.random_shift(codes, others[0], sensor, shift)
+        if dropped_events:
+            codes = augment_events.random_drop(codes, others[1], dropped_events)
+        if time_jitter:
+            codes = augment_events.time_jitter(codes, others[2], sensor, lengths, time_jitter)
+        return codes
 
     def show(batch: PyTree, key: Array | None, steps: int | None) -> Shown:
         if steps is None:
             raise UserError("event frames need the number of steps of their batch")
         codes, lengths = batch["codes"], batch["lengths"]
-        angle = None
-        if key is not None and rotation:
-            angle = jax.random.uniform(key, lengths.shape, minval=-rotation, maxval=rotation)
-        x = events.frames(codes, sensor, steps, angle)
+        if key is not None:
+            codes = augmented(codes, lengths, key)
+        x = events.frames(codes, sensor, steps)
         return Shown(x, steps, events.mask(lengths, steps), padded_loss)
 
     return Stimulus(show, _lengths)

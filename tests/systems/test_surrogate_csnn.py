@@ -501,6 +501,8 @@ def test_a_missing_checkpoint_is_refused(tmp_path, capsys):
         ("--filter-time 500", "filter_time is 500", "--spike true"),
         ("--filter-time None", "filter_time is None", "--spike true"),
         ("--rotation 5", "rotation is 5.0", "--spike true"),
+        ("--dropped-events 0.2", "dropped_events is 0.2", "--spike true"),
+        ("--time-jitter 0.5", "time_jitter is 0.5", "--spike true"),
         ("--padded-loss", "padded_loss is True", "--spike true"),
         ("--schedule cosine --lr-step 3", "lr_step is (3,)", "--schedule steps"),
         ("--schedule constant --lr-factor 0.5", "lr_factor is 0.5", "--schedule steps"),
@@ -514,9 +516,10 @@ def test_flags_without_effect_are_refused(flags, name, need, tmp_path, capsys):
 
 
 def test_flags_with_an_effect_and_defaults_are_not_refused():
-    events = ("frames=6", "rotation=5", "filter_time=None", "padded_loss=true")
+    events = ("frames=6", "rotation=5", "filter_time=None", "padded_loss=true", "time_jitter=1")
     for words in (
         ("rotation=10", "filter_time=10000"),  # as they are by default
+        ("shift=2",),
         ("data.spike=true", *events),
         ("train.lr_step=[3]", "train.lr_factor=0.5"),
         ("schedule=cosine", "lr_step=[10,15]"),
@@ -615,6 +618,9 @@ def test_metrics_that_break_off_lose_their_last_line_only(copy):
         ("--spike true --frames 6 --event_count 9", "give one way to cut frames"),
         ("--filter_time 0", "filter_time is 0 in the configuration; give 1 or more"),
         ("--rotation 181", "rotation is 181.0 in the configuration; give degrees"),
+        ("--shift 17", "shift is 17 in the configuration; give pixels from 0 to 16"),
+        ("--spike true --dropped-events 1", "dropped_events is 1.0"),
+        ("--spike true --time-jitter nan", "time_jitter is nan"),
         ("--learn leak treshold", "learn is ('leak', 'treshold')"),
         ("--surrogate relu", "--surrogate"),
         ("--betta 0.5", "unknown flag 'betta'; nearest: beta"),

@@ -13,7 +13,7 @@ from jaxsnn.types import JsonObject
 
 OF_EVENTS = (
     *("time_window", "event_count", "frames", "filter_time"),
-    *("rotation", "padded_loss"),
+    *("rotation", "dropped_events", "time_jitter", "padded_loss"),
 )
 """Settings of recordings alone."""
 OF_STEPS = ("lr_step", "lr_factor")
@@ -32,11 +32,16 @@ class NmnistCsnn(Scripted):
 
     experiment = "nmnist_csnn"
     usual_epochs: ClassVar[dict[str, int]] = {"": 20}
-    before: ClassVar[JsonObject] = {"initial_rate": 0.0}
+    before: ClassVar[JsonObject] = {
+        "initial_rate": 0.0,
+        "shift": 0,
+        "dropped_events": 0.0,
+        "time_jitter": 0.0,
+    }
     parts_of_training = (
         *Scripted.parts_of_training,
         *("lr_step", "lr_factor", "loss", "surrogate", "slope", "subset"),
-        *("checkpoint", "initial_rate"),
+        *("checkpoint", "initial_rate", "shift", "dropped_events", "time_jitter"),
     )
     aliases: ClassVar[dict[str, str]] = {
         "model.slope": "slope",
@@ -98,6 +103,14 @@ class NmnistCsnn(Scripted):
     """Let the empty steps behind a recording's end enter the loss, as the original does."""
     rotation: float = 10.0
     """Recordings are turned by up to so many degrees in training; 0: not."""
+    shift: int = 0
+    """Images and recordings are moved by up to so many pixels in training, up or down and left or
+    right; 0: not."""
+    dropped_events: float = 0.0
+    """Recordings lose up to this share of their events in training, drawn at random; 0: none."""
+    time_jitter: float = 0.0
+    """Every event is moved in time in training, by a normal number of frames with this standard
+    deviation; 0: not."""
     time_window: int | None = None
     """Microseconds of a frame of events. None: 1000, unless --event_count or --frames is given."""
     event_count: int | None = None
@@ -163,6 +176,15 @@ class NmnistCsnn(Scripted):
         require(self.num_workers >= 0, "num_workers", self.num_workers, "0 or more")
         require(len(set(self.learn)) == len(self.learn), "learn", self.learn, "each name once")
         require(0 <= self.rotation <= 180, "rotation", self.rotation, "degrees from 0 to 180")
+        require(0 <= self.shift <= 16, "shift", self.shift, "pixels from 0 to 16")
+        require(
+            0 <= self.dropped_events < 1,
+            "dropped_events",
+            self.dropped_events,
+            "a share from 0 to below 1",
+        )
+        jittered = 0 <= self.time_jitter <= 100
+        require(jittered, "time_jitter", self.time_jitter, "frames from 0 to 100")
         steps = self.lr_step
         rising = all(a < b for a, b in itertools.pairwise((0, *steps)))
         require(rising, "lr_step", steps, "ascending epochs of at least 1")

@@ -67,7 +67,7 @@ def _static(config: NmnistCsnn) -> Material:
         parts,
         test,
         data.test_labels,
-        held(steps, GREY),
+        held(steps, GREY, config.shift),
         functools.partial(_images, test),
         Encoding("held", GREY),
         steps,
@@ -84,6 +84,17 @@ def _stream(recordings: Recordings, sensor: tuple[int, int, int], rows: slice) -
     return EventStream(recordings.take(np.arange(len(recordings))[rows]), sensor)
 
 
+def _frames(sensor: tuple[int, int, int], config: NmnistCsnn) -> Stimulus:
+    return event_frames(
+        sensor,
+        config.rotation,
+        config.padded_loss,
+        shift=config.shift,
+        dropped_events=config.dropped_events,
+        time_jitter=config.time_jitter,
+    )
+
+
 def _events(config: NmnistCsnn) -> Material:
     numbers = (config.time_window, config.event_count, config.frames, config.filter_time)
     whole = load_events(config.dataset, config.data_dir, framing=Framing(*numbers))
@@ -95,7 +106,7 @@ def _events(config: NmnistCsnn) -> Material:
         (examples(kept), kept.labels, examples(validation), validation.labels),
         examples(test),
         test.labels,
-        event_frames(sensor, config.rotation, config.padded_loss),
+        _frames(sensor, config),
         functools.partial(_stream, test, sensor),
         Encoding("frames"),
         int(test.lengths.max()),
