@@ -70,7 +70,7 @@ def ours(config: BringYourOwn, source: data.Dataset, images: int) -> dict[str, A
     size = min(BATCH, len(units))
     spiking = evaluate(snn, units, labels, steps=max(TIMES), batch_size=size)
     return {
-        "as_it_is": accuracy(ready.given, ready.variables, units, labels, ready.encoding, size),
+        "as_it_is": accuracy(ready.trained, ready.variables, units, labels, ready.encoding, size),
         "after": [float(spiking.accuracy_per_step[steps - 1]) for steps in TIMES],
         "conversion_s": round(converted - began, 2),
         "simulation_s": round(time.perf_counter() - converted, 2),

@@ -231,7 +231,7 @@ def main(argv: list[str] | None = None) -> None:
     net = common.lenet(dataset.input_shape, dataset.classes)
     variables = common.trained(net, dataset, size.epochs, options.weights)
     method = methods.scatter_gather(k=1, bound=2)
-    snn = convert(variables, net.arch, method, given=net, encoding=PIXELS)
+    snn = convert(variables, net.arch, method, trained=net, encoding=PIXELS)
     report = common.Report(
         "simulation",
         dataset=options.dataset,

@@ -6,7 +6,7 @@
 >>> net = jaxsnn.Net(arch, activation, initialiser=jaxsnn.CutNormal(hidden=0.5))
 >>> variables = jaxsnn.init_variables(net, jax.random.key(0))
 >>> method = jaxsnn.methods.scatter_gather(k=1, bound=2)
->>> snn = jaxsnn.convert(variables, arch, method, given=net)
+>>> snn = jaxsnn.convert(variables, arch, method, trained=net)
 >>> images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1), dtype=np.uint8)
 >>> trace = jaxsnn.simulate(snn, images, steps=1)
 >>> trace.readout.shape, bool(trace.counters.spikes["dense1"].sum() > 0)

@@ -83,7 +83,7 @@ class Calibration:
     images: int
 
     @property
-    def given(self) -> Net:
+    def trained(self) -> Net:
         """The network as it was given: ReLUs in full precision."""
         return Net(self.arch, hidden(neurons.relu()), self.weights)
 
@@ -159,7 +159,7 @@ class Calibration:
         encoding = replace(
             self.encoding, presentation="onset" if once else "held", duration=method.duration
         )
-        return convert(self.variables, self.arch, method, given=self.given, encoding=encoding)
+        return convert(self.variables, self.arch, method, trained=self.trained, encoding=encoding)
 
 
 def calibrate(

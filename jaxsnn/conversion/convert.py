@@ -47,7 +47,7 @@ def convert(
     arch: Arch,
     method: Method,
     *,
-    given: Net | None = None,
+    trained: Net | None = None,
     weights: SiteMap[weight_quantisers.WeightQuantiser] | None = None,
     encoding: Encoding = PIXELS,
 ) -> Spiking:
@@ -59,26 +59,26 @@ def convert(
         arch: the architecture. The network that comes back has its max pools behind the neurons
             (:mod:`jaxsnn.conversion.max_pools`).
         method: how, with the method's own options; one of :mod:`jaxsnn.methods`.
-        given: the network that the variables were trained in. A tree of arrays knows neither its
-            activation nor its quantisers; with ``given`` a certificate also compares predictions
-            with those of the network as it was given, untouched by conversion.
-        weights: the weight quantisers of the converted network; default: those of ``given``, else
+        trained: the network that the variables were trained in. A tree of arrays knows neither its
+            activation nor its quantisers; with ``trained`` a certificate also compares predictions
+            with those of the network as it was trained, untouched by conversion.
+        weights: the weight quantisers of the converted network; default: those of ``trained``, else
             those that the method takes a tree to have, :attr:`jaxsnn.methods.Method.weights`.
         encoding: how the integer images are shown, and what one unit is worth. A method that holds
             its input for a number of steps of its own sets the encoding's duration.
 
     Raises:
         UserError: no method, a presentation that it does not take, a tree that does not belong to
-            ``arch``, ``given`` of another architecture or with spiking neurons, values that are not
-            finite, or a layer that cannot be folded, with its name and the reason.
+            ``arch``, ``trained`` of another architecture or with spiking neurons, values that are
+            not finite, or a layer that cannot be folded, with its name and the reason.
     """
     if not isinstance(method, Method):
         raise UserError(
             f"method is {shown(method)}; give an object of jaxsnn.methods, for example "
             "methods.scatter_gather(k=1, bound=2)"
         )
-    given = None if given is None else as_given(given, arch)
-    weights = weights or (method.weights if given is None else given.weights)
+    trained = None if trained is None else as_trained(trained, arch)
+    weights = weights or (method.weights if trained is None else trained.weights)
     if method.duration:
         encoding = replace(encoding, presentation="held", duration=method.duration)
     if encoding.presentation not in method.presentations:
@@ -91,7 +91,7 @@ def convert(
             f"Encoding(duration={encoding.duration}): {method.name} takes an image that stays for "
             "the whole run; leave duration out"
         )
-    refuse(variables, arch, method, weights, given)
+    refuse(variables, arch, method, weights, trained)
     arch = spiking_arch(arch, method)
     fold = Fold(variables, method, weights, encoding)
     for site in plan(arch):
@@ -106,28 +106,28 @@ def convert(
         accumulators=SiteMap("float32", by_name=tuple(fold.accumulators.items())),
         units=tuple(fold.units.items()),
         report=tuple(fold.report),
-        given=given,
+        trained=trained,
     )
 
 
-def as_given(given: Net, arch: Arch) -> Net:
+def as_trained(trained: Net, arch: Arch) -> Net:
     """What decides the predictions of a network: neither where it started nor how it was trained.
 
     Raises:
         UserError: another architecture, or neurons with a state.
     """
-    if given.arch != arch:
+    if trained.arch != arch:
         raise UserError(
-            "given is a network of another architecture than arch; give the network that these "
+            "trained is a network of another architecture than arch; give the network that these "
             "variables were trained in"
         )
-    spiking = (site.name for site in plan(arch) if not given.neurons.at(site).stateless)
+    spiking = (site.name for site in plan(arch) if not trained.neurons.at(site).stateless)
     if name := next(spiking, ""):
         raise UserError(
-            f"{name}: given has spiking neurons there; give the ANN that is converted, or leave it "
-            "out"
+            f"{name}: trained has spiking neurons there; give the ANN that is converted, or leave "
+            "it out"
         )
-    return Net(arch, given.neurons, given.weights, arithmetic=Arithmetic.EXACT)
+    return Net(arch, trained.neurons, trained.weights, arithmetic=Arithmetic.EXACT)
 
 
 def refuse(
@@ -135,7 +135,7 @@ def refuse(
     arch: Arch,
     method: Method,
     weights: SiteMap[weight_quantisers.WeightQuantiser],
-    given: Net | None = None,
+    trained: Net | None = None,
 ) -> None:
     """Say everything that stands against a conversion at once.
 
@@ -149,7 +149,7 @@ def refuse(
         if reason := method.refusal(site):
             reasons.append(f"{site.name}: {reason}")
         activation = method.activation if site.role == "activation" else neurons.identity()
-        reasons += _misfits(variables, site, activation, weights, given)
+        reasons += _misfits(variables, site, activation, weights, trained)
     if reasons:
         raise UserError("cannot convert:\n  " + "\n  ".join(reasons))
 
@@ -163,7 +163,7 @@ def check_variables(variables: Variables, snn: Spiking) -> None:
     reasons = [
         reason
         for site in plan(snn.arch)
-        for reason in _misfits(variables, site, snn.ann.at(site), snn.weights, snn.given)
+        for reason in _misfits(variables, site, snn.ann.at(site), snn.weights, snn.trained)
     ]
     if reasons:
         heading = "not converted from these variables (a calibration has others: ready.variables)"
@@ -190,12 +190,12 @@ def _misfits(
     site: Site,
     activation: Neuron,
     weights: SiteMap[weight_quantisers.WeightQuantiser],
-    given: Net | None,
+    trained: Net | None,
 ) -> list[str]:
-    """What is wrong with the arrays of a site, and with those that it has in the network given."""
+    """What is wrong with the arrays of a site, and with those of the network as it was trained."""
     arrays = arrays_of(site) | _learned(site, activation, weights)
-    if given is not None:
-        arrays |= _learned(site, given.neurons.at(site), given.weights)
+    if trained is not None:
+        arrays |= _learned(site, trained.neurons.at(site), trained.weights)
     reasons = {path: _unfit(variables, path, shape) for path, shape in arrays.items()}
     return [f"{site.name}: {path} {reason}" for path, reason in reasons.items() if reason]
 

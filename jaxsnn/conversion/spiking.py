@@ -103,8 +103,7 @@ class Spiking:
         units: pairs (site, value of one count); the readout's count times its unit is the logit.
         report: what was folded, site by site.
         skip_silent: spend nothing on synapses without a spike; False only to measure the full work.
-        given: the network that was handed over to conversion, over the training tree; None: it is
-            not known.
+        trained: the network that its variables were trained in; None: it is not known.
     """
 
     variables: Tree
@@ -117,7 +116,7 @@ class Spiking:
     units: tuple[tuple[str, float], ...] = flax.struct.field(pytree_node=False)
     report: tuple[Folded, ...] = flax.struct.field(pytree_node=False, default=())
     skip_silent: bool = flax.struct.field(pytree_node=False, default=True)
-    given: Net | None = flax.struct.field(pytree_node=False, default=None)
+    trained: Net | None = flax.struct.field(pytree_node=False, default=None)
 
     @property
     def net(self) -> Net:
@@ -137,7 +136,7 @@ class Spiking:
 
         Networks of one shape then share a compiled program, whatever their weights' grid.
         """
-        return replace(self, units=(), report=(), given=None)
+        return replace(self, units=(), report=(), trained=None)
 
     @property
     def quantised_ann(self) -> Net:

@@ -119,7 +119,7 @@ class Certificate:
         """The verdict, what it was found on, and what the network as given says, in one line."""
         return (
             f"{self.equality}: {self.images:,} images, {self.steps} steps, "
-            f"last spike in step {self.settled_step}; network as given: {self._as_given}"
+            f"last spike in step {self.settled_step}; network as given: {self._differing}"
         )
 
     @property
@@ -133,7 +133,7 @@ class Certificate:
         ]
 
     @property
-    def _as_given(self) -> str:
+    def _differing(self) -> str:
         """How many predictions differ from those of the network as given."""
         if self.given_predictions is None:
             return "not given"

@@ -67,8 +67,8 @@ class Tally:
         self.images += len(run.prediction)
         self.predictions += int(np.sum(run.prediction != references.predictions[0]))
         self.float_predictions += int(np.sum(run.prediction != references.predictions[1]))
-        if references.given is not None:
-            self.given_predictions += int(np.sum(run.prediction != references.given))
+        if references.trained is not None:
+            self.given_predictions += int(np.sum(run.prediction != references.trained))
         for site in self.sites:
             self._add_layer(site, run, references, first_image)
         for site in self.heads:
@@ -186,7 +186,7 @@ class Tally:
             unsettled_images=self.unsettled_images,
             unsettled=self.unsettled_neurons / max(compared, 1),
             rounded_to_zero=self.rounded_to_zero,
-            given_predictions=None if self.snn.given is None else self.given_predictions,
+            given_predictions=None if self.snn.trained is None else self.given_predictions,
         )
 
     def _finished(self, layer: LayerProof) -> LayerProof:

@@ -113,8 +113,8 @@ class _Tally:
             activations(normalised, snn.variables, images),
             activations(snn.float_ann, self.floats, decoded),
         ]
-        if snn.given is not None:
-            passes.append(activations(snn.given, self.variables, decoded))
+        if snn.trained is not None:
+            passes.append(activations(snn.trained, self.variables, decoded))
         return tuple(passes)
 
     def add(
@@ -177,7 +177,7 @@ class _Tally:
             layers=layers,
             settled_steps=tuple(self.last_steps),
             rounded_to_zero=rounded_to_zero(self.snn, self.variables),
-            given_predictions=None if self.snn.given is None else int(self.differ[2]),
+            given_predictions=None if self.snn.trained is None else int(self.differ[2]),
             gap=max((layer.gap for layer in of_neurons), default=0.0),
         )
 

@@ -86,16 +86,16 @@ class ReferenceNetworks:
                 self._end_to_end(self.snn.float_ann, self.floats, images)
             )
         folded = _over_the_folded_tree(self.whole, images, end.levels)
-        given = None
-        if self.snn.given is not None:
-            given = self._end_to_end(self.snn.given, self.variables, images).predictions
+        trained = None
+        if self.snn.trained is not None:
+            trained = self._end_to_end(self.snn.trained, self.variables, images).predictions
         return References(
             integer=folded.levels,
             end_to_end=end.levels | end.logits,
             fed=folded.fed,
             drive=folded.drives,
             predictions=(folded.predictions, end.predictions),
-            given=given,
+            trained=trained,
         )
 
     def _end_to_end(self, ann: Net, variables: Variables, images: Array) -> EndToEnd:

@@ -103,7 +103,7 @@ def compare(
             after(outcomes[-1][0])
     kept = {trial.label: measured for trial, measured in outcomes if measured is not None}
     return Comparison(
-        accuracy=accuracy(calibration.given, variables, images, labels, encoding, batch_size),
+        accuracy=accuracy(calibration.trained, variables, images, labels, encoding, batch_size),
         images=len(images),
         trials=tuple(trial for trial, _ in outcomes),
         networks={label: one[0] for label, one in kept.items()},

@@ -55,7 +55,7 @@ class Fitting:
 
     @property
     def net(self) -> Net:
-        """The network that the arrays were trained in: ``given=`` of a conversion."""
+        """The network that the arrays were trained in: ``trained=`` of a conversion."""
         return network_of(self.arch)
 
     def variables(self) -> Tree:

@@ -7,7 +7,7 @@ from jaxsnn import neurons
 from jaxsnn.arch import notation as arch_module
 from jaxsnn.arch.notation import Arch
 from jaxsnn.arch.plan import parse
-from jaxsnn.conversion.convert import as_given
+from jaxsnn.conversion.convert import as_trained
 from jaxsnn.errors import UserError, shown
 from jaxsnn.exchange.site_records import neuron_record
 from jaxsnn.io import typed
@@ -81,7 +81,7 @@ def net_from_json(record: object, arch: Arch) -> Net:
     meta, place = typed.mapping(record, f"{META}: given"), f"{META}: given."
     if "notation" in meta:
         arch = parse(typed.checked(meta["notation"], str, f"{place}notation"), **arch.options)
-    return as_given(
+    return as_trained(
         Net(
             arch,
             map_from_json(meta, "neurons", neuron_from_json, place),

@@ -103,7 +103,7 @@ def save(snn: Spiking, path: str | Path) -> None:
         "encoding": dataclasses.asdict(snn.encoding),
         "units": dict(snn.units),
         "report": [folded_record(record) for record in snn.report],
-        "given": None if snn.given is None else net_to_json(snn.given),
+        "given": None if snn.trained is None else net_to_json(snn.trained),
     }
     _refuse_nameless(snn)
     arrays = {name: np.asarray(a) for name, a in flatten(snn.variables).items()}
@@ -112,12 +112,12 @@ def save(snn: Spiking, path: str | Path) -> None:
 
 def _refuse_nameless(snn: Spiking) -> None:
     """Refuse neurons without a name, which a file could not be read with."""
-    maps = [snn.neurons, snn.ann, *([] if snn.given is None else [snn.given.neurons])]
+    maps = [snn.neurons, snn.ann, *([] if snn.trained is None else [snn.trained.neurons])]
     each = [one.at(site) for one in maps for site in plan(snn.arch)]
     if not all(neuron.name in neurons.FACTORIES for neuron in each):
         raise UserError(
             "a neuron or activation of this network was made by hand, which no file can say; use "
-            "one of jaxsnn.neurons, or convert without given="
+            "one of jaxsnn.neurons, or convert without trained="
         )
 
 
@@ -180,7 +180,7 @@ def _rebuild(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Spiki
     for name, unit in units.items():
         typed.checked(unit, float, f"{META}: units.{name}")
     report = typed.entry(meta, "report", list[Any], META)
-    arch, given = arch_of(meta.get("arch"), f"{META}: arch"), meta.get("given")
+    arch, trained = arch_of(meta.get("arch"), f"{META}: arch"), meta.get("given")
     snn = Spiking(
         variables=jax.tree.map(_on_device, {"params": {}, "fixed": {}, **unflatten(arrays)}),
         arch=arch,
@@ -191,7 +191,7 @@ def _rebuild(meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Spiki
         encoding=typed.call(Encoding, meta.get("encoding"), f"{META}: encoding"),
         units=tuple(units.items()),
         report=tuple(_folded(one, f"{META}: report[{n}]") for n, one in enumerate(report)),
-        given=None if given is None else net_from_json(given, arch),
+        trained=None if trained is None else net_from_json(trained, arch),
     )
     if "sites" in meta and meta["sites"] != site_records(snn):  # for readers without this library
         raise UserError(f"{META}: sites are not those of its arch and neurons")

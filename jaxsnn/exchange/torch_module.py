@@ -50,7 +50,7 @@ class Imported(NamedTuple):
 
     @property
     def net(self) -> Net:
-        """The network as given, of ReLUs in full precision: ``given=`` of a conversion."""
+        """The network as given, of ReLUs in full precision: ``trained=`` of a conversion."""
         return network_of(self.arch)
 
 

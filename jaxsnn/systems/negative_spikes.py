@@ -131,7 +131,7 @@ class NegativeSpikes(Experiment[AnyNegative]):
             weight_bits=self.config.weight_bits,
             float_weights=self.config.weights == "float",
         )
-        return convert(variables, self.arch, method, given=self.net, encoding=self.encoding)
+        return convert(variables, self.arch, method, trained=self.net, encoding=self.encoding)
 
     @property
     def conversion_settings(self) -> JsonObject | None:

@@ -85,7 +85,7 @@ class ScatterGather(Experiment[LeNetScatter]):
     def converted(self, variables: Variables) -> Spiking:
         """Every neuron as ``2^k * B`` threshold units."""
         method = methods.scatter_gather(k=self.config.k, bound=self.config.B)
-        return convert(variables, self.arch, method, given=self.net, encoding=self.encoding)
+        return convert(variables, self.arch, method, trained=self.net, encoding=self.encoding)
 
     @property
     def units(self) -> int:

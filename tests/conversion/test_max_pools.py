@@ -395,10 +395,10 @@ def test_steps_blocks_parts_and_files_change_nothing(build, text, tmp_path):
 def test_the_network_as_given_keeps_its_pools_in_a_file(tmp_path):
     arch, net, variables, images = trained(BEFORE_NORM, neurons.quantised_relu(1, 4))
     method = methods.scatter_gather(k=1, bound=4)
-    snn = convert(variables, arch, method, given=net, encoding=UNITS)
+    snn = convert(variables, arch, method, trained=net, encoding=UNITS)
     save(snn, tmp_path / "snn.npz")
     loaded = load(tmp_path / "snn.npz")
-    assert (loaded.given, loaded.given.arch) == (snn.given, arch)
+    assert (loaded.trained, loaded.trained.arch) == (snn.trained, arch)
     proof = certify(loaded, variables, images)
     assert (proof.equality, proof.given_predictions) == ("exact", 0)
 

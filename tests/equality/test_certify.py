@@ -417,7 +417,7 @@ def test_sums_that_float32_would_round_are_compared_in_float64(monkeypatch):
     variables = jax.tree.map(np.array, init_variables(net, jax.random.key(1)))
     for name, clip in (("dense1", 0.61), ("dense2", 0.87)):
         variables["params"][name]["clip"] = np.float32(clip)
-    snn = convert(variables, arch, methods.signed_if(bits=3, settling=True), given=net)
+    snn = convert(variables, arch, methods.signed_if(bits=3, settling=True), trained=net)
     images = pixels(np.random.default_rng(1), 60, (4, 4, 1))
     assert references.needs_double(snn)
     proof = certify(snn, variables, images, steps=200, settle=True)

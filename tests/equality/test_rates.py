@@ -48,7 +48,7 @@ def network(spiking_heads=False, **options):
     (scales,) = percentiles.scales(net, variables, images, [99.0], encoding=HELD)
     options = {"spiking_heads": spiking_heads, "weight_bits": None, **LATE, **options}
     method = methods.rate(scales=scales, **options)
-    snn = convert(variables, ARCH, method, given=net, encoding=HELD)
+    snn = convert(variables, ARCH, method, trained=net, encoding=HELD)
     return net, variables, images, scales, snn
 
 

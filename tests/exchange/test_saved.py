@@ -330,9 +330,9 @@ def test_a_neuron_that_no_file_can_name_is_refused_before_anything_is_written(tm
     arch = parse("4C3", input_shape=(6, 6, 1), classes=2)
     net = Net(arch, hidden(neurons.activation(jax.nn.relu6)))
     variables = init_variables(net, jax.random.key(0))
-    snn = convert(variables, arch, methods.negative_spikes(k=1), given=net)
+    snn = convert(variables, arch, methods.negative_spikes(k=1), trained=net)
     with pytest.raises(UserError, match="made by hand, which no file can say"):
         save(snn, tmp_path / "snn.npz")
     assert not list(tmp_path.iterdir())
-    save(dataclasses.replace(snn, given=None), tmp_path / "snn.npz")
-    assert load(tmp_path / "snn.npz").given is None
+    save(dataclasses.replace(snn, trained=None), tmp_path / "snn.npz")
+    assert load(tmp_path / "snn.npz").trained is None

@@ -82,11 +82,15 @@ def test_the_network_as_given_teaches(data, variables):
     images, labels, *_ = data
     recipe = dataclasses.replace(FINETUNE, learning_rate=1e-2, batch_size=64)
     options = {"recipe": recipe, "epochs": 20, "progress": False}
-    given = finetune_quantised(variables, ARCH, data, METHOD, distillation=0.0, **options).variables
+    trained = finetune_quantised(
+        variables, ARCH, data, METHOD, distillation=0.0, **options
+    ).variables
     empty = (images, np.zeros_like(labels), None, None)
     reached = [
         accuracy(
-            finetune_quantised(given, ARCH, empty, METHOD, distillation=share, **options).variables,
+            finetune_quantised(
+                trained, ARCH, empty, METHOD, distillation=share, **options
+            ).variables,
             METHOD,
             data,
         )

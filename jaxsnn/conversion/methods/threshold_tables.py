@@ -24,7 +24,7 @@ class ScatterGather(Method):
     The network was trained with :func:`jaxsnn.neurons.quantised_relu` of the same ``k`` and
     ``bound``. Its spike counts are the levels of the quantised ANN, bit for bit. Source: Zou et
     al., Frontiers in Neuroscience 15:694170, 2021. Their hidden weights are ternary: a network that
-    was trained so is converted with ``given=``, or ``weights=float_ends(ternary())``.
+    was trained so is converted with ``trained=``, or ``weights=float_ends(ternary())``.
 
     Attributes:
         k: fractional bits of an activation: a spike is worth ``2**-k``.

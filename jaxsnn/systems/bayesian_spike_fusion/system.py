@@ -159,7 +159,7 @@ class BayesianSpikeFusion(Experiment[Settings]):
             spiking_heads=True,  # the fusion, and the original's figures, count their spikes
             spiking_pools=True,  # as in the original
         )
-        return convert(variables, self.arch, method, given=self.net, encoding=self.encoding)
+        return convert(variables, self.arch, method, trained=self.net, encoding=self.encoding)
 
     def text_files(self, spiking: Evaluation) -> None:
         """Those of the original are written where their numbers are found."""

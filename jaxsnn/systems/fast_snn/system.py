@@ -124,7 +124,7 @@ class FastSnn(Experiment[Settings]):
             negative_threshold=self.config.negative_threshold,
             weight_bits=WEIGHT_BITS if self.config.arch == "resnet18" else None,
         )
-        return convert(variables, self.arch, method, given=self.net, encoding=self.encoding)
+        return convert(variables, self.arch, method, trained=self.net, encoding=self.encoding)
 
     @property
     def steps(self) -> int:

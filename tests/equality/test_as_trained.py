@@ -53,7 +53,7 @@ def forms(snn):
 
 def test_a_certificate_says_how_many_predictions_conversion_has_changed():
     net, variables, images = trained()
-    snn = convert(variables, ARCH, METHOD, given=net, weights=HIDDEN_TERNARY)
+    snn = convert(variables, ARCH, METHOD, trained=net, weights=HIDDEN_TERNARY)
     proof = certify(snn, variables, images, batch_size=25)
     wanted = predicted(net, variables, images)
     changed = int((np.asarray(simulate(snn, images, steps=1).predictions[-1]) != wanted).sum())
@@ -76,16 +76,16 @@ def test_the_weights_are_those_of_the_network_as_given_and_ternary_ones_are_aske
     grid = dict.fromkeys(("conv1", "dense1", "readout"), KernelForm.GRID)
     ternary = grid | {"dense1": KernelForm.CODES}
     assert forms(convert(variables, ARCH, METHOD)) == grid
-    assert forms(convert(variables, ARCH, METHOD, given=net)) == grid
+    assert forms(convert(variables, ARCH, METHOD, trained=net)) == grid
     assert forms(convert(variables, ARCH, METHOD, weights=HIDDEN_TERNARY)) == ternary
     quantised = net.clone(weights=HIDDEN_TERNARY)
-    assert forms(convert(variables, ARCH, METHOD, given=quantised)) == ternary
+    assert forms(convert(variables, ARCH, METHOD, trained=quantised)) == ternary
 
 
 def test_a_finer_grid_of_the_encoder_alone():
     net, variables, images = trained()
     fine = methods.scatter_gather(k=1, bound=2, encoder_sums_below=2**31)
-    usual, finer = (convert(variables, ARCH, one, given=net) for one in (METHOD, fine))
+    usual, finer = (convert(variables, ARCH, one, trained=net) for one in (METHOD, fine))
     first, last = (
         [one.weight_error for one in snn.report if one.site in ("conv1", "readout")]
         for snn in (usual, finer)
@@ -104,21 +104,21 @@ def test_what_cannot_have_been_given_is_refused():
     _, variables, _ = trained()
     for original, message in (
         (Net(parse("6C3-13", input_shape=(6, 6, 1), classes=5), hidden(neurons.relu())), "another"),
-        (spiking_net(ARCH, neurons.leaky(0.9), neurons.leaky(0.9)), "conv1: given has spiking"),
+        (spiking_net(ARCH, neurons.leaky(0.9), neurons.leaky(0.9)), "conv1: trained has spiking"),
         (Net(ARCH, hidden(neurons.clipped_relu(3))), r"conv1: params/conv1/clip is missing"),
     ):
         with pytest.raises(UserError, match=message):
-            convert(variables, ARCH, METHOD, given=original)
+            convert(variables, ARCH, METHOD, trained=original)
 
 
 def test_a_saved_network_remembers_what_was_given(tmp_path):
     net, variables, images = trained()
     quantised = net.clone(weights=HIDDEN_TERNARY)
     for original in (None, quantised):
-        snn = convert(variables, ARCH, METHOD, given=original)
+        snn = convert(variables, ARCH, METHOD, trained=original)
         save(snn, tmp_path / "snn.npz")
         back = load(tmp_path / "snn.npz")
-        assert back.given == snn.given
+        assert back.trained == snn.trained
         assert jax.tree.structure(back) == jax.tree.structure(snn)
     assert certify(back, variables, images[:9]) == certify(snn, variables, images[:9])
 
@@ -138,7 +138,7 @@ def test_foreign_weights_name_their_network():
     taken = from_torch(state, ARCH)
     assert taken.net == Net(ARCH, hidden(neurons.relu()))
     images = pixels(np.random.default_rng(0), 20, ARCH.input_shape)
-    snn = convert(taken.variables, taken.arch, METHOD, given=taken.net)
+    snn = convert(taken.variables, taken.arch, METHOD, trained=taken.net)
     changed = np.asarray(simulate(snn, images, steps=1).predictions[-1])
     changed = changed != predicted(taken.net, fit(state, ARCH), images)
     proof = certify(snn, taken.variables, images)
