@@ -84,7 +84,7 @@ class Calibration:
 
     @property
     def trained(self) -> Net:
-        """The network as it was given: ReLUs in full precision."""
+        """The network as it was trained: ReLUs, and its quantisers of weights."""
         return Net(self.arch, hidden(neurons.relu()), self.weights)
 
     @property
@@ -193,8 +193,8 @@ def calibrate(
         progress: name of the progress bars, empty for none.
 
     Raises:
-        UserError: variables of another architecture, no images, no whole units, a percentile or
-            share out of range, activations that are not finite, or ``balance`` with ``weights``.
+        UserError: variables that do not fit, no images, no whole units, a percentile or share out
+            of range, values that are not finite, or ``balance`` with ``weights``.
 
     >>> import jax, jaxsnn
     >>> arch = jaxsnn.parse("4C3b-8", input_shape=(6, 6, 1), classes=3)
@@ -202,14 +202,14 @@ def calibrate(
     >>> variables = jaxsnn.init_variables(net, jax.random.key(0))
     >>> images = np.random.default_rng(0).integers(0, 256, (20, 6, 6, 1), dtype=np.uint8)
     >>> ready = calibrate(variables, arch, images)
-    >>> snn = ready.convert(ready.scatter_gather(k=4))
-    >>> jaxsnn.certify(snn, ready.variables, images).equality
+    >>> jaxsnn.certify(ready.convert(ready.scatter_gather(k=4)), ready.variables, images).equality
     'exact'
     """
     finite_number("agreement", agreement, 0, 1, above=True)
     whole_number("batch_size", batch_size)
     images = np.asarray(images)
     net = Net(arch, hidden(neurons.relu()), weights or SiteMap(full_precision()))
+    check_trained(variables, net)
     scales = _scales(net, variables, images, percentiles, encoding, batch_size, progress)
     whole = functools.partial(logits, images=images, encoding=encoding, batch_size=batch_size)
     reference = whole(net, variables, progress=progress)
@@ -304,7 +304,6 @@ def _scales(
     progress: str,
 ) -> Scales:
     """Percentile -> site -> value; the largest value is always among them."""
-    check_trained(variables, net)
     every = tuple(sorted({*map(float, wanted), 100.0}))
     measured = percentiles.scales(
         net, variables, images, every, encoding=encoding, batch_size=batch_size, progress=progress

@@ -166,12 +166,12 @@ def check_variables(variables: Variables, snn: Spiking) -> None:
         for reason in _misfits(variables, site, snn.ann.at(site), snn.weights, snn.trained)
     ]
     if reasons:
-        heading = "not converted from these variables (a calibration has others: ready.variables)"
-        raise UserError("\n  ".join([f"the network was {heading}:", *reasons]))
+        heading = "the network cannot have been converted from these variables (a calibration has "
+        raise UserError("\n  ".join([f"{heading}others: ready.variables):", *reasons]))
 
 
 def check_trained(variables: Variables, net: Net) -> None:
-    """Refuse variables that are not of a network.
+    """Refuse variables that do not belong to a network.
 
     Raises:
         UserError: listing each array that is missing, of another shape or not finite.
@@ -182,7 +182,7 @@ def check_trained(variables: Variables, net: Net) -> None:
         for reason in _misfits(variables, site, net.neurons.at(site), net.weights, None)
     ]
     if reasons:
-        raise UserError("\n  ".join(["the variables are not of this architecture:", *reasons]))
+        raise UserError("\n  ".join(["the variables do not fit the network:", *reasons]))
 
 
 def _misfits(

@@ -103,7 +103,7 @@ class Spiking:
         units: pairs (site, value of one count); the readout's count times its unit is the logit.
         report: what was folded, site by site.
         skip_silent: spend nothing on synapses without a spike; False only to measure the full work.
-        trained: the network that its variables were trained in; None: it is not known.
+        trained: the network that was converted, over the training tree; None: it is not known.
     """
 
     variables: Tree

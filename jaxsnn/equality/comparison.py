@@ -67,8 +67,8 @@ class Tally:
         self.images += len(run.prediction)
         self.predictions += int(np.sum(run.prediction != references.predictions[0]))
         self.float_predictions += int(np.sum(run.prediction != references.predictions[1]))
-        if references.trained is not None:
-            self.given_predictions += int(np.sum(run.prediction != references.trained))
+        if references.trained_predictions is not None:
+            self.given_predictions += int(np.sum(run.prediction != references.trained_predictions))
         for site in self.sites:
             self._add_layer(site, run, references, first_image)
         for site in self.heads:

@@ -65,7 +65,7 @@ def gaps(
         progress: name of the progress bar, empty for none.
 
     Raises:
-        UserError: no images, variables that it was not converted from, or a network that has no
+        UserError: no images, variables that do not fit the network, or a network that has no
             integer ANN.
     """
     images = np.asarray(images)

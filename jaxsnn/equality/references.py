@@ -86,16 +86,18 @@ class ReferenceNetworks:
                 self._end_to_end(self.snn.float_ann, self.floats, images)
             )
         folded = _over_the_folded_tree(self.whole, images, end.levels)
-        trained = None
+        trained_predictions = None
         if self.snn.trained is not None:
-            trained = self._end_to_end(self.snn.trained, self.variables, images).predictions
+            trained_predictions = self._end_to_end(
+                self.snn.trained, self.variables, images
+            ).predictions
         return References(
             integer=folded.levels,
             end_to_end=end.levels | end.logits,
             fed=folded.fed,
             drive=folded.drives,
             predictions=(folded.predictions, end.predictions),
-            trained=trained,
+            trained_predictions=trained_predictions,
         )
 
     def _end_to_end(self, ann: Net, variables: Variables, images: Array) -> EndToEnd:

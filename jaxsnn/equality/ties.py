@@ -19,7 +19,7 @@ class References(NamedTuple):
     """What both references say of one batch: levels per site and readouts per head ``[B, ...]``.
 
     The heads' ``end_to_end`` are the float ANN's logits; predictions are the integer ANN's and the
-    float ANN's ``[B]``, and ``trained`` those of the network as it was trained, None without it.
+    float ANN's ``[B]``, and ``trained_predictions`` those of the network as it was trained.
     """
 
     integer: dict[str, Any]
@@ -27,7 +27,7 @@ class References(NamedTuple):
     fed: dict[str, Any]
     drive: dict[str, Any]
     predictions: tuple[Any, Any]
-    trained: Any = None
+    trained_predictions: Any = None
 
 
 class Ties:

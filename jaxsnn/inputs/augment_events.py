@@ -2,7 +2,8 @@
 
 All take codes int32 ``[B, E]`` as :class:`jaxsnn.data.Recordings` holds them, ``((frame * height +
 y) * width + x) * polarities + polarity`` with -1 for no event, and return such codes: events are
-moved or lost, never images interpolated. They can be jitted, and draw anew for every recording.
+moved or lost, never images interpolated. They draw anew for every recording, and can be jitted with
+sensor and amounts as plain numbers; all raise UserError where the codes are not int32 ``[B, E]``.
 """
 
 from __future__ import annotations
@@ -12,9 +13,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxsnn.errors import finite_number, whole_number
+from jaxsnn.errors import UserError, finite_number, whole_number
 
 Sensor = tuple[int, int, int]
+
+WIDEST = 180  # degrees of a turn, either way
+FARTHEST = 1000  # pixels of a shift
+LATEST = 1000  # frames, as a standard deviation
 
 
 class _Places(NamedTuple):
@@ -29,6 +34,8 @@ class _Places(NamedTuple):
     @classmethod
     def of(cls, codes: jax.Array, sensor: Sensor) -> _Places:
         """What codes say, on a sensor ``(height, width, polarities)``."""
+        if codes.ndim != 2 or codes.dtype != jnp.int32:
+            raise UserError(f"events are int32 codes [B, E], not {codes.dtype} {codes.shape}")
         height, width, polarities = sensor
         rest, polarity = jnp.divmod(codes, polarities)
         rest, x = jnp.divmod(rest, width)
@@ -53,6 +60,9 @@ def turn(codes: jax.Array, sensor: Sensor, degrees: jax.Array) -> jax.Array:
         sensor: ``(height, width, polarities)``.
         degrees: float ``[B]``, one angle for each recording.
 
+    Raises:
+        UserError: there is not one angle for each recording.
+
     Example:
         >>> corner = jnp.array([[3, -1]])  # the right end of the top row of 4 x 4 pixels
         >>> turn(corner, (4, 4, 1), jnp.array([90.0])).tolist()
@@ -60,6 +70,7 @@ def turn(codes: jax.Array, sensor: Sensor, degrees: jax.Array) -> jax.Array:
     """
     height, width, _ = sensor
     places = _Places.of(codes, sensor)
+    _one_for_each("degrees", degrees, (len(codes),))
     middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
     radians = jnp.deg2rad(jnp.asarray(degrees, jnp.float32))[:, None]
     cosine, sine = jnp.cos(radians), jnp.sin(radians)
@@ -77,11 +88,18 @@ def shift(codes: jax.Array, sensor: Sensor, pixels: jax.Array) -> jax.Array:
         sensor: ``(height, width, polarities)``.
         pixels: int32 ``[B, 2]``, how far each recording goes down and to the right.
 
+    Raises:
+        UserError: there are not two whole numbers for each recording.
+
     Example:
         >>> shift(jnp.array([[0, 3]]), (2, 2, 1), jnp.array([[1, 0]])).tolist()
         [[2, -1]]
     """
     places = _Places.of(codes, sensor)
+    _one_for_each("pixels", pixels, (len(codes), 2))
+    if not jnp.issubdtype(pixels.dtype, jnp.integer):
+        raise UserError(f"pixels are {pixels.dtype}; give whole numbers")
+    pixels = pixels.astype(jnp.int32)
     down, right = pixels[:, :1], pixels[:, 1:]
     return places._replace(y=places.y + down, x=places.x + right).codes(sensor)
 
@@ -90,9 +108,9 @@ def random_turn(codes: jax.Array, key: jax.Array, sensor: Sensor, degrees: float
     """Turn every recording by an angle uniform in plus and minus ``degrees``; see :func:`turn`.
 
     Raises:
-        UserError: ``degrees`` is not from 0 to 360.
+        UserError: ``degrees`` is not from 0 to 180.
     """
-    finite_number("degrees", degrees, 0, 360)
+    finite_number("degrees", degrees, 0, WIDEST)
     angles = jax.random.uniform(key, codes.shape[:1], minval=-degrees, maxval=degrees)
     return turn(codes, sensor, angles)
 
@@ -101,10 +119,10 @@ def random_shift(codes: jax.Array, key: jax.Array, sensor: Sensor, pixels: int) 
     """Move every recording by whole pixels, uniform in plus and minus ``pixels`` on both axes.
 
     Raises:
-        UserError: ``pixels`` is no whole number of at least 0.
+        UserError: ``pixels`` is no whole number from 0 to 1,000.
     """
-    whole_number("pixels", pixels, 0)
-    drawn = jax.random.randint(key, (len(codes), 2), -pixels, pixels + 1)
+    whole_number("pixels", pixels, 0, FARTHEST)
+    drawn = jax.random.randint(key, (len(codes), 2), -pixels, pixels + 1, jnp.int32)
     return shift(codes, sensor, drawn)
 
 
@@ -123,22 +141,22 @@ def random_drop(codes: jax.Array, key: jax.Array, most: float) -> jax.Array:
 def time_jitter(
     codes: jax.Array, key: jax.Array, sensor: Sensor, lengths: jax.Array, deviation: float
 ) -> jax.Array:
-    """Move every event in time by a normal number, each by its own.
+    """Move every event by a normally distributed number of frames, drawn for each event.
 
-    Within its frame an event may have been at any time: it goes to another frame where the sum of
-    its time and the normal number lies there. What leaves the recording is lost.
+    Its time within its frame is not known and drawn uniformly; it goes to the frame in which the
+    sum lies. What leaves the recording is lost.
 
     Args:
         codes: int32 ``[B, E]``.
         key: PRNG key.
         sensor: ``(height, width, polarities)``.
         lengths: integers ``[B]``, frames of each recording.
-        deviation: standard deviation of the normal numbers, in frames.
+        deviation: standard deviation, in frames.
 
     Raises:
         UserError: ``deviation`` is no number from 0 to 1,000.
     """
-    finite_number("deviation", deviation, 0, 1000)
+    finite_number("deviation", deviation, 0, LATEST)
     within, moved = jax.random.split(key)
     time = jax.random.uniform(within, codes.shape)
     time += deviation * jax.random.normal(moved, codes.shape)
@@ -146,3 +164,8 @@ def time_jitter(
     frame = places.frame + jnp.floor(time).astype(jnp.int32)
     kept = places.real & (frame >= 0) & (frame < lengths[:, None])
     return places._replace(frame=jnp.where(kept, frame, 0), real=kept).codes(sensor)
+
+
+def _one_for_each(name: str, drawn: jax.Array, shape: tuple[int, ...]) -> None:
+    if drawn.shape != shape:
+        raise UserError(f"{name} of shape {drawn.shape} for {shape[0]} recordings; give {shape}")

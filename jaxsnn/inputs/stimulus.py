@@ -38,7 +38,7 @@ class Shown(NamedTuple):
 
 
 class Stimulus(NamedTuple):
-    """How the examples of a data set are shown; equal ones are the same object.
+    """How the examples of a data set are shown; of equal arguments the same object.
 
     Attributes:
         show: ``(examples, key or None, steps or None) -> Shown``; a key asks for augmentation,
@@ -50,7 +50,6 @@ class Stimulus(NamedTuple):
     lengths: Callable[[PyTree], np.ndarray] | None = None
 
 
-@functools.cache
 def held(steps: int, scale: float = 1 / 255, shift: int = 0) -> Stimulus:
     """The same image as a constant current at each of ``steps`` steps; no rate coding.
 
@@ -60,17 +59,23 @@ def held(steps: int, scale: float = 1 / 255, shift: int = 0) -> Stimulus:
         shift: in training, images are moved by whole pixels, uniform in plus and minus so many.
 
     Raises:
-        UserError: an argument is no such number.
+        UserError: an argument is out of its range.
 
     >>> shown = held(50).show(jnp.full((2, 4, 4, 1), 255, jnp.uint8), None, None)
     >>> shown.x.shape, float(shown.x.max()), shown.steps
     ((1, 2, 4, 4, 1), 1.0, 50)
     """
-    steps, scale = whole_number("steps", steps), finite_number("scale", scale, 0, above=True)
-    shift = whole_number("shift", shift, 0)
+    return _held(
+        whole_number("steps", steps),
+        finite_number("scale", scale, 0, above=True),
+        whole_number("shift", shift, 0, augment_events.FARTHEST),
+    )
 
-    def show(images: Array, key: Array | None, steps_given: int | None) -> Shown:
-        del steps_given
+
+@functools.cache
+def _held(steps: int, scale: float, shift: int) -> Stimulus:
+    def show(images: Array, key: Array | None, steps_of_batch: int | None) -> Shown:
+        del steps_of_batch
         check_whole(images)
         if key is not None and shift:
             images = augment.random_crop(images, key, padding=shift)
@@ -79,7 +84,6 @@ def held(steps: int, scale: float = 1 / 255, shift: int = 0) -> Stimulus:
     return Stimulus(show)
 
 
-@functools.cache
 def event_frames(
     sensor: tuple[int, int, int],
     rotation: float = 0.0,
@@ -100,34 +104,55 @@ def event_frames(
         padded_loss: let the steps behind a recording's end enter the loss.
         shift: each recording is moved by whole pixels, uniform in plus and minus so many.
         dropped_events: each recording loses a share of its events, uniform in 0 to this.
-        time_jitter: each event is moved by a normal number of frames with this deviation.
+        time_jitter: each event is moved by a normally distributed number of frames of this
+            deviation.
 
     Raises:
         UserError: an argument is out of its range.
     """
-    finite_number("rotation", rotation, 0, 360)
-    whole_number("shift", shift, 0)
-    finite_number("dropped_events", dropped_events, 0, 1)
-    finite_number("time_jitter", time_jitter, 0, 1000)
+    augmentation = _Augmentation(
+        finite_number("rotation", rotation, 0, augment_events.WIDEST),
+        whole_number("shift", shift, 0, augment_events.FARTHEST),
+        finite_number("dropped_events", dropped_events, 0, 1),
+        finite_number("time_jitter", time_jitter, 0, augment_events.LATEST),
+    )
+    return _event_frames(sensor, augmentation, padded_loss)
 
-    def augmented(codes: Array, lengths: Array, key: Array) -> Array:
+
+class _Augmentation(NamedTuple):
+    """How much of each of :mod:`jaxsnn.inputs.augment_events`."""
+
+    rotation: float
+    shift: int
+    dropped_events: float
+    time_jitter: float
+
+    def of(self, codes: Array, lengths: Array, key: Array, sensor: tuple[int, int, int]) -> Array:
+        """Events ``[B, E]`` as this draw has them."""
         others = jax.random.split(jax.random.fold_in(key, 1), 3)
-        if rotation:
-            codes = augment_events.random_turn(codes, key, sensor, rotation)
-        if shift:
-            codes = augment_events.random_shift(codes, others[0], sensor, shift)
-        if dropped_events:
-            codes = augment_events.random_drop(codes, others[1], dropped_events)
-        if time_jitter:
-            codes = augment_events.time_jitter(codes, others[2], sensor, lengths, time_jitter)
+        if (
+            self.rotation
+        ):  # by the key itself, so that runs from before the others go on bit for bit
+            codes = augment_events.random_turn(codes, key, sensor, self.rotation)
+        if self.shift:
+            codes = augment_events.random_shift(codes, others[0], sensor, self.shift)
+        if self.dropped_events:
+            codes = augment_events.random_drop(codes, others[1], self.dropped_events)
+        if self.time_jitter:
+            codes = augment_events.time_jitter(codes, others[2], sensor, lengths, self.time_jitter)
         return codes
 
+
+@functools.cache
+def _event_frames(
+    sensor: tuple[int, int, int], augmentation: _Augmentation, padded_loss: bool
+) -> Stimulus:
     def show(batch: PyTree, key: Array | None, steps: int | None) -> Shown:
         if steps is None:
             raise UserError("event frames need the number of steps of their batch")
         codes, lengths = batch["codes"], batch["lengths"]
         if key is not None:
-            codes = augmented(codes, lengths, key)
+            codes = augmentation.of(codes, lengths, key, sensor)
         x = events.frames(codes, sensor, steps)
         return Shown(x, steps, events.mask(lengths, steps), padded_loss)
 

@@ -94,5 +94,5 @@ def test_a_network_without_an_integer_ann_is_refused():
 def test_variables_of_another_network_are_refused():
     net = cached(0)
     foreign = network(0, POOLED, bits=3).variables
-    with pytest.raises(UserError, match="not converted from these variables"):
+    with pytest.raises(UserError, match="cannot have been converted from these"):
         gaps(net.snn(), foreign, net.images, steps=net.steps)

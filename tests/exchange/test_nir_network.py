@@ -340,14 +340,18 @@ def test_runs_that_are_refused(run, message):
         run(from_nir(recurrent(), dt=0.001))
 
 
-def test_a_state_of_other_samples_or_of_another_graph_is_refused():
+def test_a_state_of_other_samples_another_graph_or_type_is_refused():
     network, x = from_nir(recurrent(), dt=0.001), np.ones((5, 3, 4), np.float32)
     other = from_nir(chain(nir.I(np.ones(1)), shape=[1]), dt=0.001)
-    for state in (network.start(1), network.start(2), other.start(3)):
-        with pytest.raises(UserError, match=r"graph with 3 samples; begin with start\(3\)"):
+    double = from_nir(recurrent(), dt=0.001, dtype=np.float64)
+    message = r"graph with 3 samples in float32; begin with start\(3\)"
+    for state in (network.start(1), network.start(2), other.start(3), double.start(3)):
+        with pytest.raises(UserError, match=message):
             network.step(state, x[0])
-        with pytest.raises(UserError, match=r"graph with 3 samples; begin with start\(3\)"):
+        with pytest.raises(UserError, match=message):
             network.run(x, state=state)
+    with pytest.raises(UserError, match="3 samples in float64"):
+        double.run(x, state=network.start(3))
 
 
 def test_whole_numbers_beyond_float32():

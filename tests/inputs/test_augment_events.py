@@ -129,6 +129,10 @@ def test_recordings_lose_shares_from_none_to_the_most():
     # Within a recording every event is lost by itself.
     first, second = left[:, ::2] < 0, left[:, 1::2] < 0
     assert abs(first.mean(1) - second.mean(1)).max() < 0.07
+    # So it is in every recording: whether two of them lose the same is chance.
+    half = np.argsort(abs(lost - 0.25))[:2]
+    both = np.mean((left[half[0]] < 0) & (left[half[1]] < 0))
+    assert both == pytest.approx(0.25**2, abs=0.03)
 
 
 # ---------------------------------------------------------------- in time
@@ -151,6 +155,14 @@ def test_events_are_moved_in_time_as_often_as_the_normal_says():
     lost = 1 - normal_share(-2, 2, 0.8)
     assert np.mean(moved == -1) == pytest.approx(lost, abs=0.01)
     assert 0.03 < lost < 0.2
+
+
+def test_each_recording_ends_with_its_own_last_frame():
+    codes = jnp.full((2, 5000), code(2, 3, 4, 1), jnp.int32)
+    moved = time_jitter(codes, jax.random.key(0), SENSOR, jnp.array([3, 4]), 0.8)
+    later = np.mean(np.asarray(moved) == code(3, 3, 4, 1), axis=1)
+    assert later[0] == 0
+    assert later[1] == pytest.approx(normal_share(1, 2, 0.8), abs=0.03)
 
 
 def test_no_deviation_moves_nothing():
@@ -189,12 +201,18 @@ def test_all_together_are_compiled_once():
 
     @jax.jit
     @chex.assert_max_traces(n=1)
-    def of_key(key):
-        batch = {"codes": jnp.asarray(random_codes()), "lengths": jnp.full(7, 6, jnp.int32)}
-        return stimulus.show(batch, key, 4).x
+    def traced(codes, lengths, key):
+        return stimulus.show({"codes": codes, "lengths": lengths}, key, 4).x
 
     for seed in range(3):
-        assert of_key(jax.random.key(seed)).shape == (4, 7, *SENSOR)
+        codes, lengths = jnp.asarray(random_codes(seed=seed)), jnp.full(7, 3 + seed, jnp.int32)
+        key = jax.random.key(seed)
+        others = jax.random.split(jax.random.fold_in(key, 1), 3)
+        expected = augment_events.random_turn(codes, key, SENSOR, 9.0)
+        expected = augment_events.random_shift(expected, others[0], SENSOR, 1)
+        expected = augment_events.random_drop(expected, others[1], 0.2)
+        expected = time_jitter(expected, others[2], SENSOR, lengths, 0.5)
+        np.testing.assert_array_equal(traced(codes, lengths, key), frames(expected, SENSOR, 4))
 
 
 def test_held_images_are_moved_in_training():
@@ -221,3 +239,40 @@ def test_held_images_are_moved_in_training():
 def test_values_out_of_range_are_refused(options, message):
     with pytest.raises(UserError, match=message):
         event_frames(SENSOR, **options)
+
+
+CODES, KEY = jnp.asarray(random_codes()), jax.random.key(0)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: augment_events.random_turn(CODES, KEY, SENSOR, 181.0), "degrees=181"),
+        (lambda: augment_events.random_shift(CODES, KEY, SENSOR, 1001), "pixels=1001"),
+        (lambda: augment_events.random_drop(CODES, KEY, -0.1), "most=-0.1"),
+        (lambda: time_jitter(CODES, KEY, SENSOR, jnp.full(7, 6), -1.0), "deviation=-1"),
+        (lambda: held(3, shift=-1), "shift=-1"),
+        (lambda: turn(CODES, SENSOR, jnp.zeros(1)), r"degrees of shape \(1,\) for 7 recordings"),
+        (lambda: shift(CODES, SENSOR, jnp.zeros(7, jnp.int32)), r"pixels of shape \(7,\)"),
+        (lambda: shift(CODES, SENSOR, jnp.zeros((7, 2))), "pixels are float32"),
+        (lambda: turn(CODES[0], SENSOR, jnp.zeros(7)), r"int32 codes \[B, E\]"),
+        (lambda: shift(CODES * 1.0, SENSOR, jnp.zeros((7, 2), jnp.int32)), "not float32"),
+    ],
+)
+def test_amounts_and_shapes_that_do_not_fit_are_refused(call, message):
+    with pytest.raises(UserError, match=message):
+        call()
+
+
+def test_codes_stay_int32_where_jax_computes_in_64_bits():
+    batch = {"codes": CODES, "lengths": jnp.full(7, 6, jnp.int32)}
+    everything = {"rotation": 9.0, "shift": 1, "dropped_events": 0.2, "time_jitter": 0.5}
+    with jax.enable_x64(True):
+        shown = event_frames(SENSOR, **everything).show(batch, KEY, 6)
+    assert shown.x.dtype == jnp.float32
+
+
+def test_equal_arguments_give_one_stimulus():
+    assert held(3) is held(np.int64(3), shift=0)
+    assert event_frames(SENSOR) is event_frames(SENSOR, 0, shift=0)
+    assert event_frames(SENSOR) is not event_frames(SENSOR, shift=1)

@@ -165,6 +165,17 @@ def test_more_steps_cost_more_updates_only():
     assert (ten.integer.ann, ten.words.ann) == (one.integer.ann, one.words.ann)
 
 
+def test_frames_are_passes_of_the_whole_ann():
+    """Ten frames: ten times its MACs and words; the SNN pays ten encoders, and its own spikes."""
+    one, ten = (energy_ledger([encoder(passes=n), counts(passes=n)]) for n in (1, 10))
+    for line in LINES:
+        assert getattr(ten, line).ann == pytest.approx(10 * getattr(one, line).ann)
+        assert getattr(ten, line).encoder == pytest.approx(10 * getattr(one, line).encoder)
+    encoders = {"convention": 200 * 4.6, "integer": 200 * (0.2 + 0.1), "words": 2 * 200 * 5}
+    for line, paid in encoders.items():
+        assert getattr(ten, line).snn - getattr(one, line).snn == pytest.approx(9 * paid)
+
+
 def test_other_prices_reach_every_line():
     doubled = Prices(
         **{

@@ -243,10 +243,12 @@ def test_results_agree_with_each_other(kind, neurons, macs, request):
     assert results.sops_per_image == pytest.approx(into_conv2 + 10 * spikes[1], rel=1e-12)
     assert results.ann_macs_per_image == macs
     assert results.equality is results.ann_accuracy is results.paper is None
-    shown = {"static": 1, "spike": 6}[kind]  # an image has one current, frames have one each
-    first = results.layers[0]["neurons"] * 4 * 25 * (2 if kind == "spike" else 1)
-    paid = results.energy_pj_per_image["convention"]["encoder"]
-    assert paid == pytest.approx(shown * first * 4.6)
+    # An image has one current; of frames the ANN, its first layer included, sees each by itself.
+    passes, channels = {"static": (1, 1), "spike": (6, 2)}[kind]
+    first = results.layers[0]["neurons"] * 4 * 25 * channels  # behind pools of 2 x 2
+    line = results.energy_pj_per_image["convention"]
+    assert line["encoder"] == pytest.approx(passes * first * 4.6)
+    assert line["ann"] == pytest.approx(passes * (first + macs) * 4.6)
 
 
 @pytest.mark.parametrize(("kind", "flags"), [("static", COURSE), ("spike", SPIKE)])
@@ -618,8 +620,8 @@ def test_metrics_that_break_off_lose_their_last_line_only(copy):
         ("--spike true --frames 6 --event_count 9", "give one way to cut frames"),
         ("--filter_time 0", "filter_time is 0 in the configuration; give 1 or more"),
         ("--rotation 181", "rotation is 181.0 in the configuration; give degrees"),
-        ("--shift 17", "shift is 17 in the configuration; give pixels from 0 to 16"),
-        ("--spike true --dropped-events 1", "dropped_events is 1.0"),
+        ("--shift 1001", "shift is 1001 in the configuration; give pixels from 0 to 1000"),
+        ("--spike true --dropped-events 1.1", "dropped_events is 1.1"),
         ("--spike true --time-jitter nan", "time_jitter is nan"),
         ("--learn leak treshold", "learn is ('leak', 'treshold')"),
         ("--surrogate relu", "--surrogate"),

@@ -222,10 +222,15 @@ def step(
 def _check_state(network: NirNetwork, state: NirState, batch: int) -> None:
     """Refuse a state that :func:`start` could not have given for as many samples."""
     begun = jax.eval_shape(lambda: start(network, batch))
-    if jax.tree.map(jnp.shape, state) != jax.tree.map(jnp.shape, begun):
+    if jax.tree.map(_kind, state) != jax.tree.map(_kind, begun):
         raise UserError(
-            f"the state is not one of this graph with {batch} samples; begin with start({batch})"
+            f"the state is not one of this graph with {batch} samples in {network.dtype}; begin "
+            f"with start({batch})"
         )
+
+
+def _kind(leaf: Array | jax.ShapeDtypeStruct) -> tuple[Shape, str]:
+    return tuple(leaf.shape), leaf.dtype.name
 
 
 def _drive(node: Node, values: Mapping[str, Array], state: NirState) -> Array:

@@ -40,8 +40,8 @@ def ledger(
         prices: energy of one operation.
 
     Returns:
-        The ledger, in pJ per image. The encoder's MACs are charged once for an image, which is the
-        same in every step, and once a step for frames.
+        The ledger, in pJ per image. Of a network that is shown frames the encoder, and the whole
+        ANN, run once in every simulated step, padding included.
     """
     return energy_ledger(counts(snn, evaluation, settle, adds_per_update), prices)
 
@@ -51,19 +51,20 @@ def counts(
 ) -> list[LayerCounts]:
     """Mean counts of every site over the images; arguments as of :func:`ledger`."""
     images, steps = evaluation.images, float(evaluation.steps)
-    shown = steps if snn.encoding.presentation == "frames" else 1.0
     if settle:  # the step that is silent is computed, too
         steps = float(np.minimum(evaluation.last_spike_step + 1, steps).mean())
+    passes = steps if snn.encoding.presentation == "frames" else 1.0
     return [
         LayerCounts(
             name=site.name,
-            macs=site.macs * (shown if site.source == "input" else 1.0),
+            macs=site.macs,
             synaptic_operations=_mean(evaluation.operations.get(site.name), images),
             neurons=site.neurons,
             updates=site.neurons * steps,
             spikes=_mean(evaluation.spikes.get(site.name), images),
             weights=_weights(snn, site, record),
             encoder=site.source == "input",
+            passes=passes,
             adds_per_update=_additions(snn, site) if adds_per_update is None else adds_per_update,
         )
         for site, record in zip(plan(snn.arch), snn.report, strict=True)

@@ -24,8 +24,8 @@ One ledger, three lines, because papers differ in what they count and the answer
 
    Partial sums of a MAC stay in a register.
 
-The encoding layer receives an image, not spikes, so both networks pay its MACs: once for an image
-that is held, once for every frame of a recording.
+The encoding layer receives an image, not spikes, so both networks pay its MACs. Where every step
+shows another frame, it computes them anew in each step, and the ANN beside it runs on each frame.
 """
 
 from __future__ import annotations
@@ -84,13 +84,15 @@ class LayerCounts:
 
     Attributes:
         name: the site's name, for messages.
-        macs: multiply-accumulates of the ANN.
+        macs: multiply-accumulates of one pass of the ANN.
         synaptic_operations: spikes that reach the layer, each times its fan-out; 0 for an encoder.
         neurons: neurons of the layer, 0 for a readout without neurons.
         updates: neuron updates, that is neurons times simulated steps.
         spikes: spikes that the layer emits.
         weights: how a weight is stored.
         encoder: whether the layer receives the image, so that the SNN pays its MACs too.
+        passes: runs of the ANN, and of the encoder: 1 for an image, all steps where each shows
+            another frame.
         adds_per_update: additions of one update: 2 for a comparison and a subtraction, the number
             of threshold units (``2^k * B``) for a stateless scatter-and-gather neuron.
 
@@ -107,12 +109,13 @@ class LayerCounts:
     spikes: float
     weights: WeightKind
     encoder: bool = False
+    passes: float = 1
     adds_per_update: int = 2
 
     def __post_init__(self) -> None:
         """Refuse counts that no network can have."""
-        counted = ("macs", "synaptic_operations", "neurons", "updates", "spikes", "adds_per_update")
-        for field in counted:
+        counted = ("macs", "synaptic_operations", "neurons", "updates", "spikes", "passes")
+        for field in (*counted, "adds_per_update"):
             value = getattr(self, field)
             if not (math.isfinite(value) and value >= 0):
                 self._refuse(f"{field} is {value}; give a finite count of 0 or more")
@@ -120,6 +123,11 @@ class LayerCounts:
             self._refuse(f"weights are {self.weights!r}; known: {', '.join(get_args(WeightKind))}")
         if self.encoder and self.synaptic_operations:
             self._refuse("an encoder receives no spikes; give 0 synaptic operations and its macs")
+
+    @property
+    def all_macs(self) -> float:
+        """Multiply-accumulates of all passes."""
+        return self.macs * self.passes
 
     def _refuse(self, why: str) -> NoReturn:
         raise UserError(f"layer {self.name!r}: {why}")
@@ -252,8 +260,8 @@ def break_even_rate(line: Line, spikes_per_neuron: float) -> float | None:
 
 
 def _convention(layers: Sequence[LayerCounts], prices: Prices) -> Line:
-    encoder = prices.float32_mac * sum(layer.macs for layer in layers if layer.encoder)
-    macs = sum(layer.macs for layer in layers if not layer.encoder)
+    encoder = prices.float32_mac * sum(layer.all_macs for layer in layers if layer.encoder)
+    macs = sum(layer.all_macs for layer in layers if not layer.encoder)
     operations = sum(layer.synaptic_operations for layer in layers)
     snn = encoder + prices.float32_add * operations
     return Line(snn, encoder + prices.float32_mac * macs, encoder, encoder)
@@ -263,7 +271,7 @@ def _integer(layers: Sequence[LayerCounts], prices: Prices) -> Line:
     encoder = ann = fixed = by_spikes = 0.0
     for layer in layers:
         add = prices.add(layer.weights)
-        arithmetic = layer.macs * (prices.multiply(layer.weights) + add)
+        arithmetic = layer.all_macs * (prices.multiply(layer.weights) + add)
         ann += arithmetic
         encoder += arithmetic if layer.encoder else 0.0
         fixed += add * layer.updates * layer.adds_per_update
@@ -277,14 +285,14 @@ def _words(layers: Sequence[LayerCounts]) -> tuple[Words, Words]:
     operations = sum(layer.synaptic_operations for layer in layers)
     updates = sum(layer.updates for layer in layers)
     spikes = sum(layer.spikes for layer in layers)
-    encoder = sum(layer.macs for layer in layers if layer.encoder)
-    macs = sum(layer.macs for layer in layers)
-    neurons = sum(layer.neurons for layer in layers)
+    encoder = sum(layer.all_macs for layer in layers if layer.encoder)
+    macs = sum(layer.all_macs for layer in layers)
+    neurons = sum(layer.neurons * layer.passes for layer in layers)
     snn = Words(operations + encoder, 2 * operations + 2 * updates, 2 * spikes + encoder)
     return snn, Words(macs, 0.0, macs + neurons)
 
 
 def _words_line(layers: Sequence[LayerCounts], snn: Words, ann: Words, price: float) -> Line:
-    encoder = 2 * sum(layer.macs for layer in layers if layer.encoder)
+    encoder = 2 * sum(layer.all_macs for layer in layers if layer.encoder)
     fixed = encoder + 2 * sum(layer.updates for layer in layers)
     return Line(price * snn.total, price * ann.total, price * fixed, price * encoder)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import PurePath
 from typing import ClassVar, Literal
 
+from jaxsnn.inputs.augment_events import FARTHEST, LATEST
 from jaxsnn.report.results import RunSettings
 from jaxsnn.systems.settings.base import Scripted, require
 from jaxsnn.types import JsonObject
@@ -32,12 +33,7 @@ class NmnistCsnn(Scripted):
 
     experiment = "nmnist_csnn"
     usual_epochs: ClassVar[dict[str, int]] = {"": 20}
-    before: ClassVar[JsonObject] = {
-        "initial_rate": 0.0,
-        "shift": 0,
-        "dropped_events": 0.0,
-        "time_jitter": 0.0,
-    }
+    before: ClassVar[JsonObject] = {"initial_rate": 0.0}
     parts_of_training = (
         *Scripted.parts_of_training,
         *("lr_step", "lr_factor", "loss", "surrogate", "slope", "subset"),
@@ -107,10 +103,11 @@ class NmnistCsnn(Scripted):
     """Images and recordings are moved by up to so many pixels in training, up or down and left or
     right; 0: not."""
     dropped_events: float = 0.0
-    """Recordings lose up to this share of their events in training, drawn at random; 0: none."""
+    """Recordings lose a share of their events in training, drawn for each uniformly from 0 to this;
+    0: none."""
     time_jitter: float = 0.0
-    """Every event is moved in time in training, by a normal number of frames with this standard
-    deviation; 0: not."""
+    """Every event is moved in time in training, by a normally distributed number of frames of this
+    standard deviation; 0: not."""
     time_window: int | None = None
     """Microseconds of a frame of events. None: 1000, unless --event_count or --frames is given."""
     event_count: int | None = None
@@ -176,15 +173,10 @@ class NmnistCsnn(Scripted):
         require(self.num_workers >= 0, "num_workers", self.num_workers, "0 or more")
         require(len(set(self.learn)) == len(self.learn), "learn", self.learn, "each name once")
         require(0 <= self.rotation <= 180, "rotation", self.rotation, "degrees from 0 to 180")
-        require(0 <= self.shift <= 16, "shift", self.shift, "pixels from 0 to 16")
-        require(
-            0 <= self.dropped_events < 1,
-            "dropped_events",
-            self.dropped_events,
-            "a share from 0 to below 1",
-        )
-        jittered = 0 <= self.time_jitter <= 100
-        require(jittered, "time_jitter", self.time_jitter, "frames from 0 to 100")
+        require(0 <= self.shift <= FARTHEST, "shift", self.shift, f"pixels from 0 to {FARTHEST}")
+        share, jitter = self.dropped_events, self.time_jitter
+        require(0 <= share <= 1, "dropped_events", share, "a share from 0 to 1")
+        require(0 <= jitter <= LATEST, "time_jitter", jitter, f"frames from 0 to {LATEST}")
         steps = self.lr_step
         rising = all(a < b for a, b in itertools.pairwise((0, *steps)))
         require(rising, "lr_step", steps, "ascending epochs of at least 1")

@@ -53,7 +53,7 @@ EVENTS = ("time_window", "event_count", "frames", "filter_time")
 NEURON = ("beta", "slope", "surrogate", "reset", "learn", "loss")
 START = ("seed", "checkpoint", "initial_rate")
 TRAINING = ("batch_size", "limit_train", "validation", "subset")
-AUGMENTATION = ("rotation", "shift", "dropped_events", "time_jitter")
+AUGMENTED = ("rotation", "shift", "dropped_events", "time_jitter")
 WHOLE = 10_000  # test examples of the original, in both data sets
 UPDATE = 7  # additions that a leaky update costs: drive, comparison, reset, a product worth four
 PUBLISHED = {"mnist": 0.9912, "nmnist": 0.9705}
@@ -97,7 +97,7 @@ class Csnn(System[NmnistCsnn]):
         task = through_time(self.net, self.material.stimulus, config.loss, config.time_block)
         self.task = task._replace(init=self._initial(task))
         network = (*NETWORK, *(EVENTS if config.spike else STILLS), *NEURON)
-        identity = (*network, *START, *TRAINING, *AUGMENTATION, "padded_loss")
+        identity = (*network, *START, *TRAINING, *AUGMENTED, "padded_loss")
         self.run = Run(Path(config.out) / config.setting, config, identity, network)
 
     @property
