@@ -15,6 +15,7 @@ Scatter-and-gather keeps a table of all ``theta_j``, negative spikes the first a
 a grid, the integrate-and-fire neurons one threshold and a bias: :mod:`jaxsnn.conversion.methods`.
 """
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -160,14 +161,11 @@ def check_variables(variables: Variables, snn: Spiking) -> None:
     Raises:
         UserError: listing each array that is missing, of another shape or not finite.
     """
-    reasons = [
-        reason
-        for site in plan(snn.arch)
-        for reason in _misfits(variables, site, snn.ann.at(site), snn.weights, snn.trained)
-    ]
-    if reasons:
-        heading = "the network cannot have been converted from these variables (a calibration has "
-        raise UserError("\n  ".join([f"{heading}others: ready.variables):", *reasons]))
+    heading = (
+        "the network cannot have been converted from these variables (a calibration has others: "
+        "ready.variables):"
+    )
+    _check(variables, snn.arch, snn.ann, snn.weights, snn.trained, heading)
 
 
 def check_trained(variables: Variables, net: Net) -> None:
@@ -176,13 +174,23 @@ def check_trained(variables: Variables, net: Net) -> None:
     Raises:
         UserError: listing each array that is missing, of another shape or not finite.
     """
-    reasons = [
-        reason
-        for site in plan(net.arch)
-        for reason in _misfits(variables, site, net.neurons.at(site), net.weights, None)
-    ]
-    if reasons:
-        raise UserError("\n  ".join(["the variables do not fit the network:", *reasons]))
+    heading = "the variables do not fit the network:"
+    _check(variables, net.arch, net.neurons, net.weights, None, heading)
+
+
+def _check(
+    variables: Variables,
+    arch: Arch,
+    activations: SiteMap[Neuron],
+    weights: SiteMap[weight_quantisers.WeightQuantiser],
+    trained: Net | None,
+    heading: str,
+) -> None:
+    """Refuse variables, with all misfits below a heading."""
+    sites = ((site, activations.at(site)) for site in plan(arch))
+    misfits = [_misfits(variables, site, one, weights, trained) for site, one in sites]
+    if any(misfits):
+        raise UserError("\n  ".join([heading, *itertools.chain(*misfits)]))
 
 
 def _misfits(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
 from jaxsnn.errors import UserError, shown
 from jaxsnn.exchange.weights import Budget, contiguous
+from jaxsnn.types import Untyped
 
 MOST = 100_000  # groups and arrays
 DEEPEST = 64  # groups inside each other
@@ -65,9 +66,11 @@ def read(content: bytes, place: str, budget: Budget, *, without: tuple[str, ...]
     return hdf5
 
 
-def _nodes(h5py: Any, file: Any, place: str, without: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+def _nodes(
+    h5py: Untyped, file: Untyped, place: str, without: tuple[str, ...]
+) -> Iterator[tuple[str, Untyped]]:
     """Groups and datasets by path, the root first; links that lead elsewhere are refused."""
-    waiting: list[tuple[str, Any]] = [("", file)]
+    waiting: list[tuple[str, Untyped]] = [("", file)]
     for _ in range(MOST):
         if not waiting:
             return
@@ -86,7 +89,7 @@ def _nodes(h5py: Any, file: Any, place: str, without: tuple[str, ...]) -> Iterat
     raise UserError(f"{place}: more than {MOST:,} groups and arrays, or groups inside themselves")
 
 
-def refuse_other_files(file: Any, place: str) -> None:
+def refuse_other_files(file: Untyped, place: str) -> None:
     """Refuse an open HDF5 file that another library would follow to other files.
 
     Args:
@@ -103,12 +106,12 @@ def refuse_other_files(file: Any, place: str) -> None:
             _refuse_outside(node, f"{place}, {shown(path)}")
 
 
-def _refuse_outside(dataset: Any, place: str) -> None:
+def _refuse_outside(dataset: Untyped, place: str) -> None:
     if dataset.is_virtual or dataset.external:
         raise UserError(f"{place}: its numbers are in another file; save it as one file")
 
 
-def _array(dataset: Any, place: str, budget: Budget) -> np.ndarray:
+def _array(dataset: Untyped, place: str, budget: Budget) -> np.ndarray:
     """The numbers of a dataset whose bytes are in this file."""
     _refuse_outside(dataset, place)
     if dataset.dtype.kind not in "biufc":
@@ -117,10 +120,10 @@ def _array(dataset: Any, place: str, budget: Budget) -> np.ndarray:
     return contiguous(np.asarray(dataset[()]))
 
 
-def _strings(value: Any) -> list[str]:
+def _strings(value: Untyped) -> list[str]:
     """An attribute as strings that can be written; whatever is none is left out."""
     is_array = isinstance(value, np.ndarray)
-    each: list[Any] = cast("np.ndarray", value).ravel().tolist() if is_array else [value]
+    each: list[Untyped] = cast("np.ndarray", value).ravel().tolist() if is_array else [value]
     texts = [item.decode("utf-8", "replace") if isinstance(item, bytes) else item for item in each]
     # Where it is no UTF-8, h5py keeps bytes as halves of characters, which nothing can encode.
     return [item.encode("utf-8", "replace").decode() for item in texts if isinstance(item, str)]

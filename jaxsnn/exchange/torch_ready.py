@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 from jaxsnn.errors import UserError, shown
 from jaxsnn.exchange.graph import inexpressible
+from jaxsnn.types import Untyped
 
 MADE_OF = ("weight_orig", "weight_g", "parametrizations")  # of pruned and normalised weights
 
 
-def ready(module: Any) -> Any:
+def ready(module: Untyped) -> Untyped:
     """A copy in evaluation and float32 whose ``forward`` takes images and nothing else.
 
     Raises:
@@ -41,19 +41,19 @@ def ready(module: Any) -> Any:
     return still
 
 
-def _of_images(kind: Any) -> Any:
+def _of_images(kind: Untyped) -> Untyped:
     """A class like another whose forward takes images alone: others keep their defaults.
 
     torch.fx would take an optional argument for one that may be anything.
     """
 
-    def forward(self: Any, images: Any) -> Any:
+    def forward(self: Untyped, images: Untyped) -> Untyped:
         return kind.forward(self, images)
 
     return type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
 
 
-def _check_arrays(module: Any) -> None:
+def _check_arrays(module: Untyped) -> None:
     import torch  # pyright: ignore[reportMissingImports]
 
     for name, array in (*module.named_parameters(), *module.named_buffers()):
@@ -64,7 +64,7 @@ def _check_arrays(module: Any) -> None:
             )
 
 
-def _check_weights(module: Any) -> None:
+def _check_weights(module: Untyped) -> None:
     for path, layer in module.named_modules():
         for name in MADE_OF:
             if hasattr(layer, name):

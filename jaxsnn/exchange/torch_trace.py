@@ -9,7 +9,6 @@ import re
 import traceback
 from collections.abc import Mapping
 from pathlib import PurePath
-from typing import Any
 
 import numpy as np
 
@@ -17,13 +16,14 @@ from jaxsnn.errors import UserError
 from jaxsnn.exchange.graph import Graph, Start, Step, inexpressible
 from jaxsnn.exchange.torch_calls import PARAMETERS, Call, operation_of
 from jaxsnn.exchange.torch_ready import line_of, ready
+from jaxsnn.types import Untyped
 
 Array = np.ndarray
 
 EXAMPLES = 3  # images of the run: no other size is likely to be the same
 
 
-def trace(module: Any, images: Array) -> Graph:
+def trace(module: Untyped, images: Array) -> Graph:
     """Write down what a module does to images.
 
     Args:
@@ -40,7 +40,7 @@ def trace(module: Any, images: Array) -> Graph:
     values: dict[str, Array] = {}
     settings: dict[str, dict[str, object]] = {}
 
-    def run_node(interpreter: Any, node: Any) -> Any:
+    def run_node(interpreter: Untyped, node: Untyped) -> Untyped:
         arguments, named = interpreter.fetch_args_kwargs_from_env(node)
         settings[node.name] = _settings(_kind(node, traced), arguments, named)
         result = torch.fx.Interpreter.run_node(interpreter, node)
@@ -48,7 +48,7 @@ def trace(module: Any, images: Array) -> Graph:
             values[node.name] = result.detach().float().numpy().copy()  # some work in place
         return result
 
-    recorder: Any = type("Recorder", (torch.fx.Interpreter,), {"run_node": run_node})
+    recorder: Untyped = type("Recorder", (torch.fx.Interpreter,), {"run_node": run_node})
     with torch.no_grad():
         try:
             recorder(traced).run(torch.tensor(images))
@@ -60,7 +60,7 @@ def trace(module: Any, images: Array) -> Graph:
     return _graph(traced, values, settings)
 
 
-def _traced(module: Any) -> Any:
+def _traced(module: Untyped) -> Untyped:
     """A module whose steps are written down."""
     import torch  # pyright: ignore[reportMissingImports]
 
@@ -82,7 +82,7 @@ def _where(error: Exception) -> str:
     return _written([(each.filename, each.lineno) for each in frames])
 
 
-def _written(lines: list[tuple[str, Any]]) -> str:
+def _written(lines: list[tuple[str, Untyped]]) -> str:
     """The last line of code that is neither torch's nor ours; "" without one."""
     theirs = [
         f", line {line} of {path.name}"
@@ -93,7 +93,7 @@ def _written(lines: list[tuple[str, Any]]) -> str:
 
 
 def _graph(
-    traced: Any, values: Mapping[str, Array], settings: Mapping[str, Mapping[str, object]]
+    traced: Untyped, values: Mapping[str, Array], settings: Mapping[str, Mapping[str, object]]
 ) -> Graph:
     """The steps that the output needs."""
     *nodes, last = traced.graph.nodes
@@ -111,7 +111,7 @@ def _graph(
     return Graph(tuple(steps), output.name, values)
 
 
-def _needed(output: Any) -> set[Any]:
+def _needed(output: Untyped) -> set[Untyped]:
     waiting, needed = [output], {output}
     while waiting:
         new = set(waiting.pop().all_input_nodes) - needed
@@ -120,7 +120,7 @@ def _needed(output: Any) -> set[Any]:
     return needed
 
 
-def _check_unused(node: Any, traced: Any) -> None:
+def _check_unused(node: Untyped, traced: Untyped) -> None:
     """Refuse a step whose result nobody takes, but that changes its input."""
     module = traced.get_submodule(node.target) if node.op == "call_module" else None
     inplace = node.kwargs.get("inplace") or getattr(module, "inplace", False)
@@ -131,8 +131,8 @@ def _check_unused(node: Any, traced: Any) -> None:
 
 
 def _step(
-    node: Any,
-    traced: Any,
+    node: Untyped,
+    traced: Untyped,
     inputs: list[str],
     values: Mapping[str, Array],
     settings: Mapping[str, object],
@@ -146,7 +146,7 @@ def _step(
     return Step(node.name, place, operation_of(call), tuple(inputs), shape[1:])
 
 
-def _kind(node: Any, traced: Any) -> str:
+def _kind(node: Untyped, traced: Untyped) -> str:
     """Name of a module's class, of a function or of a method; "" if it is not torch's."""
     if node.op == "call_module":
         kind = type(traced.get_submodule(node.target))
@@ -158,13 +158,15 @@ def _kind(node: Any, traced: Any) -> str:
     return str(node.target) if node.op == "call_method" else node.op
 
 
-def _settings(kind: str, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, object]:
+def _settings(
+    kind: str, arguments: tuple[Untyped, ...], named: Mapping[str, Untyped]
+) -> dict[str, object]:
     """Arguments behind the first tensor, by name."""
     names = PARAMETERS.get(kind, ())
     return {**dict(zip(names, arguments[1:], strict=False)), **named}
 
 
-def _place(node: Any, traced: Any) -> str:
+def _place(node: Untyped, traced: Untyped) -> str:
     """Where a step stands: the module's path and class, or the line of the code."""
     if node.op == "placeholder":
         return "the images"
